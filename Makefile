@@ -1,0 +1,37 @@
+# Python 3.11, 3.12 or 3.13: the first that runs and can make virtual environments (a command of that
+# name may exist and still not run). `make PYTHON=/path/to/python3.12 book` chooses another.
+PROBE := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+RUNS = $(shell $(1) -c '$(PROBE)' >/dev/null 2>&1 && echo $(1))
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(call RUNS,$(name))))
+NO_PYTHON = no usable Python 3.11, 3.12 or 3.13 with venv: install one, or say make PYTHON=/path/to/python
+
+BIN := .venv/bin
+STUDY ?= digits
+
+.DEFAULT_GOAL := help
+.PHONY: help setup book test sweep bench clean
+
+help:  ## list these targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+setup: .venv/.installed  ## .venv with lthlib and all it needs, at the versions of constraints.txt
+
+.venv/.installed: pyproject.toml constraints.txt
+	$(if $(and $(PYTHON),$(call RUNS,$(PYTHON))),,$(error $(NO_PYTHON)))$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --editable '.[book,dev]' --constraint constraints.txt && touch $@
+
+book: setup  ## compute what is missing, run the notebooks, build the book
+	$(BIN)/lth book
+
+test: setup  ## lint, types and all tests
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+sweep: setup  ## run one study: make sweep STUDY=digits
+	$(BIN)/lth sweep $(STUDY)
+
+bench: setup  ## speed and memory against reference code
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove what the book is built from; runs, results and .venv stay
+	rm -rf build

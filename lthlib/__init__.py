@@ -1,0 +1,41 @@
+"""Winning tickets by bi-level pruning, continuous sparsification and magnitude pruning.
+
+The names below are loaded when first used, so that reading results or printing help never imports torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "find_tickets": "lthlib.api",
+    "retrain": "lthlib.api",
+    "evaluate": "lthlib.api",
+    "Ticket": "lthlib.tickets",
+    "Mask": "lthlib.masks",
+    "Dataset": "lthlib.data",
+    "load_dataset": "lthlib.data",
+    "LthlibError": "lthlib.errors",
+}
+
+__all__ = ["Dataset", "LthlibError", "Mask", "Ticket", "evaluate", "find_tickets", "load_dataset", "retrain"]
+
+if TYPE_CHECKING:
+    from lthlib.api import evaluate, find_tickets, retrain
+    from lthlib.data import Dataset, load_dataset
+    from lthlib.errors import LthlibError
+    from lthlib.masks import Mask
+    from lthlib.tickets import Ticket
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'lthlib' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -1,0 +1,35 @@
+"""Where images come from: data sets, their fixed splits, batches on the device or streaming."""
+
+from lthlib.data.batches import (
+    Batches,
+    EvaluationBatches,
+    crop_and_flip,
+    evaluation_batches,
+    normalise,
+)
+from lthlib.data.cache import cache_folder, verify_cache
+from lthlib.data.loading import SUPPORTED, load_dataset
+from lthlib.data.parts import Dataset, Images, Part, Tensors
+from lthlib.data.settings import DataSettings
+from lthlib.data.splits import generator, split_indices
+from lthlib.data.streaming import StreamingPart
+
+__all__ = [
+    "SUPPORTED",
+    "Batches",
+    "DataSettings",
+    "Dataset",
+    "EvaluationBatches",
+    "Images",
+    "Part",
+    "StreamingPart",
+    "Tensors",
+    "cache_folder",
+    "crop_and_flip",
+    "evaluation_batches",
+    "generator",
+    "load_dataset",
+    "normalise",
+    "split_indices",
+    "verify_cache",
+]

@@ -1,0 +1,251 @@
+"""Batches: shuffled, augmented and normalised on the device, the same from wherever one starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lthlib.data.parts import Images, Part
+from lthlib.data.settings import DataSettings
+from lthlib.data.splits import generator
+from lthlib.data.streaming import StreamingPart
+from lthlib.errors import ConfigError
+
+Batch = tuple[Tensor, Tensor]
+
+
+def crop_and_flip(images: Tensor, padding: int, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
+    """Pad with raw zeros, crop each image at its own offset, and mirror those that are flipped.
+
+    Arguments:
+        images: uint8 [b, height, width, channels].
+        padding: pixels added on each side.
+        top, left: int64 [b], offset of each crop, 0 ... 2 * padding.
+        flip: bool [b], which crops to mirror left-right.
+    Returns:
+        uint8 [b, height, width, channels].
+    """
+    batch, height, width, channels = images.shape
+    padded = functional.pad(images, (0, 0, padding, padding, padding, padding))
+    across = torch.arange(width, device=images.device)
+    columns = left[:, None] + torch.where(flip[:, None], width - 1 - across, across)
+    image = torch.arange(batch, device=images.device)[:, None] * (height + 2 * padding)
+    lines = image + top[:, None] + torch.arange(height, device=images.device)
+    pixels = lines[:, :, None] * (width + 2 * padding) + columns[:, None, :]
+    # One gather of whole pixels: three times as fast as indexing image, row and column.
+    cropped = padded.view(-1, channels).index_select(0, pixels.view(-1))
+    return cropped.view(batch, height, width, channels)
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return (pixel / 255 - mean) / std, as a network takes it.
+
+    Arguments:
+        images: uint8 [b, height, width, channels].
+        mean, std: [channels] or [1], in units of pixel / 255; their type is computed in.
+        dtype: floating-point type of the result.
+    Returns:
+        [b, channels, height, width] in channels_last memory format.
+    """
+    batch, height, width, channels = images.shape
+    # One constant per value of a line: arithmetic over 3 channels at a time does not vectorise.
+    line_mean, line_std = (v.expand(width, channels).reshape(-1) for v in (mean, std))
+    lines = images.reshape(batch, height, width * channels).to(mean.dtype)
+    lines.div_(255).sub_(line_mean).div_(line_std)
+    return lines.to(dtype).view(images.shape).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Rows of one batch and how each is augmented, all [b]; epoch of the batch."""
+
+    epoch: int
+    rows: Tensor
+    top: Tensor
+    left: Tensor
+    flip: Tensor
+
+
+class _OnDevice:
+    """What training and evaluation share: gathered inputs and rows become a batch."""
+
+    def __init__(
+        self,
+        part: Part,
+        settings: DataSettings,
+        batch_size: int,
+        device: torch.device | str,
+        dtype: torch.dtype,
+        workers: int | None,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+        self.part, self.settings, self.batch_size = part, settings, batch_size
+        self.device, self.dtype, self.workers = torch.device(device), dtype, _workers(workers)
+        self._labels = part.labels.to(self.device)
+        self._are_images = isinstance(part, Images | StreamingPart)
+        if self._are_images:
+            settings.check_channels(part.shape[0])
+        wide = torch.promote_types(dtype, torch.float32)
+        self._mean = torch.tensor(settings.mean, dtype=wide, device=self.device)
+        self._std = torch.tensor(settings.std, dtype=wide, device=self.device)
+
+    def _finish(self, inputs: Tensor, rows: Tensor) -> Batch:
+        if self._are_images:
+            inputs = normalise(inputs, self._mean, self._std, self.dtype)
+        elif inputs.is_floating_point():
+            inputs = inputs.to(self.dtype)
+        return inputs, self._labels[rows]
+
+
+class Batches(_OnDevice):
+    """Endless training batches, addressed by their global step.
+
+    The permutation and the augmentation of an epoch are drawn on the CPU from
+    generator(seed, stream, epoch), so that every device and every resumed run sees the same.
+
+    Arguments:
+        part: training images; plain tensors are shuffled only, whatever the settings say.
+        settings: padding, flip and normalisation.
+        batch_size: images per batch; the last batch of an epoch may be shorter.
+        seed: seed of order and augmentation.
+        stream: name that tells several streams of one run apart.
+        device: where batches are wanted.
+        dtype: floating-point type of the inputs.
+        drop_last: leave out the short last batch of each epoch.
+        workers: decoding processes of a streaming part; None chooses by the number of cores.
+    Raises:
+        ConfigError: the part holds no batch, or the constants do not fit its channels.
+    """
+
+    def __init__(
+        self,
+        part: Part,
+        settings: DataSettings,
+        batch_size: int,
+        *,
+        seed: int,
+        stream: str,
+        device: torch.device | str,
+        dtype: torch.dtype = torch.float32,
+        drop_last: bool = False,
+        workers: int | None = None,
+    ) -> None:
+        super().__init__(part, settings, batch_size, device, dtype, workers)
+        self.images_per_epoch = len(part) - (len(part) % batch_size if drop_last else 0)
+        if not self.images_per_epoch:
+            raise ConfigError(
+                f"{len(part)} images give no batch of {batch_size}; "
+                "use a smaller batch_size or more training images"
+            )
+        self.steps_per_epoch = -(-self.images_per_epoch // batch_size)
+        self._address = (seed, stream)
+        self._padding = settings.padding if self._are_images else 0
+        self._augments = self._are_images and (settings.padding > 0 or settings.flip)
+
+    def images_between(self, start_step: int, stop_step: int) -> int:
+        """Number of images in the batches of steps start_step ... stop_step - 1."""
+        return self._images_before(stop_step) - self._images_before(start_step)
+
+    def stream(self, start: int = 0) -> Iterator[Batch]:
+        """Yield batches without end, from global step `start` on.
+
+        Yields:
+            inputs [b, channels, height, width] in channels_last for images, and labels int64 [b],
+            both on the device. stream(k) yields what stream(0) yields from its k-th batch on.
+        Raises:
+            ConfigError: start is negative.
+            DataError: a streamed image cannot be decoded.
+        """
+        if start < 0:
+            raise ConfigError(f"start must be a step from 0 on, not {start}")
+        return self._stream(start)
+
+    def _stream(self, start: int) -> Iterator[Batch]:
+        for step, inputs in self._gathered(start):
+            if self._augments:
+                inputs = crop_and_flip(inputs, self._padding, step.top, step.left, step.flip)
+            yield self._finish(inputs, step.rows)
+
+    def _gathered(self, start: int) -> Iterator[tuple[_Step, Tensor]]:
+        steps = self._steps(start, self.device)
+        if not isinstance(self.part, StreamingPart):
+            yield from ((step, self.part.gather(step.rows)) for step in steps)
+            return
+        # Drawn a second time, because the loader reads ahead of the batches that are asked for.
+        keys = ((step.epoch, step.rows) for step in self._steps(start, torch.device("cpu")))
+        images = self.part.read(keys, self._address, self.workers)
+        for step, batch in zip(steps, images, strict=False):
+            yield step, batch.to(self.device, non_blocking=True)
+
+    def _steps(self, start: int, device: torch.device) -> Iterator[_Step]:
+        epoch, first = divmod(start, self.steps_per_epoch)
+        while True:
+            plan = [drawn.to(device) for drawn in self._plan(epoch)]
+            for step in range(first, self.steps_per_epoch):
+                rows = slice(step * self.batch_size, (step + 1) * self.batch_size)
+                yield _Step(epoch, *(drawn[rows] for drawn in plan))
+            epoch, first = epoch + 1, 0
+
+    def _plan(self, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        draw, count = generator(*self._address, epoch), len(self.part)
+        order = torch.randperm(count, generator=draw)
+        top, left = torch.randint(2 * self._padding + 1, (2, count), generator=draw)
+        coin = torch.rand(count, generator=draw)
+        return order, top, left, coin < (0.5 if self.settings.flip else 0.0)
+
+    def _images_before(self, step: int) -> int:
+        epochs, steps = divmod(step, self.steps_per_epoch)
+        return epochs * self.images_per_epoch + min(steps * self.batch_size, self.images_per_epoch)
+
+
+class EvaluationBatches(_OnDevice):
+    """Every input of a part once, in its order and without augmentation; may be iterated again."""
+
+    @property
+    def images(self) -> int:
+        """Number of inputs in all."""
+        return len(self.part)
+
+    def __len__(self) -> int:
+        return -(-self.images // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = torch.arange(self.images)
+        pieces = order.to(self.device).split(self.batch_size) if self.images else ()
+        if not isinstance(self.part, StreamingPart):
+            yield from (self._finish(self.part.gather(rows), rows) for rows in pieces)
+            return
+        keys = ((0, rows) for rows in order.split(self.batch_size))
+        read = self.part.read(keys, None, self.workers)
+        for rows, images in zip(pieces, read, strict=False):
+            yield self._finish(images.to(self.device, non_blocking=True), rows)
+
+
+def evaluation_batches(
+    part: Part,
+    settings: DataSettings,
+    batch_size: int = 1000,
+    *,
+    device: torch.device | str,
+    dtype: torch.dtype = torch.float32,
+    workers: int | None = None,
+) -> EvaluationBatches:
+    """Batches for judging, with `len` and `images`; arguments as those of `Batches`.
+
+    Yields:
+        inputs and labels as `Batches.stream` does, in the order of the part, not augmented.
+    """
+    return EvaluationBatches(part, settings, batch_size, device, dtype, workers)
+
+
+def _workers(workers: int | None) -> int:
+    if workers is not None:
+        return workers
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return 0 if not cores or cores <= 2 else min(cores - 1, 8)

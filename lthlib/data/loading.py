@@ -1,0 +1,92 @@
+"""`load_dataset`: one name, one call, for every kind of source."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+from sklearn.datasets import load_digits
+
+from lthlib.data.cache import Decoded
+from lthlib.data.cifar import KINDS, read_cifar
+from lthlib.data.folders import load_folder
+from lthlib.data.parts import Dataset, Images, split_training
+from lthlib.data.settings import DataSettings
+from lthlib.data.splits import split_indices
+from lthlib.errors import DataError
+
+SUPPORTED = ("digits", "cifar10", "cifar100", "folder")
+_DIGITS_TEST_IMAGES = 497
+_DIGITS_TEST_SEED = 1797
+
+
+def load_dataset(
+    name: str,
+    root: str | Path | None = None,
+    *,
+    cache: str | Path | None = None,
+    settings: DataSettings | None = None,
+    download: bool = False,
+    memory_limit: int = 2 * 2**30,
+) -> Dataset:
+    """Load a data set and split it.
+
+    Arguments:
+        name: one of `SUPPORTED`.
+        root: data root; None takes $LTHLIB_DATA. `digits` needs none.
+        cache: folder of decoded images; None takes $LTHLIB_CACHE, else the user's cache folder.
+        settings: how to split; None takes the defaults.
+        download: let torchvision fetch CIFAR into `root` if it is not there.
+        memory_limit: bytes of decoded images beyond which a folder streams from disk.
+    Returns:
+        The data set, its images memory-mapped where there is a cache.
+    Raises:
+        DataError: unknown name, missing root, or malformed data.
+        ConfigError: the settings do not fit the data.
+    """
+    settings = settings or DataSettings(dataset=name)
+    if name not in SUPPORTED:
+        raise DataError(f"unknown data set {name!r}; there are {', '.join(SUPPORTED)}")
+    if name == "digits":
+        return _load_digits(settings)
+    found = _find_root(name, root, download)
+    if name in KINDS:
+        train, test = read_cifar(name, found, cache, download)
+        return _assemble(name, train, test, settings)
+    return load_folder(found, settings, cache, memory_limit)
+
+
+def _load_digits(settings: DataSettings) -> Dataset:
+    # Pixels run from 0 to 16: times 15 they are exact in uint8, and white is 240.
+    source = load_digits()
+    images = torch.from_numpy(source.images * 15).to(torch.uint8).unsqueeze(-1)
+    everything = Images(images, torch.from_numpy(source.target).to(torch.int64))
+    pool, test = split_indices(everything.labels, _DIGITS_TEST_IMAGES, _DIGITS_TEST_SEED)
+    train, validation = split_training(everything.select(pool), settings)
+    classes = tuple(str(name) for name in source.target_names)
+    return Dataset("digits", classes, train, validation, everything.select(test))
+
+
+def _assemble(name: str, train: Decoded, test: Decoded, settings: DataSettings) -> Dataset:
+    pool, judged = (
+        Images(torch.from_numpy(part.images), torch.from_numpy(part.labels))
+        for part in (train, test)
+    )
+    kept, validation = split_training(pool, settings)
+    return Dataset(name, train.classes, kept, validation, judged)
+
+
+def _find_root(name: str, root: str | Path | None, download: bool) -> Path:
+    given = root or os.environ.get("LTHLIB_DATA")
+    if not given:
+        raise DataError(
+            f"no data root for {name}: give one by --data or by the variable LTHLIB_DATA"
+        )
+    path = Path(given).expanduser()
+    if not path.is_dir() and not download:
+        raise DataError(
+            f"data root {path} does not exist: give another by --data or LTHLIB_DATA, "
+            "or allow the download of CIFAR with download=True"
+        )
+    return path

@@ -1,0 +1,211 @@
+"""A data set and its parts: tensors that live on the device, or files that stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lthlib.data.settings import DataSettings
+from lthlib.data.splits import split_indices
+from lthlib.data.streaming import StreamingPart
+from lthlib.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """Inputs of any type and shape held in memory, with their labels; never augmented.
+
+    Arguments:
+        storage: [m, ...], integers or floats; may be memory-mapped.
+        labels: int64 [n], class of each input.
+        rows: int64 [n], the rows of `storage` that belong to this part; None takes all, m = n.
+    Raises:
+        DataError: the shapes or types do not fit together.
+    """
+
+    storage: Tensor
+    labels: Tensor
+    rows: Tensor | None = None
+    _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
+            raise DataError(
+                "labels must be one int64 number per input, "
+                f"not {self.labels.dtype} of shape {list(self.labels.shape)}"
+            )
+        if self.storage.dtype.is_complex or self.storage.dtype == torch.bool:
+            raise DataError(f"inputs must be integers or floats, not {self.storage.dtype}")
+        inputs = self.storage.shape[:1] if self.rows is None else self.rows.shape
+        if inputs != self.labels.shape:
+            raise DataError(f"{list(inputs)} inputs, but {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def inputs(self) -> Tensor:
+        """The inputs of this part, [n, ...]: `storage` itself, or a copy of its rows."""
+        return self.storage if self.rows is None else self.storage[self.rows]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one input as a network sees it."""
+        return tuple(self.storage.shape[1:])
+
+    def select(self, rows: Tensor) -> Tensors:
+        """The part that holds these rows (int64 [k]) of this one, sharing its storage."""
+        chosen = rows if self.rows is None else self.rows[rows]
+        return replace(self, labels=self.labels[rows], rows=chosen)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Inputs [k, ...] of these rows (int64 [k]), on the device of `rows`.
+
+        Away from the CPU, the part is copied to that device once and stays there.
+        """
+        if rows.device.type == "cpu":
+            return self.storage[rows if self.rows is None else self.rows[rows]]
+        if rows.device not in self._copies:
+            self._copies[rows.device] = self.inputs.to(rows.device)
+        return self._copies[rows.device][rows]
+
+
+class Images(Tensors):
+    """Decoded images, uint8 [n, height, width, channels], with int64 [n] labels."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.storage.dtype != torch.uint8 or self.storage.ndim != 4:
+            raise DataError(
+                "images must be uint8 [n, height, width, channels], "
+                f"not {self.storage.dtype} of shape {list(self.storage.shape)}"
+            )
+
+    @property
+    def images(self) -> Tensor:
+        """The images of this part, uint8 [n, height, width, channels]."""
+        return self.inputs
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width)."""
+        height, width, channels = self.storage.shape[1:]
+        return (channels, height, width)
+
+
+Part = Tensors | StreamingPart
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set in three parts; the validation part may be empty.
+
+    Arguments:
+        name: what figures and records call it.
+        classes: class names in label order.
+        train, validation, test: its parts.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Part
+    validation: Part
+    test: Part
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Shape of one input: (channels, height, width) for images."""
+        return self.train.shape
+
+    def describe(self) -> str:
+        """One line: name, classes, shape, and how many inputs each part holds."""
+        shape = " x ".join(map(str, self.image_shape)) or "scalar"
+        return (
+            f"{self.name}: {self.num_classes} classes, {shape}, {len(self.train)} training, "
+            f"{len(self.validation)} validation and {len(self.test)} test inputs"
+        )
+
+    @classmethod
+    def from_tensors(
+        cls,
+        inputs: Tensor,
+        labels: Tensor,
+        *,
+        validation: tuple[Tensor, Tensor] | None = None,
+        test: tuple[Tensor, Tensor] | None = None,
+        validation_fraction: float = 0.1,
+        split_seed: int = 0,
+        num_classes: int | None = None,
+    ) -> Dataset:
+        """A data set of tensors at hand: images already normalised, token ids, features.
+
+        Arguments:
+            inputs: [n, ...], floats or integers, used as they are.
+            labels: [n], integer classes from 0.
+            validation, test: (inputs, labels) of those parts. Without `validation`, a
+                class-balanced `validation_fraction` of the inputs is set aside; without `test`,
+                the test part is empty.
+            validation_fraction: from 0 to below 1.
+            split_seed: seed of that split.
+            num_classes: number of classes; None takes the largest label plus 1.
+        Raises:
+            DataError: lengths, types, shapes or labels do not fit together.
+            ConfigError: the fraction leaves a class without training inputs.
+        """
+        train = _tensors("training", inputs, labels)
+        if not len(train):
+            raise DataError("there are no training inputs; give at least one")
+        classes = num_classes or int(train.labels.max()) + 1
+        held_out = {"test": _tensors("test", *(test or (inputs[:0], labels[:0])))}
+        if validation is not None:
+            held_out["validation"] = _tensors("validation", *validation)
+        for name, part in {"training": train, **held_out}.items():
+            check_labels(part.labels.numpy(), classes, f"{name} labels")
+            if part.shape != train.shape:
+                raise DataError(f"{name} inputs have shape {part.shape}, training {train.shape}")
+        if not 0 <= validation_fraction < 1:
+            raise ConfigError(f"validation_fraction must be in [0, 1), not {validation_fraction}")
+        if validation is None:
+            wanted = round(validation_fraction * len(train))
+            kept, set_aside = split_indices(train.labels, wanted, split_seed)
+            train, held_out["validation"] = train.select(kept), train.select(set_aside)
+        names = tuple(str(label) for label in range(classes))
+        return cls("tensors", names, train, held_out["validation"], held_out["test"])
+
+
+def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
+    """Raise DataError, naming the first row, unless every label is in 0 ... classes - 1."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        raise DataError(
+            f"{where}, row {wrong[0]}: label {labels[wrong[0]]}, expected 0 to {classes - 1}"
+        )
+
+
+def split_training(pool: Part, settings: DataSettings) -> tuple[Part, Part]:
+    """Training and validation part of all training images, as the settings say.
+
+    Raises:
+        ConfigError: the settings ask for more images than there are.
+    """
+    count = settings.train_images or len(pool)
+    if count > len(pool):
+        raise ConfigError(f"train_images is {count}, but there are only {len(pool)}")
+    train, validation = split_indices(
+        pool.labels[:count], settings.validation_images, settings.split_seed
+    )
+    return pool.select(train), pool.select(validation)
+
+
+def _tensors(name: str, inputs: Tensor, labels: Tensor) -> Tensors:
+    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
+        raise DataError(f"{name} labels must be integers, not {labels.dtype}")
+    return Tensors(inputs.detach().cpu(), labels.cpu().to(torch.int64))

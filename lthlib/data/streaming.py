@@ -1,0 +1,124 @@
+"""Image files that stay on disk: decoded, cropped and resized batch by batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from lthlib._torchvision import torchvision
+from lthlib.data.pictures import open_at_size, open_rgb
+from lthlib.data.splits import generator
+
+
+@dataclass(frozen=True, eq=False)
+class StreamingPart:
+    """Image files that stay encoded on disk and are decoded batch by batch, in worker processes.
+
+    Arguments:
+        files: path of each of n images.
+        labels: int64 [n], class of each image.
+        native: (height, width) that every file has, or None where sizes vary.
+        image_size: side in pixels to which images are cropped and resized; None keeps `native`.
+    """
+
+    files: tuple[Path, ...]
+    labels: Tensor
+    native: tuple[int, int] | None
+    image_size: int | None
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, height, width) of the images as they are yielded."""
+        if self.image_size is not None:
+            return (3, self.image_size, self.image_size)
+        assert self.native is not None
+        return (3, *self.native)
+
+    def select(self, rows: Tensor) -> StreamingPart:
+        """The part that holds these rows (int64 [k]) of this one."""
+        files = tuple(self.files[row] for row in rows.tolist())
+        return replace(self, files=files, labels=self.labels[rows])
+
+    def decode(self, row: int, draw: torch.Generator | None) -> np.ndarray:
+        """One image, uint8 [height, width, 3].
+
+        With `image_size`, a generator makes it RandomResizedCrop (area 8-100 %, aspect 3/4-4/3),
+        None the centre of the image resized to 256/224 of that size.
+
+        Raises:
+            DataError: the file cannot be decoded, or has another size than the others.
+        """
+        file = self.files[row]
+        if self.image_size is None:
+            return open_at_size(file, self.native)
+        image = open_rgb(file, str(file))
+        size = [self.image_size, self.image_size]
+        functional = torchvision.transforms.functional
+        if draw is None:
+            image = functional.resize(image, round(self.image_size * 256 / 224))
+            return np.array(functional.center_crop(image, size))
+        top, left, height, width = random_box(image.height, image.width, draw)
+        return np.array(functional.resized_crop(image, top, left, height, width, size))
+
+    def read(
+        self, keys: Iterable[tuple[int, Tensor]], address: tuple[int, str] | None, workers: int
+    ) -> Iterator[Tensor]:
+        """Decode batch after batch, uint8 [k, height, width, 3].
+
+        Arguments:
+            keys: epoch and rows (int64 [k]) of each batch; may be endless.
+            address: (seed, stream) from which each image's crop is drawn; None takes the centre.
+            workers: decoding processes; 0 decodes in this one.
+        """
+        loader = DataLoader(
+            _BatchReader(self, address),
+            batch_size=None,
+            sampler=keys,
+            num_workers=workers,
+            # The loader draws a seed for its workers: not from the global generator.
+            generator=torch.Generator(),
+            pin_memory=torch.cuda.is_available(),
+        )
+        return iter(loader)
+
+
+class _BatchReader(TorchDataset[Tensor]):
+    def __init__(self, part: StreamingPart, address: tuple[int, str] | None) -> None:
+        self.part, self.address = part, address
+
+    def __getitem__(self, key: tuple[int, Tensor]) -> Tensor:
+        epoch, rows = key
+        images = [self.part.decode(row, self._draw(epoch, row)) for row in rows.tolist()]
+        return torch.from_numpy(np.stack(images))
+
+    def _draw(self, epoch: int, row: int) -> torch.Generator | None:
+        return None if self.address is None else generator(*self.address, epoch, row)
+
+
+def random_box(height: int, width: int, draw: torch.Generator) -> tuple[int, int, int, int]:
+    """Draw RandomResizedCrop's box from an image: (top, left, height, width) in pixels.
+
+    Source: torchvision.transforms.RandomResizedCrop.get_params, drawn from a generator of our own.
+    """
+    for _ in range(10):
+        area, aspect = torch.rand(2, generator=draw).tolist()
+        pixels = height * width * (0.08 + 0.92 * area)
+        ratio = math.exp((2 * aspect - 1) * math.log(4 / 3))
+        w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(torch.randint(height - h + 1, (), generator=draw))
+            left = int(torch.randint(width - w + 1, (), generator=draw))
+            return top, left, h, w
+    w, h = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    return (height - h) // 2, (width - w) // 2, h, w

@@ -1,0 +1,41 @@
+"""The errors lthlib raises on purpose: each says what was wrong, what was expected and what to do."""
+
+
+class LthlibError(Exception):
+    """Base of every error that lthlib raises on purpose; the command line prints it without a traceback."""
+
+
+class DataError(LthlibError):
+    """A data set is missing, malformed or unsuitable."""
+
+
+class ConfigError(LthlibError):
+    """A configuration, a recipe or an argument holds a value that makes no sense."""
+
+
+class MaskError(LthlibError):
+    """A mask does not fit a network, or a density cannot be met."""
+
+
+class TicketError(LthlibError):
+    """A ticket file is damaged, or does not fit the network it is used with."""
+
+
+class StoreError(LthlibError):
+    """The run store cannot be read or written."""
+
+
+class RecordError(LthlibError):
+    """A published record is malformed."""
+
+
+class PublishError(LthlibError):
+    """A page or a notebook of the book cannot be built."""
+
+
+class Diverged(LthlibError):
+    """Training produced a loss that is not finite."""
+
+
+class Paused(LthlibError):
+    """A run stopped on request, with its state saved; starting it again goes on from there."""

@@ -1,0 +1,49 @@
+"""What the papers report, our statistics, the claims and their verdicts: tables in, no training.
+
+Nothing here imports torch. The statistics' smaller parts are in `lthlib.evidence.statistics`.
+"""
+
+from lthlib.evidence.claims import CLAIMS, FACTS, OUTCOMES, Claim, Verdict, judge
+from lthlib.evidence.records import load_results, study_names, tidy, validate
+from lthlib.evidence.reported import reported, reported_curve
+from lthlib.evidence.statistics import (
+    band,
+    band_difference,
+    d_star,
+    holm,
+    interpolate,
+    mean_interval,
+    non_inferior,
+    on_grid,
+    point_differences,
+    sparsest_on_validation,
+    summarise,
+    superior,
+)
+
+__all__ = [
+    "CLAIMS",
+    "FACTS",
+    "OUTCOMES",
+    "Claim",
+    "Verdict",
+    "band",
+    "band_difference",
+    "d_star",
+    "holm",
+    "interpolate",
+    "judge",
+    "load_results",
+    "mean_interval",
+    "non_inferior",
+    "on_grid",
+    "point_differences",
+    "reported",
+    "reported_curve",
+    "sparsest_on_validation",
+    "study_names",
+    "summarise",
+    "superior",
+    "tidy",
+    "validate",
+]

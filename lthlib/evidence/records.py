@@ -1,0 +1,314 @@
+"""Published records: one JSON line per judged ticket, checked strictly, and their tidy table."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pandas as pd
+
+from lthlib.errors import RecordError
+
+SCHEMA = 1
+LINE_LIMIT = 1 << 20
+METHODS = (
+    *("dense", "imp", "imp_c", "cs", "bip", "hydra", "omp", "snip", "grasp", "synflow", "gmp"),
+    *("l0", "iss", "random", "retrain"),
+)
+COSTS = ("epochs", "images", "forward_passes", "backward_passes", "flops", "seconds")
+_COPIED = ("study", "scale", "label", "seed", "judged", "density", "status", "failure", "run")
+_FROM_PROVENANCE = ("device", "device_name", "commit", "started", "finished")
+COLUMNS = (
+    *("study", "scale", "dataset", "architecture", "structure", "method", "label", "seed"),
+    *("judged", "round", "target_density", "density", "test_accuracy", "validation_accuracy"),
+    *("status", "failure", *COSTS, *(f"own_{name}" for name in COSTS)),
+    *(*_FROM_PROVENANCE, "run", "parent"),
+)
+_FLOATS = ("target_density", "density", "test_accuracy", "validation_accuracy")
+
+
+def load_results(folder: str | Path) -> list[dict[str, Any]]:
+    """Read every published record, `folder/STUDY.jsonl`, checking each line.
+
+    Args:
+        folder: the folder of JSON-lines files, one per study.
+
+    Returns:
+        The records, file by file in order of name, in the order of their lines.
+
+    Raises:
+        RecordError: the folder is missing, or a line is not a valid record; names file and line.
+    """
+    records: list[dict[str, Any]] = []
+    for study in study_names(folder):
+        path = Path(folder) / f"{study}.jsonl"
+        seen: dict[tuple[Any, ...], str] = {}
+        for where, record in _read_lines(path):
+            validate(record, where)
+            if record["study"] != study:
+                raise RecordError(f"{where}: study is {record['study']!r}, expected {study!r}")
+            key = (record["run"], (record["ticket"] or {}).get("index"), record["judged"])
+            if key in seen:
+                raise RecordError(
+                    f"{where}: same run, ticket index and judged as {seen[key]}; remove one of them"
+                )
+            seen[key] = where
+            records.append(record)
+    return records
+
+
+def study_names(folder: str | Path) -> list[str]:
+    """Return the names of the studies published in `folder`, sorted.
+
+    Raises:
+        RecordError: the folder is missing.
+    """
+    if not Path(folder).is_dir():
+        raise RecordError(f"{folder}: no such folder; expected one JSON-lines file per study")
+    return sorted(path.stem for path in Path(folder).glob("*.jsonl"))
+
+
+def validate(record: Any, where: str = "record") -> None:
+    """Check one record against the schema: keys, types, ranges, and fields that must agree.
+
+    Args:
+        record: a record as read from JSON.
+        where: how to name it in an error, for instance `results/digits.jsonl, line 3`.
+
+    Raises:
+        RecordError: names the field, its value and what was expected.
+    """
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if type(schema) is not int or schema != SCHEMA:
+        raise RecordError(
+            f"{where}: schema is {schema!r}, expected {SCHEMA}; record the study again with this "
+            "version of lthlib"
+        )
+    try:
+        json.dumps(record, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecordError(f"{where}: holds what JSON cannot carry ({error})") from error
+    failed = record.get("status") == "failed"
+    _check(record, _FAILED if failed else _SUCCEEDED, where)
+    _check_config(record["config"], where, "config.")
+    for name in ("method", "seed"):
+        if record[name] != record["config"][name]:
+            raise RecordError(f"{where}: {name} {record[name]!r} differs from config.{name}")
+    if record["method"] == "retrain" and record["judged"] != "retrained":
+        raise RecordError(f"{where}: judged is {record['judged']!r}, expected 'retrained'")
+    if not failed:
+        _check_counts(record, where)
+
+
+def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return one row per judged ticket, with the columns every figure and claim reads.
+
+    `method` is the search's method: a `retrain` record appears under the method that found its
+    mask. Densities are fractions in (0, 1], accuracies percent, costs cumulative unless `own_`;
+    `round` is the ticket's index in its search. A failed run has no density and no accuracy.
+
+    Args:
+        records: valid records, from `load_results` or a local store.
+
+    Returns:
+        A table with columns `COLUMNS`, empty for no records.
+    """
+    floats = (*_FLOATS, *COSTS, *(f"own_{name}" for name in COSTS))
+    types: dict[str, Any] = {"seed": "int64", "round": "Int64"} | dict.fromkeys(floats, "float64")
+    return pd.DataFrame(map(_row, records), columns=list(COLUMNS)).astype(types)
+
+
+def search_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the configuration of the search behind a run: its nearest one that is no `retrain`."""
+    while config["method"] == "retrain":
+        config = config["parent"]["config"]
+    return config
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    ticket, accuracy = record["ticket"] or {}, record["accuracy"] or {}
+    search = search_config(record["config"])
+    return {
+        **{name: record[name] for name in (*_COPIED, "parent")},
+        "dataset": record["config"]["data"]["dataset"],
+        "architecture": record["config"]["model"]["architecture"],
+        "structure": search["settings"].get("structure", "unstructured"),
+        "method": search["method"],
+        "round": ticket.get("index"),
+        "target_density": ticket.get("target_density"),
+        "test_accuracy": accuracy.get("test"),
+        "validation_accuracy": accuracy.get("validation"),
+        **record["cost"]["cumulative"],
+        **{f"own_{name}": record["cost"]["own"][name] for name in COSTS},
+        **{name: record["provenance"][name] for name in _FROM_PROVENANCE},
+    }
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(iter(lambda: lines.readline(LINE_LIMIT + 1), b""), start=1):
+            where = f"{path}, line {number}"
+            if len(line) > LINE_LIMIT:
+                raise RecordError(f"{where}: is longer than {LINE_LIMIT} bytes; no record is")
+            try:
+                record = json.loads(line, parse_constant=_refuse, object_pairs_hook=_unique)
+            except (ValueError, RecursionError) as error:
+                raise RecordError(f"{where}: is not a line of JSON ({error})") from error
+            yield where, record
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not allowed; write null for a missing value")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) != len(dict(pairs)):
+        raise ValueError("a key occurs twice in one object")
+    return dict(pairs)
+
+
+class _Field:
+    """What a field must be, in words, and the check of it."""
+
+    def __init__(self, expected: str, check: Callable[[Any], bool]) -> None:
+        self.expected, self.check = expected, check
+
+    def or_null(self) -> _Field:
+        return _Field(f"{self.expected} or null", lambda value: value is None or self.check(value))
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _time(value: Any) -> bool:
+    try:
+        return bool(datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _layers(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(layer, list)
+        and len(layer) == 2
+        and all(map(_count, layer))
+        # A layer may be emptied, but cannot keep more than it has.
+        and layer[0] <= layer[1]
+        for layer in value.values()
+    )
+
+
+def _one_of(*values: str) -> _Field:
+    return _Field(f"one of {list(values)}", lambda value: value in values)
+
+
+def _hexadecimal(digits: int) -> _Field:
+    pattern = re.compile(f"[0-9a-f]{{{digits}}}")
+    return _Field(
+        f"{digits} hexadecimal digits",
+        lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None,
+    )
+
+
+_TEXT = _Field("a text", lambda value: isinstance(value, str) and value != "")
+_COUNT = _Field("a count of 0 or more", _count)
+_AMOUNT = _Field("a finite number of 0 or more", lambda value: _number(value) and value >= 0)
+_DENSITY = _Field("a fraction in (0, 1]", lambda value: _number(value) and 0 < value <= 1)
+_PERCENT = _Field("a percentage in [0, 100]", lambda value: _number(value) and 0 <= value <= 100)
+_OBJECT = _Field("an object", lambda value: isinstance(value, dict))
+_NULL = _Field("null", lambda value: value is None)
+_METHOD = _one_of(*METHODS)
+_COST = dict.fromkeys(COSTS, _AMOUNT)
+_PROVENANCE = {
+    **dict.fromkeys(("device", "device_name", "torch", "python", "lthlib", "source"), _TEXT),
+    "threads": _COUNT,
+    "commit": _TEXT.or_null(),
+    "dirty": _Field("true or false", lambda value: isinstance(value, bool)),
+    **dict.fromkeys(("started", "finished"), _Field("an ISO 8601 time", _time)),
+}
+_SUCCEEDED: dict[str, Any] = {
+    **dict.fromkeys(("schema", "method_version", "seed", "kept", "total"), _COUNT),
+    **dict.fromkeys(("study", "label"), _TEXT),
+    "scale": _one_of("embedded", "reduced", "paper"),
+    "run": _hexadecimal(16),
+    "parent": _hexadecimal(16).or_null(),
+    "config": _OBJECT,
+    "method": _METHOD,
+    "ticket": {
+        "index": _COUNT,
+        "point": _TEXT,
+        "sha256": _hexadecimal(64),
+        "target_density": _DENSITY.or_null(),
+    },
+    "judged": _one_of("found", "retrained"),
+    "status": _one_of("ok", "failed"),
+    "failure": _NULL,
+    "density": _DENSITY,
+    "layers": _Field("[kept, total] by parameter, kept <= total", _layers),
+    "accuracy": dict.fromkeys(("validation", "test"), _PERCENT.or_null()),
+    "cost": {"own": _COST, "cumulative": _COST},
+    "provenance": _PROVENANCE,
+}
+_FAILED: dict[str, Any] = {
+    **_SUCCEEDED,
+    "failure": _TEXT,
+    **dict.fromkeys(("ticket", "density", "kept", "total", "layers"), _NULL),
+    "accuracy": _Field("null", lambda value: value in (None, {"validation": None, "test": None})),
+}
+_CONFIG = {
+    **dict.fromkeys(("data", "model", "training", "settings"), _OBJECT),
+    "method": _METHOD,
+    "seed": _COUNT,
+    "parent": _OBJECT.or_null(),
+}
+
+
+def _check(value: Any, rule: Any, where: str, path: str = "") -> None:
+    if isinstance(rule, _Field):
+        if not rule.check(value):
+            text = repr(value)[:80]
+            raise RecordError(f"{where}: {path} is {text}, expected {rule.expected}")
+        return
+    _check(value, _OBJECT, where, path)
+    prefix = f"{path}." if path else ""
+    for wrong, names in (
+        ("lacks", set(rule) - set(value)),
+        ("has unknown", set(value) - set(rule)),
+    ):
+        if names:
+            raise RecordError(
+                f"{where}: {wrong} {', '.join(prefix + name for name in sorted(names))}"
+            )
+    for name, inner in rule.items():
+        _check(value[name], inner, where, prefix + name)
+
+
+def _check_config(config: Any, where: str, prefix: str) -> None:
+    """Check what the tidy table reads; the rest of a configuration grows with the library."""
+    _check({name: config[name] for name in _CONFIG if name in config}, _CONFIG, where, prefix[:-1])
+    _check(config["data"].get("dataset"), _TEXT, where, f"{prefix}data.dataset")
+    _check(config["model"].get("architecture"), _TEXT, where, f"{prefix}model.architecture")
+    parent = config["parent"]
+    if parent is not None:
+        _check(parent, {"config": _OBJECT, "point": _TEXT}, where, f"{prefix}parent")
+        _check_config(parent["config"], where, f"{prefix}parent.config.")
+    elif config["method"] == "retrain":
+        raise RecordError(f"{where}: {prefix}parent is null, expected the search it retrains")
+
+
+def _check_counts(record: Mapping[str, Any], where: str) -> None:
+    kept, total, density = record["kept"], record["total"], record["density"]
+    if not 0 < kept <= total:
+        raise RecordError(f"{where}: kept is {kept} of {total}, expected 0 < kept <= total")
+    if abs(density - kept / total) > 1e-3:
+        raise RecordError(f"{where}: density is {density}, but kept / total is {kept / total:.6f}")

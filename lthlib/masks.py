@@ -1,0 +1,221 @@
+"""Masks: which weights of a network are kept.
+
+A mask maps parameter names to boolean tensors, so it fits any `nn.Module` and changes none. Selection is
+exact: `top_k` keeps exactly k entries, ties going to the lower index, and is far cheaper than a sort.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lthlib.errors import MaskError
+
+PRUNABLE = ("conv+linear", "conv")
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def prunable_names(model: nn.Module, which: str | tuple[str, ...] = "conv+linear") -> tuple[str, ...]:
+    """Names of the parameters that a mask may cover, in the order of the network.
+
+    which: `"conv+linear"` (weights of convolutions, linear layers and attention projections, the density
+        base of every cross-method figure), `"conv"` (convolutions alone), or the names themselves.
+    Raises MaskError for a name that the network lacks, and when nothing is prunable.
+    """
+    if isinstance(which, tuple):
+        known = dict(model.named_parameters())
+        missing = [name for name in which if name not in known]
+        if missing:
+            raise MaskError(f"the network has no parameter {missing[0]!r}; it has {', '.join(known)}")
+        return which
+    if which not in PRUNABLE:
+        raise MaskError(f"prunable is {which!r}; expected one of {', '.join(PRUNABLE)} or a tuple of names")
+    names = [name for name, _ in _weights(model, which)]
+    if not names:
+        raise MaskError(f"the network has no {which} weights to prune; name them with prunable=(...)")
+    return tuple(names)
+
+
+def _weights(model: nn.Module, which: str) -> Iterator[tuple[str, nn.Parameter]]:
+    linear = () if which == "conv" else (nn.Linear, nn.MultiheadAttention)
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        if not isinstance(module, (*_CONVOLUTIONS, *linear)):
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.dim() > 1 and id(parameter) not in seen:
+                seen.add(id(parameter))
+                yield f"{prefix}.{name}" if prefix else name, parameter
+
+
+class Mask(Mapping[str, Tensor]):
+    """An immutable mapping from parameter name to a boolean tensor of that parameter's shape; True is kept."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]):
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.bool:
+                raise MaskError(f"mask of {name!r} has dtype {tensor.dtype}; expected torch.bool")
+        self._tensors = dict(tensors)
+        self.total = sum(tensor.numel() for tensor in self._tensors.values())
+        self.kept = sum(int(tensor.sum()) for tensor in self._tensors.values())
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mask):
+            return NotImplemented
+        return list(self) == list(other) and all(torch.equal(self[n], other[n]) for n in self)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Mask({self.kept:,} of {self.total:,} weights kept, density {self.density:.4f}, {len(self)} tensors)"
+
+    @property
+    def density(self) -> float:
+        """Kept fraction of the weights that the mask covers, in [0, 1]."""
+        return self.kept / self.total
+
+    @property
+    def sparsity(self) -> float:
+        """1 - density."""
+        return 1 - self.density
+
+    def layers(self) -> dict[str, tuple[int, int]]:
+        """Kept and total weights of each covered parameter."""
+        return {name: (int(tensor.sum()), tensor.numel()) for name, tensor in self.items()}
+
+    def overlap(self, other: Mask) -> float:
+        """Intersection over union of the kept weights of two masks over the same parameters, in [0, 1]."""
+        self.check(other)
+        both = sum(int((self[name] & other[name]).sum()) for name in self)
+        either = self.kept + other.kept - both
+        return both / either if either else 1.0
+
+    def extended(self, shapes: Mapping[str, torch.Size]) -> Mask:
+        """The same mask over a wider base: parameters it does not cover are kept whole."""
+        base = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
+        return Mask(base | {name: tensor.cpu() for name, tensor in self.items()})
+
+    def shuffled(self, generator: torch.Generator) -> Mask:
+        """A control: the same number of weights kept in each layer, at places drawn at random."""
+        return random_mask(
+            {name: tensor.shape for name, tensor in self.items()},
+            {name: kept for name, (kept, _) in self.layers().items()},
+            generator,
+        )
+
+    def to(self, device: torch.device | str) -> Mask:
+        """The mask on another device."""
+        return Mask({name: tensor.to(device) for name, tensor in self.items()})
+
+    def check(self, tensors: Mapping[str, Tensor]) -> None:
+        """Raise MaskError unless each covered parameter is in `tensors` with the mask's shape."""
+        for name, tensor in self.items():
+            if name not in tensors:
+                raise MaskError(f"the mask covers {name!r}, which the network lacks; is it another architecture?")
+            if tensors[name].shape != tensor.shape:
+                raise MaskError(
+                    f"the mask of {name!r} has shape {tuple(tensor.shape)}, the network's is "
+                    f"{tuple(tensors[name].shape)}; is it another width or number of classes?"
+                )
+
+    @classmethod
+    def full(cls, tensors: Mapping[str, Tensor], names: tuple[str, ...]) -> Mask:
+        """The dense mask over `names`."""
+        return cls({name: torch.ones_like(tensors[name], dtype=torch.bool) for name in names})
+
+
+def kept_count(total: int, density: float) -> int:
+    """How many of `total` weights a density in (0, 1] keeps: the nearest integer. Raises MaskError if none."""
+    if not 0 < density <= 1:
+        raise MaskError(f"density is {density}; expected a kept fraction in (0, 1]")
+    count = round(density * total)
+    if count < 1:
+        raise MaskError(f"density {density} keeps none of {total:,} weights; the smallest is {1 / total:.2g}")
+    return count
+
+
+def top_k(scores: Tensor, k: int) -> Tensor:
+    """Mark the k largest scores: the Euclidean projection of scores onto binary masks with k ones.
+
+    scores: floating-point tensor of any shape, without NaN. k: 0 <= k <= scores.numel().
+    Returns a boolean tensor of the same shape with exactly k True; among equal scores the lower flat index wins.
+    Raises MaskError for k out of range and for NaN.
+    """
+    n = scores.numel()
+    if not 0 <= k <= n:
+        raise MaskError(f"cannot keep {k} of {n} scores")
+    if k in (0, n):
+        return torch.full_like(scores, k == n, dtype=torch.bool)
+    flat = scores.detach().reshape(-1)
+    if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
+        return torch.from_numpy(_top_k_numpy(flat.numpy(), k)).view(scores.shape)
+    threshold = torch.kthvalue(flat.float(), n - k + 1).values.to(flat.dtype)
+    chosen = flat > threshold
+    missing = k - int(chosen.sum())
+    ties = (flat == threshold).nonzero().squeeze(1)
+    _check_ties(missing, len(ties))
+    chosen[ties[:missing]] = True
+    return chosen.view(scores.shape)
+
+
+def _top_k_numpy(flat: np.ndarray, k: int) -> np.ndarray:
+    threshold = np.partition(flat, len(flat) - k)[len(flat) - k]
+    chosen = flat > threshold
+    missing = k - np.count_nonzero(chosen)
+    ties = np.flatnonzero(flat == threshold)
+    _check_ties(missing, len(ties))
+    chosen[ties[:missing]] = True
+    return chosen
+
+
+def _check_ties(missing: int, ties: int) -> None:
+    if not 0 <= missing <= ties:
+        raise MaskError("cannot rank scores that hold NaN")
+
+
+def top_k_global(scores: Mapping[str, Tensor], k: int) -> Mask:
+    """Keep the k highest scores over all parameters together (ties by order of the parameters, then by index)."""
+    flat = torch.cat([score.reshape(-1) for score in scores.values()])
+    parts = top_k(flat, k).split([score.numel() for score in scores.values()])
+    return Mask({name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)})
+
+
+def top_k_layerwise(scores: Mapping[str, Tensor], density: float) -> Mask:
+    """Keep the same fraction `density` of every parameter, by score."""
+    return Mask({name: top_k(score, kept_count(score.numel(), density)) for name, score in scores.items()})
+
+
+def random_mask(
+    shapes: Mapping[str, torch.Size], kept: int | Mapping[str, int], generator: torch.Generator
+) -> Mask:
+    """Keep weights drawn uniformly: `kept` over all parameters together, or as many in each as the mapping says."""
+    scores = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
+    if isinstance(kept, int):
+        return top_k_global(scores, kept)
+    return Mask({name: top_k(score, kept[name]) for name, score in scores.items()})
+
+
+def pack(tensor: Tensor) -> Tensor:
+    """Boolean tensor of n entries -> uint8 tensor of ceil(n / 8) bytes, first entry in the highest bit."""
+    return torch.from_numpy(np.packbits(tensor.cpu().numpy().reshape(-1)))
+
+
+def unpack(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Inverse of `pack`. Raises MaskError when the bytes do not match the shape."""
+    count = int(np.prod(shape, dtype=np.int64))
+    if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8:
+        raise MaskError(f"a packed mask of shape {shape} needs {(count + 7) // 8} bytes; found {packed.numel()}")
+    bits = np.unpackbits(packed.numpy(), count=count)
+    return torch.from_numpy(bits.astype(bool)).view(shape)

@@ -1,0 +1,20 @@
+"""The methods by name: each a search that yields tickets, each in a file of its own."""
+
+from __future__ import annotations
+
+from lthlib.errors import ConfigError
+from lthlib.methods import bip, cs, dense, imp, omp, random, retrain
+from lthlib.methods.base import Method, make_ticket
+
+METHODS: dict[str, Method] = {
+    module.METHOD.name: module.METHOD for module in (dense, imp, cs, bip, omp, random, retrain)
+}
+
+__all__ = ["METHODS", "Method", "get_method", "make_ticket"]
+
+
+def get_method(name: str) -> Method:
+    """The method of that name. Raises ConfigError, listing the names, for any other."""
+    if name not in METHODS:
+        raise ConfigError(f"method is {name!r}; expected one of {', '.join(METHODS)}")
+    return METHODS[name]

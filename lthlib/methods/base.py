@@ -1,0 +1,53 @@
+"""What a method is: a search that yields tickets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lthlib.masks import Mask
+from lthlib.tickets import Ticket
+from lthlib.training import Trainer
+
+Search = Callable[[Trainer, Any, Ticket | None], Iterator[Ticket]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method by name.
+
+    settings: frozen dataclass of its settings. search: `search(trainer, settings, parent)` yields tickets; stopping
+    the iteration stops the search. work: `work(settings, steps, start)` is the number of batches it sends backward,
+    with `steps(length)` optimiser steps and `start` the parent's rewind step. version: raised whenever results change.
+    parent: what it starts from: `none`, `dense` (a trained dense network), or `ticket` (any ticket with a rewind point).
+    """
+
+    name: str
+    title: str
+    settings: type
+    search: Search
+    work: Callable[[Any, Callable[[str], int], int], int]
+    version: int = 1
+    parent: str = "none"
+
+
+def make_ticket(
+    trainer: Trainer, mask: Mask, weights: dict[str, Tensor], *, point: str, index: int, judged: str, **more: Any
+) -> Ticket:
+    """A ticket whose own weights are `weights` under `mask` plus the trainer's buffers, all copied to the CPU."""
+    own = {name: tensor.detach().clone() for name, tensor in (weights | trainer.group("buffers")).items()}
+    for name, kept in mask.items():
+        own[name].mul_(kept.to(own[name].device))
+    rewind = trainer.group("rewind/weights") | trainer.group("rewind/buffers")
+    return Ticket(
+        mask=mask.to("cpu"),
+        weights={name: tensor.cpu() for name, tensor in own.items()},
+        rewind={name: tensor.detach().clone().cpu() for name, tensor in rewind.items()} or None,
+        point=point,
+        index=index,
+        judged=judged,
+        **more,
+    )

@@ -1,0 +1,50 @@
+"""One-shot magnitude pruning: prune a trained dense network once, then train what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lthlib.errors import ConfigError
+from lthlib.masks import Mask, kept_count
+from lthlib.methods.base import Method, make_ticket
+from lthlib.methods.imp import prune_by_magnitude
+from lthlib.methods.retrain import STARTS, load_start
+from lthlib.tickets import Ticket
+from lthlib.training import Trainer
+
+
+@dataclass(frozen=True)
+class OMPSettings:
+    """density: kept fraction in (0, 1]. start: what training goes on from: `rewind` (the dense run's rewind point and
+    its place in the schedule), `own` (the pruned weights themselves, schedule from 0) or `fresh` (new initialisation).
+    length: of the schedule, by default the recipe's; a longer one matches another method's compute.
+    """
+
+    density: float = 0.1
+    start: str = "rewind"
+    length: str = ""
+
+    def __post_init__(self) -> None:
+        kept_count(1 << 40, self.density)
+        if self.start not in STARTS:
+            raise ConfigError(f"omp.start is {self.start!r}; expected one of {', '.join(STARTS)}")
+
+
+def search(trainer: Trainer, settings: OMPSettings, parent: Ticket | None) -> Iterator[Ticket]:
+    """Yield one ticket, judged after training under its mask. parent: the trained dense network."""
+    assert parent is not None and parent.weights is not None
+    dense = {name: parent.weights[name] for name in trainer.names}
+    full = Mask.full(dense, trainer.names)
+    mask = prune_by_magnitude(dense, full, kept_count(full.total, settings.density))
+    stop = trainer.steps(settings.length)
+    for _ in trainer.rounds(1):
+        start = load_start(trainer, parent, settings.start)
+        trainer.fit(trainer.masked_step(mask, stop), start=start, stop=stop)
+        yield make_ticket(
+            trainer, mask, trainer.group("weights"), point="ticket", index=0, judged="retrained",
+            rewind_step=parent.rewind_step, target_density=settings.density,
+        )  # fmt: skip
+
+
+METHOD = Method("omp", "OMP", OMPSettings, search, lambda settings, steps, start: steps(settings.length) - (start if settings.start == "rewind" else 0), parent="dense")

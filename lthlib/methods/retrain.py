@@ -1,0 +1,83 @@
+"""Judge a ticket by training it under its mask; with controls that change its mask or its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from lthlib.data import generator
+from lthlib.errors import ConfigError, TicketError
+from lthlib.methods.base import Method, make_ticket
+from lthlib.tickets import Ticket
+from lthlib.training import Trainer
+
+STARTS = ("rewind", "own", "fresh")
+MASKS = ("found", "shuffled")
+SCHEDULES = ("continue", "restart")
+
+
+@dataclass(frozen=True)
+class RetrainSettings:
+    """start: weights to train: the ticket's `rewind` point, its `own` (fine-tuning) or a `fresh` initialisation.
+
+    mask: as `found`, or `shuffled` within each layer. schedule: with `rewind`, `continue` from the rewind step or
+    `restart` from 0 for the full length, as the CS release does. length: of the schedule, by default the recipe's.
+    """
+
+    start: str = "rewind"
+    mask: str = "found"
+    schedule: str = "continue"
+    length: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("start", self.start, STARTS),
+            ("mask", self.mask, MASKS),
+            ("schedule", self.schedule, SCHEDULES),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"retrain.{name} is {value!r}; expected one of {', '.join(allowed)}")
+
+
+def load_start(trainer: Trainer, parent: Ticket, start: str) -> int:
+    """Put the starting weights into the state of a run that has not begun; returns the step of the schedule to begin at.
+
+    Raises TicketError when the parent lacks the weights asked for. A resumed run's state is left alone.
+    """
+    source = {"rewind": parent.rewind, "own": parent.weights, "fresh": {}}[start]
+    if source is None:
+        raise TicketError(f"ticket {parent.point!r} holds no {start} weights to start from")
+    if trainer.step == 0:
+        buffers = trainer.group("buffers")
+        trainer.load("weights", {name: t for name, t in source.items() if name not in buffers})
+        trainer.load("buffers", {name: t for name, t in source.items() if name in buffers})
+        trainer.zero("momentum")
+    return parent.rewind_step if start == "rewind" else 0
+
+
+def search(trainer: Trainer, settings: RetrainSettings, parent: Ticket | None) -> Iterator[Ticket]:
+    """Yield the parent's ticket once more, with weights trained under its mask."""
+    assert parent is not None
+    mask = parent.mask
+    if settings.mask == "shuffled":
+        mask = mask.shuffled(generator(trainer.seed, "shuffled mask"))
+    stop = trainer.steps(settings.length)
+    for _ in trainer.rounds(1):
+        start = load_start(trainer, parent, settings.start)
+        if settings.schedule == "restart":
+            start = 0
+        if start >= stop:
+            raise ConfigError(f"the rewind point is at step {start}, not before the end of training ({stop} steps)")
+        trainer.fit(trainer.masked_step(mask, stop), start=start, stop=stop)
+        yield make_ticket(
+            trainer, mask, trainer.group("weights"), point=parent.point, index=parent.index, judged="retrained",
+            rewind_step=parent.rewind_step, target_density=parent.target_density,
+        )  # fmt: skip
+
+
+def _work(settings: RetrainSettings, steps: Callable[[str], int], start: int) -> int:
+    skips = settings.start == "rewind" and settings.schedule == "continue"
+    return steps(settings.length) - (start if skips else 0)
+
+
+METHOD = Method("retrain", "retrained", RetrainSettings, search, _work, parent="ticket")

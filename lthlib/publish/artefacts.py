@@ -1,0 +1,246 @@
+"""A notebook's figures and tables: each with its data, its provenance, a ready block for a page."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from lthlib.errors import PublishError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame, Series
+
+TAG = "lthlib_artefact"  # in the metadata of a displayed output: the page shows the block instead
+_NEEDED = ("scale", "seed", "device", "finished", "commit", "own_seconds", "run", "status")
+
+
+def papermill_command(notebook: str, parameters: Any) -> str:
+    """Return the command that runs a notebook again with the parameters that `declare` returned."""
+    words = ["papermill", f"notebooks/{notebook}.ipynb", f"{notebook}-again.ipynb"]
+    for name, value in parameters._asdict().items():
+        plain = list(value) if isinstance(value, tuple) else value
+        line = yaml.safe_dump({name: plain}, default_flow_style=True, width=math.inf).strip()
+        words += ["-y", line.removeprefix("{").removesuffix("}")]
+    return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """Where a notebook puts what it shows: NAME.svg, .csv, .json and .md for each figure or table.
+
+    Args:
+        notebook: its name, without folder and suffix.
+        command: the command that makes everything in it again.
+        folder: default `$LTHLIB_ARTEFACTS` (set while the book is built), else
+            `build/artefacts/NOTEBOOK`.
+    """
+
+    notebook: str
+    command: str
+    folder: Path | None = None
+
+    def figure(
+        self,
+        fig: Figure,
+        name: str,
+        data: DataFrame,
+        *,
+        title: str,
+        alt: str,
+        note: str = "",
+        rows: DataFrame | None = None,
+        source: str = "",
+    ) -> None:
+        """Write a figure as SVG, equal bytes for equal figures, and show it with its provenance.
+
+        Args:
+            fig: a matplotlib figure; it is closed.
+            name: of the files: lower-case letters, digits and hyphens.
+            data: what the figure shows, written as CSV.
+            title: the caption, one sentence.
+            alt: what the figure shows, in words, for those who cannot see it.
+            note: how to read it, below the caption.
+            rows: the rows of the tidy table that the data was made from; default `data` itself.
+            source: where the data comes from, if no run of ours made it.
+
+        Raises:
+            PublishError: an argument is empty or malformed, or the rows lack provenance.
+        """
+        from IPython.display import display
+        from matplotlib import pyplot, rc_context
+
+        if not alt.strip():
+            raise PublishError(f"figure {name!r}: alt text is empty; say what the figure shows")
+        lines = self._lines(name, data, rows, source)
+        svg = self._path(name, ".svg")
+        with rc_context({"svg.hashsalt": "lthlib"}):
+            fig.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
+        pyplot.close(fig)
+        address = f"/artefacts/{self.notebook}/{name}.svg"
+        body = [_one_line(title), *([_one_line(note)] if note else []), *lines]
+        block = [
+            f":::{{figure}} {address}",
+            f":alt: {_one_line(alt)}",
+            "",
+            "\n\n".join(body),
+            ":::",
+        ]
+        self._write(name, data, block, {"kind": "figure", "title": title, "alt": alt, "note": note})
+        tag = {TAG: name}
+        picture = {"image/svg+xml": svg.read_text(encoding="utf-8"), "text/plain": alt}
+        display(picture, raw=True, metadata=tag)
+        display({"text/markdown": "\n\n".join([f"**{title}**", *body[1:]])}, raw=True, metadata=tag)
+
+    def table(
+        self,
+        data: DataFrame,
+        name: str,
+        *,
+        title: str,
+        note: str = "",
+        formats: Mapping[str, str] | None = None,
+        rows: DataFrame | None = None,
+        source: str = "",
+    ) -> None:
+        """Write a table, without its index, as Markdown and CSV and show it with its provenance.
+
+        Args:
+            data: the table; column names are shown as they are, cells may hold inline Markdown.
+            name, title, note, rows, source: as for `figure`.
+            formats: column -> format of its numbers, default `.4g`; a missing value is a dash.
+
+        Raises:
+            PublishError: an argument is empty or malformed, or the rows lack provenance.
+        """
+        from IPython.display import display
+
+        lines = self._lines(name, data, rows, source)
+        body = _markdown(name, data, formats or {})
+        below = "\n\n".join([*([_one_line(note)] if note else []), *lines])
+        block = [f":::{{table}} {_one_line(title)}", "", body, ":::", ""]
+        block += [":::{div} provenance", below, ":::"]
+        self._write(name, data, block, {"kind": "table", "title": title, "note": note})
+        shown = "\n\n".join([f"**{title}**", body, below])
+        display({"text/markdown": shown}, raw=True, metadata={TAG: name})
+
+    def _lines(
+        self, name: str, data: DataFrame, rows: DataFrame | None, source: str
+    ) -> tuple[str, str]:
+        """Return what made the data, and how to make it again."""
+        if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+            raise PublishError(f"{name!r} names files: use lower-case letters, digits, hyphens")
+        if data.empty or any(not str(column).strip() for column in data.columns):
+            raise PublishError(f"{name!r}: the data is empty or a column has no name")
+        made = f"Source: {source}" if source else provenance(data if rows is None else rows, name)
+        csv = f"{{download}}`data (CSV) </artefacts/{self.notebook}/{name}.csv>`"
+        return made, f"Make again: `{self.command}` · {csv}"
+
+    def _write(
+        self, name: str, data: DataFrame, block: Iterable[str], about: Mapping[str, str]
+    ) -> None:
+        data.to_csv(self._path(name, ".csv"), index=False, lineterminator="\n")
+        text = json.dumps({**about, "notebook": self.notebook, "command": self.command}, indent=1)
+        self._path(name, ".json").write_text(text + "\n", encoding="utf-8")
+        self._path(name, ".md").write_text("\n".join(block) + "\n", encoding="utf-8")
+
+    def _path(self, name: str, suffix: str) -> Path:
+        folder = self.folder or os.getenv("LTHLIB_ARTEFACTS") or f"build/artefacts/{self.notebook}"
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        return Path(folder, name + suffix)
+
+
+def provenance(rows: DataFrame, name: str = "data") -> str:
+    """Return one line on the runs behind some rows of the tidy table.
+
+    Seconds are each run's own, ancestors left out; of a run's tickets the dearest counts.
+
+    Raises:
+        PublishError: a column of the tidy table is missing, or there are no rows.
+    """
+    missing = [column for column in _NEEDED if column not in rows.columns]
+    if missing or rows.empty:
+        lacks = f"lack {', '.join(missing)}" if missing else "are empty"
+        raise PublishError(
+            f"{name!r}: the rows {lacks}: pass rows= (of the tidy table) or, without runs, source="
+        )
+    runs = rows.groupby("run")
+    failed = int((rows["status"] == "failed").groupby(rows["run"]).any().sum())
+    seconds = float(runs["own_seconds"].max().sum())
+    parts = {
+        "Scale": _words(rows["scale"]),
+        "seeds": _spans(rows["seed"]),
+        "device": _words(rows["device_name"] if "device_name" in rows else rows["device"]),
+        "date": _days(rows["finished"]),
+        "commit": _words(rows["commit"].dropna().astype(str).str[:7]) or "none",
+        "runs": f"{runs.ngroups}" + (f" ({failed} failed)" if failed else ""),
+        "duration": duration(seconds),
+    }
+    return " · ".join(f"{label}: {value}" for label, value in parts.items())
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as `8.2 s`, `2 min 31 s` or `3 h 05 min`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def _words(values: Series) -> str:
+    found = sorted(set(values.dropna().astype(str)))
+    return (
+        ", ".join(found) if len(found) <= 3 else f"{', '.join(found[:3])} and {len(found) - 3} more"
+    )
+
+
+def _spans(values: Series) -> str:
+    """Whole numbers as spans: 0, 1, 2, 5 -> `0–2, 5`."""
+    spans: list[list[int]] = []
+    for value in sorted({int(value) for value in values}):
+        if spans and value == spans[-1][1] + 1:
+            spans[-1][1] = value
+        else:
+            spans.append([value, value])
+    return ", ".join(f"{low}–{high}" if high > low else f"{low}" for low, high in spans)
+
+
+def _days(values: Series) -> str:
+    days = sorted(values.astype(str).str[:10])
+    return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _markdown(name: str, data: DataFrame, formats: Mapping[str, str]) -> str:
+    if unknown := sorted(formats.keys() - set(data.columns)):
+        raise PublishError(f"{name!r}: formats names column {unknown[0]!r}, which does not exist")
+    from pandas.api.types import is_numeric_dtype
+
+    rules = ["---:" if is_numeric_dtype(data[column]) else ":---" for column in data.columns]
+    lines = [list(map(str, data.columns)), rules]
+    for row in data.itertuples(index=False):
+        cells = zip(data.columns, row, strict=True)
+        lines.append([_cell(value, formats.get(column, ".4g")) for column, value in cells])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(value: Any, form: str) -> str:
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, float):
+        return format(value, form)
+    return _one_line(str(value)).replace("|", r"\|")

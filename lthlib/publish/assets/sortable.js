@@ -1,0 +1,51 @@
+// Tables with a header row sort by a click on a column's name: numbers by value, cells without one last.
+(function () {
+  "use strict";
+
+  function key(row, column) {
+    var text = row.cells[column] ? row.cells[column].textContent.trim() : "";
+    var number = parseFloat(text.replace(/\u2212/g, "-").replace(/(\d)[,\u202f](?=\d{3})/g, "$1"));
+    return { text: text, number: number };
+  }
+
+  function compare(a, b) {
+    var numbers = !isNaN(a.number) && !isNaN(b.number);
+    return numbers ? a.number - b.number : a.text.localeCompare(b.text);
+  }
+
+  function sortBy(table, header, column) {
+    var direction = header.getAttribute("aria-sort") === "ascending" ? -1 : 1;
+    var body = table.tBodies[0];
+    var rows = Array.prototype.map.call(body.rows, function (row) {
+      return { row: row, key: key(row, column) };
+    });
+    var numeric = rows.some(function (item) { return !isNaN(item.key.number); });
+    rows.sort(function (a, b) {
+      var missing = numeric ? isNaN(a.key.number) - isNaN(b.key.number) : 0;
+      return missing || direction * compare(a.key, b.key);
+    });
+    rows.forEach(function (item) { body.appendChild(item.row); });
+    Array.prototype.forEach.call(table.tHead.rows[0].cells, function (cell) {
+      cell.removeAttribute("aria-sort");
+    });
+    header.setAttribute("aria-sort", direction === 1 ? "ascending" : "descending");
+  }
+
+  function prepare(table) {
+    if (!table.tHead || table.tHead.rows.length !== 1 || !table.tBodies.length) return;
+    if (table.tBodies[0].rows.length < 3) return;
+    table.classList.add("sortable");
+    Array.prototype.forEach.call(table.tHead.rows[0].cells, function (header, column) {
+      var button = document.createElement("button");
+      button.type = "button";
+      button.title = "Sort by this column";
+      while (header.firstChild) button.appendChild(header.firstChild);
+      header.appendChild(button);
+      button.addEventListener("click", function () { sortBy(table, header, column); });
+    });
+  }
+
+  document.addEventListener("DOMContentLoaded", function () {
+    document.querySelectorAll("article table.table").forEach(prepare);
+  });
+})();

@@ -1,0 +1,163 @@
+"""Build the book inside build/: run notebooks that are not fresh, stage, make the site."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from subprocess import PIPE, STDOUT
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from lthlib.errors import PublishError
+from lthlib.publish import freshness, stage
+from lthlib.publish.notebooks import check_parameters, run_notebook
+
+_PACKAGE = Path(__file__).parents[1]
+_TOOLS = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb")
+_JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no `python -m`
+_REDIRECT = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<meta http-equiv="refresh" content="0; url={page}">
+</head>
+<body><p><a href="{page}">{title}</a></p></body>
+</html>
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A notebook of the book.
+
+    Args:
+        notebook: its path, relative to the repository.
+        parameters: values for some of its parameters.
+        inputs: returns name -> digest of what the notebook reads (results files, the store); called
+            again after the run, which may have added to the store.
+    """
+
+    notebook: Path
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    inputs: Callable[[], Mapping[str, str]] = dict
+
+
+def build(
+    root: Path,
+    *,
+    notebooks: Sequence[Page],
+    context_factory: Callable[[], Mapping[str, Any]],
+    build_dir: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Build the book and return the page to open; what is fresh is not made again.
+
+    Args:
+        root: the repository.
+        notebooks: the notebooks to run, in this order.
+        context_factory: called after they ran; returns values and functions for the pages.
+        build_dir: default `root/build`; nothing outside it is written.
+        say: is told what is done, a line at a time.
+
+    Raises:
+        PublishError: a notebook, a page or the site cannot be built; the previous site stays.
+    """
+    build_dir = (build_dir or root / "build").resolve()
+    build_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(build_dir / ".lock", timeout=0):
+            for page in notebooks:  # a wrong name is refused before anything runs
+                check_parameters(root / page.notebook, page.parameters)
+            executed = {
+                page.notebook.stem: _refresh(root, page, build_dir, say) for page in notebooks
+            }
+            files = stage.mirror(root, executed, context_factory())
+            return _site(files, build_dir, say)
+    except Timeout as error:
+        raise PublishError(f"{build_dir}: another build is running here; wait for it") from error
+
+
+def _refresh(root: Path, page: Page, build_dir: Path, say: Callable[[str], None]) -> Path:
+    """Return the folder of the executed notebook, run now unless its key is what it was."""
+    notebook = root / page.notebook
+    folder = build_dir / "pages" / notebook.stem
+    wanted = freshness.key(notebook, page.parameters, _PACKAGE, page.inputs())
+    if changed := _changed(folder / "key.json", wanted):
+        say(f"{page.notebook}: running ({changed})")
+        folder.parent.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as unfinished:
+            new = Path(unfinished, "new")
+            artefacts = {"LTHLIB_ARTEFACTS": str(new / "artefacts")}
+            run_notebook(notebook, new / "notebook.ipynb", page.parameters, root, artefacts)
+            after = freshness.key(notebook, page.parameters, _PACKAGE, page.inputs())
+            key = json.dumps({**wanted, "inputs": after["inputs"]}, indent=1)
+            (new / "key.json").write_text(key, encoding="utf-8")
+            _replace(new, folder)
+    return folder
+
+
+def _changed(path: Path, wanted: Mapping[str, str]) -> str:
+    """Return in words why a page is not fresh; nothing if it is."""
+    if not path.exists():
+        return "not run before"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    changed = [part for part, digest in wanted.items() if found.get(part) != digest]
+    return f"changed: {', '.join(changed)}" if changed else ""
+
+
+def _replace(new: Path, folder: Path) -> None:
+    if folder.exists():
+        os.replace(folder, new.with_name("old"))
+    os.replace(new, folder)
+
+
+def _site(files: stage.Mirror, build_dir: Path, say: Callable[[str], None]) -> Path:
+    """Build the site anew unless the mirror is what it was; a warning of Sphinx is a failure."""
+    index = build_dir / "_build" / "html" / "index.html"
+    stamp = build_dir / "_build" / "mirror.json"
+    contents = {name: freshness.digest(content) for name, content in sorted(files.items())}
+    made_from = json.dumps({**contents, **{tool: metadata.version(tool) for tool in _TOOLS}})
+    if index.exists() and stamp.exists() and stamp.read_text("utf-8") == made_from:
+        say("the book is up to date")
+        return index
+    say("building the site")
+    source = build_dir / "src"
+    stage.write(source, files)
+    with tempfile.TemporaryDirectory(dir=build_dir, prefix=".site-") as unfinished:
+        new = Path(unfinished, "_build")
+        _jupyter_book(source, Path(unfinished), build_dir / "book.log")
+        _write_redirect(source, new / "html" / "index.html")
+        (new / stamp.name).write_text(made_from, encoding="utf-8")
+        _replace(new, build_dir / "_build")
+    return index
+
+
+def _jupyter_book(source: Path, output: Path, log: Path) -> None:
+    command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(source)]
+    command += ["--config", str(source / "_config.yml"), "--toc", str(source / "book/_toc.yml")]
+    command += ["--path-output", str(output), "-W", "-n", "--keep-going"]
+    done = subprocess.run(command, text=True, stdout=PIPE, stderr=STDOUT, check=False)
+    told = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)  # Jupyter Book forces colours
+    log.write_text(told, encoding="utf-8")
+    if done.returncode:
+        lines = [line for line in told.splitlines() if "WARNING" in line or "ERROR" in line]
+        shown = "\n".join(dict.fromkeys(lines or told.splitlines()[-20:]))
+        raise PublishError(f"the site was not built (all of its output: {log}):\n{shown}")
+
+
+def _write_redirect(source: Path, index: Path) -> None:
+    """Jupyter Book's own redirect has no title."""
+    title = yaml.safe_load((source / "_config.yml").read_text("utf-8"))["title"]
+    page = yaml.safe_load((source / "book/_toc.yml").read_text("utf-8"))["root"]
+    index.write_text(_REDIRECT.format(title=title, page=f"{page}.html"), encoding="utf-8")

@@ -1,0 +1,72 @@
+"""Fill results into the text of a page: `[= value =]`, `[% for ... %]`, `[## a comment ##]`.
+
+The delimiters are Jinja's in square brackets: `{{`, `{%`, `{#` mean something to MyST or LaTeX.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, TemplateError, TemplateSyntaxError
+
+from lthlib.errors import PublishError
+
+
+def render(page: str, source: str, context: Mapping[str, Any]) -> str:
+    """Return a page's text with every expression replaced by its value.
+
+    Args:
+        page: its name, for messages.
+        source: its text.
+        context: the values and functions that expressions may use.
+
+    Raises:
+        PublishError: naming page and line: bad syntax, an unknown name, a function that fails, a
+            value that is None or NaN.
+    """
+    environment = _environment()
+    try:
+        return environment.from_string(source).render(context)
+    except TemplateSyntaxError as error:
+        raise PublishError(f"{page}, line {error.lineno}: {error.message}") from error
+    except (
+        Exception
+    ) as error:  # whatever a function of the context raises belongs to a line of the page
+        known = f"; known: {', '.join(sorted(context))}" if isinstance(error, TemplateError) else ""
+        line = _line(error.__traceback__)
+        kind = "" if isinstance(error, PublishError) else f"{type(error).__name__}: "
+        raise PublishError(f"{page}, line {line}: {kind}{error}{known}") from error
+
+
+def _environment() -> Environment:
+    return Environment(
+        variable_start_string="[=",
+        variable_end_string="=]",
+        block_start_string="[%",
+        block_end_string="%]",
+        comment_start_string="[##",
+        comment_end_string="##]",
+        undefined=StrictUndefined,
+        finalize=_present,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        autoescape=False,
+    )
+
+
+def _present(value: Any) -> Any:
+    if value is None or value != value:
+        raise PublishError("the value is missing (None or NaN): no record holds it")
+    return value
+
+
+def _line(trace: TracebackType | None) -> int:
+    lines = [line for frame, line in traceback.walk_tb(trace) if _is_page(frame.f_code.co_filename)]
+    return lines[-1] if lines else 0
+
+
+def _is_page(filename: str) -> bool:
+    return filename == "<template>"

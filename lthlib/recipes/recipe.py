@@ -1,0 +1,108 @@
+"""Recipes: YAML files whose every value stands beside its source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lthlib.errors import ConfigError
+from lthlib.runs import Parent, RunConfig
+
+SCALES = ("embedded", "reduced", "paper")
+_PARTS = {"name", "scale", "about", "data", "model", "training", "rewind", "methods", "study"}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One setting to run all methods in.
+
+    values: nested as in the file, without sources. sources: dotted name -> where the value comes from.
+    """
+
+    name: str
+    scale: str
+    about: str
+    values: Mapping[str, Any]
+    sources: Mapping[str, str] = field(repr=False)
+
+    def config(
+        self, method: str, seed: int, parent: Parent | None = None, **settings: Any
+    ) -> RunConfig:
+        """The run of a method under this recipe; `settings` are the method's own."""
+        return RunConfig.from_json(
+            {
+                **{part: self.values[part] for part in ("data", "model", "training")},
+                "method": method,
+                "settings": settings,
+                "seed": seed,
+                "parent": parent,
+            }
+        )
+
+    def method(self, name: str) -> dict[str, Any]:
+        """The recipe's settings of a method."""
+        return dict(self.values["methods"].get(name, {}))
+
+    @property
+    def rewind(self) -> str:
+        """The step or epoch that tickets are retrained from."""
+        return str(self.values["rewind"])
+
+    def with_(self, **changes: Mapping[str, Any]) -> Recipe:
+        """A copy with other values: `recipe.with_(training={'length': '8ep'})`."""
+        values = dict(self.values)
+        sources = dict(self.sources)
+        for part, mapping in changes.items():
+            values[part] = {**values[part], **mapping}
+            sources |= {f"{part}.{name}": "given by the user" for name in mapping}
+        return Recipe(self.name, self.scale, self.about, values, sources)
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that come with lthlib."""
+    return sorted(Path(str(f)).stem for f in resources.files(__package__).iterdir() if f.name.endswith(".yaml"))
+
+
+def load_recipe(name: str | Path) -> Recipe:
+    """A recipe by name, or from a YAML file of your own. Raises ConfigError, saying what is wrong with it."""
+    path = Path(name)
+    if path.suffix == ".yaml":
+        if not path.exists():
+            raise ConfigError(f"there is no recipe file {path}")
+        text = path.read_text()
+    elif str(name) in recipe_names():
+        text = resources.files(__package__).joinpath(f"{name}.yaml").read_text()
+    else:
+        raise ConfigError(f"recipe is {str(name)!r}; expected one of {', '.join(recipe_names())}, or a .yaml file")
+    return _parse(text, str(name))
+
+
+def _parse(text: str, where: str) -> Recipe:
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"recipe {where} is not YAML: {error}") from None
+    if not isinstance(content, dict) or content.keys() != _PARTS:
+        raise ConfigError(f"recipe {where} needs exactly the parts {', '.join(sorted(_PARTS))}")
+    if content["scale"] not in SCALES:
+        raise ConfigError(f"recipe {where}: scale is {content['scale']!r}; expected one of {', '.join(SCALES)}")
+    sources: dict[str, str] = {}
+    values = {
+        part: _strip(content[part], part, sources, where)
+        for part in ("data", "model", "training", "rewind", "methods", "study")
+    }
+    return Recipe(content["name"], content["scale"], content["about"], values, sources)
+
+
+def _strip(node: Any, name: str, sources: dict[str, str], where: str) -> Any:
+    if not isinstance(node, dict):
+        raise ConfigError(f"recipe {where}: {name} is a bare value; write {{value: ..., source: ...}}")
+    if node.keys() == {"value", "source"}:
+        sources[name] = str(node["source"])
+        return node["value"]
+    return {key: _strip(child, f"{name}.{key}", sources, where) for key, child in node.items()}

@@ -1,0 +1,22 @@
+"""Runs: a configuration, its id, the store that keeps results, and executing one run or many."""
+
+from lthlib.runs.config import Parent, RunConfig
+from lthlib.runs.execute import Machine, execute
+from lthlib.runs.many import Progress, Swept, bar, estimate, execute_many, with_ancestors
+from lthlib.runs.store import RunResult, Store, fingerprint
+
+__all__ = [
+    "Machine",
+    "Parent",
+    "Progress",
+    "RunConfig",
+    "RunResult",
+    "Store",
+    "Swept",
+    "bar",
+    "estimate",
+    "execute",
+    "execute_many",
+    "fingerprint",
+    "with_ancestors",
+]

@@ -1,0 +1,187 @@
+"""Tickets: a mask, the weights it was found with, the point to retrain from, and where all that comes from.
+
+A ticket is one safetensors file. The mask is packed to one bit a weight; a digest over every tensor and all
+metadata is checked on reading, so that a truncated or tampered file is refused. Reading a ticket runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from lthlib.errors import MaskError, TicketError
+from lthlib.files import write_atomically
+from lthlib.masks import Mask, pack, unpack
+
+FORMAT = 1
+_HEADER_LIMIT = 100 << 20
+
+
+@dataclass
+class Ticket:
+    """A sparse subnetwork.
+
+    mask: which weights are kept. weights: the ticket's own effective parameters and buffers by name (pruned
+    entries are 0), or None. rewind: the dense parameters, `buffers` included, to retrain from, or None.
+    rewind_step: how many optimiser steps they had been trained. point: name of the ticket within its search.
+    judged: `found` if `weights` come from the search itself, `retrained` if they were trained under the fixed mask.
+    info: provenance, plain JSON values.
+    """
+
+    mask: Mask
+    weights: dict[str, Tensor] | None = None
+    rewind: dict[str, Tensor] | None = None
+    rewind_step: int = 0
+    point: str = "ticket"
+    index: int = 0
+    judged: str = "found"
+    target_density: float | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    model: nn.Module | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def density(self) -> float:
+        """Kept fraction of the weights the mask covers."""
+        return self.mask.density
+
+    def check(self, model: nn.Module) -> None:
+        """Raise TicketError unless the ticket fits `model`: same parameters, same shapes."""
+        own = dict(model.named_parameters()) | dict(model.named_buffers())
+        try:
+            self.mask.check(own)
+        except MaskError as error:
+            raise TicketError(f"ticket {self.point!r} does not fit this network: {error}") from None
+        for kind in ("weights", "rewind"):
+            for name, tensor in (getattr(self, kind) or {}).items():
+                if name not in own or own[name].shape != tensor.shape:
+                    expected = tuple(own[name].shape) if name in own else "nothing of that name"
+                    raise TicketError(
+                        f"ticket {self.point!r} does not fit this network: its {kind} hold {name!r} of shape "
+                        f"{tuple(tensor.shape)}, the network has {expected}"
+                    )
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Put the ticket into `model`, in place: its own weights if it has any, else zeros where it prunes."""
+        self.check(model)
+        own = dict(model.named_parameters()) | dict(model.named_buffers())
+        with torch.no_grad():
+            for name, tensor in (self.weights or {}).items():
+                own[name].copy_(tensor)
+            for name, kept in self.mask.items():
+                own[name].mul_(kept.to(own[name].device))
+        return model
+
+    def save(self, path: str | Path) -> None:
+        """Write the ticket to one file, atomically."""
+        write_atomically(Path(path), self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """The ticket as a safetensors file's content; `sha256` of it names the ticket."""
+        tensors = {f"mask/{name}": pack(kept) for name, kept in self.mask.items()}
+        for kind in ("weights", "rewind"):
+            for name, tensor in (getattr(self, kind) or {}).items():
+                tensors[f"{kind}/{name}"] = tensor.detach().cpu().contiguous()
+        header = {
+            "format": FORMAT,
+            "shapes": {name: list(kept.shape) for name, kept in self.mask.items()},
+            "rewind_step": self.rewind_step,
+            "point": self.point,
+            "index": self.index,
+            "judged": self.judged,
+            "target_density": self.target_density,
+            "info": self.info,
+        }
+        text = json.dumps(header, sort_keys=True)
+        return save(tensors, metadata={"ticket": text, "digest": tensors_digest(tensors, text)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Ticket:
+        """Read a ticket. Raises TicketError, naming the file, when it is missing, damaged or not a ticket."""
+        path = Path(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise TicketError(f"cannot read ticket {path}: {error.strerror}") from None
+        try:
+            return cls.from_bytes(content)
+        except TicketError as error:
+            raise TicketError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> Ticket:
+        """Inverse of `to_bytes`. Raises TicketError when anything is not as it was written."""
+        try:
+            metadata = read_metadata(content, "ticket")
+            tensors = load(content)
+            text = metadata["ticket"]
+            header = json.loads(text)
+            if header["format"] != FORMAT:
+                raise TicketError(f"ticket format {header['format']}; this lthlib reads format {FORMAT}")
+            if metadata["digest"] != tensors_digest(tensors, text):
+                raise TicketError("the digest does not match: the file was altered after it was written")
+            return _assemble(header, tensors)
+        except (SafetensorError, KeyError, TypeError, ValueError, MaskError, RecursionError) as error:
+            raise TicketError(f"not a ticket, or damaged ({type(error).__name__}: {error})") from None
+
+    def sha256(self) -> str:
+        """Digest of the ticket's file, in hexadecimal."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def __str__(self) -> str:
+        own = "no weights of its own" if self.weights is None else f"weights as {self.judged}"
+        start = "no rewind point" if self.rewind is None else f"rewind point after {self.rewind_step} steps"
+        return f"ticket {self.point!r}: {self.mask!r}; {own}; {start}"
+
+
+def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ticket:
+    shapes = header["shapes"]
+    kinds: dict[str, dict[str, Tensor]] = {"mask": {}, "weights": {}, "rewind": {}}
+    for key, tensor in tensors.items():
+        kind, _, name = key.partition("/")
+        if kind not in kinds:
+            raise TicketError(f"unknown tensor {key!r} in a ticket")
+        kinds[kind][name] = unpack(tensor, tuple(shapes[name])) if kind == "mask" else tensor
+    if kinds["mask"].keys() != shapes.keys():
+        raise TicketError("the mask's tensors and its table of shapes disagree")
+    return Ticket(
+        mask=Mask({name: kinds["mask"][name] for name in shapes}),
+        weights=kinds["weights"] or None,
+        rewind=kinds["rewind"] or None,
+        rewind_step=int(header["rewind_step"]),
+        point=str(header["point"]),
+        index=int(header["index"]),
+        judged=str(header["judged"]),
+        target_density=header["target_density"],
+        info=dict(header["info"]),
+    )
+
+
+def read_metadata(content: bytes, kind: str) -> dict[str, str]:
+    """Metadata of a safetensors file's content. Raises TicketError unless it holds `kind` and a digest."""
+    length = int.from_bytes(content[:8], "little")
+    if len(content) < 8 or length > min(len(content) - 8, _HEADER_LIMIT):
+        raise TicketError("the file is shorter than its header says")
+    header = json.loads(content[8 : 8 + length])
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    if not isinstance(metadata, dict) or not {kind, "digest"} <= metadata.keys():
+        raise TicketError(f"a safetensors file, but not a {kind}")
+    return metadata
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """Digest over text, names, types, shapes and values, in hexadecimal."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

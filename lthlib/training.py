@@ -1,0 +1,472 @@
+"""One training loop for everything.
+
+State is a flat dictionary of named tensors: `weights/NAME`, `buffers/NAME`, `momentum/NAME`, and whatever a
+method adds (`gates/NAME`, `scores/NAME`, `rewind/weights/NAME`). A method supplies `step(t, *batches)`; the loop owns
+the data streams, evaluation, cost and checkpoints, so resuming and rewinding are written once.
+
+Networks stay ordinary modules: effective weights are a function of the state, applied with
+`torch.func.functional_call`, and every method starts from the gradient with respect to them.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.optim.sgd import sgd
+from torch.utils.flop_counter import FlopCounterMode
+
+from lthlib.data import Batches, Dataset, DataSettings, evaluation_batches
+from lthlib.errors import ConfigError, Diverged, Paused
+from lthlib.masks import Mask, prunable_names
+
+SCHEDULES = ("cosine", "step", "constant")
+PRECISIONS = ("fp32", "bf16")
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is trained. Lengths are text with a unit: `85ep` (epochs) or `500it` (optimiser steps)."""
+
+    length: str = "20ep"
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    schedule: str = "cosine"
+    milestones: tuple[str, ...] = ()
+    warmup: str = "0it"
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 1e-4
+    precision: str = "fp32"
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise ConfigError(f"training.schedule is {self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"training.precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
+        if self.batch_size < 1:
+            raise ConfigError(f"training.batch_size is {self.batch_size}; expected at least 1")
+        if not self.learning_rate > 0:
+            raise ConfigError(f"training.learning_rate is {self.learning_rate}; expected a positive number")
+        if self.schedule == "step" and not self.milestones:
+            raise ConfigError("training.schedule 'step' needs milestones such as ('56ep', '71ep')")
+        for text in (self.length, self.warmup, *self.milestones):
+            steps_of(text, 1)
+
+
+def steps_of(length: str, steps_per_epoch: int) -> int:
+    """`85ep` or `500it` -> optimiser steps. Raises ConfigError for any other form."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)ep|(\d+)it", length)
+    if not match:
+        raise ConfigError(f"length {length!r}; expected epochs such as '85ep' or iterations such as '500it'")
+    if match[2]:
+        return int(match[2])
+    return round(float(match[1]) * steps_per_epoch)
+
+
+def learning_rate(settings: TrainingSettings, step: int, steps: int, steps_per_epoch: int) -> float:
+    """Learning rate of optimiser step `step` (from 0) in a training of `steps`.
+
+    cosine: half a period from the full rate towards 0. step: divided by 10 at each milestone. Both rise linearly
+    from 1/warmup of their value over `warmup` steps.
+    """
+    rate = settings.learning_rate
+    if settings.schedule == "cosine":
+        rate *= 0.5 * (1 + math.cos(math.pi * step / steps))
+    elif settings.schedule == "step":
+        rate *= 0.1 ** sum(step >= steps_of(m, steps_per_epoch) for m in settings.milestones)
+    warmup = steps_of(settings.warmup, steps_per_epoch)
+    return rate * min(1.0, (step + 1) / warmup) if warmup else rate
+
+
+@dataclass
+class Cost:
+    """What was spent. Passes are counted in images: a batch of b forwarded once is b forward passes.
+
+    epochs: optimiser steps over steps an epoch. images: images drawn. flops: floating-point operations of the dense
+    network, a backward pass counted as two forward ones; masks save none. seconds: training alone, no evaluation.
+    """
+
+    epochs: float = 0.0
+    images: int = 0
+    forward_passes: int = 0
+    backward_passes: int = 0
+    flops: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
+
+
+@dataclass
+class Outcome:
+    """What one step reports: mean loss and correct predictions of the `images` it drew, as tensors on the device,
+    and its passes."""
+
+    loss: Tensor
+    correct: Tensor
+    images: int
+    forward_passes: int
+    backward_passes: int
+
+
+class Network:
+    """A module seen as a function of named tensors."""
+
+    def __init__(self, model: nn.Module, device: torch.device | str = "cpu", precision: str = "fp32"):
+        self.device = torch.device(device)
+        self.precision = precision
+        self.model = copy.deepcopy(model).to(self.device)
+
+    def weights(self) -> Tensors:
+        """Copies of the parameters, convolutions in channels_last layout."""
+        return {name: channels_last(p.detach().clone()) for name, p in self.model.named_parameters()}
+
+    def buffers(self) -> Tensors:
+        """Copies of the buffers (BatchNorm statistics)."""
+        return {name: b.detach().clone() for name, b in self.model.named_buffers()}
+
+    def _forward(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits: Tensor = functional_call(self.model, {**weights, **buffers}, (x,))
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def forward(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Logits [b, classes] in training mode without gradients; BatchNorm's statistics in `buffers` move."""
+        self.model.train()
+        with torch.no_grad():
+            return self._forward(weights, buffers, x)
+
+    def gradients(
+        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor, Tensors]:
+        """One forward and backward pass in training mode; BatchNorm's statistics in `buffers` move.
+
+        weights: effective weights by name. x: [b, ...]. y: int64 [b].
+        Returns the mean cross-entropy, the number of correct predictions and d loss / d weight by name.
+        """
+        self.model.train()
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}
+        logits = self._forward(leaves, buffers, x)
+        loss = F.cross_entropy(logits, y)
+        gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        correct = (logits.detach().argmax(1) == y).sum()
+        return loss.detach(), correct, dict(zip(leaves, gradients, strict=True))
+
+    @torch.no_grad()
+    def accuracy(
+        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor]]
+    ) -> float:
+        """Percent of correct predictions over `batches`, in evaluation mode."""
+        self.model.eval()
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        total = 0
+        for x, y in batches:
+            correct += (self._forward(weights, buffers, x).argmax(1) == y).sum()
+            total += len(y)
+        return 100 * int(correct) / total
+
+    def flops_per_image(self, x: Tensor) -> int:
+        """Floating-point operations of one forward pass of one image, two for each multiply-add. x: [b, ...]."""
+        self.model.eval()
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            self.model(x[:1])
+        return int(counter.get_total_flops())
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """A 4-d tensor in channels_last layout, any other as it is; layouts choose kernels, so resuming keeps them."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+def sgd_step(
+    weights: Iterable[Tensor],
+    gradients: Iterable[Tensor],
+    momenta: Iterable[Tensor],
+    rate: float,
+    *,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> None:
+    """One step of torch's SGD in place, on tensors the caller owns; zero momenta behave as a first step."""
+    with torch.no_grad():
+        sgd(
+            list(weights),
+            list(gradients),
+            list(momenta),
+            foreach=True,
+            lr=rate,
+            momentum=momentum,
+            nesterov=nesterov and momentum > 0,
+            weight_decay=weight_decay,
+            dampening=0,
+            maximize=False,
+        )
+
+
+@dataclass
+class Hooks:
+    """What the owner of a training is asked: before each step, whether to stop; now and then, whether a checkpoint is
+    due, and to save it. The defaults do nothing."""
+
+    should_stop: Callable[[Trainer], bool] = lambda trainer: False
+    due: Callable[[], bool] = lambda: False
+    save: Callable[[Trainer], None] = lambda trainer: None
+
+
+@dataclass
+class Trainer:
+    """State, data and cost of one run; methods drive it.
+
+    `round` and `step` say where the run is. A method written as `for r in trainer.rounds(n)` around `trainer.fit(...)`
+    resumes by itself: both begin at the saved place, and everything else a method needs lives in `state`.
+    """
+
+    model: nn.Module
+    dataset: Dataset
+    settings: TrainingSettings = field(default_factory=TrainingSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    seed: int = 0
+    prunable: str | tuple[str, ...] = "conv+linear"
+    device: torch.device | str = "cpu"
+    hooks: Hooks = field(default_factory=Hooks)
+
+    def __post_init__(self) -> None:
+        self.network = Network(self.model, self.device, self.settings.precision)
+        self.names = prunable_names(self.model, self.prunable)
+        self.state: Tensors = {}
+        for name, tensor in self.network.weights().items():
+            self.state[f"weights/{name}"] = tensor
+            self.state[f"momentum/{name}"] = torch.zeros_like(tensor)
+        for name, tensor in self.network.buffers().items():
+            self.state[f"buffers/{name}"] = tensor
+        self.round = 0
+        self.step = 0
+        self.cost = Cost()
+        self.history: list[dict[str, float]] = []
+        self.steps_per_epoch = self.batches("train").steps_per_epoch
+        self._flops: int | None = None
+        self._meter = _Meter(self.network.device)
+
+    def group(self, prefix: str) -> Tensors:
+        """The tensors of the state under `prefix/`, by the rest of their names; in-place changes are seen."""
+        start = len(prefix) + 1
+        return {key[start:]: tensor for key, tensor in self.state.items() if key.startswith(prefix + "/")}
+
+    def keep(self, prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+        """Add copies of tensors to the state under `prefix/`, unless a checkpoint brought them; returns the group."""
+        for name, tensor in tensors.items():
+            self.state.setdefault(f"{prefix}/{name}", tensor.detach().clone())
+        return self.group(prefix)
+
+    def load(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
+        """Copy values into a group of the state, in place."""
+        for name, tensor in tensors.items():
+            self.state[f"{prefix}/{name}"].copy_(tensor)
+
+    def zero(self, prefix: str) -> None:
+        """Fill a group of the state with zeros."""
+        for tensor in self.group(prefix).values():
+            tensor.zero_()
+
+    def prunable_weights(self) -> Tensors:
+        """The weights that a mask may cover."""
+        return {name: self.state[f"weights/{name}"] for name in self.names}
+
+    def steps(self, length: str = "") -> int:
+        """A length (by default the whole training's) in optimiser steps."""
+        return steps_of(length or self.settings.length, self.steps_per_epoch)
+
+    def rate(self, step: int, steps: int) -> float:
+        """Learning rate of `step` in a training of `steps`."""
+        return learning_rate(self.settings, step, steps, self.steps_per_epoch)
+
+    def optimiser_options(self) -> dict[str, Any]:
+        """The recipe's options of `sgd_step`."""
+        s = self.settings
+        return {"momentum": s.momentum, "nesterov": s.nesterov, "weight_decay": s.weight_decay}
+
+    def batches(self, stream: str) -> Batches:
+        """The training images in the order of a named stream."""
+        return Batches(
+            self.dataset.train,
+            self.data,
+            self.settings.batch_size,
+            seed=self.seed,
+            stream=stream,
+            device=self.network.device,
+        )
+
+    def rounds(self, count: int) -> Iterator[int]:
+        """0, 1, ..., count - 1, from the saved round on; the state at the end of a round's body starts the next."""
+        while self.round < count:
+            yield self.round
+            self.round, self.step = self.round + 1, 0
+            if self.hooks.due():
+                self.hooks.save(self)
+
+    def fit(
+        self,
+        step: Callable[..., Outcome],
+        *,
+        stop: int,
+        start: int = 0,
+        streams: Sequence[str] = ("train",),
+        snapshot_at: int | None = None,
+    ) -> None:
+        """Run `step(t, *batches)` for t = start ... stop - 1, or from the saved step on.
+
+        streams: one batch of each is drawn per step. snapshot_at: the step before which weights, buffers and momenta
+        are kept as the rewind point. Raises Diverged for a loss that is not finite, Paused when asked to stop.
+        """
+        begin = max(start, self.step)
+        sources = [self.batches(name).stream(begin) for name in streams]
+        salt = _salt(self.seed, self.round, *streams)
+        self._meter.reset()
+        with torch.random.fork_rng(devices=[self.network.device] if self.network.device.type == "cuda" else []):
+            for t in range(begin, stop):
+                self.step = t
+                if t == snapshot_at:
+                    self.snapshot()
+                if self.hooks.should_stop(self):
+                    self._book(t)
+                    self.hooks.save(self)
+                    raise Paused(f"stopped before step {t} of round {self.round}; the state is saved")
+                torch.manual_seed(salt + t)
+                self._meter.add(step(t, *[next(source) for source in sources]), t)
+                if (t + 1) % self.steps_per_epoch == 0 or t + 1 == stop:
+                    self.step = t + 1
+                    self._book(t + 1)
+                    if t + 1 < stop and self.hooks.due():
+                        self.hooks.save(self)
+        if snapshot_at == stop:
+            self.snapshot()
+
+    @property
+    def passes(self) -> int:
+        """Images sent backward so far, the current epoch included."""
+        return self.cost.backward_passes + self._meter.backward_passes
+
+    def _book(self, step: int) -> None:
+        meter = self._meter
+        if meter.steps == 0:
+            return
+        epoch = meter.read()
+        self.cost += Cost(
+            epochs=meter.steps / self.steps_per_epoch,
+            images=meter.images,
+            forward_passes=meter.forward_passes,
+            backward_passes=meter.backward_passes,
+            flops=self.flops_per_image() * (meter.forward_passes + 2 * meter.backward_passes),
+            seconds=epoch["seconds"],
+        )
+        self.history.append({"round": self.round, "step": step, **epoch})
+        meter.reset()
+
+    def flops_per_image(self) -> int:
+        """Forward floating-point operations of one image."""
+        if self._flops is None:
+            part = evaluation_batches(self.dataset.train, self.data, 1, device=self.network.device)
+            self._flops = self.network.flops_per_image(next(iter(part))[0])
+        return self._flops
+
+    def snapshot(self) -> None:
+        """Keep weights, buffers and momenta as the rewind point."""
+        for group in ("weights", "buffers", "momentum"):
+            for name, tensor in self.group(group).items():
+                self.state[f"rewind/{group}/{name}"] = tensor.clone()
+
+    def rewind(self, optimiser: str = "fresh") -> None:
+        """Bring back the rewind point; momenta become zeros (`fresh`) or what they were (`restored`)."""
+        for group in ("weights", "buffers"):
+            self.load(group, self.group(f"rewind/{group}"))
+        if optimiser == "restored":
+            self.load("momentum", self.group("rewind/momentum"))
+        else:
+            self.zero("momentum")
+
+    def evaluate(self, part: str, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> float | None:
+        """Percent correct on `validation` or `test`, from effective weights; None where that part is empty."""
+        images = getattr(self.dataset, part)
+        if images is None or len(images) == 0:
+            return None
+        return self.network.accuracy(
+            weights, buffers, evaluation_batches(images, self.data, device=self.network.device)
+        )
+
+    def masked_step(self, mask: Mask, steps: int) -> Callable[..., Outcome]:
+        """A step of SGD under a fixed mask: pruned weights and their momenta are exactly 0 before and after it.
+
+        steps: length of the whole schedule that the learning rate follows.
+        """
+        weights, momenta, buffers = self.group("weights"), self.group("momentum"), self.group("buffers")
+        mask.check(weights)
+        mask = mask.to(self.network.device)
+        pruned = {name: kept for name, kept in mask.items() if not bool(kept.all())}
+        for name, kept in pruned.items():
+            weights[name].mul_(kept)
+            momenta[name].mul_(kept)
+        options = self.optimiser_options()
+
+        def step(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
+            x, y = batch
+            loss, correct, gradients = self.network.gradients(weights, buffers, x, y)
+            for name, kept in pruned.items():
+                gradients[name] = gradients[name] * kept
+            sgd_step(weights.values(), gradients.values(), momenta.values(), self.rate(t, steps), **options)
+            for name, kept in pruned.items():
+                weights[name].mul_(kept)
+            return Outcome(loss, correct, len(y), len(y), len(y))
+
+        return step
+
+
+def _salt(*address: Any) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(address).encode(), digest_size=6).digest(), "big")
+
+
+class _Meter:
+    """Sums over steps, kept on the device and read once an epoch."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.reset()
+
+    def reset(self) -> None:
+        self.loss = torch.zeros((), device=self.device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        self.first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self.steps = self.images = self.forward_passes = self.backward_passes = 0
+        self.started = time.perf_counter()
+
+    def add(self, outcome: Outcome, step: int) -> None:
+        self.loss += outcome.loss
+        self.correct += outcome.correct
+        bad = ~torch.isfinite(outcome.loss) & (self.first_bad < 0)
+        self.first_bad = torch.where(bad, step, self.first_bad)
+        self.steps += 1
+        self.images += outcome.images
+        self.forward_passes += outcome.forward_passes
+        self.backward_passes += outcome.backward_passes
+
+    def read(self) -> dict[str, float]:
+        bad = int(self.first_bad)
+        if bad >= 0:
+            raise Diverged(f"the loss became NaN or infinite at step {bad}; a smaller learning rate may help")
+        return {
+            "loss": float(self.loss) / self.steps,
+            "train_accuracy": 100 * int(self.correct) / self.images,
+            "seconds": time.perf_counter() - self.started,
+        }

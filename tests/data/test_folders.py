@@ -1,0 +1,214 @@
+from __future__ import annotations
+
+import shutil
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lthlib._torchvision import torchvision
+from lthlib.data import (
+    Batches,
+    Dataset,
+    DataSettings,
+    Images,
+    StreamingPart,
+    evaluation_batches,
+    load_dataset,
+)
+from lthlib.data.streaming import random_box
+from lthlib.errors import DataError
+
+SMALL = DataSettings(dataset="folder", validation_images=4, padding=1, flip=True)
+RESIZED = DataSettings(dataset="folder", validation_images=4, flip=True, image_size=6)
+
+
+def load(root: Path, data: DataSettings = SMALL, memory_limit: int = 2**30) -> Dataset:
+    return load_dataset("folder", root, settings=data, memory_limit=memory_limit)
+
+
+def batches(dataset: Dataset, data: DataSettings, workers: int = 0) -> Batches:
+    return Batches(dataset.train, data, 3, seed=0, stream="train", device="cpu", workers=workers)
+
+
+def resize(file: Path, width: int, height: int) -> None:
+    Image.open(file).resize((width, height)).save(file)
+
+
+def test_small_folders_of_one_size_are_resident(folder_root: Path) -> None:
+    dataset = load(folder_root)
+    assert isinstance(dataset.train, Images)
+    assert dataset.classes == ("ant", "bee")
+    assert dataset.describe() == (
+        "folder: 2 classes, 3 x 8 x 8, 8 training, 4 validation and 6 test inputs"
+    )
+    assert torch.bincount(dataset.validation.labels).tolist() == [2, 2]
+
+
+def test_labels_follow_the_class_folder(folder_root: Path) -> None:
+    dataset = load(folder_root)
+    assert isinstance(dataset.test, Images)
+    for image, label in zip(dataset.test.images, dataset.test.labels.tolist(), strict=True):
+        folder = folder_root / "val" / dataset.classes[label]
+        there = [np.asarray(Image.open(file)) for file in folder.iterdir()]
+        assert any(np.array_equal(image.numpy(), pixels) for pixels in there)
+
+
+def test_the_first_training_images_are_of_every_class(folder_root: Path) -> None:
+    data = DataSettings(dataset="folder", train_images=6, validation_images=0)
+    assert set(load(folder_root, data).train.labels.tolist()) == {0, 1}
+
+
+def test_beyond_the_memory_limit_the_same_batches_stream(folder_root: Path) -> None:
+    resident, streaming = load(folder_root), load(folder_root, memory_limit=10)
+    assert isinstance(streaming.train, StreamingPart)
+    assert streaming.image_shape == resident.image_shape
+    both = (batches(dataset, SMALL).stream(2) for dataset in (resident, streaming))
+    for (images, labels), (streamed, same) in islice(zip(*both, strict=True), 8):
+        assert torch.equal(images, streamed)
+        assert torch.equal(labels, same)
+        assert streamed.is_contiguous(memory_format=torch.channels_last)
+    judged = (
+        torch.cat([images for images, _ in evaluation_batches(d.test, SMALL, 4, device="cpu")])
+        for d in (resident, streaming)
+    )
+    assert torch.equal(*judged)
+
+
+def test_images_of_all_sizes_stream_through_random_crops(folder_root: Path) -> None:
+    resize(folder_root / "train" / "ant" / "0.png", 20, 11)
+    dataset = load(folder_root, RESIZED)
+    assert dataset.image_shape == (3, 6, 6)
+    stream = batches(dataset, RESIZED)
+    whole = list(islice(stream.stream(), 9))
+    resumed = list(islice(stream.stream(4), 5))
+    for (images, labels), (again, same) in zip(whole[4:], resumed, strict=True):
+        assert images.shape == (len(labels), 3, 6, 6)
+        assert torch.equal(images, again)
+        assert torch.equal(labels, same)
+
+
+# A worker is a fork of this process; Python 3.12 warns of that wherever threads have run.
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_workers_yield_what_one_process_yields(folder_root: Path) -> None:
+    dataset = load(folder_root, RESIZED)
+    alone = batches(dataset, RESIZED).stream(1)
+    helped = batches(dataset, RESIZED, workers=1).stream(1)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    for (images, labels), (same, too) in islice(zip(alone, helped, strict=True), 5):
+        assert torch.equal(images, same)
+        assert torch.equal(labels, too)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_evaluation_takes_the_centre(folder_root: Path) -> None:
+    dataset = load(folder_root, RESIZED)
+    part = dataset.test
+    assert isinstance(part, StreamingPart)
+    ((images, _),) = evaluation_batches(part, RESIZED, device="cpu")
+    transforms = torchvision.transforms
+    expected = transforms.Compose(
+        [transforms.Resize(7), transforms.CenterCrop(6), transforms.ToTensor()]
+    )
+    for file, image in zip(part.files, images, strict=True):
+        assert torch.equal(image, expected(Image.open(file)))
+
+
+@given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 9))
+@settings(deadline=None)
+def test_a_random_box_lies_inside_the_image(height: int, width: int, seed: int) -> None:
+    top, left, h, w = random_box(height, width, torch.Generator().manual_seed(seed))
+    assert 0 <= top <= top + h <= height
+    assert 0 <= left <= left + w <= width
+    assert min(h, w) >= 1
+
+
+def test_random_boxes_have_the_areas_and_shapes_of_random_resized_crop() -> None:
+    draw = torch.Generator().manual_seed(0)
+    boxes = torch.tensor([random_box(400, 400, draw) for _ in range(2000)], dtype=torch.float64)
+    torch.manual_seed(0)
+    params = torchvision.transforms.RandomResizedCrop.get_params
+    image = torch.empty(3, 400, 400)
+    theirs = torch.tensor(
+        [params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(2000)], dtype=torch.float64
+    )
+    points = torch.linspace(0.02, 0.98, 25, dtype=torch.float64)
+    for ours, reference in zip(boxes.T, theirs.T, strict=True):
+        difference = torch.quantile(ours, points) - torch.quantile(reference, points)
+        assert float(difference.abs().max()) < 20
+
+
+def test_val_and_test_are_validation_and_test(folder_root: Path) -> None:
+    shutil.copytree(folder_root / "val", folder_root / "test")
+    (folder_root / "test" / "ant" / "0.png").unlink()
+    dataset = load(folder_root)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (12, 6, 5)
+
+
+@pytest.mark.parametrize("name", ["validation", "test"])
+def test_either_name_holds_the_test_images(folder_root: Path, name: str) -> None:
+    (folder_root / "val").rename(folder_root / name)
+    dataset = load(folder_root)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (8, 4, 6)
+
+
+def test_only_training_images_are_refused(folder_root: Path) -> None:
+    shutil.rmtree(folder_root / "val")
+    with pytest.raises(DataError, match="no folder val, validation or test"):
+        load(folder_root)
+
+
+def test_a_root_without_train_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder train"):
+        load(tmp_path)
+
+
+def test_a_class_without_images_is_refused(folder_root: Path) -> None:
+    (folder_root / "train" / "cat").mkdir()
+    with pytest.raises(DataError, match=r"train/cat: no images"):
+        load(folder_root)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_folder_without_images_is_refused(folder_root: Path, part: str) -> None:
+    shutil.rmtree(folder_root / part)
+    (folder_root / part).mkdir()
+    with pytest.raises(DataError, match=f"{part}: no images"):
+        load(folder_root)
+
+
+def test_a_class_that_was_never_trained_is_refused(folder_root: Path) -> None:
+    (folder_root / "val" / "bee").rename(folder_root / "val" / "wasp")
+    with pytest.raises(DataError, match=r"val/wasp: a class that the training folder does not"):
+        load(folder_root)
+
+
+@pytest.mark.parametrize("memory_limit", [10, 2**30])
+def test_another_size_without_image_size_names_the_file(
+    folder_root: Path, memory_limit: int
+) -> None:
+    resize(folder_root / "val" / "ant" / "0.png", 9, 8)
+    with pytest.raises(DataError, match=r"ant/0\.png: 8 x 9 pixels.*set image_size"):
+        test = load(folder_root, memory_limit=memory_limit).test
+        list(evaluation_batches(test, SMALL, device="cpu"))
+
+
+@pytest.mark.parametrize("data", [SMALL, RESIZED])
+def test_a_damaged_image_is_named(folder_root: Path, data: DataSettings) -> None:
+    (folder_root / "val" / "bee" / "1.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"bee/1\.png: not a readable image"):
+        list(evaluation_batches(load(folder_root, data).test, data, device="cpu"))
+
+
+def test_an_image_beyond_the_pixel_limit_is_not_decoded(
+    folder_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
+    with pytest.raises(DataError, match=r"png: not a readable image"):
+        load(folder_root)

@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+from lthlib.data import SUPPORTED, Dataset, DataSettings, Images, Tensors, load_dataset
+from lthlib.errors import ConfigError, DataError
+
+
+def test_digits_need_no_files() -> None:
+    digits = load_dataset("digits")
+    assert (digits.name, digits.num_classes, digits.image_shape) == ("digits", 10, (1, 8, 8))
+    assert (len(digits.train), len(digits.validation), len(digits.test)) == (1000, 300, 497)
+    assert digits.classes == tuple("0123456789")
+
+
+def test_digits_are_scaled_by_exactly_15_and_used_once_each() -> None:
+    digits = load_dataset("digits")
+    parts = [digits.train, digits.validation, digits.test]
+    assert all(isinstance(part, Images) for part in parts)
+    ours = torch.cat([part.images.flatten(1) for part in parts])  # type: ignore[union-attr]
+    source = torch.from_numpy(load_digits().data).mul(15)
+    assert int(ours.max()) == 240
+    assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, source.long().tolist()))
+
+
+def test_digits_are_split_class_by_class() -> None:
+    digits = load_dataset("digits")
+    assert torch.bincount(digits.validation.labels).tolist() == [30] * 10
+    assert set(torch.bincount(digits.test.labels).tolist()) == {49, 50}
+
+
+def test_the_test_set_is_the_same_for_every_split() -> None:
+    one, other = (
+        load_dataset("digits", settings=DataSettings(split_seed=seed, validation_images=count))
+        for seed, count in ((0, 300), (1, 100))
+    )
+    assert isinstance(one.test, Images)
+    assert isinstance(other.test, Images)
+    assert torch.equal(one.test.images, other.test.images)
+    assert (len(other.train), len(other.validation)) == (1200, 100)
+
+
+def test_more_validation_than_there_is_is_refused() -> None:
+    with pytest.raises(ConfigError, match="1300 validation images cannot be taken"):
+        load_dataset("digits", settings=DataSettings(validation_images=1300))
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(DataError, match=f"'mnist'; there are {', '.join(SUPPORTED)}"):
+        load_dataset("mnist")
+
+
+def test_a_folder_needs_a_root() -> None:
+    with pytest.raises(DataError, match="no data root for folder"):
+        load_dataset("folder")
+
+
+def test_tensors_are_split_by_fraction() -> None:
+    inputs, labels = torch.rand(40, 3, 5), torch.arange(40) % 4
+    dataset = Dataset.from_tensors(inputs, labels, validation_fraction=0.2)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (32, 8, 0)
+    assert (dataset.num_classes, dataset.image_shape) == (4, (3, 5))
+    assert torch.bincount(dataset.validation.labels).tolist() == [2, 2, 2, 2]
+    assert dataset.describe() == (
+        "tensors: 4 classes, 3 x 5, 32 training, 8 validation and 0 test inputs"
+    )
+
+
+def test_tensors_given_for_every_part_are_taken_as_they_are() -> None:
+    tokens, labels = torch.arange(12).view(6, 2), torch.tensor([0, 1, 0, 1, 0, 1])
+    dataset = Dataset.from_tensors(
+        tokens, labels, validation=(tokens[:2], labels[:2]), test=(tokens[2:4], labels[2:4])
+    )
+    assert isinstance(dataset.train, Tensors)
+    assert isinstance(dataset.test, Tensors)
+    assert torch.equal(dataset.train.inputs, tokens)
+    assert torch.equal(dataset.test.inputs, tokens[2:4])
+
+
+def test_tensors_with_few_labels_may_say_how_many_classes_there_are() -> None:
+    dataset = Dataset.from_tensors(
+        torch.rand(4, 2), torch.tensor([0, 0, 1, 1], dtype=torch.int32), num_classes=7
+    )
+    assert dataset.num_classes == 7
+    assert dataset.train.labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize(
+    ("inputs", "labels", "options", "message"),
+    [
+        (torch.rand(0, 2), torch.zeros(0).long(), {}, "no training inputs"),
+        (torch.rand(3, 2), torch.zeros(2).long(), {}, "3.* inputs, but 2 labels"),
+        (torch.rand(3, 2), torch.zeros(3), {}, "labels must be integers"),
+        (torch.rand(3, 2), torch.zeros(3, 1).long(), {}, "one int64 number per input"),
+        (torch.ones(3, 2).bool(), torch.zeros(3).long(), {}, "integers or floats"),
+        (torch.rand(3, 2), torch.tensor([0, 1, 2]), {"num_classes": 2}, "row 2: label 2"),
+        (torch.rand(3, 2), torch.tensor([0, -1, 1]), {"validation_fraction": 0}, "row 1: label -1"),
+        (
+            torch.rand(3, 2),
+            torch.zeros(3).long(),
+            {"test": (torch.rand(1, 4), torch.zeros(1).long())},
+            r"test inputs have shape \(4,\), training \(2,\)",
+        ),
+        (
+            torch.rand(3, 2),
+            torch.zeros(3).long(),
+            {"test": (torch.rand(1, 2), torch.ones(1).long())},
+            "test labels, row 0: label 1",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(
+    inputs: torch.Tensor, labels: torch.Tensor, options: dict[str, object], message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        Dataset.from_tensors(inputs, labels, **options)  # type: ignore[arg-type]
+
+
+def test_a_fraction_outside_its_range_is_refused() -> None:
+    with pytest.raises(ConfigError, match="validation_fraction"):
+        Dataset.from_tensors(torch.rand(3, 2), torch.zeros(3).long(), validation_fraction=1.0)
+
+
+def test_images_must_be_bytes_in_rows_of_pixels() -> None:
+    with pytest.raises(DataError, match="images must be uint8"):
+        Images(torch.rand(2, 3, 3, 1), torch.zeros(2).long())

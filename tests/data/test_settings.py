@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from lthlib.data import DataSettings
+from lthlib.errors import ConfigError
+
+
+def test_values_are_coerced_to_the_type_of_the_field() -> None:
+    settings = DataSettings(mean=[0, 1], std=[1, 2])  # type: ignore[arg-type]
+    assert settings == DataSettings(mean=(0.0, 1.0), std=(1.0, 2.0))
+    assert hash(settings) == hash(DataSettings(mean=(0.0, 1.0), std=(1.0, 2.0)))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dataset", ""),
+        ("train_images", 0),
+        ("train_images", 2.5),
+        ("validation_images", -1),
+        ("validation_images", True),
+        ("split_seed", "0"),
+        ("padding", -1),
+        ("flip", 1),
+        ("mean", ()),
+        ("mean", 0.5),
+        ("mean", (float("nan"),)),
+        ("mean", ("dark",)),
+        ("std", (0.0,)),
+        ("std", (-1.0,)),
+        ("image_size", 0),
+    ],
+)
+def test_an_impossible_value_names_its_field(field: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=field):
+        DataSettings(**{field: value})  # type: ignore[arg-type]
+
+
+def test_padding_and_image_size_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="padding and image_size"):
+        DataSettings(padding=4, image_size=64)
