@@ -1,6 +1,6 @@
 # Python 3.11, 3.12 or 3.13: the first that runs and can make virtual environments (a command of that
 # name may exist and still not run). `make PYTHON=/path/to/python3.12 book` chooses another.
-PROBE := import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PROBE := import sys, ensurepip, ssl, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 RUNS = $(shell $(1) -c '$(PROBE)' >/dev/null 2>&1 && echo $(1))
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(call RUNS,$(name))))
 NO_PYTHON = no usable Python 3.11, 3.12 or 3.13 with venv: install one, or say make PYTHON=/path/to/python
@@ -17,7 +17,7 @@ help:  ## list these targets
 setup: .venv/.installed  ## .venv with lthlib and all it needs, at the versions of constraints.txt
 
 .venv/.installed: pyproject.toml constraints.txt
-	$(if $(and $(PYTHON),$(call RUNS,$(PYTHON))),,$(error $(NO_PYTHON)))$(PYTHON) -m venv .venv
+	$(if $(and $(PYTHON),$(call RUNS,$(PYTHON))),,$(error $(NO_PYTHON)))$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --editable '.[book,dev]' --constraint constraints.txt && touch $@
 
 book: setup  ## compute what is missing, run the notebooks, build the book

@@ -1,6 +1,7 @@
 """Winning tickets by bi-level pruning, continuous sparsification and magnitude pruning.
 
-The names below are loaded when first used, so that reading results or printing help never imports torch.
+The names below are loaded when first used, so that reading results or printing help never imports
+torch.
 """
 
 from __future__ import annotations
@@ -21,7 +22,16 @@ _HOME = {
     "LthlibError": "lthlib.errors",
 }
 
-__all__ = ["Dataset", "LthlibError", "Mask", "Ticket", "evaluate", "find_tickets", "load_dataset", "retrain"]
+__all__ = [
+    "Dataset",
+    "LthlibError",
+    "Mask",
+    "Ticket",
+    "evaluate",
+    "find_tickets",
+    "load_dataset",
+    "retrain",
+]
 
 if TYPE_CHECKING:
     from lthlib.api import evaluate, find_tickets, retrain

@@ -1,7 +1,8 @@
-"""Import torchvision also where its compiled operators cannot load (a CPU torch beside a CUDA torchvision).
+"""Import torchvision also where its compiled operators cannot load (a CPU torch beside a CUDA
+torchvision).
 
-torchvision registers shape functions for two detection operators while it is imported, which fails when
-nobody has declared them. Nothing here uses them: declaring their schemas is enough.
+torchvision registers shape functions for two detection operators while it is imported, which fails
+when nobody has declared them. Nothing here uses them: declaring their schemas is enough.
 """
 
 from __future__ import annotations

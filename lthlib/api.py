@@ -41,15 +41,18 @@ def find_tickets(
 ) -> list[Ticket]:
     """Find winning tickets of any network that maps inputs [b, ...] to logits [b, classes].
 
-    model: left as it is. data: a `Dataset`, or (inputs [n, ...], integer labels [n]). method: `imp`, `cs`, `bip`, `omp`,
-    `random` or `dense`. density: kept fraction in (0, 1] that the last ticket has; CS finds its own.
-    pretrained: the model's weights are the trained dense network that BiP, OMP and random start from; otherwise it is
-    trained first. rewind: the step k to retrain from, such as `2ep` (`0it`: initialisation). prunable: which weights (see `lthlib.masks.prunable_names`). training: length, batch size, learning
-    rate and so on. augmentation: crop, flip and normalisation of image data. settings: the method's own, such as
+    model: left as it is. data: a `Dataset`, or (inputs [n, ...], integer labels [n]). method:
+    `imp`, `cs`, `bip`, `omp`, `random` or `dense`. density: kept fraction in (0, 1] that the last
+    ticket has; CS finds its own. pretrained: the model's weights are the trained dense network that
+    BiP, OMP and random start from; otherwise it is trained first. rewind: the step k to retrain
+    from, such as `2ep` (`0it`: initialisation). prunable: which weights (see
+    `lthlib.masks.prunable_names`). training: length, batch size, learning rate and so on.
+    augmentation: crop, flip and normalisation of image data. settings: the method's own, such as
     `rounds=5` (see its settings class).
 
-    Returns the tickets in the order found; IMP and CS yield one a round, the others one. Raises ConfigError,
-    MaskError or DataError for what makes no sense, Diverged when the loss stops being finite.
+    Returns the tickets in the order found; IMP and CS yield one a round, the others one. Raises
+    ConfigError, MaskError or DataError for what makes no sense, Diverged when the loss stops being
+    finite.
     """
     chosen = get_method(method)
     if chosen.parent == "ticket":
@@ -88,11 +91,13 @@ def retrain(
     progress: bool = True,
     **settings: Any,
 ) -> Ticket:
-    """Train a ticket under its mask from its rewind point; returns it with the trained weights as its own.
+    """Train a ticket under its mask from its rewind point; returns it with the trained weights as
+    its own.
 
-    model: a network of the ticket's architecture; may be left out for a ticket that `find_tickets` just returned.
-    settings: of `lthlib.methods.retrain.RetrainSettings`, such as `start="own"` to fine-tune. Raises TicketError when
-    the ticket does not fit the network or lacks the weights to start from.
+    model: a network of the ticket's architecture; may be left out for a ticket that `find_tickets`
+    just returned. settings: of `lthlib.methods.retrain.RetrainSettings`, such as `start="own"` to
+    fine-tune. Raises TicketError when the ticket does not fit the network or lacks the weights to
+    start from.
     """
     model = _model(ticket, model)
     chosen = get_method("retrain")
@@ -153,7 +158,9 @@ def _trainer(
         augmentation = DataSettings(dataset.name)
         if isinstance(dataset.train, Images) and dataset.name == "digits":
             augmentation = DataSettings("digits", padding=1, mean=(0.3,), std=(0.37,))
-    return Trainer(model, dataset, training or TrainingSettings(), augmentation, seed, prunable, device)
+    return Trainer(
+        model, dataset, training or TrainingSettings(), augmentation, seed, prunable, device
+    )
 
 
 def _dense(trainer: Trainer, pretrained: bool, rewind: str, progress: bool) -> Ticket:
@@ -172,24 +179,36 @@ def _for_density(method: str, density: float, settings: dict[str, Any]) -> dict[
         raise ConfigError(f"density is {density}; expected a kept fraction in (0, 1]")
     if method == "cs":
         raise ConfigError(
-            "CS finds its own density: lower initial_gate (s0) or raise penalty (lambda) for sparser tickets"
+            "CS finds its own density: a lower initial_gate (s0) or a higher penalty (lambda) "
+            "gives sparser tickets"
         )
     if method == "dense":
         raise ConfigError("the dense network has density 1; leave density out")
     if method != "imp":
         return {"density": density}
     fraction = settings.get("fraction", 0.2)
-    rounds = settings.get("rounds") or max(1, math.ceil(round(math.log(density) / math.log(1 - fraction), 6)))
+    rounds = settings.get("rounds") or max(
+        1, math.ceil(round(math.log(density) / math.log(1 - fraction), 6))
+    )
     return {"rounds": rounds, "fraction": 1 - density ** (1 / rounds)}
 
 
 def _readable(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: value if isinstance(value, (int, float, bool)) else str(value) for name, value in settings.items()}
+    return {
+        name: value if isinstance(value, (int, float, bool)) else str(value)
+        for name, value in settings.items()
+    }
 
 
 @contextmanager
 def _bar(trainer: Trainer, title: str, work: int, shown: bool) -> Iterator[None]:
-    with tqdm(total=work * trainer.settings.batch_size, desc=title, unit="img", unit_scale=True, disable=not shown) as bar:
+    with tqdm(
+        total=work * trainer.settings.batch_size,
+        desc=title,
+        unit="img",
+        unit_scale=True,
+        disable=not shown,
+    ) as bar:
 
         def tell(trainer: Trainer) -> bool:
             bar.update(trainer.passes - bar.n)

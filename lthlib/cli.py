@@ -1,4 +1,6 @@
-"""The `lth` command. Thin: it parses, calls and prints; torch is imported only by commands that compute."""
+"""The `lth` command. Thin: it parses, calls and prints; torch is imported only by commands that
+compute.
+"""
 
 from __future__ import annotations
 
@@ -21,34 +23,60 @@ if TYPE_CHECKING:
     from lthlib.recipes import Study
     from lthlib.runs import Machine, RunConfig, Store
 
-COME_AGAIN = 75  # sysexits.h EX_TEMPFAIL: stopped with its state saved; the same command goes on from there
+COME_AGAIN = (
+    75  # sysexits.h EX_TEMPFAIL: stopped with its state saved; the same command goes on from there
+)
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Find, judge and compare winning lottery tickets: IMP, CS, BiP and their baselines.",
-    epilog="Data are looked for in --data or LTHLIB_DATA, runs are kept in --store or LTHLIB_STORE (./store).",
+    epilog="Data are looked for in --data or LTHLIB_DATA; "
+    "runs are kept in --store or LTHLIB_STORE (./store).",
 )
 ticket_app = typer.Typer(no_args_is_help=True, help="Look at ticket files.")
 app.add_typer(ticket_app, name="ticket")
 
 StoreOption = Annotated[
-    Path, typer.Option("--store", envvar="LTHLIB_STORE", help="Folder that keeps runs.", show_default="store")
+    Path,
+    typer.Option(
+        "--store", envvar="LTHLIB_STORE", help="Folder that keeps runs.", show_default="store"
+    ),
 ]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", envvar="LTHLIB_DATA", help="Folder with the data sets; digits need none.")
+    Path | None,
+    typer.Option(
+        "--data", envvar="LTHLIB_DATA", help="Folder with the data sets; digits need none."
+    ),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, or auto: cuda if there is one.")]
-JobsOption = Annotated[int | None, typer.Option("--jobs", min=1, help="Runs at once.", show_default="one a core")]
-StudyArgument = Annotated[str, typer.Argument(help="A study that comes with lthlib (see `lth studies`), or a recipe.yaml.")]
-MethodsOption = Annotated[str | None, typer.Option("--methods", help="Only these contestants, e.g. imp,cs,bip.")]
-DensitiesOption = Annotated[str | None, typer.Option("--densities", help="Kept fractions, e.g. 0.2,0.05.")]
-SeedsOption = Annotated[int | None, typer.Option("--seeds", min=1, help="Replicates of each contestant.")]
-DenseOption = Annotated[int | None, typer.Option("--dense-seeds", min=1, help="Replicates of the dense network.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, or auto: cuda if there is one.")
+]
+JobsOption = Annotated[
+    int | None, typer.Option("--jobs", min=1, help="Runs at once.", show_default="one a core")
+]
+StudyArgument = Annotated[
+    str,
+    typer.Argument(help="A study that comes with lthlib (see `lth studies`), or a recipe.yaml."),
+]
+MethodsOption = Annotated[
+    str | None, typer.Option("--methods", help="Only these contestants, e.g. imp,cs,bip.")
+]
+DensitiesOption = Annotated[
+    str | None, typer.Option("--densities", help="Kept fractions, e.g. 0.2,0.05.")
+]
+SeedsOption = Annotated[
+    int | None, typer.Option("--seeds", min=1, help="Replicates of each contestant.")
+]
+DenseOption = Annotated[
+    int | None, typer.Option("--dense-seeds", min=1, help="Replicates of the dense network.")
+]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Change a recipe value, e.g. --set training.length=8ep; may be repeated."),
+    typer.Option(
+        "--set", help="Change a recipe value, e.g. --set training.length=8ep; may be repeated."
+    ),
 ]
 
 
@@ -65,15 +93,20 @@ def studies() -> None:
 @app.command()
 def run(
     method: Annotated[str, typer.Argument(help="dense, imp, cs, bip, omp or random.")] = "",
-    recipe: Annotated[str, typer.Option(help="The recipe that gives data, network and training.")] = "digits",
+    recipe: Annotated[
+        str, typer.Option(help="The recipe that gives data, network and training.")
+    ] = "digits",
     seed: Annotated[int, typer.Option(help="Seed of initialisation and data order.")] = 0,
     set_: SetOption = None,
-    config: Annotated[Path | None, typer.Option(help="A run's configuration as JSON, instead of all these.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A run's configuration as JSON, instead of all these.")
+    ] = None,
     store: StoreOption = Path("store"),
     data: DataOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Run one configuration, its parents first, and print what it found. A complete run is only shown.
+    """Run one configuration, its parents first, and print what it found. A complete run is only
+    shown.
 
     Example: lth run bip --recipe digits --set settings.density=0.05 --set training.length=100it
     """
@@ -99,7 +132,8 @@ def sweep(
     dense_seeds: DenseOption = None,
     set_: SetOption = None,
     budget: Annotated[
-        str | None, typer.Option(help="Stop cleanly after this time (540s, 30m, 2h); the next call goes on.")
+        str | None,
+        typer.Option(help="Stop cleanly after this time (540s, 30m, 2h); the next call goes on."),
     ] = None,
     jobs: JobsOption = None,
     store: StoreOption = Path("store"),
@@ -108,7 +142,8 @@ def sweep(
 ) -> None:
     """Run all of a study that the store lacks, several runs at once.
 
-    Exit status: 0 all complete; 1 some runs failed (they are listed and recorded); 75 stopped, call again to go on.
+    Exit status: 0 all complete; 1 some runs failed (they are listed and recorded); 75 stopped, call
+    again to go on.
     """
     from lthlib.runs import Store, bar, execute_many
 
@@ -136,10 +171,11 @@ def estimate(
     data: DataOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Say what a study would cost on this machine, from a few real training steps, before it starts."""
-    from lthlib.runs import Store
+    """Say what a study would cost on this machine, from a few real training steps, before it
+    starts.
+    """
+    from lthlib.runs import Store, with_ancestors
     from lthlib.runs import estimate as predict
-    from lthlib.runs import with_ancestors
 
     chosen = _study(study, methods, densities, seeds, dense_seeds, set_)
     runs = Store(store)
@@ -148,8 +184,9 @@ def estimate(
     cost = predict(todo, _machine(data, device), jobs)
     typer.echo(
         f"{chosen.name}: {len(chosen.configs)} runs, {len(todo)} to compute with their parents; "
-        f"{cost['passes'] / 1e6:.2f} million images forward and backward; about {_duration(cost['core_seconds'])} of one "
-        f"run at a time, {_duration(cost['seconds'])} with {jobs} at once"
+        f"{cost['passes'] / 1e6:.2f} million images forward and backward; "
+        f"about {_duration(cost['core_seconds'])} one run at a time, "
+        f"{_duration(cost['seconds'])} with {jobs} at once"
     )
 
 
@@ -161,8 +198,12 @@ def record(
     seeds: SeedsOption = None,
     dense_seeds: DenseOption = None,
     set_: SetOption = None,
-    results: Annotated[Path, typer.Option(help="Folder of the published record.")] = Path("results"),
-    partial: Annotated[bool, typer.Option("--partial", help="Record what is complete of an unfinished study.")] = False,
+    results: Annotated[Path, typer.Option(help="Folder of the published record.")] = Path(
+        "results"
+    ),
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Record what is complete of an unfinished study.")
+    ] = False,
     store: StoreOption = Path("store"),
 ) -> None:
     """Promote a study's complete runs into results/STUDY.jsonl, one line per judged ticket."""
@@ -174,7 +215,10 @@ def record(
     runs = Store(store)
     missing = chosen.missing(runs)
     if missing and not partial:
-        raise ConfigError(f"{len(missing)} of {len(chosen.configs)} runs are not complete; `lth sweep {study}` first")
+        raise ConfigError(
+            f"{len(missing)} of {len(chosen.configs)} runs are not complete; "
+            f"`lth sweep {study}` first"
+        )
     records = chosen.records(runs)
     for entry in records:
         validate(entry)
@@ -208,22 +252,32 @@ def list_(store: StoreOption = Path("store")) -> None:
 
 @app.command()
 def show(
-    run_id: Annotated[str, typer.Argument(metavar="ID", help="A run's id, or the beginning of it.")],
+    run_id: Annotated[
+        str, typer.Argument(metavar="ID", help="A run's id, or the beginning of it.")
+    ],
     store: StoreOption = Path("store"),
 ) -> None:
     """Show a run: its configuration, judged tickets, cost and provenance, as JSON."""
     from lthlib.runs import Store
 
     result = Store(store).find(run_id)
-    typer.echo(json.dumps({"id": result.config.id, "records": result.records, "history": result.history}, indent=1))
+    typer.echo(
+        json.dumps(
+            {"id": result.config.id, "records": result.records, "history": result.history}, indent=1
+        )
+    )
 
 
 @app.command()
 def verify(
     store: StoreOption = Path("store"),
-    results: Annotated[Path, typer.Option(help="Folder of the published record.")] = Path("results"),
+    results: Annotated[Path, typer.Option(help="Folder of the published record.")] = Path(
+        "results"
+    ),
 ) -> None:
-    """Check the checksums of all that is stored and the form of all that is published. Exit status 1 if any is wrong."""
+    """Check the checksums of all that is stored and the form of all that is published. Exit status
+    1 if any is wrong.
+    """
     from lthlib.evidence import load_results
     from lthlib.runs import Store
 
@@ -232,14 +286,19 @@ def verify(
         typer.echo(f"{run_id}: {why}", err=True)
     count = sum(1 for _ in Path(store).glob("runs/*/run.json"))
     published = len(load_results(results)) if results.exists() else 0
-    typer.echo(f"{count} runs in {store}, {len(faults)} faults; {published} published records are well formed")
+    typer.echo(
+        f"{count} runs in {store}, {len(faults)} faults; "
+        f"{published} published records are well formed"
+    )
     if faults:
         raise typer.Exit(1)
 
 
 @ticket_app.command("show")
 def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket, *.safetensors.")]) -> None:
-    """Show what a ticket file holds: its mask layer by layer, its weights and where it comes from."""
+    """Show what a ticket file holds: its mask layer by layer, its weights and where it comes
+    from.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -260,7 +319,9 @@ def book(
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Run the embedded study, execute the notebooks that are not fresh, and build the book; prints the page to open."""
+    """Run the embedded study, execute the notebooks that are not fresh, and build the book; prints
+    the page to open.
+    """
     from lthlib.publish.site import build_site
 
     page = build_site(Path.cwd(), store, jobs=jobs, device=device, say=typer.echo)
@@ -304,14 +365,18 @@ def _from_recipe(method: str, recipe_name: str, seed: int, changes: Sequence[str
 
     chosen = get_method(method)
     if chosen.parent == "ticket":
-        raise ConfigError("retrain needs a parent ticket; give the whole configuration with --config")
+        raise ConfigError(
+            "retrain needs a parent ticket; give the whole configuration with --config"
+        )
     parts = _nested(changes)
     settings = parts.pop("settings", {})
     recipe = load_recipe(recipe_name).with_(**parts)
     parent = Parent(dense_run(recipe, seed), "dense") if chosen.parent == "dense" else None
     if hasattr(chosen.settings, "rewind"):
         settings = {"rewind": recipe.rewind, **settings}
-    known = {name: value for name, value in recipe.method(method).items() if not isinstance(value, list) and name != "matched"}
+    known = {
+        name: value for name, value in recipe.method(method).items() if not isinstance(value, list)
+    }
     return recipe.config(method, seed, parent, **{**known, **settings})
 
 
@@ -329,7 +394,10 @@ def _nested(changes: Sequence[str]) -> dict[str, Any]:
     for change in changes:
         match = re.fullmatch(r"(data|model|training|settings)\.(\w+)=(.*)", change)
         if not match:
-            raise ConfigError(f"--set {change!r}; expected PART.NAME=VALUE with PART data, model, training or settings")
+            raise ConfigError(
+                f"--set {change!r}; expected PART.NAME=VALUE, "
+                "with PART one of data, model, training, settings"
+            )
         parts.setdefault(match[1], {})[match[2]] = yaml.safe_load(match[3])
     return parts
 
@@ -339,7 +407,10 @@ def _print_run(store: Store, config: RunConfig) -> None:
     assert result is not None
     for entry in result.records:
         accuracy = entry["accuracy"]["test"]
-        found = result.failure or f"density {entry['density']:.4f}, test {accuracy:.2f} % ({entry['judged']})"
+        found = (
+            result.failure
+            or f"density {entry['density']:.4f}, test {accuracy:.2f} % ({entry['judged']})"
+        )
         typer.echo(f"{config.id} {entry['ticket']['point']}: {found}")
     if result.failure:
         raise typer.Exit(1)
@@ -349,7 +420,9 @@ def _finish(swept: Any, hint: str) -> None:
     for run_id, why in swept.failed.items():
         typer.echo(f"run {run_id} failed: {why}", err=True)
     if swept.unfinished:
-        typer.echo(f"stopped with {swept.unfinished} runs to go, their state saved; {hint}", err=True)
+        typer.echo(
+            f"stopped with {swept.unfinished} runs to go, their state saved; {hint}", err=True
+        )
         raise typer.Exit(COME_AGAIN)
     if swept.failed:
         raise typer.Exit(1)
@@ -358,7 +431,9 @@ def _finish(swept: Any, hint: str) -> None:
 def _seconds(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if not match:
-        raise ConfigError(f"budget is {text!r}; expected seconds, minutes or hours such as 540s, 30m or 2h")
+        raise ConfigError(
+            f"budget is {text!r}; expected seconds, minutes or hours such as 540s, 30m or 2h"
+        )
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 

@@ -1,8 +1,10 @@
-"""The errors lthlib raises on purpose: each says what was wrong, what was expected and what to do."""
+"""The errors lthlib raises on purpose: each says what was wrong, what was expected and what to
+do."""
 
 
 class LthlibError(Exception):
-    """Base of every error that lthlib raises on purpose; the command line prints it without a traceback."""
+    """Base of every error that lthlib raises on purpose; the command line prints it without a
+    traceback."""
 
 
 class DataError(LthlibError):

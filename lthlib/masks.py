@@ -1,7 +1,8 @@
 """Masks: which weights of a network are kept.
 
-A mask maps parameter names to boolean tensors, so it fits any `nn.Module` and changes none. Selection is
-exact: `top_k` keeps exactly k entries, ties going to the lower index, and is far cheaper than a sort.
+A mask maps parameter names to boolean tensors, so it fits any `nn.Module` and changes none.
+Selection is exact: `top_k` keeps exactly k entries, ties going to the lower index, and is far
+cheaper than a sort.
 """
 
 from __future__ import annotations
@@ -18,41 +19,53 @@ PRUNABLE = ("conv+linear", "conv")
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def prunable_names(model: nn.Module, which: str | tuple[str, ...] = "conv+linear") -> tuple[str, ...]:
+def prunable_names(
+    model: nn.Module, which: str | tuple[str, ...] = "conv+linear"
+) -> tuple[str, ...]:
     """Names of the parameters that a mask may cover, in the order of the network.
 
-    which: `"conv+linear"` (weights of convolutions, linear layers and attention projections, the density
-        base of every cross-method figure), `"conv"` (convolutions alone), or the names themselves.
+    which: `"conv+linear"` (weights of convolutions, linear layers and attention projections, the
+        density base of every cross-method figure), `"conv"` (convolutions alone), or the names
+        themselves.
     Raises MaskError for a name that the network lacks, and when nothing is prunable.
     """
     if isinstance(which, tuple):
         known = dict(model.named_parameters())
         missing = [name for name in which if name not in known]
         if missing:
-            raise MaskError(f"the network has no parameter {missing[0]!r}; it has {', '.join(known)}")
+            raise MaskError(
+                f"the network has no parameter {missing[0]!r}; it has {', '.join(known)}"
+            )
+        if not which:
+            raise MaskError("prunable names no parameter; name at least one")
         return which
     if which not in PRUNABLE:
-        raise MaskError(f"prunable is {which!r}; expected one of {', '.join(PRUNABLE)} or a tuple of names")
+        raise MaskError(
+            f"prunable is {which!r}; expected one of {', '.join(PRUNABLE)} or a tuple of names"
+        )
     names = [name for name, _ in _weights(model, which)]
     if not names:
-        raise MaskError(f"the network has no {which} weights to prune; name them with prunable=(...)")
+        raise MaskError(
+            f"the network has no {which} weights to prune; name them with prunable=(...)"
+        )
     return tuple(names)
 
 
 def _weights(model: nn.Module, which: str) -> Iterator[tuple[str, nn.Parameter]]:
     linear = () if which == "conv" else (nn.Linear, nn.MultiheadAttention)
-    seen: set[int] = set()
-    for prefix, module in model.named_modules():
+    # A weight shared by two modules goes by its first name, as in `named_parameters`.
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    for module in model.modules():
         if not isinstance(module, (*_CONVOLUTIONS, *linear)):
             continue
-        for name, parameter in module.named_parameters(recurse=False):
-            if parameter.dim() > 1 and id(parameter) not in seen:
-                seen.add(id(parameter))
-                yield f"{prefix}.{name}" if prefix else name, parameter
+        for parameter in module.parameters(recurse=False):
+            if parameter.dim() > 1 and id(parameter) in names:
+                yield names.pop(id(parameter)), parameter
 
 
 class Mask(Mapping[str, Tensor]):
-    """An immutable mapping from parameter name to a boolean tensor of that parameter's shape; True is kept."""
+    """An immutable mapping from parameter name to a boolean tensor of that parameter's shape; True
+    is kept."""
 
     def __init__(self, tensors: Mapping[str, Tensor]):
         for name, tensor in tensors.items():
@@ -79,7 +92,10 @@ class Mask(Mapping[str, Tensor]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"Mask({self.kept:,} of {self.total:,} weights kept, density {self.density:.4f}, {len(self)} tensors)"
+        return (
+            f"Mask({self.kept:,} of {self.total:,} weights kept, density {self.density:.4f}, "
+            f"{len(self)} tensors)"
+        )
 
     @property
     def density(self) -> float:
@@ -96,8 +112,10 @@ class Mask(Mapping[str, Tensor]):
         return {name: (int(tensor.sum()), tensor.numel()) for name, tensor in self.items()}
 
     def overlap(self, other: Mask) -> float:
-        """Intersection over union of the kept weights of two masks over the same parameters, in [0, 1]."""
+        """Intersection over union of the kept weights of two masks over the same parameters, in [0,
+        1]."""
         self.check(other)
+        other.check(self)
         both = sum(int((self[name] & other[name]).sum()) for name in self)
         either = self.kept + other.kept - both
         return both / either if either else 1.0
@@ -123,7 +141,10 @@ class Mask(Mapping[str, Tensor]):
         """Raise MaskError unless each covered parameter is in `tensors` with the mask's shape."""
         for name, tensor in self.items():
             if name not in tensors:
-                raise MaskError(f"the mask covers {name!r}, which the network lacks; is it another architecture?")
+                raise MaskError(
+                    f"the mask covers {name!r}, which the network lacks; "
+                    "is it another architecture?"
+                )
             if tensors[name].shape != tensor.shape:
                 raise MaskError(
                     f"the mask of {name!r} has shape {tuple(tensor.shape)}, the network's is "
@@ -137,12 +158,15 @@ class Mask(Mapping[str, Tensor]):
 
 
 def kept_count(total: int, density: float) -> int:
-    """How many of `total` weights a density in (0, 1] keeps: the nearest integer. Raises MaskError if none."""
+    """How many of `total` weights a density in (0, 1] keeps: the nearest integer. Raises MaskError
+    if none."""
     if not 0 < density <= 1:
         raise MaskError(f"density is {density}; expected a kept fraction in (0, 1]")
     count = round(density * total)
     if count < 1:
-        raise MaskError(f"density {density} keeps none of {total:,} weights; the smallest is {1 / total:.2g}")
+        raise MaskError(
+            f"density {density} keeps none of {total:,} weights; the smallest is {1 / total:.2g}"
+        )
     return count
 
 
@@ -150,57 +174,58 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     """Mark the k largest scores: the Euclidean projection of scores onto binary masks with k ones.
 
     scores: floating-point tensor of any shape, without NaN. k: 0 <= k <= scores.numel().
-    Returns a boolean tensor of the same shape with exactly k True; among equal scores the lower flat index wins.
+    Returns a boolean tensor of the same shape with exactly k True; among equal scores the lower
+    flat index wins.
     Raises MaskError for k out of range and for NaN.
     """
     n = scores.numel()
     if not 0 <= k <= n:
         raise MaskError(f"cannot keep {k} of {n} scores")
+    flat = scores.detach().reshape(-1)
+    if n and bool(flat.amin().isnan()):
+        raise MaskError("cannot rank scores that hold NaN")
     if k in (0, n):
         return torch.full_like(scores, k == n, dtype=torch.bool)
-    flat = scores.detach().reshape(-1)
     if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
         return torch.from_numpy(_top_k_numpy(flat.numpy(), k)).view(scores.shape)
-    threshold = torch.kthvalue(flat.float(), n - k + 1).values.to(flat.dtype)
+    comparable = flat if flat.dtype == torch.float64 else flat.float()
+    threshold = torch.kthvalue(comparable, n - k + 1).values.to(flat.dtype)
     chosen = flat > threshold
     missing = k - int(chosen.sum())
-    ties = (flat == threshold).nonzero().squeeze(1)
-    _check_ties(missing, len(ties))
-    chosen[ties[:missing]] = True
+    chosen[(flat == threshold).nonzero().squeeze(1)[:missing]] = True
     return chosen.view(scores.shape)
 
 
 def _top_k_numpy(flat: np.ndarray, k: int) -> np.ndarray:
     threshold = np.partition(flat, len(flat) - k)[len(flat) - k]
-    chosen = flat > threshold
-    missing = k - np.count_nonzero(chosen)
-    ties = np.flatnonzero(flat == threshold)
-    _check_ties(missing, len(ties))
-    chosen[ties[:missing]] = True
+    chosen: np.ndarray = flat > threshold
+    missing = k - int(np.count_nonzero(chosen))
+    chosen[np.flatnonzero(flat == threshold)[:missing]] = True
     return chosen
 
 
-def _check_ties(missing: int, ties: int) -> None:
-    if not 0 <= missing <= ties:
-        raise MaskError("cannot rank scores that hold NaN")
-
-
 def top_k_global(scores: Mapping[str, Tensor], k: int) -> Mask:
-    """Keep the k highest scores over all parameters together (ties by order of the parameters, then by index)."""
+    """Keep the k highest scores over all parameters together (ties by order of the parameters, then
+    by index)."""
     flat = torch.cat([score.reshape(-1) for score in scores.values()])
     parts = top_k(flat, k).split([score.numel() for score in scores.values()])
-    return Mask({name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)})
+    return Mask(
+        {name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
+    )
 
 
 def top_k_layerwise(scores: Mapping[str, Tensor], density: float) -> Mask:
     """Keep the same fraction `density` of every parameter, by score."""
-    return Mask({name: top_k(score, kept_count(score.numel(), density)) for name, score in scores.items()})
+    return Mask(
+        {name: top_k(score, kept_count(score.numel(), density)) for name, score in scores.items()}
+    )
 
 
 def random_mask(
     shapes: Mapping[str, torch.Size], kept: int | Mapping[str, int], generator: torch.Generator
 ) -> Mask:
-    """Keep weights drawn uniformly: `kept` over all parameters together, or as many in each as the mapping says."""
+    """Keep weights drawn uniformly: `kept` over all parameters together, or as many in each as the
+    mapping says."""
     scores = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
     if isinstance(kept, int):
         return top_k_global(scores, kept)
@@ -208,7 +233,8 @@ def random_mask(
 
 
 def pack(tensor: Tensor) -> Tensor:
-    """Boolean tensor of n entries -> uint8 tensor of ceil(n / 8) bytes, first entry in the highest bit."""
+    """Boolean tensor of n entries -> uint8 tensor of ceil(n / 8) bytes, first entry in the highest
+    bit."""
     return torch.from_numpy(np.packbits(tensor.cpu().numpy().reshape(-1)))
 
 
@@ -216,6 +242,8 @@ def unpack(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Inverse of `pack`. Raises MaskError when the bytes do not match the shape."""
     count = int(np.prod(shape, dtype=np.int64))
     if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8:
-        raise MaskError(f"a packed mask of shape {shape} needs {(count + 7) // 8} bytes; found {packed.numel()}")
+        raise MaskError(
+            f"a packed mask of shape {shape} needs {(count + 7) // 8} bytes; found {packed.numel()}"
+        )
     bits = np.unpackbits(packed.numpy(), count=count)
     return torch.from_numpy(bits.astype(bool)).view(shape)

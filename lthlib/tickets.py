@@ -1,7 +1,9 @@
-"""Tickets: a mask, the weights it was found with, the point to retrain from, and where all that comes from.
+"""Tickets: a mask, the weights it was found with, the point to retrain from, and where all that
+comes from.
 
-A ticket is one safetensors file. The mask is packed to one bit a weight; a digest over every tensor and all
-metadata is checked on reading, so that a truncated or tampered file is refused. Reading a ticket runs no code.
+A ticket is one safetensors file. The mask is packed to one bit a weight; a digest over every tensor
+and all metadata is checked on reading, so that a truncated or tampered file is refused. Reading a
+ticket runs no code.
 """
 
 from __future__ import annotations
@@ -24,16 +26,20 @@ from lthlib.masks import Mask, pack, unpack
 
 FORMAT = 1
 _HEADER_LIMIT = 100 << 20
+_DIGEST_LENGTH = 32
 
 
 @dataclass
 class Ticket:
     """A sparse subnetwork.
 
-    mask: which weights are kept. weights: the ticket's own effective parameters and buffers by name (pruned
-    entries are 0), or None. rewind: the dense parameters, `buffers` included, to retrain from, or None.
-    rewind_step: how many optimiser steps they had been trained. point: name of the ticket within its search.
-    judged: `found` if `weights` come from the search itself, `retrained` if they were trained under the fixed mask.
+    mask: which weights are kept. weights: the ticket's own effective parameters and buffers by name
+    (pruned entries are 0), or None. rewind: the dense parameters, `buffers` included, to retrain
+    from, or None.
+    rewind_step: how many optimiser steps they had been trained. point: name of the ticket within
+    its search.
+    judged: `found` if `weights` come from the search itself, `retrained` if they were trained under
+    the fixed mask.
     info: provenance, plain JSON values.
     """
 
@@ -65,12 +71,13 @@ class Ticket:
                 if name not in own or own[name].shape != tensor.shape:
                     expected = tuple(own[name].shape) if name in own else "nothing of that name"
                     raise TicketError(
-                        f"ticket {self.point!r} does not fit this network: its {kind} hold {name!r} of shape "
-                        f"{tuple(tensor.shape)}, the network has {expected}"
+                        f"ticket {self.point!r} does not fit this network: its {kind} hold "
+                        f"{name!r} of shape {tuple(tensor.shape)}, the network has {expected}"
                     )
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Put the ticket into `model`, in place: its own weights if it has any, else zeros where it prunes."""
+        """Put the ticket into `model`, in place: its own weights if it has any, else zeros where it
+        prunes."""
         self.check(model)
         own = dict(model.named_parameters()) | dict(model.named_buffers())
         with torch.no_grad():
@@ -89,7 +96,7 @@ class Ticket:
         tensors = {f"mask/{name}": pack(kept) for name, kept in self.mask.items()}
         for kind in ("weights", "rewind"):
             for name, tensor in (getattr(self, kind) or {}).items():
-                tensors[f"{kind}/{name}"] = tensor.detach().cpu().contiguous()
+                tensors[f"{kind}/{name}"] = tensor
         header = {
             "format": FORMAT,
             "shapes": {name: list(kept.shape) for name, kept in self.mask.items()},
@@ -100,12 +107,13 @@ class Ticket:
             "target_density": self.target_density,
             "info": self.info,
         }
-        text = json.dumps(header, sort_keys=True)
-        return save(tensors, metadata={"ticket": text, "digest": tensors_digest(tensors, text)})
+        text = json.dumps(header)
+        return seal(tensors, "ticket", text)
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
-        """Read a ticket. Raises TicketError, naming the file, when it is missing, damaged or not a ticket."""
+        """Read a ticket. Raises TicketError, naming the file, when it is missing, damaged or not a
+        ticket."""
         path = Path(path)
         try:
             content = path.read_bytes()
@@ -120,17 +128,17 @@ class Ticket:
     def from_bytes(cls, content: bytes) -> Ticket:
         """Inverse of `to_bytes`. Raises TicketError when anything is not as it was written."""
         try:
-            metadata = read_metadata(content, "ticket")
-            tensors = load(content)
-            text = metadata["ticket"]
+            tensors, text = unseal(content, "ticket")
             header = json.loads(text)
             if header["format"] != FORMAT:
-                raise TicketError(f"ticket format {header['format']}; this lthlib reads format {FORMAT}")
-            if metadata["digest"] != tensors_digest(tensors, text):
-                raise TicketError("the digest does not match: the file was altered after it was written")
+                raise TicketError(
+                    f"ticket format {header['format']}; this lthlib reads format {FORMAT}"
+                )
             return _assemble(header, tensors)
-        except (SafetensorError, KeyError, TypeError, ValueError, MaskError, RecursionError) as error:
-            raise TicketError(f"not a ticket, or damaged ({type(error).__name__}: {error})") from None
+        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, MaskError) as error:
+            raise TicketError(
+                f"not a ticket, or damaged ({type(error).__name__}: {error})"
+            ) from None
 
     def sha256(self) -> str:
         """Digest of the ticket's file, in hexadecimal."""
@@ -138,7 +146,11 @@ class Ticket:
 
     def __str__(self) -> str:
         own = "no weights of its own" if self.weights is None else f"weights as {self.judged}"
-        start = "no rewind point" if self.rewind is None else f"rewind point after {self.rewind_step} steps"
+        start = (
+            "no rewind point"
+            if self.rewind is None
+            else f"rewind point after {self.rewind_step} steps"
+        )
         return f"ticket {self.point!r}: {self.mask!r}; {own}; {start}"
 
 
@@ -165,21 +177,40 @@ def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ticke
     )
 
 
-def read_metadata(content: bytes, kind: str) -> dict[str, str]:
-    """Metadata of a safetensors file's content. Raises TicketError unless it holds `kind` and a digest."""
+def seal(tensors: Mapping[str, Tensor], kind: str, text: str) -> bytes:
+    """Content of a safetensors file with tensors, a text and a digest over both; equal arguments
+    give equal bytes. kind: name of the one metadata entry, which holds digest and text."""
+    # One entry, because safetensors writes several in random order; copies, because it refuses
+    # tensors that share memory.
+    copies = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in tensors.items()
+    }
+    return save(copies, metadata={kind: _digest(copies, text) + text})
+
+
+def unseal(content: bytes, kind: str) -> tuple[dict[str, Tensor], str]:
+    """Inverse of `seal`. Raises TicketError when the content is not of that kind, or was altered
+    after it was written."""
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > min(len(content) - 8, _HEADER_LIMIT):
         raise TicketError("the file is shorter than its header says")
-    header = json.loads(content[8 : 8 + length])
-    metadata = header.get("__metadata__") if isinstance(header, dict) else None
-    if not isinstance(metadata, dict) or not {kind, "digest"} <= metadata.keys():
+    try:
+        header = json.loads(content[8 : 8 + length])
+        tensors = load(content)
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise TicketError(f"not a safetensors file, or damaged ({error})") from None
+    metadata = header.get("__metadata__") or {}
+    if kind not in metadata:
         raise TicketError(f"a safetensors file, but not a {kind}")
-    return metadata
+    digest, text = metadata[kind][:_DIGEST_LENGTH], metadata[kind][_DIGEST_LENGTH:]
+    if digest != _digest(tensors, text):
+        raise TicketError("the digest does not match: the file was altered after it was written")
+    return tensors, text
 
 
-def tensors_digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    """Digest over text, names, types, shapes and values, in hexadecimal."""
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_LENGTH // 2)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())

@@ -1,8 +1,9 @@
 """One training loop for everything.
 
-State is a flat dictionary of named tensors: `weights/NAME`, `buffers/NAME`, `momentum/NAME`, and whatever a
-method adds (`gates/NAME`, `scores/NAME`, `rewind/weights/NAME`). A method supplies `step(t, *batches)`; the loop owns
-the data streams, evaluation, cost and checkpoints, so resuming and rewinding are written once.
+State is a flat dictionary of named tensors: `weights/NAME`, `buffers/NAME`, `momentum/NAME`, and
+whatever a method adds (`gates/NAME`, `scores/NAME`, `rewind/weights/NAME`). A method supplies
+`step(t, *batches)`; the loop owns the data streams, evaluation, cost and checkpoints, so resuming
+and rewinding are written once.
 
 Networks stay ordinary modules: effective weights are a function of the state, applied with
 `torch.func.functional_call`, and every method starts from the gradient with respect to them.
@@ -26,8 +27,15 @@ from torch.func import functional_call
 from torch.optim.sgd import sgd
 from torch.utils.flop_counter import FlopCounterMode
 
-from lthlib.data import Batches, Dataset, DataSettings, evaluation_batches
-from lthlib.errors import ConfigError, Diverged, Paused
+from lthlib.data import (
+    Batches,
+    Dataset,
+    DataSettings,
+    EvaluationBatches,
+    Part,
+    evaluation_batches,
+)
+from lthlib.errors import ConfigError, Diverged, MaskError, Paused
 from lthlib.masks import Mask, prunable_names
 
 SCHEDULES = ("cosine", "step", "constant")
@@ -37,7 +45,8 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a network is trained. Lengths are text with a unit: `85ep` (epochs) or `500it` (optimiser steps)."""
+    """How a network is trained. Lengths are text with a unit: `85ep` (epochs) or `500it` (optimiser
+    steps)."""
 
     length: str = "20ep"
     batch_size: int = 128
@@ -52,13 +61,19 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
-            raise ConfigError(f"training.schedule is {self.schedule!r}; expected one of {', '.join(SCHEDULES)}")
+            raise ConfigError(
+                f"training.schedule is {self.schedule!r}; expected one of {', '.join(SCHEDULES)}"
+            )
         if self.precision not in PRECISIONS:
-            raise ConfigError(f"training.precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}")
+            raise ConfigError(
+                f"training.precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}"
+            )
         if self.batch_size < 1:
             raise ConfigError(f"training.batch_size is {self.batch_size}; expected at least 1")
         if not self.learning_rate > 0:
-            raise ConfigError(f"training.learning_rate is {self.learning_rate}; expected a positive number")
+            raise ConfigError(
+                f"training.learning_rate is {self.learning_rate}; expected a positive number"
+            )
         if self.schedule == "step" and not self.milestones:
             raise ConfigError("training.schedule 'step' needs milestones such as ('56ep', '71ep')")
         for text in (self.length, self.warmup, *self.milestones):
@@ -69,7 +84,9 @@ def steps_of(length: str, steps_per_epoch: int) -> int:
     """`85ep` or `500it` -> optimiser steps. Raises ConfigError for any other form."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)ep|(\d+)it", length)
     if not match:
-        raise ConfigError(f"length {length!r}; expected epochs such as '85ep' or iterations such as '500it'")
+        raise ConfigError(
+            f"length {length!r}; expected epochs such as '85ep' or iterations such as '500it'"
+        )
     if match[2]:
         return int(match[2])
     return round(float(match[1]) * steps_per_epoch)
@@ -78,8 +95,8 @@ def steps_of(length: str, steps_per_epoch: int) -> int:
 def learning_rate(settings: TrainingSettings, step: int, steps: int, steps_per_epoch: int) -> float:
     """Learning rate of optimiser step `step` (from 0) in a training of `steps`.
 
-    cosine: half a period from the full rate towards 0. step: divided by 10 at each milestone. Both rise linearly
-    from 1/warmup of their value over `warmup` steps.
+    cosine: half a period from the full rate towards 0. step: divided by 10 at each milestone. Both
+    rise linearly from 1/warmup of their value over `warmup` steps.
     """
     rate = settings.learning_rate
     if settings.schedule == "cosine":
@@ -92,10 +109,12 @@ def learning_rate(settings: TrainingSettings, step: int, steps: int, steps_per_e
 
 @dataclass
 class Cost:
-    """What was spent. Passes are counted in images: a batch of b forwarded once is b forward passes.
+    """What was spent. Passes are counted in images: a batch of b forwarded once is b forward
+    passes.
 
-    epochs: optimiser steps over steps an epoch. images: images drawn. flops: floating-point operations of the dense
-    network, a backward pass counted as two forward ones; masks save none. seconds: training alone, no evaluation.
+    epochs: optimiser steps over steps an epoch. images: images drawn. flops: floating-point
+    operations of the dense network, a backward pass counted as two forward ones; masks save none.
+    seconds: training alone, no evaluation.
     """
 
     epochs: float = 0.0
@@ -111,8 +130,8 @@ class Cost:
 
 @dataclass
 class Outcome:
-    """What one step reports: mean loss and correct predictions of the `images` it drew, as tensors on the device,
-    and its passes."""
+    """What one step reports: mean loss and correct predictions of the `images` it drew, as tensors
+    on the device, and its passes."""
 
     loss: Tensor
     correct: Tensor
@@ -124,26 +143,37 @@ class Outcome:
 class Network:
     """A module seen as a function of named tensors."""
 
-    def __init__(self, model: nn.Module, device: torch.device | str = "cpu", precision: str = "fp32"):
+    def __init__(
+        self, model: nn.Module, device: torch.device | str = "cpu", precision: str = "fp32"
+    ):
         self.device = torch.device(device)
         self.precision = precision
         self.model = copy.deepcopy(model).to(self.device)
+        floating = (p.dtype for p in model.parameters() if p.is_floating_point())
+        self.dtype = next(floating, torch.float32)
 
     def weights(self) -> Tensors:
         """Copies of the parameters, convolutions in channels_last layout."""
-        return {name: channels_last(p.detach().clone()) for name, p in self.model.named_parameters()}
+        return {
+            name: channels_last(p.detach().clone()) for name, p in self.model.named_parameters()
+        }
 
     def buffers(self) -> Tensors:
         """Copies of the buffers (BatchNorm statistics)."""
         return {name: b.detach().clone() for name, b in self.model.named_buffers()}
 
-    def _forward(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    def _forward(
+        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
+    ) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             logits: Tensor = functional_call(self.model, {**weights, **buffers}, (x,))
         return logits if logits.dtype == torch.float64 else logits.float()
 
-    def forward(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Logits [b, classes] in training mode without gradients; BatchNorm's statistics in `buffers` move."""
+    def forward(
+        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
+    ) -> Tensor:
+        """Logits [b, classes] in training mode without gradients; BatchNorm's statistics in
+        `buffers` move."""
         self.model.train()
         with torch.no_grad():
             return self._forward(weights, buffers, x)
@@ -154,7 +184,8 @@ class Network:
         """One forward and backward pass in training mode; BatchNorm's statistics in `buffers` move.
 
         weights: effective weights by name. x: [b, ...]. y: int64 [b].
-        Returns the mean cross-entropy, the number of correct predictions and d loss / d weight by name.
+        Returns the mean cross-entropy, the number of correct predictions and d loss / d weight by
+        name.
         """
         self.model.train()
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}
@@ -166,7 +197,10 @@ class Network:
 
     @torch.no_grad()
     def accuracy(
-        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], batches: Iterable[tuple[Tensor, Tensor]]
+        self,
+        weights: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        batches: Iterable[tuple[Tensor, Tensor]],
     ) -> float:
         """Percent of correct predictions over `batches`, in evaluation mode."""
         self.model.eval()
@@ -178,15 +212,18 @@ class Network:
         return 100 * int(correct) / total
 
     def flops_per_image(self, x: Tensor) -> int:
-        """Floating-point operations of one forward pass of one image, two for each multiply-add. x: [b, ...]."""
+        """Floating-point operations of one forward pass of one image, two for each multiply-add. x:
+        [b, ...]."""
         self.model.eval()
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        # With gradients on: without them an encoder layer becomes one operator that has no count.
+        with FlopCounterMode(display=False) as counter, torch.enable_grad():
             self.model(x[:1])
         return int(counter.get_total_flops())
 
 
 def channels_last(tensor: Tensor) -> Tensor:
-    """A 4-d tensor in channels_last layout, any other as it is; layouts choose kernels, so resuming keeps them."""
+    """A 4-d tensor in channels_last layout, any other as it is; layouts choose kernels, so resuming
+    keeps them."""
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
@@ -200,7 +237,8 @@ def sgd_step(
     nesterov: bool,
     weight_decay: float,
 ) -> None:
-    """One step of torch's SGD in place, on tensors the caller owns; zero momenta behave as a first step."""
+    """One step of torch's SGD in place, on tensors the caller owns; zero momenta behave as a first
+    step."""
     with torch.no_grad():
         sgd(
             list(weights),
@@ -218,8 +256,8 @@ def sgd_step(
 
 @dataclass
 class Hooks:
-    """What the owner of a training is asked: before each step, whether to stop; now and then, whether a checkpoint is
-    due, and to save it. The defaults do nothing."""
+    """What the owner of a training is asked: before each step, whether to stop; now and then,
+    whether a checkpoint is due, and to save it. The defaults do nothing."""
 
     should_stop: Callable[[Trainer], bool] = lambda trainer: False
     due: Callable[[], bool] = lambda: False
@@ -230,8 +268,9 @@ class Hooks:
 class Trainer:
     """State, data and cost of one run; methods drive it.
 
-    `round` and `step` say where the run is. A method written as `for r in trainer.rounds(n)` around `trainer.fit(...)`
-    resumes by itself: both begin at the saved place, and everything else a method needs lives in `state`.
+    `round` and `step` say where the run is. A method written as `for r in trainer.rounds(n)` around
+    `trainer.fit(...)` resumes by itself: both begin at the saved place, and everything else a
+    method needs lives in `state`.
     """
 
     model: nn.Module
@@ -261,12 +300,18 @@ class Trainer:
         self._meter = _Meter(self.network.device)
 
     def group(self, prefix: str) -> Tensors:
-        """The tensors of the state under `prefix/`, by the rest of their names; in-place changes are seen."""
+        """The tensors of the state under `prefix/`, by the rest of their names; in-place changes
+        are seen."""
         start = len(prefix) + 1
-        return {key[start:]: tensor for key, tensor in self.state.items() if key.startswith(prefix + "/")}
+        return {
+            key[start:]: tensor
+            for key, tensor in self.state.items()
+            if key.startswith(prefix + "/")
+        }
 
     def keep(self, prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
-        """Add copies of tensors to the state under `prefix/`, unless a checkpoint brought them; returns the group."""
+        """Add copies of tensors to the state under `prefix/`, unless a checkpoint brought them;
+        returns the group."""
         for name, tensor in tensors.items():
             self.state.setdefault(f"{prefix}/{name}", tensor.detach().clone())
         return self.group(prefix)
@@ -307,10 +352,19 @@ class Trainer:
             seed=self.seed,
             stream=stream,
             device=self.network.device,
+            dtype=self.network.dtype,
+        )
+
+    def in_order(self, images: Part, batch_size: int = 1000) -> EvaluationBatches:
+        """Every image of a part once, as judging takes them."""
+        network = self.network
+        return evaluation_batches(
+            images, self.data, batch_size, device=network.device, dtype=network.dtype
         )
 
     def rounds(self, count: int) -> Iterator[int]:
-        """0, 1, ..., count - 1, from the saved round on; the state at the end of a round's body starts the next."""
+        """0, 1, ..., count - 1, from the saved round on; the state at the end of a round's body
+        starts the next."""
         while self.round < count:
             yield self.round
             self.round, self.step = self.round + 1, 0
@@ -328,14 +382,17 @@ class Trainer:
     ) -> None:
         """Run `step(t, *batches)` for t = start ... stop - 1, or from the saved step on.
 
-        streams: one batch of each is drawn per step. snapshot_at: the step before which weights, buffers and momenta
-        are kept as the rewind point. Raises Diverged for a loss that is not finite, Paused when asked to stop.
+        streams: one batch of each is drawn per step. snapshot_at: the step before which weights,
+        buffers and momenta are kept as the rewind point. Raises Diverged for a loss that is not
+        finite, Paused when asked to stop.
         """
         begin = max(start, self.step)
         sources = [self.batches(name).stream(begin) for name in streams]
         salt = _salt(self.seed, self.round, *streams)
         self._meter.reset()
-        with torch.random.fork_rng(devices=[self.network.device] if self.network.device.type == "cuda" else []):
+        with torch.random.fork_rng(
+            devices=[self.network.device] if self.network.device.type == "cuda" else []
+        ):
             for t in range(begin, stop):
                 self.step = t
                 if t == snapshot_at:
@@ -343,9 +400,15 @@ class Trainer:
                 if self.hooks.should_stop(self):
                     self._book(t)
                     self.hooks.save(self)
-                    raise Paused(f"stopped before step {t} of round {self.round}; the state is saved")
+                    raise Paused(
+                        f"stopped before step {t} of round {self.round}; the state is saved"
+                    )
                 torch.manual_seed(salt + t)
-                self._meter.add(step(t, *[next(source) for source in sources]), t)
+                try:
+                    outcome = step(t, *[next(source) for source in sources])
+                except MaskError as error:
+                    raise Diverged(f"step {t}: {error}; a smaller learning rate may help") from None
+                self._meter.add(outcome, t)
                 if (t + 1) % self.steps_per_epoch == 0 or t + 1 == stop:
                     self.step = t + 1
                     self._book(t + 1)
@@ -364,22 +427,24 @@ class Trainer:
         if meter.steps == 0:
             return
         epoch = meter.read()
+        # From whole steps, so that a run that was interrupted ends with the same number.
+        steps = round(self.cost.epochs * self.steps_per_epoch) + meter.steps
         self.cost += Cost(
-            epochs=meter.steps / self.steps_per_epoch,
             images=meter.images,
             forward_passes=meter.forward_passes,
             backward_passes=meter.backward_passes,
             flops=self.flops_per_image() * (meter.forward_passes + 2 * meter.backward_passes),
             seconds=epoch["seconds"],
         )
+        self.cost.epochs = steps / self.steps_per_epoch
         self.history.append({"round": self.round, "step": step, **epoch})
         meter.reset()
 
     def flops_per_image(self) -> int:
         """Forward floating-point operations of one image."""
         if self._flops is None:
-            part = evaluation_batches(self.dataset.train, self.data, 1, device=self.network.device)
-            self._flops = self.network.flops_per_image(next(iter(part))[0])
+            inputs, _ = next(iter(self.in_order(self.dataset.train, 1)))
+            self._flops = self.network.flops_per_image(inputs)
         return self._flops
 
     def snapshot(self) -> None:
@@ -389,7 +454,8 @@ class Trainer:
                 self.state[f"rewind/{group}/{name}"] = tensor.clone()
 
     def rewind(self, optimiser: str = "fresh") -> None:
-        """Bring back the rewind point; momenta become zeros (`fresh`) or what they were (`restored`)."""
+        """Bring back the rewind point; momenta become zeros (`fresh`) or what they were
+        (`restored`)."""
         for group in ("weights", "buffers"):
             self.load(group, self.group(f"rewind/{group}"))
         if optimiser == "restored":
@@ -397,21 +463,27 @@ class Trainer:
         else:
             self.zero("momentum")
 
-    def evaluate(self, part: str, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> float | None:
-        """Percent correct on `validation` or `test`, from effective weights; None where that part is empty."""
+    def evaluate(
+        self, part: str, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+    ) -> float | None:
+        """Percent correct on `validation` or `test`, from effective weights; None where that part
+        is empty."""
         images = getattr(self.dataset, part)
         if images is None or len(images) == 0:
             return None
-        return self.network.accuracy(
-            weights, buffers, evaluation_batches(images, self.data, device=self.network.device)
-        )
+        return self.network.accuracy(weights, buffers, self.in_order(images))
 
     def masked_step(self, mask: Mask, steps: int) -> Callable[..., Outcome]:
-        """A step of SGD under a fixed mask: pruned weights and their momenta are exactly 0 before and after it.
+        """A step of SGD under a fixed mask: pruned weights and their momenta are exactly 0 before
+        and after it.
 
         steps: length of the whole schedule that the learning rate follows.
         """
-        weights, momenta, buffers = self.group("weights"), self.group("momentum"), self.group("buffers")
+        weights, momenta, buffers = (
+            self.group("weights"),
+            self.group("momentum"),
+            self.group("buffers"),
+        )
         mask.check(weights)
         mask = mask.to(self.network.device)
         pruned = {name: kept for name, kept in mask.items() if not bool(kept.all())}
@@ -425,7 +497,13 @@ class Trainer:
             loss, correct, gradients = self.network.gradients(weights, buffers, x, y)
             for name, kept in pruned.items():
                 gradients[name] = gradients[name] * kept
-            sgd_step(weights.values(), gradients.values(), momenta.values(), self.rate(t, steps), **options)
+            sgd_step(
+                weights.values(),
+                gradients.values(),
+                momenta.values(),
+                self.rate(t, steps),
+                **options,
+            )
             for name, kept in pruned.items():
                 weights[name].mul_(kept)
             return Outcome(loss, correct, len(y), len(y), len(y))
@@ -464,7 +542,9 @@ class _Meter:
     def read(self) -> dict[str, float]:
         bad = int(self.first_bad)
         if bad >= 0:
-            raise Diverged(f"the loss became NaN or infinite at step {bad}; a smaller learning rate may help")
+            raise Diverged(
+                f"the loss became NaN or infinite at step {bad}; a smaller learning rate may help"
+            )
         return {
             "loss": float(self.loss) / self.steps,
             "train_accuracy": 100 * int(self.correct) / self.images,

@@ -29,7 +29,7 @@ IMP, IMP_C = Curve("IMP", "retrained"), Curve("IMP-C", "retrained")
 IMP_RATE = Curve("IMP, learning-rate rewinding", "retrained")
 OMP, HYDRA, GMP = Curve("OMP", "retrained"), Curve("Hydra", "found"), Curve("GMP", "found")
 UNTRAINED = tuple(Curve(label, "retrained") for label in ("SNIP", "GraSP", "SynFlow"))
-CONTROLS = tuple(Curve(label, "retrained") for label in ("random", "random, layers of CS"))
+CONTROLS = tuple(Curve(label, "retrained") for label in ("random", "CS, layers shuffled"))
 DENSE_LONGER = tuple(
     Curve(label, "found") for label in ("dense, equal training", "dense, search epochs")
 )
@@ -125,13 +125,10 @@ class Claim:
         Raises:
             ConfigError: a fact is unknown or not finite, or the table lacks a column.
         """
-        for name, value in (facts or {}).items():
-            if name not in FACTS or not math.isfinite(value):
-                raise ConfigError(f"fact {name} = {value}; expected finite numbers for {FACTS}")
-        verdicts = []
-        for scale in ("paper", "reduced"):
-            view = View.of(table, scale, facts or {})
-            verdicts.append(_verdict(self, view, self.find(view)))
+        return self._judged(_views(table, facts))
+
+    def _judged(self, views: Sequence[View]) -> Verdict:
+        verdicts = [_verdict(self, view, self.find(view)) for view in views]
         return next((one for one in verdicts if one.outcome != NOT_RUN), verdicts[0])
 
 
@@ -148,12 +145,20 @@ def judge(table: pd.DataFrame, facts: Mapping[str, float] | None = None) -> list
     Raises:
         ConfigError: a fact is unknown or not finite, or the table lacks a column.
     """
-    verdicts = [claim.judge(table, facts) for claim in CLAIMS]
+    views = _views(table, facts)
+    verdicts = [claim._judged(views) for claim in CLAIMS]
     gate = verdicts[0]
     if gate.outcome == REPRODUCED:
         return verdicts
     pairs = zip(CLAIMS, verdicts, strict=True)
     return [_held(verdict, gate) if claim.gated else verdict for claim, verdict in pairs]
+
+
+def _views(table: pd.DataFrame, facts: Mapping[str, float] | None) -> list[View]:
+    for name, value in (facts or {}).items():
+        if name not in FACTS or not math.isfinite(value):
+            raise ConfigError(f"fact {name} = {value}; expected finite numbers for {FACTS}")
+    return [View.of(table, scale, facts or {}) for scale in ("paper", "reduced")]
 
 
 def _held(verdict: Verdict, gate: Verdict) -> Verdict:
@@ -382,9 +387,10 @@ def find_c3(view: View) -> Finding:
 
 def _fair_star(view: View, net: Net, other: Curve) -> Part | str:
     """Compare d*; a win over fewer epochs, or a defeat by more, decides nothing."""
-    part, found = on.star_part(view, net, CS_FOUND, other), on.stars(view, net, CS_FOUND, other)
-    if isinstance(part, str) or isinstance(found, str):
-        return str(part)
+    found = on.stars(view, net, CS_FOUND, other)
+    if isinstance(found, str):
+        return found
+    part = on.compare_stars(f"{CS_FOUND} / {other}", view.title(net), *found)
     ours, theirs = (
         float(stats.on_grid(view.select(net, curve), [star.density], "epochs").mean().iloc[0])
         for curve, star in zip((CS_FOUND, other), found, strict=True)

@@ -24,13 +24,23 @@ _TINY = 1e-9
 
 @dataclass(frozen=True)
 class Curve:
-    """A method's tickets as judged: a record's `label` and whether they were found or retrained."""
+    """A method's tickets as judged: a record's `label` and whether they were found or retrained.
+
+    A label may say so itself: `CS, as found` is the same curve as `CS` judged as found.
+    """
 
     label: str
     judged: str
 
     def __str__(self) -> str:
-        return f"{self.label} {'as found' if self.judged == 'found' else self.judged}"
+        if self.label.startswith("dense"):
+            return self.label
+        return f"{self.label} {self.manner}"
+
+    @property
+    def manner(self) -> str:
+        """How the tickets were judged, in words."""
+        return "as found" if self.judged == "found" else self.judged
 
 
 DENSE = Curve("dense", "found")
@@ -54,10 +64,12 @@ class View:
     """The rows that may feed a verdict at one scale, and facts measured outside any record.
 
     Only runs that succeeded on the papers' data sets count: no digits, no generated image folders.
-    A run recorded under two studies counts once. `failed` is the number of runs that did not.
+    A run recorded under two studies counts once. `groups` holds the rows by data set, network,
+    structure, label and judged; `failed` is the number of runs that did not succeed.
     """
 
-    rows: pd.DataFrame
+    groups: Mapping[tuple[str, ...], pd.DataFrame]
+    nothing: pd.DataFrame
     scale: str
     facts: Mapping[str, float]
     failed: int = 0
@@ -72,13 +84,16 @@ class View:
         """
         if missing := sorted(set(COLUMNS) - set(table.columns)):
             raise ConfigError(f"the table lacks columns {missing}; make it with tidy(records)")
-        names = {name: table[name].map(plain_name) for name in ("dataset", "architecture")}
-        rows = table.assign(**names, passes=table["forward_passes"] + table["backward_passes"])
-        rows["own_passes"] = rows["own_forward_passes"] + rows["own_backward_passes"]
-        counts = (
-            rows["dataset"].isin(DATASETS) & (rows["scale"] == scale) & (rows["status"] == "ok")
-        )
-        return cls(rows[counts].drop_duplicates(["run", "round", "judged"]), scale, facts)
+        rows = table[table["scale"] == scale]
+        names = {name: rows[name].map(plain_name) for name in ("dataset", "architecture")}
+        rows = rows.assign(**names).drop_duplicates(["run", "round", "judged"])
+        rows = rows[rows["dataset"].isin(DATASETS)]
+        for own in ("", "own_"):
+            rows[f"{own}passes"] = rows[f"{own}forward_passes"] + rows[f"{own}backward_passes"]
+        good = rows["status"] == "ok"
+        keys = ["dataset", "architecture", "structure", "label", "judged"]
+        groups = {tuple(map(str, key)): group for key, group in rows[good].groupby(keys)}
+        return cls(groups, rows[:0], scale, facts, int(rows.loc[~good, "run"].nunique()))
 
     @property
     def seeds(self) -> int:
@@ -97,23 +112,21 @@ class View:
 
     def select(self, net: Net, curve: Curve) -> pd.DataFrame:
         """Return the rows of one curve on one (data set, network)."""
-        rows = self.rows
-        return rows[
-            (rows["dataset"] == net[0])
-            & (rows["architecture"] == net[1])
-            & (
-                rows["structure"]
-                == (self.structure if curve.label != "dense" else rows["structure"])
-            )
-            & (rows["label"] == curve.label)
-            & ((rows["judged"] == curve.judged) | (curve == DENSE))
+        labels = (curve.label, f"{curve.label}, {curve.manner}")
+        kind = (self.structure, curve.judged)
+        found = [
+            group
+            for (dataset, architecture, structure, label, judged), group in self.groups.items()
+            if (dataset, architecture) == net
+            and label in labels
+            and (curve == DENSE or (structure, judged) == kind)
         ]
+        return pd.concat(found) if found else self.nothing
 
     def nets(self, *curves: Curve) -> list[Net]:
         """Return the (data set, network) pairs that hold all of the curves."""
-        pairs = self.rows[["dataset", "architecture"]].drop_duplicates()
-        nets = [(str(one), str(two)) for one, two in pairs.itertuples(index=False)]
-        return sorted(net for net in nets if all(len(self.select(net, curve)) for curve in curves))
+        nets = sorted({(key[0], key[1]) for key in self.groups})
+        return [net for net in nets if all(len(self.select(net, curve)) for curve in curves)]
 
     def dense(self, net: Net, curve: Curve = DENSE) -> pd.Series | str:
         """Return dense test accuracies by replicate, or what is missing."""
@@ -135,7 +148,8 @@ class View:
     def lacks(self, curve: Curve, net: Net, seeds: int, grid: Floats | None = None) -> str:
         """Say that a curve is missing or has too few seeds."""
         where = f" over {percent(grid)} density" if grid is not None else ""
-        return f"{curve} on {self.title(net)}{where}, {seeds} seeds or more at {self.scale} scale"
+        amount = f"{seeds} seeds or more at {self.scale} scale"
+        return f"{curve} on {self.title(net)}{where} ({amount})"
 
 
 def percent(grid: Floats) -> str:
@@ -182,12 +196,12 @@ def most_of(sides: Sequence[Side]) -> Side | None:
 
 
 def part_of(side: Side, value: stats.Difference, what: str, unit: str, where: str) -> Part:
-    """Return a comparison with its sentence, `what = effect [interval] unit where, n = ...`."""
+    """Return a comparison with its sentence, `what = effect unit [interval] where, n = ...`."""
     form = "+.2f" if unit else ".2f"
     interval = "without interval"
     if not np.isnan(value.low):
         interval = f"[{value.low:{form}}, {value.high:{form}}]"
-    words = (what, "=", f"{value.mean:{form}}", interval, *unit.split(), f"{where},")
+    words = (what, "=", f"{value.mean:{form}}", *unit.split(), interval, f"{where},")
     text = " ".join((*words, f"n = {value.n}{' pairs' if value.paired else ''}"))
     return Part(side, value.mean, value.low, value.high, value.n, text, value.p)
 
@@ -235,15 +249,13 @@ def cost_part(
         return f"{ours} and {theirs} on {view.title(net)} timed on one device"
     grid = np.asarray(densities, float)
     costs = [_costs(view, net, rows, grid, unit, pretraining) for _, rows in pairs]
-    ratios = {
-        density: stats.ratio(*(cost[density].dropna() for cost in costs))
-        for density in grid
-        if all(cost[density].notna().sum() >= view.seeds for cost in costs)
-    }
-    if not ratios:
+    enough = [cost.notna().sum() >= view.seeds for cost in costs]
+    means = [np.log(cost.loc[:, enough[0] & enough[1]]).mean() for cost in costs]
+    if means[0].empty:
         return " and ".join(view.lacks(curve, net, view.seeds, grid) for curve, _ in pairs)
-    density = worst(ratios, key=lambda one: ratios[one].mean)
-    value = ratios[density]
+    gaps = (means[0] - means[1]).to_dict()
+    density = worst(gaps, key=lambda one: gaps[one])
+    value = stats.ratio(*(cost[density].dropna() for cost in costs))
     side = (
         side_of(value.low, value.high, limit - _TINY)
         if worst is min
@@ -287,7 +299,11 @@ def star_part(view: View, net: Net, ours: Curve, theirs: Curve) -> Part | str:
     found = stars(view, net, ours, theirs)
     if isinstance(found, str):
         return found
-    first, second = found
+    return compare_stars(f"{ours} / {theirs}", view.title(net), *found)
+
+
+def compare_stars(names: str, where: str, first: stats.Crossing, second: stats.Crossing) -> Part:
+    """Return the ratio of two d*, `for` when the first is sparser."""
     low, high = np.quantile(first.draws / second.draws, [0.025, 0.975])
     side = below(float(low), float(high), 1.0)
     # A curve that ends before it crosses bounds its d* on one side only.
@@ -298,8 +314,8 @@ def star_part(view: View, net: Net, ours: Curve, theirs: Curve) -> Part | str:
     value = first.density / second.density
     n = min(first.n, second.n)
     text = (
-        f"d* of {ours} / {theirs} = {_star(first)} / {_star(second)} = {value:.2f} "
-        f"[{low:.2f}, {high:.2f}] at {stats.MARGIN} points from dense ({view.title(net)}), n = {n}"
+        f"d* of {names} = {_star(first)} / {_star(second)} = {value:.2f} [{low:.2f}, {high:.2f}] "
+        f"at {stats.MARGIN} points from dense ({where}), n = {n}"
     )
     return Part(side, value, float(low), float(high), n, text)
 
@@ -316,4 +332,4 @@ def _costs(
     if not pretraining:
         dense = view.select(net, DENSE)[unit].mean()
         cost = rows[f"own_{unit}"].where(rows["parent"].notna(), cost - dense)
-    return stats.on_grid(rows.assign(cost=cost), grid, "cost")
+    return stats.on_grid(rows.assign(cost=cost.where(cost > 0)), grid, "cost")

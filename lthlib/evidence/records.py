@@ -52,7 +52,7 @@ def load_results(folder: str | Path) -> list[dict[str, Any]]:
             validate(record, where)
             if record["study"] != study:
                 raise RecordError(f"{where}: study is {record['study']!r}, expected {study!r}")
-            key = (record["run"], (record["ticket"] or {}).get("index"), record["judged"])
+            key = (record["run"], _ticket(record).get("index"), record["judged"])
             if key in seen:
                 raise RecordError(
                     f"{where}: same run, ticket index and judged as {seen[key]}; remove one of them"
@@ -99,10 +99,10 @@ def validate(record: Any, where: str = "record") -> None:
     for name in ("method", "seed"):
         if record[name] != record["config"][name]:
             raise RecordError(f"{where}: {name} {record[name]!r} differs from config.{name}")
-    if record["method"] == "retrain" and record["judged"] != "retrained":
-        raise RecordError(f"{where}: judged is {record['judged']!r}, expected 'retrained'")
     if not failed:
         _check_counts(record, where)
+        if record["method"] == "retrain" and record["judged"] != "retrained":
+            raise RecordError(f"{where}: judged is {record['judged']!r}, expected 'retrained'")
 
 
 def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -130,8 +130,12 @@ def search_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config
 
 
+def _ticket(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    return record["ticket"] if record["status"] == "ok" else {}
+
+
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    ticket, accuracy = record["ticket"] or {}, record["accuracy"] or {}
+    ticket, accuracy = _ticket(record), record["accuracy"] or {}
     search = search_config(record["config"])
     return {
         **{name: record[name] for name in (*_COPIED, "parent")},
@@ -139,6 +143,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "architecture": record["config"]["model"]["architecture"],
         "structure": search["settings"].get("structure", "unstructured"),
         "method": search["method"],
+        "judged": "retrained" if record["method"] == "retrain" else record["judged"],
         "round": ticket.get("index"),
         "target_density": ticket.get("target_density"),
         "test_accuracy": accuracy.get("test"),
@@ -262,7 +267,10 @@ _SUCCEEDED: dict[str, Any] = {
 _FAILED: dict[str, Any] = {
     **_SUCCEEDED,
     "failure": _TEXT,
-    **dict.fromkeys(("ticket", "density", "kept", "total", "layers"), _NULL),
+    **dict.fromkeys(("density", "kept", "total"), _NULL),
+    # A run that failed has no ticket: what is said of one is ignored.
+    "ticket": _OBJECT.or_null(),
+    "layers": _Field("empty or null", lambda value: not value),
     "accuracy": _Field("null", lambda value: value in (None, {"validation": None, "test": None})),
 }
 _CONFIG = {

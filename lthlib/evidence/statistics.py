@@ -153,9 +153,12 @@ def compare(ours: pd.Series, theirs: pd.Series) -> Difference:
     series is in the larger and there are at least two; otherwise the series count as independent
     (Welch).
     """
-    shared = ours.index.intersection(theirs.index)
-    if len(shared) >= 2 and len(shared) == min(len(ours), len(theirs)):
-        return paired_difference(ours.loc[shared], theirs.loc[shared])
+    first, second = ours.to_dict(), theirs.to_dict()
+    shared = [name for name in first if name in second]
+    if len(shared) >= 2 and len(shared) == min(len(first), len(second)):
+        return paired_difference(
+            [first[name] for name in shared], [second[name] for name in shared]
+        )
     return welch_difference(ours, theirs)
 
 
@@ -182,12 +185,12 @@ def spread_ratio(ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike]) -> Diff
 
 def holm(p_values: ArrayLike) -> Floats:
     """Return Holm's step-down adjusted p-values, in the order given."""
-    from statsmodels.stats.multitest import multipletests
-
     values = np.asarray(p_values, float)
-    if values.size == 0:
-        return values
-    return np.asarray(multipletests(values, method="holm")[1], float)
+    order = np.argsort(values, kind="stable")
+    steps = np.arange(len(values), 0, -1) * values[order]
+    adjusted = np.empty_like(values)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    return adjusted
 
 
 def summarise(table: pd.DataFrame, by: Sequence[str], value: str = "test_accuracy") -> pd.DataFrame:
@@ -225,25 +228,27 @@ def interpolate(densities: ArrayLike, values: ArrayLike, at: ArrayLike) -> Float
     Returns:
         Values, [m].
     """
-    curve = pd.Series(np.asarray(values, float), index=np.log(np.asarray(densities, float)))
-    curve = curve.dropna().groupby(level=0).mean()
+    where, heights = np.log(np.asarray(densities, float)), np.asarray(values, float)
+    known = np.isfinite(where) & np.isfinite(heights)
+    nodes, place = np.unique(where[known], return_inverse=True)
     target = np.log(np.asarray(at, float))
-    if curve.empty:
+    if nodes.size == 0:
         return np.full(target.shape, math.nan)
-    where = curve.index.to_numpy(float)
-    inside = (target >= where[0] - _CLOSE) & (target <= where[-1] + _CLOSE)
-    return np.where(inside, np.interp(target, where, curve.to_numpy(float)), math.nan)
+    means = np.bincount(place, heights[known]) / np.bincount(place)
+    inside = (target >= nodes[0] - _CLOSE) & (target <= nodes[-1] + _CLOSE)
+    return np.where(inside, np.interp(target, nodes, means), math.nan)
 
 
 def on_grid(rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy") -> pd.DataFrame:
     """Return each replicate's curve on `grid`: [(study, seed), density], NaN outside its range."""
-    densities = np.asarray(grid, float)
-    curves: dict[Any, Floats] = {
-        key: interpolate(group["density"], group[value], densities)
-        for key, group in rows.groupby(["study", "seed"])
-    }
-    index = pd.MultiIndex.from_tuples(list(curves), names=["study", "seed"]) if curves else None
-    return pd.DataFrame(list(curves.values()), index=index, columns=densities, dtype=float)
+    at = np.asarray(grid, float)
+    densities, values = rows["density"].to_numpy(float), rows[value].to_numpy(float)
+    members: dict[Any, list[int]] = {}
+    for place, replicate in enumerate(zip(rows["study"], rows["seed"], strict=True)):
+        members.setdefault(replicate, []).append(place)
+    curves = [interpolate(densities[places], values[places], at) for places in members.values()]
+    index = pd.MultiIndex.from_tuples(list(members), names=["study", "seed"]) if members else None
+    return pd.DataFrame(curves, index=index, columns=at, dtype=float)
 
 
 def band_means(rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy") -> pd.Series:

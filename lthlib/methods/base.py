@@ -19,10 +19,12 @@ Search = Callable[[Trainer, Any, Ticket | None], Iterator[Ticket]]
 class Method:
     """A method by name.
 
-    settings: frozen dataclass of its settings. search: `search(trainer, settings, parent)` yields tickets; stopping
-    the iteration stops the search. work: `work(settings, steps, start)` is the number of batches it sends backward,
-    with `steps(length)` optimiser steps and `start` the parent's rewind step. version: raised whenever results change.
-    parent: what it starts from: `none`, `dense` (a trained dense network), or `ticket` (any ticket with a rewind point).
+    settings: frozen dataclass of its settings. search: `search(trainer, settings, parent)` yields
+    tickets; stopping the iteration stops the search. work: `work(settings, steps, start)` is the
+    number of batches it sends backward, with `steps(length)` optimiser steps and `start` the
+    parent's rewind step. version: raised whenever results change.
+    parent: what it starts from: `none`, `dense` (a trained dense network), or `ticket` (any ticket
+    with a rewind point).
     """
 
     name: str
@@ -35,10 +37,21 @@ class Method:
 
 
 def make_ticket(
-    trainer: Trainer, mask: Mask, weights: dict[str, Tensor], *, point: str, index: int, judged: str, **more: Any
+    trainer: Trainer,
+    mask: Mask,
+    weights: dict[str, Tensor],
+    *,
+    point: str,
+    index: int,
+    judged: str,
+    **more: Any,
 ) -> Ticket:
-    """A ticket whose own weights are `weights` under `mask` plus the trainer's buffers, all copied to the CPU."""
-    own = {name: tensor.detach().clone() for name, tensor in (weights | trainer.group("buffers")).items()}
+    """A ticket whose own weights are `weights` under `mask` plus the trainer's buffers, all copied
+    to the CPU."""
+    own = {
+        name: tensor.detach().clone()
+        for name, tensor in (weights | trainer.group("buffers")).items()
+    }
     for name, kept in mask.items():
         own[name].mul_(kept.to(own[name].device))
     rewind = trainer.group("rewind/weights") | trainer.group("rewind/buffers")

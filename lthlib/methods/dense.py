@@ -1,10 +1,12 @@
-"""The dense network: the reference every ticket is judged against, and the parent of what starts from it."""
+"""The dense network: the reference every ticket is judged against, and the parent of what starts
+from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lthlib.errors import ConfigError
 from lthlib.masks import Mask
 from lthlib.methods.base import Method, make_ticket
 from lthlib.tickets import Ticket
@@ -13,20 +15,25 @@ from lthlib.training import Trainer
 
 @dataclass(frozen=True)
 class DenseSettings:
-    """rewind: the point kept for children to retrain from, a length from the start (`0it` is initialisation)."""
+    """rewind: the point kept for children to retrain from, a length from the start (`0it` is
+    initialisation)."""
 
     rewind: str = "0it"
 
 
 def search(trainer: Trainer, settings: DenseSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Train without a mask; yields one ticket of density 1."""
-    k = trainer.steps(settings.rewind)
+    k, steps = trainer.steps(settings.rewind), trainer.steps()
+    if k > steps:
+        raise ConfigError(
+            f"dense.rewind {settings.rewind} is after the end of training ({steps} steps)"
+        )
     mask = Mask.full(trainer.group("weights"), trainer.names)
     for _ in trainer.rounds(1):
-        trainer.fit(trainer.masked_step(mask, trainer.steps()), stop=trainer.steps(), snapshot_at=k)
+        trainer.fit(trainer.masked_step(mask, steps), stop=steps, snapshot_at=k)
         yield make_ticket(
-            trainer, mask, trainer.group("weights"), point="dense", index=0, judged="found", rewind_step=k,
-            target_density=1.0,
+            trainer, mask, trainer.group("weights"), point="dense", index=0, judged="found",
+            rewind_step=k, target_density=1.0,
         )  # fmt: skip
 
 

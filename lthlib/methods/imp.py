@@ -1,6 +1,8 @@
-"""Iterative magnitude pruning (Frankle & Carbin, 2019), with late rewinding (Frankle et al., 2020, Algorithm 2).
+"""Iterative magnitude pruning (Frankle & Carbin, 2019), with late rewinding (Frankle et al., 2020,
+Algorithm 2).
 
-Train, prune the smallest remaining weights over all layers together, go back to the weights of step k, repeat.
+Train, prune the smallest remaining weights over all layers together, go back to the weights of step
+k, repeat.
 """
 
 from __future__ import annotations
@@ -25,9 +27,11 @@ OPTIMISER = ("fresh", "restored")
 class IMPSettings:
     """rounds: trainings after the first, dense one; each yields a ticket.
 
-    fraction: share of the remaining weights pruned a round, in (0, 1). rewind: the step k to go back to.
-    rewinding: what goes back: `weights` (with BatchNorm, schedule and data order), the `learning-rate` schedule
-    alone (Renda et al., 2020), or `none` (IMP-C: weights carry on, the schedule restarts from 0).
+    fraction: share of the remaining weights pruned a round, in (0, 1). rewind: the step k to go
+    back to.
+    rewinding: what goes back: `weights` (with BatchNorm, schedule and data order), the
+    `learning-rate` schedule alone (Renda et al., 2020), or `none` (IMP-C: weights carry on, the
+    schedule restarts from 0).
     optimiser: momenta after a rewind are `fresh` zeros, as in open_lth, or `restored` from step k.
     """
 
@@ -43,24 +47,33 @@ class IMPSettings:
         if not 0 < self.fraction < 1:
             raise ConfigError(f"imp.fraction is {self.fraction}; expected a share in (0, 1)")
         if self.rewinding not in REWINDING:
-            raise ConfigError(f"imp.rewinding is {self.rewinding!r}; expected one of {', '.join(REWINDING)}")
+            raise ConfigError(
+                f"imp.rewinding is {self.rewinding!r}; expected one of {', '.join(REWINDING)}"
+            )
         if self.optimiser not in OPTIMISER:
-            raise ConfigError(f"imp.optimiser is {self.optimiser!r}; expected one of {', '.join(OPTIMISER)}")
+            raise ConfigError(
+                f"imp.optimiser is {self.optimiser!r}; expected one of {', '.join(OPTIMISER)}"
+            )
 
 
 def prune_by_magnitude(weights: Mapping[str, Tensor], mask: Mask, kept: int) -> Mask:
-    """Keep the `kept` largest weights by magnitude among those the mask keeps; what was pruned stays pruned."""
+    """Keep the `kept` largest weights by magnitude among those the mask keeps; what was pruned
+    stays pruned."""
     scores = {
-        name: torch.where(mask[name], tensor.detach().cpu().abs(), -1.0) for name, tensor in weights.items()
+        name: torch.where(mask[name].cpu(), tensor.detach().cpu().abs(), -1.0)
+        for name, tensor in weights.items()
     }
     return top_k_global(scores, kept)
 
 
 def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> Iterator[Ticket]:
-    """Yield the dense network (index 0) and one ticket a round, each judged after training under its mask."""
+    """Yield the dense network (index 0) and one ticket a round, each judged after training under
+    its mask."""
     total, k = trainer.steps(), trainer.steps(settings.rewind)
     if k >= total:
-        raise ConfigError(f"imp.rewind {settings.rewind} is not before the end of training ({total} steps)")
+        raise ConfigError(
+            f"imp.rewind {settings.rewind} is not before the end of training ({total} steps)"
+        )
     weights = trainer.prunable_weights()
     size = sum(tensor.numel() for tensor in weights.values())
     masks = trainer.state.setdefault("mask/packed", torch.ones(size, dtype=torch.bool))
@@ -79,7 +92,9 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
             trainer, mask, trainer.group("weights"), point=f"round-{r}", index=r,
             judged="retrained" if r else "found", rewind_step=k, target_density=target,
         )  # fmt: skip
-        mask = prune_by_magnitude(weights, mask, max(1, round(size * (1 - settings.fraction) ** (r + 1))))
+        mask = prune_by_magnitude(
+            weights, mask, max(1, round(size * (1 - settings.fraction) ** (r + 1)))
+        )
         masks.copy_(torch.cat([kept.reshape(-1) for kept in mask.values()]))
         if settings.rewinding == "weights":
             trainer.rewind(settings.optimiser)
@@ -89,7 +104,12 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
 
 def _split(flat: Tensor, weights: Mapping[str, Tensor]) -> Mask:
     parts = flat.split([tensor.numel() for tensor in weights.values()])
-    return Mask({name: part.view(w.shape).clone() for (name, w), part in zip(weights.items(), parts, strict=True)})
+    return Mask(
+        {
+            name: part.view(w.shape).clone()
+            for (name, w), part in zip(weights.items(), parts, strict=True)
+        }
+    )
 
 
 def _work(settings: IMPSettings, steps: Callable[[str], int], start: int) -> int:

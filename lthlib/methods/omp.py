@@ -9,15 +9,16 @@ from lthlib.errors import ConfigError
 from lthlib.masks import Mask, kept_count
 from lthlib.methods.base import Method, make_ticket
 from lthlib.methods.imp import prune_by_magnitude
-from lthlib.methods.retrain import STARTS, load_start
+from lthlib.methods.retrain import STARTS, check_start, load_start
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
 
 @dataclass(frozen=True)
 class OMPSettings:
-    """density: kept fraction in (0, 1]. start: what training goes on from: `rewind` (the dense run's rewind point and
-    its place in the schedule), `own` (the pruned weights themselves, schedule from 0) or `fresh` (new initialisation).
+    """density: kept fraction in (0, 1]. start: what training goes on from: `rewind` (the dense
+    run's rewind point and its place in the schedule), `own` (the pruned weights themselves,
+    schedule from 0) or `fresh` (new initialisation).
     length: of the schedule, by default the recipe's; a longer one matches another method's compute.
     """
 
@@ -40,6 +41,7 @@ def search(trainer: Trainer, settings: OMPSettings, parent: Ticket | None) -> It
     stop = trainer.steps(settings.length)
     for _ in trainer.rounds(1):
         start = load_start(trainer, parent, settings.start)
+        check_start(start, stop)
         trainer.fit(trainer.masked_step(mask, stop), start=start, stop=stop)
         yield make_ticket(
             trainer, mask, trainer.group("weights"), point="ticket", index=0, judged="retrained",
@@ -47,4 +49,13 @@ def search(trainer: Trainer, settings: OMPSettings, parent: Ticket | None) -> It
         )  # fmt: skip
 
 
-METHOD = Method("omp", "OMP", OMPSettings, search, lambda settings, steps, start: steps(settings.length) - (start if settings.start == "rewind" else 0), parent="dense")
+METHOD = Method(
+    "omp",
+    "OMP",
+    OMPSettings,
+    search,
+    lambda settings, steps, start: (
+        steps(settings.length) - (start if settings.start == "rewind" else 0)
+    ),
+    parent="dense",
+)

@@ -9,7 +9,7 @@ from lthlib.data import generator
 from lthlib.errors import ConfigError
 from lthlib.masks import kept_count, random_mask
 from lthlib.methods.base import Method, make_ticket
-from lthlib.methods.retrain import load_start
+from lthlib.methods.retrain import check_start, load_start
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
@@ -18,8 +18,8 @@ LAYERS = ("global", "parent")
 
 @dataclass(frozen=True)
 class RandomSettings:
-    """layers: `global` draws the kept weights over all layers together at `density` in (0, 1]; `parent` keeps as many
-    in each layer as the parent ticket does, and ignores `density`.
+    """layers: `global` draws the kept weights over all layers together at `density` in (0, 1];
+    `parent` keeps as many in each layer as the parent ticket does, and ignores `density`.
     """
 
     density: float = 0.1
@@ -28,7 +28,9 @@ class RandomSettings:
     def __post_init__(self) -> None:
         kept_count(1 << 40, self.density)
         if self.layers not in LAYERS:
-            raise ConfigError(f"random.layers is {self.layers!r}; expected one of {', '.join(LAYERS)}")
+            raise ConfigError(
+                f"random.layers is {self.layers!r}; expected one of {', '.join(LAYERS)}"
+            )
 
 
 def search(trainer: Trainer, settings: RandomSettings, parent: Ticket | None) -> Iterator[Ticket]:
@@ -42,6 +44,7 @@ def search(trainer: Trainer, settings: RandomSettings, parent: Ticket | None) ->
     stop = trainer.steps()
     for _ in trainer.rounds(1):
         start = load_start(trainer, parent, "rewind")
+        check_start(start, stop)
         trainer.fit(trainer.masked_step(mask, stop), start=start, stop=stop)
         yield make_ticket(
             trainer, mask, trainer.group("weights"), point="ticket", index=0, judged="retrained",
@@ -49,4 +52,11 @@ def search(trainer: Trainer, settings: RandomSettings, parent: Ticket | None) ->
         )  # fmt: skip
 
 
-METHOD = Method("random", "random", RandomSettings, search, lambda settings, steps, start: steps("") - start, parent="dense")
+METHOD = Method(
+    "random",
+    "random",
+    RandomSettings,
+    search,
+    lambda settings, steps, start: steps("") - start,
+    parent="dense",
+)

@@ -1,4 +1,5 @@
-"""Judge a ticket by training it under its mask; with controls that change its mask or its weights."""
+"""Judge a ticket by training it under its mask; with controls that change its mask or its
+weights."""
 
 from __future__ import annotations
 
@@ -18,10 +19,12 @@ SCHEDULES = ("continue", "restart")
 
 @dataclass(frozen=True)
 class RetrainSettings:
-    """start: weights to train: the ticket's `rewind` point, its `own` (fine-tuning) or a `fresh` initialisation.
+    """start: weights to train: the ticket's `rewind` point, its `own` (fine-tuning) or a `fresh`
+    initialisation.
 
-    mask: as `found`, or `shuffled` within each layer. schedule: with `rewind`, `continue` from the rewind step or
-    `restart` from 0 for the full length, as the CS release does. length: of the schedule, by default the recipe's.
+    mask: as `found`, or `shuffled` within each layer. schedule: with `rewind`, `continue` from the
+    rewind step or `restart` from 0 for the full length, as the CS release does. length: of the
+    schedule, by default the recipe's.
     """
 
     start: str = "rewind"
@@ -36,23 +39,37 @@ class RetrainSettings:
             ("schedule", self.schedule, SCHEDULES),
         ):
             if value not in allowed:
-                raise ConfigError(f"retrain.{name} is {value!r}; expected one of {', '.join(allowed)}")
+                raise ConfigError(
+                    f"retrain.{name} is {value!r}; expected one of {', '.join(allowed)}"
+                )
 
 
 def load_start(trainer: Trainer, parent: Ticket, start: str) -> int:
-    """Put the starting weights into the state of a run that has not begun; returns the step of the schedule to begin at.
+    """Put the starting weights into the state of a run that has not begun; returns the step of the
+    schedule to begin at.
 
-    Raises TicketError when the parent lacks the weights asked for. A resumed run's state is left alone.
+    Raises TicketError when the parent lacks the weights asked for. A resumed run's state is left
+    alone.
     """
     source = {"rewind": parent.rewind, "own": parent.weights, "fresh": {}}[start]
     if source is None:
         raise TicketError(f"ticket {parent.point!r} holds no {start} weights to start from")
+    parent.check(trainer.model)
     if trainer.step == 0:
         buffers = trainer.group("buffers")
         trainer.load("weights", {name: t for name, t in source.items() if name not in buffers})
         trainer.load("buffers", {name: t for name, t in source.items() if name in buffers})
         trainer.zero("momentum")
     return parent.rewind_step if start == "rewind" else 0
+
+
+def check_start(start: int, stop: int) -> None:
+    """Raise ConfigError unless a training that ends at step `stop` has a step left after
+    `start`."""
+    if start >= stop:
+        raise ConfigError(
+            f"the rewind point is at step {start}, not before the end of training ({stop} steps)"
+        )
 
 
 def search(trainer: Trainer, settings: RetrainSettings, parent: Ticket | None) -> Iterator[Ticket]:
@@ -66,12 +83,12 @@ def search(trainer: Trainer, settings: RetrainSettings, parent: Ticket | None) -
         start = load_start(trainer, parent, settings.start)
         if settings.schedule == "restart":
             start = 0
-        if start >= stop:
-            raise ConfigError(f"the rewind point is at step {start}, not before the end of training ({stop} steps)")
+        check_start(start, stop)
         trainer.fit(trainer.masked_step(mask, stop), start=start, stop=stop)
         yield make_ticket(
-            trainer, mask, trainer.group("weights"), point=parent.point, index=parent.index, judged="retrained",
-            rewind_step=parent.rewind_step, target_density=parent.target_density,
+            trainer, mask, trainer.group("weights"), point=parent.point, index=parent.index,
+            judged="retrained", rewind_step=parent.rewind_step,
+            target_density=parent.target_density,
         )  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""CIFAR residual networks (He et al., 2016, section 4.2): a stem and three stages of widths w, 2w, 4w."""
+"""CIFAR residual networks (He et al., 2016, section 4.2): a stem and three stages of widths w, 2w,
+4w."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ class PaddedShortcut(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm around a shortcut: [b, inputs, h, w] -> [b, outputs, h/stride, w/stride]."""
+    """Two 3x3 convolutions with BatchNorm around a shortcut: [b, inputs, h, w] -> [b, outputs,
+    h/stride, w/stride]."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, shortcut: str):
         super().__init__()
@@ -51,15 +53,26 @@ def _shortcut(inputs: int, outputs: int, stride: int, kind: str) -> nn.Module:
 class CifarResNet(nn.Module):
     """images [b, channels, h, w] -> logits [b, classes].
 
-    blocks: residual blocks a stage (1: ResNet-8, 3: ResNet-20, 9: ResNet-56). width: channels of the first stage.
-    shortcut: what a stage's first block adds: `identity` (option A, no weights), `projection` (1x1 convolution
-    and BatchNorm) or `projection-bare` (1x1 convolution alone, as the CS release has it).
+    blocks: residual blocks a stage (1: ResNet-8, 3: ResNet-20, 9: ResNet-56). width: channels of
+    the first stage.
+    shortcut: what a stage's first block adds: `identity` (option A, no weights), `projection` (1x1
+    convolution and BatchNorm) or `projection-bare` (1x1 convolution alone, as the CS release has
+    it).
     """
 
-    def __init__(self, blocks: int, classes: int, channels: int = 3, width: int = 16, shortcut: str = "identity"):
+    def __init__(
+        self,
+        blocks: int,
+        classes: int,
+        channels: int = 3,
+        width: int = 16,
+        shortcut: str = "identity",
+    ):
         super().__init__()
         if shortcut not in SHORTCUTS:
-            raise ConfigError(f"model.shortcut is {shortcut!r}; expected one of {', '.join(SHORTCUTS)}")
+            raise ConfigError(
+                f"model.shortcut is {shortcut!r}; expected one of {', '.join(SHORTCUTS)}"
+            )
         self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         self.stage1 = _stage(blocks, width, width, 1, shortcut)

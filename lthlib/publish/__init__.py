@@ -1,19 +1,20 @@
 """From notebooks and records to the book.
 
-A notebook declares its parameters (`declare`) and hands over its figures and tables (`Artefacts`);
-`build` runs the notebooks that are not fresh, fills the pages in, and makes the site.
+Here stands what a notebook needs: it declares its parameters (`declare`) and hands over its figures
+and tables (`Artefacts`). `lthlib.publish.book.build` runs notebooks that are not fresh, fills the
+pages in and makes the site; it is not imported here, so that changing it runs no notebook again.
 """
 
 from __future__ import annotations
 
 from lthlib.publish.artefacts import Artefacts, papermill_command
-from lthlib.publish.book import Page, build
 from lthlib.publish.parameters import (
     choice,
     declare,
     flag,
     many,
     number,
+    numbers,
     optional,
     text,
     whole,
@@ -22,13 +23,12 @@ from lthlib.publish.parameters import (
 
 __all__ = [
     "Artefacts",
-    "Page",
-    "build",
     "choice",
     "declare",
     "flag",
     "many",
     "number",
+    "numbers",
     "optional",
     "papermill_command",
     "text",

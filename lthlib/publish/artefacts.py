@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +25,13 @@ _NEEDED = ("scale", "seed", "device", "finished", "commit", "own_seconds", "run"
 
 
 def papermill_command(notebook: str, parameters: Any) -> str:
-    """Return the command that runs a notebook again with the parameters that `declare` returned."""
+    """Return the command that runs a notebook again with the parameters that `declare` returned.
+
+    None is left out: it is what a parameter that may be None is without a value.
+    """
     words = ["papermill", f"notebooks/{notebook}.ipynb", f"{notebook}-again.ipynb"]
-    for name, value in parameters._asdict().items():
+    given = {name: value for name, value in parameters._asdict().items() if value is not None}
+    for name, value in given.items():
         plain = list(value) if isinstance(value, tuple) else value
         line = yaml.safe_dump({name: plain}, default_flow_style=True, width=math.inf).strip()
         words += ["-y", line.removeprefix("{").removesuffix("}")]
@@ -39,7 +43,7 @@ class Artefacts:
     """Where a notebook puts what it shows: NAME.svg, .csv, .json and .md for each figure or table.
 
     Args:
-        notebook: its name, without folder and suffix.
+        notebook: its name, without folder and suffix; on a page of the book, `$LTHLIB_PAGE` is.
         command: the command that makes everything in it again.
         folder: default `$LTHLIB_ARTEFACTS` (set while the book is built), else
             `build/artefacts/NOTEBOOK`.
@@ -81,25 +85,17 @@ class Artefacts:
 
         if not alt.strip():
             raise PublishError(f"figure {name!r}: alt text is empty; say what the figure shows")
-        lines = self._lines(name, data, rows, source)
+        below = self._below(name, data, note, rows, source)
         svg = self._path(name, ".svg")
         with rc_context({"svg.hashsalt": "lthlib"}):
             fig.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
         pyplot.close(fig)
-        address = f"/artefacts/{self.notebook}/{name}.svg"
-        body = [_one_line(title), *([_one_line(note)] if note else []), *lines]
-        block = [
-            f":::{{figure}} {address}",
-            f":alt: {_one_line(alt)}",
-            "",
-            "\n\n".join(body),
-            ":::",
-        ]
+        head = f":::{{figure}} {self._address(name)}.svg\n:alt: {_one_line(alt)}"
+        block = f"{head}\n\n{_one_line(title)}\n\n{below} · {self._download(name)}\n:::\n"
         self._write(name, data, block, {"kind": "figure", "title": title, "alt": alt, "note": note})
-        tag = {TAG: name}
         picture = {"image/svg+xml": svg.read_text(encoding="utf-8"), "text/plain": alt}
-        display(picture, raw=True, metadata=tag)
-        display({"text/markdown": "\n\n".join([f"**{title}**", *body[1:]])}, raw=True, metadata=tag)
+        display(picture, raw=True, metadata={TAG: name})
+        self._show(name, title, below)
 
     def table(
         self,
@@ -122,36 +118,43 @@ class Artefacts:
         Raises:
             PublishError: an argument is empty or malformed, or the rows lack provenance.
         """
-        from IPython.display import display
-
-        lines = self._lines(name, data, rows, source)
+        below = self._below(name, data, note, rows, source)
         body = _markdown(name, data, formats or {})
-        below = "\n\n".join([*([_one_line(note)] if note else []), *lines])
-        block = [f":::{{table}} {_one_line(title)}", "", body, ":::", ""]
-        block += [":::{div} provenance", below, ":::"]
+        block = f":::{{table}} {_one_line(title)}\n\n{body}\n:::\n\n"
+        block += f":::{{div}} provenance\n{below} · {self._download(name)}\n:::\n"
         self._write(name, data, block, {"kind": "table", "title": title, "note": note})
-        shown = "\n\n".join([f"**{title}**", body, below])
-        display({"text/markdown": shown}, raw=True, metadata={TAG: name})
+        self._show(name, title, f"{body}\n\n{below}")
 
-    def _lines(
-        self, name: str, data: DataFrame, rows: DataFrame | None, source: str
-    ) -> tuple[str, str]:
-        """Return what made the data, and how to make it again."""
+    def _below(
+        self, name: str, data: DataFrame, note: str, rows: DataFrame | None, source: str
+    ) -> str:
+        """Return how to read the data, what made it, and how to make it again."""
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
             raise PublishError(f"{name!r} names files: use lower-case letters, digits, hyphens")
         if data.empty or any(not str(column).strip() for column in data.columns):
             raise PublishError(f"{name!r}: the data is empty or a column has no name")
         made = f"Source: {source}" if source else provenance(data if rows is None else rows, name)
-        csv = f"{{download}}`data (CSV) </artefacts/{self.notebook}/{name}.csv>`"
-        return made, f"Make again: `{self.command}` · {csv}"
+        again = f"Make again: `{self.command}`"
+        return "\n\n".join(filter(None, [_one_line(note), made, again]))
 
-    def _write(
-        self, name: str, data: DataFrame, block: Iterable[str], about: Mapping[str, str]
-    ) -> None:
+    def _download(self, name: str) -> str:
+        return f"{{download}}`data (CSV) <{self._address(name)}.csv>`"
+
+    def _address(self, name: str) -> str:
+        return f"/artefacts/{os.getenv('LTHLIB_PAGE') or self.notebook}/{name}"
+
+    def _show(self, name: str, title: str, below: str) -> None:
+        """Show text in a notebook that somebody runs by hand, where MyST's roles mean nothing."""
+        from IPython.display import display
+
+        text = f"**{title}**\n\n{below} · data: `{self._path(name, '.csv')}`"
+        display({"text/markdown": text}, raw=True, metadata={TAG: name})
+
+    def _write(self, name: str, data: DataFrame, block: str, about: Mapping[str, str]) -> None:
         data.to_csv(self._path(name, ".csv"), index=False, lineterminator="\n")
         text = json.dumps({**about, "notebook": self.notebook, "command": self.command}, indent=1)
         self._path(name, ".json").write_text(text + "\n", encoding="utf-8")
-        self._path(name, ".md").write_text("\n".join(block) + "\n", encoding="utf-8")
+        self._path(name, ".md").write_text(block, encoding="utf-8")
 
     def _path(self, name: str, suffix: str) -> Path:
         folder = self.folder or os.getenv("LTHLIB_ARTEFACTS") or f"build/artefacts/{self.notebook}"

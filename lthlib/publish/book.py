@@ -44,6 +44,8 @@ class Page:
     Args:
         notebook: its path, relative to the repository.
         parameters: values for some of its parameters.
+        name: of the page and of the folder of its artefacts, default the notebook's; two pages may
+            run one notebook.
         inputs: returns name -> digest of what the notebook reads (results files, the store); called
             again after the run, which may have added to the store.
     """
@@ -51,6 +53,12 @@ class Page:
     notebook: Path
     parameters: Mapping[str, Any] = field(default_factory=dict)
     inputs: Callable[[], Mapping[str, str]] = dict
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """The page's name."""
+        return self.name or self.notebook.stem
 
 
 def build(
@@ -79,9 +87,7 @@ def build(
         with FileLock(build_dir / ".lock", timeout=0):
             for page in notebooks:  # a wrong name is refused before anything runs
                 check_parameters(root / page.notebook, page.parameters)
-            executed = {
-                page.notebook.stem: _refresh(root, page, build_dir, say) for page in notebooks
-            }
+            executed = {page.title: _refresh(root, page, build_dir, say) for page in notebooks}
             files = stage.mirror(root, executed, context_factory())
             return _site(files, build_dir, say)
     except Timeout as error:
@@ -91,15 +97,15 @@ def build(
 def _refresh(root: Path, page: Page, build_dir: Path, say: Callable[[str], None]) -> Path:
     """Return the folder of the executed notebook, run now unless its key is what it was."""
     notebook = root / page.notebook
-    folder = build_dir / "pages" / notebook.stem
+    folder = build_dir / "pages" / page.title
     wanted = freshness.key(notebook, page.parameters, _PACKAGE, page.inputs())
     if changed := _changed(folder / "key.json", wanted):
         say(f"{page.notebook}: running ({changed})")
         folder.parent.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as unfinished:
             new = Path(unfinished, "new")
-            artefacts = {"LTHLIB_ARTEFACTS": str(new / "artefacts")}
-            run_notebook(notebook, new / "notebook.ipynb", page.parameters, root, artefacts)
+            where = {"LTHLIB_ARTEFACTS": str(new / "artefacts"), "LTHLIB_PAGE": page.title}
+            run_notebook(notebook, new / "notebook.ipynb", page.parameters, root, where)
             after = freshness.key(notebook, page.parameters, _PACKAGE, page.inputs())
             key = json.dumps({**wanted, "inputs": after["inputs"]}, indent=1)
             (new / "key.json").write_text(key, encoding="utf-8")

@@ -183,16 +183,18 @@ def _parsed(path: Path, position: int, source: str) -> ast.Module:
 
 def _assigned(path: Path, statement: ast.stmt) -> tuple[str, Parameter]:
     where = f"{path}, parameters cell, line {statement.lineno}"
-    if not isinstance(statement, ast.Assign | ast.AnnAssign) or statement.value is None:
-        raise PublishError(f"{where}: expected `name = literal`, nothing else")
-    single = isinstance(statement, ast.AnnAssign)
-    targets = [statement.target] if single else statement.targets
-    annotation = statement.annotation if single else None
-    if len(targets) != 1 or not isinstance(targets[0], ast.Name):
-        raise PublishError(f"{where}: expected `name = literal`, one name a line")
-    name = targets[0].id
+    annotation: ast.expr | None = None
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            pass
+        case ast.AnnAssign(
+            target=ast.Name(id=name), annotation=annotation, value=ast.expr() as value
+        ):
+            pass
+        case _:
+            raise PublishError(f"{where}: expected `name = literal`, one name a line, nothing else")
     try:
-        default = ast.literal_eval(statement.value)
+        default = ast.literal_eval(value)
     except ValueError as error:
         raise PublishError(f"{where}: {name!r} is not given a literal value") from error
     kind = _kind_of(default) if annotation is None else _annotated(where, annotation)

@@ -61,7 +61,7 @@ def choice(*options: str) -> Spec:
 
 def many(*options: str) -> Spec:
     """A list of some of the given words, each at most once; also as a JSON string."""
-    return _listing(Spec(f"from {', '.join(options)}", lambda value: _one_of(value, options)))
+    return _listing(choice(*options))
 
 
 def whole(low: int | None = None, high: int | None = None) -> Spec:
@@ -79,6 +79,11 @@ def number(low: float | None = None, high: float | None = None) -> Spec:
     return Spec(
         f"a number{_range(low, high)}", lambda value: float(_within(value, float, low, high))
     )
+
+
+def numbers(low: float | None = None, high: float | None = None) -> Spec:
+    """A list of numbers from `low` to `high`, each at most once; also as a JSON string."""
+    return _listing(number(low, high))
 
 
 def flag() -> Spec:
@@ -126,7 +131,7 @@ def _listing(item: Spec) -> Spec:
             raise ValueError("empty or repeated")
         return items
 
-    return Spec(f"a list, each at most once, {item.expected}", accept)
+    return Spec(f"a list of distinct values, each {item.expected}", accept)
 
 
 def decoded(value: Any) -> list[Any] | tuple[Any, ...]:
@@ -152,8 +157,8 @@ def _typed(value: Any, kind: type | tuple[type, ...]) -> Any:
     return value
 
 
-def _within(value: Any, kind: type, low: float | None, high: float | None) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, kind)) or value != value:
+def _within(value: Any, kind: type[float], low: float | None, high: float | None) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | kind) or value != value:
         raise ValueError(value)
     if (low is not None and value < low) or (high is not None and value > high):
         raise ValueError(value)

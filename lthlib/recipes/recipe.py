@@ -21,7 +21,8 @@ _PARTS = {"name", "scale", "about", "data", "model", "training", "rewind", "meth
 class Recipe:
     """One setting to run all methods in.
 
-    values: nested as in the file, without sources. sources: dotted name -> where the value comes from.
+    values: nested as in the file, without sources. sources: dotted name -> where the value comes
+    from.
     """
 
     name: str
@@ -65,11 +66,17 @@ class Recipe:
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with lthlib."""
-    return sorted(Path(str(f)).stem for f in resources.files(__package__).iterdir() if f.name.endswith(".yaml"))
+    return sorted(
+        Path(str(f)).stem
+        for f in resources.files(__package__).iterdir()
+        if f.name.endswith(".yaml")
+    )
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """A recipe by name, or from a YAML file of your own. Raises ConfigError, saying what is wrong with it."""
+    """A recipe by name, or from a YAML file of your own. Raises ConfigError, saying what is wrong
+    with it.
+    """
     path = Path(name)
     if path.suffix == ".yaml":
         if not path.exists():
@@ -78,7 +85,9 @@ def load_recipe(name: str | Path) -> Recipe:
     elif str(name) in recipe_names():
         text = resources.files(__package__).joinpath(f"{name}.yaml").read_text()
     else:
-        raise ConfigError(f"recipe is {str(name)!r}; expected one of {', '.join(recipe_names())}, or a .yaml file")
+        raise ConfigError(
+            f"recipe is {str(name)!r}; expected one of {', '.join(recipe_names())}, or a .yaml file"
+        )
     return _parse(text, str(name))
 
 
@@ -90,7 +99,9 @@ def _parse(text: str, where: str) -> Recipe:
     if not isinstance(content, dict) or content.keys() != _PARTS:
         raise ConfigError(f"recipe {where} needs exactly the parts {', '.join(sorted(_PARTS))}")
     if content["scale"] not in SCALES:
-        raise ConfigError(f"recipe {where}: scale is {content['scale']!r}; expected one of {', '.join(SCALES)}")
+        raise ConfigError(
+            f"recipe {where}: scale is {content['scale']!r}; expected one of {', '.join(SCALES)}"
+        )
     sources: dict[str, str] = {}
     values = {
         part: _strip(content[part], part, sources, where)
@@ -101,7 +112,9 @@ def _parse(text: str, where: str) -> Recipe:
 
 def _strip(node: Any, name: str, sources: dict[str, str], where: str) -> Any:
     if not isinstance(node, dict):
-        raise ConfigError(f"recipe {where}: {name} is a bare value; write {{value: ..., source: ...}}")
+        raise ConfigError(
+            f"recipe {where}: {name} is a bare value; write {{value: ..., source: ...}}"
+        )
     if node.keys() == {"value", "source"}:
         sources[name] = str(node["source"])
         return node["value"]

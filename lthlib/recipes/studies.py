@@ -54,7 +54,11 @@ class Study:
 def _published(result: RunResult) -> Iterator[dict[str, Any]]:
     # IMP's first training is the dense network, which the dense runs already stand for.
     for record in result.records:
-        if record["method"] == "imp" and record["ticket"]["index"] == 0 and record["status"] == "ok":
+        if (
+            record["method"] == "imp"
+            and record["ticket"]["index"] == 0
+            and record["status"] == "ok"
+        ):
             continue
         yield record
 
@@ -70,8 +74,9 @@ def ticket_study(
 ) -> Study:
     """Accuracy against density: the dense reference and every contestant, over seeds.
 
-    methods: contestants (see CONTESTANTS). densities: kept fractions in (0, 1]. seeds: replicates of each. Each default
-    is the recipe's. Raises ConfigError for an unknown contestant, an empty list, or a bad density.
+    methods: contestants (see CONTESTANTS). densities: kept fractions in (0, 1]. seeds: replicates
+    of each. Each default is the recipe's. Raises ConfigError for an unknown contestant, an empty
+    list, or a bad density.
     """
     study = recipe.values["study"]
     methods = study["methods"] if methods is None else methods
@@ -105,8 +110,12 @@ def _parent(recipe: Recipe, seed: int) -> Parent:
 def _imp(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
     settings = recipe.method("imp")
     fraction = settings["fraction"]
-    rounds = settings.pop("rounds", max(1, round(math.log(min(densities)) / math.log(1 - fraction))))
-    return [Entry(recipe.config("imp", seed, rounds=rounds, rewind=recipe.rewind, **settings), "IMP")]
+    rounds = settings.pop(
+        "rounds", max(1, round(math.log(min(densities)) / math.log(1 - fraction)))
+    )
+    return [
+        Entry(recipe.config("imp", seed, rounds=rounds, rewind=recipe.rewind, **settings), "IMP")
+    ]
 
 
 def _cs(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
@@ -116,17 +125,31 @@ def _cs(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
         search = recipe.config("cs", seed, penalty=penalty, rewind=recipe.rewind, **settings)
         entries.append(Entry(search, "CS, as found"))
         for r in range(search.settings.rounds):
-            entries.append(Entry(recipe.config("retrain", seed, Parent(search, f"round-{r}")), "CS"))
+            entries.append(
+                Entry(recipe.config("retrain", seed, Parent(search, f"round-{r}")), "CS")
+            )
     return entries
 
 
 def _per_density(
-    method: str, label: str, change: Callable[[Recipe], dict[str, Any]] = lambda recipe: {}
+    method: str, label: str, contestant: str = "", **change: Any
 ) -> Callable[[Recipe, int, Sequence[float]], list[Entry]]:
+    """One run a density. The recipe's settings of the method hold, then the variant's change, then
+    what the recipe says under the contestant's own name."""
+
     def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-        settings = {k: v for k, v in recipe.method(method).items() if k != "matched"} | change(recipe)
+        settings = (
+            recipe.method(method) | change | (recipe.method(contestant) if contestant else {})
+        )
+        if contestant == "omp-matched" and "length" not in settings:
+            raise ConfigError(
+                f"recipe {recipe.name} gives no omp-matched.length; leave out omp-matched"
+            )
         return [
-            Entry(recipe.config(method, seed, _parent(recipe, seed), density=density, **settings), label)
+            Entry(
+                recipe.config(method, seed, _parent(recipe, seed), density=density, **settings),
+                label,
+            )
             for density in densities
             if density < 1
         ]
@@ -134,20 +157,13 @@ def _per_density(
     return entries
 
 
-def _matched(recipe: Recipe) -> dict[str, Any]:
-    length = recipe.method("omp").get("matched")
-    if length is None:
-        raise ConfigError(f"recipe {recipe.name} gives no omp.matched length; leave out omp-matched")
-    return {"length": length}
-
-
 CONTESTANTS: dict[str, Callable[[Recipe, int, Sequence[float]], list[Entry]]] = {
     "imp": _imp,
     "cs": _cs,
     "bip": _per_density("bip", "BiP"),
     "omp": _per_density("omp", "OMP"),
-    "omp-matched": _per_density("omp", "OMP, compute-matched", _matched),
+    "omp-matched": _per_density("omp", "OMP, compute-matched", "omp-matched"),
     "random": _per_density("random", "random"),
-    "bip-unclipped": _per_density("bip", "BiP, unclipped", lambda recipe: {"clip": 0.0}),
-    "bip-release": _per_density("bip", "BiP, as released", lambda recipe: {"variant": "release"}),
+    "bip-unclipped": _per_density("bip", "BiP, unclipped", "bip-unclipped", clip=0.0),
+    "bip-release": _per_density("bip", "BiP, as released", "bip-release", variant="release"),
 }

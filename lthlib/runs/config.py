@@ -12,6 +12,7 @@ from typing import Any
 
 from lthlib.data import DataSettings
 from lthlib.errors import ConfigError
+from lthlib.masks import PRUNABLE
 from lthlib.methods import get_method
 from lthlib.models import ModelSettings
 from lthlib.training import TrainingSettings
@@ -27,10 +28,11 @@ class Parent:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """Everything that decides a run's result, and nothing else (the device and the place of files are not here).
+    """Everything that decides a run's result, and nothing else (the device and the place of files
+    are not here).
 
-    seed: initialisation, data order and the method's own draws. threads: intra-op threads; one and two give different
-    sums. The default values are part of every id: they never change.
+    seed: initialisation, data order and the method's own draws. threads: intra-op threads; one and
+    two give different sums. The default values are part of every id: they never change.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
@@ -49,7 +51,14 @@ class RunConfig:
         elif isinstance(self.settings, Mapping):
             object.__setattr__(self, "settings", build(method.settings, self.settings, "settings"))
         elif type(self.settings) is not method.settings:
-            raise ConfigError(f"settings are {type(self.settings).__name__}; {self.method} takes {method.settings.__name__}")
+            raise ConfigError(
+                f"settings are {type(self.settings).__name__}; "
+                f"{self.method} takes {method.settings.__name__}"
+            )
+        if self.model.prunable not in PRUNABLE:
+            raise ConfigError(
+                f"model.prunable is {self.model.prunable!r}; expected one of {', '.join(PRUNABLE)}"
+            )
         if self.threads < 1:
             raise ConfigError(f"threads is {self.threads}; expected at least 1")
         if method.parent == "none" and self.parent is not None:
@@ -57,7 +66,9 @@ class RunConfig:
         if method.parent != "none" and self.parent is None:
             raise ConfigError(f"{self.method} starts from a {method.parent} run; give it a parent")
         if method.parent == "dense" and self.parent and self.parent.config.method != "dense":
-            raise ConfigError(f"{self.method} starts from a dense run; its parent is {self.parent.config.method}")
+            raise ConfigError(
+                f"{self.method} starts from a dense run; its parent is {self.parent.config.method}"
+            )
 
     @property
     def id(self) -> str:
@@ -71,13 +82,17 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Build a configuration, coercing values to the fields' types. Raises ConfigError naming the field."""
+        """Build a configuration, coercing values to the fields' types. Raises ConfigError naming
+        the field."""
         return typing.cast("RunConfig", build(cls, values, ""))
 
     def changed(self, **values: Any) -> RunConfig:
-        """A copy with other values; a dotted name such as `training.length` is given as `training={'length': ...}`."""
+        """A copy with other values; a dotted name such as `training.length` is given as
+        `training={'length': ...}`."""
         merged = {
-            name: replace_fields(getattr(self, name), value, name) if isinstance(value, Mapping) else value
+            name: replace_fields(getattr(self, name), value, name)
+            if isinstance(value, Mapping)
+            else value
             for name, value in values.items()
         }
         return replace(self, **merged)
@@ -85,8 +100,13 @@ class RunConfig:
     def describe(self) -> str:
         """One line for people."""
         settings = ", ".join(f"{k}={v}" for k, v in _differences(self.settings).items())
-        point = f" of {self.parent.config.method} {self.parent.point}" if self.method == "retrain" and self.parent else ""
-        return f"{self.method}{point} on {self.data.dataset}/{self.model.architecture} seed {self.seed}" + (
+        point = (
+            f" of {self.parent.config.method} {self.parent.point}"
+            if self.method == "retrain" and self.parent
+            else ""
+        )
+        place = f"{self.data.dataset}/{self.model.architecture}"
+        return f"{self.method}{point} on {place} seed {self.seed}" + (
             f" ({settings})" if settings else ""
         )
 
@@ -97,19 +117,25 @@ def replace_fields(instance: Any, values: Mapping[str, Any], where: str) -> Any:
 
 
 def build(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    """A settings dataclass from plain values. Raises ConfigError for unknown names and values of the wrong type."""
+    """A settings dataclass from plain values. Raises ConfigError for unknown names and values of
+    the wrong type."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'configuration'} is {values!r}; expected names with values")
     hints = typing.get_type_hints(kind)
     known = [f.name for f in fields(kind)]
     unknown = [name for name in values if name not in known]
     if unknown:
-        raise ConfigError(f"unknown name {_dotted(where, unknown[0])!r}; expected one of {', '.join(known)}")
-    return kind(**{name: coerce(value, hints[name], _dotted(where, name)) for name, value in values.items()})
+        raise ConfigError(
+            f"unknown name {_dotted(where, unknown[0])!r}; expected one of {', '.join(known)}"
+        )
+    return kind(
+        **{name: coerce(value, hints[name], _dotted(where, name)) for name, value in values.items()}
+    )
 
 
 def coerce(value: Any, kind: Any, where: str) -> Any:
-    """A value as the annotated type: lists become tuples, whole numbers floats, numbers in text numbers."""
+    """A value as the annotated type: lists become tuples, whole numbers floats, numbers in text
+    numbers."""
     if kind is Any:
         return value
     options = typing.get_args(kind)
@@ -117,10 +143,13 @@ def coerce(value: Any, kind: Any, where: str) -> Any:
         if value is None and type(None) in options:
             return None
         return coerce(value, next(option for option in options if option is not type(None)), where)
-    if typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+    if typing.get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} is {value!r}; expected a list of {options[0].__name__}")
         return tuple(coerce(item, options[0], where) for item in value)
     if is_dataclass(kind):
-        return value if isinstance(value, kind) else build(typing.cast(type, kind), value, where)
+        settings = typing.cast(type, kind)
+        return value if isinstance(value, settings) else build(settings, value, where)
     if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
     if kind is float and not isinstance(value, bool):
@@ -156,4 +185,10 @@ def _differences(value: Any) -> dict[str, Any]:
 
 
 def _default(f: Any) -> Any:
-    return f.default if f.default is not MISSING else f.default_factory() if f.default_factory is not MISSING else MISSING
+    return (
+        f.default
+        if f.default is not MISSING
+        else f.default_factory()
+        if f.default_factory is not MISSING
+        else MISSING
+    )

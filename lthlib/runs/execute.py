@@ -1,4 +1,5 @@
-"""Executing one run: obtain its parent, train from the last checkpoint, judge each ticket, record."""
+"""Executing one run: obtain its parent, train from the last checkpoint, judge each ticket,
+record."""
 
 from __future__ import annotations
 
@@ -23,13 +24,13 @@ import torch
 import lthlib
 from lthlib.checkpoints import load_checkpoint, save_checkpoint
 from lthlib.data import Dataset, DataSettings, generator, load_dataset
-from lthlib.errors import Diverged, MaskError, StoreError
+from lthlib.errors import ConfigError, Diverged, MaskError, StoreError
 from lthlib.files import write_atomically
 from lthlib.masks import prunable_names
 from lthlib.methods import get_method
 from lthlib.models import build_model
 from lthlib.runs.config import RunConfig
-from lthlib.runs.store import RunResult, Store, fingerprint
+from lthlib.runs.store import RunResult, Store, fingerprint, source
 from lthlib.tickets import Ticket
 from lthlib.training import Cost, Hooks, Trainer, steps_of
 
@@ -38,8 +39,9 @@ from lthlib.training import Cost, Hooks, Trainer, steps_of
 class Machine:
     """Where and until when runs are executed; none of it changes a result's meaning.
 
-    device: `cuda`, `cpu`, or `auto` for cuda if there is one. data_root: folder with the data sets. deadline: seconds
-    of `time.time()` at which to stop. stop_file: stop when it exists. checkpoint_every: seconds.
+    device: `cuda`, `cpu`, or `auto` for cuda if there is one. data_root: folder with the data sets.
+    deadline: seconds of `time.time()` at which to stop. stop_file: stop when it exists.
+    checkpoint_every: seconds.
     """
 
     device: str = "auto"
@@ -49,10 +51,24 @@ class Machine:
     checkpoint_every: float = 60.0
 
     def torch_device(self) -> torch.device:
-        """The device by name. Raises ConfigError through torch when it does not exist."""
-        if self.device != "auto":
-            return torch.device(self.device)
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        """The device by name. Raises ConfigError when there is no such device."""
+        cuda = torch.cuda.is_available()
+        if self.device == "auto":
+            return torch.device("cuda" if cuda else "cpu")
+        try:
+            device = torch.device(self.device)
+        except RuntimeError:
+            raise ConfigError(
+                f"device is {self.device!r}; expected auto, cuda, cuda:0 or cpu"
+            ) from None
+        if device.type == "cuda" and not cuda:
+            raise ConfigError(f"device is {self.device!r}, but torch finds no GPU; use cpu or auto")
+        return device
+
+    def asks_to_stop(self) -> bool:
+        """Whether the deadline has passed or the stop file is there."""
+        late = self.deadline is not None and time.time() > self.deadline
+        return late or (self.stop_file is not None and os.path.exists(self.stop_file))
 
 
 @lru_cache(maxsize=2)
@@ -80,10 +96,12 @@ def build_trainer(config: RunConfig, machine: Machine, hooks: Hooks | None = Non
 
 
 def execute(config: RunConfig, store: Store, machine: Machine | None = None) -> RunResult:
-    """The result of a run: stored if it is complete and fresh, else computed, from its last checkpoint if it has one.
+    """The result of a run: stored if it is complete and fresh, else computed, from its last
+    checkpoint if it has one.
 
-    A parent is obtained first. A run that diverges or empties a mask is recorded as failed. Raises Paused when asked
-    to stop (the state is saved), StoreError when the store cannot be used, DataError when the data cannot.
+    A parent is obtained first. A run that diverges or empties a mask is recorded as failed. Raises
+    Paused when asked to stop (the state is saved), StoreError when the store cannot be used,
+    DataError when the data cannot, ConfigError for a device that does not exist.
     """
     machine = machine or Machine()
     found = store.load(config)
@@ -113,9 +131,13 @@ class _Execution:
                 self._search(trainer)
         except (Diverged, MaskError) as error:
             return self._fail(str(error))
-        records = [json.loads(p.read_bytes()) for p in sorted((self.folder / "judged").glob("*.json"))]
+        records = [
+            json.loads(p.read_bytes()) for p in sorted((self.folder / "judged").glob("*.json"))
+        ]
         records.sort(key=lambda record: record["ticket"]["index"])
-        return self.store.finish(self.config, records=records, history=trainer.history, failure=None)
+        return self.store.finish(
+            self.config, records=records, history=trainer.history, failure=None
+        )
 
     @property
     def folder(self) -> Path:
@@ -123,7 +145,7 @@ class _Execution:
 
     @property
     def owner(self) -> str:
-        return f"{self.config.id}/{fingerprint(self.config.method)}/{self.machine.torch_device().type}"
+        return f"{self.config.id}/{source(self.config)}/{self.machine.torch_device().type}"
 
     def _resume(self, stopped: Callable[[], bool]) -> Trainer:
         trainer = build_trainer(self.config, self.machine)
@@ -161,17 +183,25 @@ class _Execution:
             progress = {"done": trainer.passes, "total": total}
             (self.folder / "progress.json").parent.mkdir(parents=True, exist_ok=True)
             (self.folder / "progress.json").write_text(json.dumps(progress))
-            late = self.machine.deadline is not None and time.time() > self.machine.deadline
-            return late or (self.machine.stop_file is not None and os.path.exists(self.machine.stop_file))
+            return self.machine.asks_to_stop()
 
         return Hooks(should_stop, due, save)
 
     def _search(self, trainer: Trainer) -> None:
         config = self.config
         method = get_method(config.method)
-        parent = self.store.ticket(config.parent.config, config.parent.point) if config.parent else None
+        parent = (
+            self.store.ticket(config.parent.config, config.parent.point) if config.parent else None
+        )
         for ticket in method.search(trainer, config.settings, parent):
-            ticket.info = {"run": config.id, "config": config.to_json(), "provenance": self._provenance(trainer)}
+            # Without the times, which the record has: the same ticket has the same checksum.
+            provenance = self._provenance(trainer)
+            del provenance["started"], provenance["finished"]
+            ticket.info = {
+                "run": config.id,
+                "config": config.to_json(),
+                "provenance": provenance,
+            }
             content = self.store.save_ticket(config, ticket)
             record = self._judge(trainer, ticket, hashlib.sha256(content).hexdigest())
             path = self.folder / "judged" / f"{ticket.index:04d}-{ticket.point}.json"
@@ -196,7 +226,9 @@ class _Execution:
             kept=base.kept,
             total=base.total,
             layers={name: list(counts) for name, counts in base.layers().items()},
-            accuracy={part: trainer.evaluate(part, own, buffers) for part in ("validation", "test")},
+            accuracy={
+                part: trainer.evaluate(part, own, buffers) for part in ("validation", "test")
+            },
         )
 
     def _record(self, cost: Cost, trainer: Trainer | None, **parts: Any) -> dict[str, Any]:
@@ -246,7 +278,8 @@ class _Execution:
         record = self._record(
             Cost(), None, status="failed", failure=why, judged="found",
             ticket={"index": 0, "point": "none", "sha256": "", "target_density": None},
-            density=None, kept=None, total=None, layers={}, accuracy={"validation": None, "test": None},
+            density=None, kept=None, total=None, layers={},
+            accuracy={"validation": None, "test": None},
         )  # fmt: skip
         return self.store.finish(self.config, records=[record], history=[], failure=why)
 
@@ -268,17 +301,22 @@ def expected_passes(config: RunConfig, steps_per_epoch: int) -> int:
     def steps(length: str) -> int:
         return steps_of(length or config.training.length, steps_per_epoch)
 
-    return get_method(config.method).work(config.settings, steps, start) * config.training.batch_size
+    return (
+        get_method(config.method).work(config.settings, steps, start) * config.training.batch_size
+    )
 
 
 @contextmanager
 def _signals() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM, unless ignored, into a question that the loop asks before each step."""
+    """Turn SIGINT and SIGTERM, unless ignored, into a question that the loop asks before each
+    step."""
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     received: list[int] = []
-    heeded = [s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN]
+    heeded = [
+        s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN
+    ]
     previous = {s: signal.signal(s, lambda number, frame: received.append(number)) for s in heeded}
     try:
         yield lambda: bool(received)
@@ -310,10 +348,12 @@ def _commit() -> dict[str, Any]:
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
         ).stdout.strip()
         status = subprocess.run(
-            ["git", "status", "--porcelain", "--", "."], cwd=folder, capture_output=True, text=True, check=True
+            ["git", "status", "--porcelain", "--", "."],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": False}
     return {"commit": commit, "dirty": bool(status)}
-
-

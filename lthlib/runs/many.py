@@ -34,7 +34,8 @@ class Progress:
 
 @dataclass
 class Swept:
-    """What a sweep left: ids of runs that failed with the reason, and how many were not finished."""
+    """What a sweep left: ids of runs that failed, now or before, with the reason, and how many
+    were not finished."""
 
     failed: dict[str, str]
     unfinished: int
@@ -83,18 +84,21 @@ def execute_many(
 ) -> Swept:
     """Execute runs that are not complete, several at once.
 
-    executor: where they run; by default `jobs` processes on this machine (as many as there are cores). report: called
-    about twice a second. Stops cleanly at the machine's deadline and on Ctrl-C: what was under way is saved, and the
-    next call goes on from there. Raises the first error that is not a run's own failure.
+    executor: where they run; by default `jobs` processes on this machine (as many as there are
+    cores). report: called about twice a second. Stops cleanly at the machine's deadline and on
+    Ctrl-C: what was under way is saved, and the next call goes on from there. Raises the first
+    error that is not a run's own failure.
     """
     machine = machine or Machine()
     store.prepare()
-    todo = [config for config in with_ancestors(configs) if store.load(config) is None]
+    stored = [(config, store.load(config)) for config in with_ancestors(configs)]
+    todo = [config for config, result in stored if result is None]
+    failed = {config.id: result.failure for config, result in stored if result and result.failure}
     sizes = work(todo, machine)
     sweep = _Sweep(store, todo, sizes, report)
     machine = replace(machine, stop_file=str(store.root / f".stop-{uuid.uuid4().hex[:8]}"))
     if not todo:
-        return Swept({}, 0)
+        return Swept(failed, 0)
     with contextlib.ExitStack() as stack:
         stack.callback(Path(str(machine.stop_file)).unlink, missing_ok=True)
         if executor is None:
@@ -104,11 +108,16 @@ def execute_many(
         except KeyboardInterrupt:
             Path(str(machine.stop_file)).touch()
             sweep.drain()
-    return Swept(sweep.failed, len(todo) - sweep.finished)
+        except BaseException:
+            Path(str(machine.stop_file)).touch()
+            wait(sweep.running)
+            raise
+    return Swept(failed | sweep.failed, len(todo) - sweep.finished)
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
-    # Ctrl-C reaches every process of the terminal; workers leave it to the sweep, which asks them to stop.
+    # Ctrl-C reaches every process of the terminal; workers leave it to the sweep, which asks them
+    # to stop.
     return ProcessPoolExecutor(
         jobs,
         mp_context=multiprocessing.get_context("spawn"),
@@ -119,7 +128,11 @@ def _pool(jobs: int) -> ProcessPoolExecutor:
 
 class _Sweep:
     def __init__(
-        self, store: Store, todo: list[RunConfig], sizes: dict[str, int], report: Callable[[Progress], None]
+        self,
+        store: Store,
+        todo: list[RunConfig],
+        sizes: dict[str, int],
+        report: Callable[[Progress], None],
     ):
         self.store = store
         self.sizes = sizes
@@ -153,7 +166,11 @@ class _Sweep:
         if self.paused:
             return []
         pending = self.waiting.keys() | {config.id for config in self.running.values()}
-        return [c for c in self.waiting.values() if c.parent is None or c.parent.config.id not in pending]
+        return [
+            c
+            for c in self.waiting.values()
+            if c.parent is None or c.parent.config.id not in pending
+        ]
 
     def _collect(self, done: Iterable[Future[tuple[str, str | None]]]) -> None:
         for future in done:
@@ -170,17 +187,23 @@ class _Sweep:
     def _tell(self) -> None:
         under_way = sum(self._partial(config) for config in self.running.values())
         self.report(
-            Progress(self.finished, self.total, self.done_passes + under_way, sum(self.sizes.values()))
+            Progress(
+                self.finished, self.total, self.done_passes + under_way, sum(self.sizes.values())
+            )
         )
 
     def _partial(self, config: RunConfig) -> int:
         try:
-            return int(json.loads((self.store.folder(config) / "progress.json").read_bytes())["done"])
+            return int(
+                json.loads((self.store.folder(config) / "progress.json").read_bytes())["done"]
+            )
         except (OSError, ValueError, KeyError):
             return 0
 
 
 def _work(config: RunConfig, root: str, machine: Machine) -> tuple[str, str | None]:
+    if machine.asks_to_stop():
+        return "paused", None
     try:
         return "done", execute(config, Store(root), machine).failure
     except Paused:
@@ -190,7 +213,9 @@ def _work(config: RunConfig, root: str, machine: Machine) -> tuple[str, str | No
 @contextlib.contextmanager
 def bar(description: str) -> Iterator[Callable[[Progress], None]]:
     """A progress bar over passes, with the time left; give what it yields as `report`."""
-    with tqdm(desc=description, unit="img", unit_scale=True, dynamic_ncols=True, leave=True) as shown:
+    with tqdm(
+        desc=description, unit="img", unit_scale=True, dynamic_ncols=True, leave=True
+    ) as shown:
 
         def report(progress: Progress) -> None:
             shown.total = progress.total_passes
@@ -200,11 +225,14 @@ def bar(description: str) -> Iterator[Callable[[Progress], None]]:
         yield report
 
 
-def estimate(configs: Sequence[RunConfig], machine: Machine, jobs: int, steps: int = 8) -> dict[str, float]:
-    """Predict the cost of runs on this machine from a few real training steps of each kind of network.
+def estimate(
+    configs: Sequence[RunConfig], machine: Machine, jobs: int, steps: int = 8
+) -> dict[str, float]:
+    """Predict the cost of runs on this machine from a few real training steps of each kind of
+    network.
 
-    Returns `passes` (images sent backward), `core_seconds` and `seconds` with `jobs` runs at once. Raises what the data
-    raise.
+    Returns `passes` (images sent backward), `core_seconds` and `seconds` with `jobs` runs at once.
+    Raises what the data raise.
     """
     sizes = work(configs, machine)
     rates: dict[str, float] = {}
@@ -235,5 +263,3 @@ def _seconds_per_image(config: RunConfig, machine: Machine, steps: int) -> float
     images = trainer.cost.images
     trainer.fit(step, stop=steps)
     return (trainer.cost.seconds - before) / (trainer.cost.images - images)
-
-

@@ -1,8 +1,10 @@
 """The local store: one directory a run, each complete, resumable or absent.
 
-    STORE/runs/ID/run.json            written last: the run is complete. Records, history, checksums of the other files
-                  tickets/POINT.safetensors, rewind.safetensors
-                  checkpoint.safetensors, judged/POINT.json, progress.json    only while the run is unfinished
+STORE/runs/ID/run.json    written last: the run is complete. Records, history, checksums of the
+                          other files
+              tickets/POINT.safetensors, rewind.safetensors
+              checkpoint.safetensors, judged/POINT.json, progress.json
+                          only while the run is unfinished
 """
 
 from __future__ import annotations
@@ -28,12 +30,22 @@ from lthlib.runs.config import RunConfig
 from lthlib.tickets import Ticket
 
 SCHEMA = 1
-_SHARED = ("data", "models", "masks.py", "training.py", "tickets.py", "checkpoints.py", "runs", "methods/base.py")
+_SHARED = (
+    "data",
+    "models",
+    "masks.py",
+    "training.py",
+    "tickets.py",
+    "checkpoints.py",
+    "runs",
+    "methods/base.py",
+)
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A complete run: its configuration, its records (one per judged ticket, without study), and its history."""
+    """A complete run: its configuration, its records (one per judged ticket, without study), and
+    its history."""
 
     config: RunConfig
     records: list[dict[str, Any]]
@@ -58,17 +70,19 @@ class Store:
             write_atomically(self.root / ".writable", b"")
         except OSError as error:
             raise StoreError(
-                f"cannot write the run store {self.root} ({error.strerror}); name another with --store or LTHLIB_STORE"
+                f"cannot write the run store {self.root} ({error.strerror}); "
+                "name another with --store or LTHLIB_STORE"
             ) from None
 
     def lock(self, config: RunConfig) -> FileLock:
-        """The lock that makes each run be computed once; released by the system when its holder dies."""
+        """The lock that makes each run be computed once; released by the system when its holder
+        dies."""
         return FileLock(self.root / "runs" / f"{config.id}.lock")
 
     def load(self, config: RunConfig) -> RunResult | None:
         """A complete run computed by the present source, or None."""
         stored = self._read(self.folder(config) / "run.json")
-        if stored is None or stored["source"] != fingerprint(config.method):
+        if stored is None or stored["source"] != source(config):
             return None
         if config.parent is not None and self.load(config.parent.config) is None:
             return None
@@ -88,7 +102,8 @@ class Store:
             several = f"{len(found)} runs' ids begin" if found else "no complete run's id begins"
             raise StoreError(f"{several} with {prefix!r} in {self.root}; `lth list` shows them")
         stored = self._read(self.root / "runs" / found[0] / "run.json")
-        assert stored is not None
+        if stored is None:
+            raise StoreError(f"run {found[0]} was damaged and set aside; run it again")
         return _result(stored)
 
     def _read(self, path: Path) -> dict[str, Any] | None:
@@ -101,19 +116,26 @@ class Store:
             return None
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror}") from None
-        if stored.get("schema") != SCHEMA or stored.get("digest") != _digest(stored):
+        if (
+            not isinstance(stored, dict)
+            or stored.get("schema") != SCHEMA
+            or stored.get("digest") != _digest(stored)
+        ):
             self.set_aside(path.parent, "run.json is damaged or of another version")
             return None
         return dict(stored)
 
     def ticket(self, config: RunConfig, point: str) -> Ticket:
-        """A ticket of a complete run, its rewind point attached. Raises StoreError when it lacks that point."""
+        """A ticket of a complete run, its rewind point attached. Raises StoreError when it lacks
+        that point."""
         folder = self.folder(config)
         stored = self._read(folder / "run.json")
         path = folder / "tickets" / f"{point}.safetensors"
         if stored is None or not path.exists():
             points = sorted(p.stem for p in folder.glob("tickets/*.safetensors"))
-            raise StoreError(f"run {config.id} has no ticket {point!r}; it has {', '.join(points) or 'none'}")
+            raise StoreError(
+                f"run {config.id} has no ticket {point!r}; it has {', '.join(points) or 'none'}"
+            )
         ticket = self._checked(folder, f"tickets/{point}.safetensors", stored)
         if ticket.rewind is None and (folder / "rewind.safetensors").exists():
             ticket.rewind = self._checked(folder, "rewind.safetensors", stored).rewind
@@ -123,7 +145,9 @@ class Store:
         content = (folder / name).read_bytes()
         if hashlib.sha256(content).hexdigest() != stored["files"].get(name):
             self.set_aside(folder, f"{name} does not match its checksum")
-            raise StoreError(f"{folder / name} does not match its checksum; the run was set aside, run it again")
+            raise StoreError(
+                f"{folder / name} does not match its checksum; the run was set aside, run it again"
+            )
         return Ticket.from_bytes(content)
 
     def set_aside(self, folder: Path, why: str) -> None:
@@ -142,14 +166,17 @@ class Store:
         shutil.rmtree(self.folder(config), ignore_errors=True)
 
     def save_ticket(self, config: RunConfig, ticket: Ticket) -> bytes:
-        """Write a ticket of a run that is under way; its rewind point is stored once for all tickets of the run."""
+        """Write a ticket of a run that is under way; its rewind point is stored once for all
+        tickets of the run."""
         folder = self.folder(config)
         rewind, ticket.rewind = ticket.rewind, None
         content = ticket.to_bytes()
         write_atomically(folder / "tickets" / f"{ticket.point}.safetensors", content)
         ticket.rewind = rewind
         if rewind is not None and not (folder / "rewind.safetensors").exists():
-            write_atomically(folder / "rewind.safetensors", Ticket(ticket.mask, rewind=rewind).to_bytes())
+            write_atomically(
+                folder / "rewind.safetensors", Ticket(ticket.mask, rewind=rewind).to_bytes()
+            )
         return content
 
     def finish(self, config: RunConfig, **parts: Any) -> RunResult:
@@ -160,8 +187,11 @@ class Store:
             "schema": SCHEMA,
             "id": config.id,
             "config": config.to_json(),
-            "source": fingerprint(config.method),
-            "files": {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files},
+            "source": source(config),
+            "files": {
+                str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+                for p in files
+            },
             **parts,
         }
         stored["digest"] = _digest(stored)
@@ -172,7 +202,8 @@ class Store:
         return _result(stored)
 
     def verify(self) -> Iterator[tuple[str, str]]:
-        """Check all that is stored; yields (run id, what is wrong) for each fault, and sets nothing aside."""
+        """Check all that is stored; yields (run id, what is wrong) for each fault, and sets nothing
+        aside."""
         for folder in sorted(p for p in self.root.glob("runs/*") if p.is_dir()):
             path = folder / "run.json"
             if not path.exists():
@@ -203,6 +234,13 @@ def _digest(stored: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+def source(config: RunConfig) -> str:
+    """Fingerprints of a run's method and of those of its ancestors: a child is stale when its
+    parent is."""
+    own = fingerprint(config.method)
+    return f"{own}-{source(config.parent.config)}" if config.parent else own
+
+
 @cache
 def fingerprint(method: str) -> str:
     """Hash of the source a run of `method` depends on, comments and docstrings left out."""
@@ -228,7 +266,9 @@ def _method_files(package: Path, method: str) -> list[str]:
             continue
         found.append(name)
         for node in ast.walk(ast.parse((package / name).read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lthlib.methods."):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
+                "lthlib.methods."
+            ):
                 waiting.append((node.module or "").rpartition(".")[2])
     return sorted(found)
 
@@ -237,6 +277,11 @@ def _code(path: Path) -> str:
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
             body[0].value = ast.Constant("")
     return ast.dump(tree)

@@ -45,7 +45,8 @@ def figure():
 def test_provenance_counts_each_run_once() -> None:
     assert provenance(ROWS) == (
         "Scale: embedded, reduced · seeds: 0–1, 4 · device: cpu, cuda"
-        " · date: 2026-11-20 to 2026-11-21 · commit: 0123456 · runs: 2 (1 failed) · duration: 1 min 50 s"
+        " · date: 2026-11-20 to 2026-11-21 · commit: 0123456"
+        " · runs: 2 (1 failed) · duration: 1 min 50 s"
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lthlib.errors import PublishError
-from lthlib.publish import Page, build
+from lthlib.publish.book import Page, build
 
 CURVE = Page(Path("notebooks/curve.ipynb"))
 

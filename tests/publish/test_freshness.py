@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lthlib.publish.freshness import digests, imported, key
-from tests.publish.toys import write_notebook
+from tests.publish.toys import REPOSITORY, write_notebook
 
 FILES = {
     "__init__.py": "",
@@ -77,6 +77,17 @@ def test_only_code_that_is_used_counts(package, tmp_path, file, text, expected) 
     assert (
         changed(package, tmp_path, lambda _: (package / file).write_text(text) and None) == expected
     )
+
+
+def test_changing_how_the_site_is_built_runs_no_notebook() -> None:
+    found = imported(REPOSITORY / "lthlib", ast.parse("from lthlib.publish import declare"))
+    names = {path.relative_to(REPOSITORY).as_posix() for path in found}
+    assert names == {
+        "lthlib/errors.py",
+        "lthlib/publish/__init__.py",
+        "lthlib/publish/artefacts.py",
+        "lthlib/publish/parameters.py",
+    }
 
 
 def test_source_parameters_and_inputs_count(package: Path, tmp_path: Path) -> None:

@@ -41,11 +41,11 @@ def test_lists_also_as_json(given: object) -> None:
     ("value", "spec", "expected"),
     [
         ("mnist", choice("digits", "cifar10"), "one of digits, cifar10"),
-        (["imp", "imp"], METHODS, "a list, each at most once, from imp, bip, cs"),
+        (["imp", "imp"], METHODS, "a list of distinct values, each one of imp, bip, cs"),
         ([], METHODS, "a list"),
         ("imp", METHODS, "a list"),
         ("[1", wholes(), "a list"),
-        ([0, -1], wholes(0), "a whole number of at least 0"),
+        ([0, -1], wholes(0), "a list of distinct values, each a whole number of at least 0"),
         ([[0]], wholes(0), "a list"),
         (2, whole(0, 1), "a whole number from 0 to 1"),
         (True, whole(), "a whole number"),
@@ -74,7 +74,7 @@ def test_a_typo_is_named_with_the_valid_names() -> None:
         declare({"methods": ["imp"], "metods": ["cs"]}, methods=METHODS)
     assert str(error.value) == (
         "unknown parameter 'metods' (did you mean 'methods'?); this notebook takes: "
-        "methods: a list, each at most once, from imp, bip, cs"
+        "methods: a list of distinct values, each one of imp, bip, cs"
     )
 
 

@@ -10,7 +10,7 @@ from lthlib.publish.render import render
 
 def test_values_functions_and_loops() -> None:
     source = (
-        "Best: [= best | round(1) =] %.[## unseen ##]\n"
+        "Best: [= best | round(1) =] %.\n[## unseen ##]\n"
         "[% for x in xs %]\n- [= twice(x) =]\n[% endfor %]\n"
     )
     context = {"best": 97.25, "xs": [1, 2], "twice": lambda x: 2 * x}

@@ -1,0 +1,199 @@
+"""Test accuracy against density: seeds, mean, interval, dense, and the papers' values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from lthlib.evidence import mean_interval
+from lthlib.figures.points import curve_points
+from lthlib.figures.style import (
+    FAINT,
+    INK,
+    Look,
+    accuracy_axis,
+    density_axis,
+    in_percent,
+    label_ends,
+    looks,
+    panels,
+    styled,
+)
+
+
+def accuracy_against_density(table: pd.DataFrame, reported: pd.DataFrame | None = None) -> Figure:
+    """Draw test accuracy against density, one curve a method, in one panel.
+
+    Seeds are dots, lines join means, bands are 95 % t-intervals (from three seeds on), dense is a
+    horizontal line. A curve is broken where every seed failed; a cross marks failed runs.
+
+    Args:
+        table: from `ticket_table`.
+        reported: from `evidence.reported_curve`: published values, drawn as open markers.
+    """
+    with styled():
+        fig, (ax,) = panels(1, 1, 6.6, 4.2)
+        _draw({ax: _curves(table)}, table, reported)
+    return fig
+
+
+def accuracy_of_variants(table: pd.DataFrame) -> Figure | None:
+    """Draw each method that has variants in a panel of its own, beside dense.
+
+    A variant's name adds something after a comma: `OMP, compute-matched`. None without variants.
+
+    Args:
+        table: from `ticket_table`.
+    """
+    curves = _curves(table)
+    families = [name for name in curves if any(one.startswith(f"{name},") for one in curves)]
+    if not families:
+        return None
+    with styled():
+        fig, axes = panels(len(families), 1, 6.2, 0.5 + 2.2 * len(families))
+        chosen = {}
+        for ax, family in zip(axes, families, strict=True):
+            ax.set_title(family)
+            chosen[ax] = [one for one in curves if one == family or one.startswith(f"{family},")]
+        _draw(chosen, table, None)
+    return fig
+
+
+def main_curves(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the methods themselves, without their variants."""
+    return table[~table["curve"].str.contains(",", regex=False)]
+
+
+def describe(table: pd.DataFrame) -> str:
+    """Say in words, for those who cannot see it, what `accuracy_against_density` shows."""
+    parts = []
+    for curve in ["dense", *_curves(table)]:
+        points = curve_points(table[table["curve"] == curve])
+        if points.empty:
+            continue
+        ends = points.iloc[[0, -1]][["density", "mean"]].to_numpy()
+        texts = [f"{mean:.1f} % at {in_percent(density)} density" for density, mean in ends]
+        parts.append(f"{curve} {' to '.join(dict.fromkeys(texts))}")
+    return f"Test accuracy by density, dense to sparse: {'; '.join(parts)}."
+
+
+def _curves(table: pd.DataFrame) -> list[str]:
+    return [name for name in dict.fromkeys(table["curve"]) if name != "dense"]
+
+
+def _draw(
+    chosen: dict[Axes, list[str]], table: pd.DataFrame, reported: pd.DataFrame | None
+) -> None:
+    """Draw some curves in each panel, all panels to one scale."""
+    known = looks(_curves(table))
+    rows = table[table["curve"].isin({"dense", *(one for some in chosen.values() for one in some)})]
+    values, densities = (rows[name].dropna() for name in ("test_accuracy", "density"))
+    if reported is not None:
+        values = pd.concat([values, reported["value"]])
+        densities = pd.concat([densities, reported["density"]])
+    for ax, curves in chosen.items():
+        accuracy_axis(ax, float(values.min()), float(values.max()))
+        density_axis(ax, 100 * float(densities.min()))
+        ax.set_ylabel("test accuracy (%)")
+        _dense(ax, table)
+        if reported is not None:
+            _papers(ax, reported)
+        for curve in curves:
+            _curve(ax, table[table["curve"] == curve], known[curve])
+    ax.set_xlabel("kept weights (%), dense to sparse")
+    for ax, curves in chosen.items():
+        label_ends(ax, _ends(table, curves, known, ax.get_xlim()[1]))
+
+
+def _curve(ax: Axes, rows: pd.DataFrame, look: Look) -> None:
+    judged = rows[rows["status"] == "ok"]
+    points = curve_points(rows)
+    x = 100 * points["density"]
+    seeds = judged[judged["point"].isin(points.loc[points["n"] > 1, "point"])]
+    ax.plot(
+        100 * seeds["density"],
+        seeds["test_accuracy"],
+        "o",
+        color=look.colour,
+        markersize=3,
+        alpha=0.35,
+        markeredgewidth=0,
+        gid="seeds",
+    )
+    line = pd.concat([points[["density", "mean"]], _all_failed(rows)])
+    line = line.sort_values("density", ascending=False)
+    ax.plot(
+        100 * line["density"],
+        line["mean"],
+        color=look.colour,
+        linestyle=look.dash,
+        marker=look.marker,
+        gid="mean",
+    )
+    failed = sorted(set(rows.loc[rows["status"] == "failed", "target_density"].dropna()))
+    ax.plot(
+        [100 * density for density in failed],
+        [0.025] * len(failed),
+        "x",
+        color=look.colour,
+        transform=ax.get_xaxis_transform(),
+        gid="failed",
+    )
+    known = points["n"] >= 3
+    if known.any():
+        low, high = points["low"].where(known), points["high"].where(known).clip(upper=99.9)
+        ax.fill_between(x, low.clip(lower=0), high, color=look.colour, alpha=0.09, linewidth=0)
+
+
+def _all_failed(rows: pd.DataFrame) -> pd.DataFrame:
+    """Densities asked for that no seed reached, without a mean: they break the line."""
+    failed = set(rows.loc[rows["status"] == "failed", "target_density"].dropna())
+    gaps = sorted(failed - set(rows.loc[rows["status"] == "ok", "target_density"].dropna()))
+    return pd.DataFrame({"density": gaps, "mean": [float("nan")] * len(gaps)})
+
+
+def _dense(ax: Axes, table: pd.DataFrame) -> None:
+    rows = table[(table["curve"] == "dense") & (table["status"] == "ok")]
+    if rows.empty:
+        return
+    found = mean_interval(rows["test_accuracy"])
+    ax.axhline(found.mean, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), gid="dense")
+    if found.n >= 3:
+        ax.axhspan(found.low, min(found.high, 99.9), color=INK, alpha=0.10, linewidth=0)
+
+
+def _papers(ax: Axes, reported: pd.DataFrame) -> None:
+    known = looks(list(dict.fromkeys(reported["method"])))
+    for method, rows in reported.groupby("method", sort=False):
+        look = known[str(method)]
+        ax.plot(
+            100 * rows["density"],
+            rows["value"],
+            look.marker,
+            markerfacecolor="white",
+            markeredgecolor=look.colour,
+            markersize=4.5,
+            alpha=0.8,
+            gid="reported",
+        )
+    handle = Line2D([], [], color=FAINT, marker="o", linestyle="", fillstyle="none", markersize=4.5)
+    ax.legend([handle], ["as reported elsewhere"], loc="lower left", frameon=False, fontsize=9)
+
+
+def _ends(
+    table: pd.DataFrame, curves: Sequence[str], known: dict[str, Look], right: float
+) -> list[tuple[str, float, float, str]]:
+    ends = []
+    for curve in curves:
+        points = curve_points(table[table["curve"] == curve])
+        if len(points):
+            last = points.iloc[-1]
+            ends.append((curve, 100 * last["density"], last["mean"], known[curve].colour))
+    dense = table[(table["curve"] == "dense") & (table["status"] == "ok")]
+    if len(dense):
+        ends.append(("dense", right, dense["test_accuracy"].mean(), INK))
+    return ends

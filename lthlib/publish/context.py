@@ -1,0 +1,316 @@
+"""What pages may say about results: functions for their text, over records; unknown keys fail."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lthlib.errors import PublishError
+from lthlib.evidence import CLAIMS, Verdict, judge, mean_interval, sparsest_on_validation
+from lthlib.evidence.statistics import compare, pooled_std
+from lthlib.figures.points import curve_points, ticket_table
+from lthlib.publish import artefacts
+
+
+def page_context(
+    records: Iterable[Mapping[str, Any]], facts: Mapping[str, float] | None = None
+) -> dict[str, Callable[..., Any]]:
+    """Return the functions that pages may call, by name: the public methods of `Results`.
+
+    Args:
+        records: of all studies: published ones and those of the local store.
+        facts: measurements that no record holds, by the names in `evidence.FACTS`.
+    """
+    results = Results(records, facts)
+    names = [name for name in vars(Results) if not name.startswith("_")]
+    return {name: getattr(results, name) for name in names}
+
+
+class Results:
+    """Records, asked by study, label and density.
+
+    label: as figures show it: `BiP`, `CS`, `CS, as found`, `OMP, compute-matched`, `dense`.
+    density: a kept fraction in (0, 1]; the nearest point of the curve answers, if it lies within
+    `tolerance`, relative. Every function raises PublishError for a key that no record has; the
+    message lists those there are.
+    """
+
+    def __init__(
+        self, records: Iterable[Mapping[str, Any]], facts: Mapping[str, float] | None = None
+    ) -> None:
+        self._table = ticket_table(records)
+        self._facts = facts or {}
+        self._judged: list[Verdict] | None = None
+
+    def has_study(self, study: str) -> bool:
+        """Whether there are records of a study: `[% if has_study("cifar10-reduced") %]`."""
+        return bool((self._table["study"] == study).any())
+
+    def accuracy(self, study: str, label: str, density: float, tolerance: float = 0.15) -> str:
+        """Test accuracy in percent, mean ± half the 95 % t-interval from three seeds on.
+
+        `accuracy("digits", "BiP", 0.05)` -> `96.8 ± 0.9`
+        """
+        return _with_interval(self._at(study, label, density, tolerance)["test_accuracy"])
+
+    def dense_accuracy(self, study: str) -> str:
+        """Test accuracy of the dense network, as `accuracy`: `98.3 ± 0.2`."""
+        return _with_interval(self._ok(study, "dense")["test_accuracy"])
+
+    def density(self, study: str, label: str, density: float, tolerance: float = 0.15) -> str:
+        """The mean density really reached, in percent: `density("digits", "CS", 0.05)` -> `5.2`."""
+        return _significant(100 * self._at(study, label, density, tolerance)["density"].mean())
+
+    def spread(self, study: str, label: str, density: float | None = None) -> str:
+        """Standard deviation over seeds in points, pooled over the curve's points without density.
+
+        `spread("digits", "CS", 0.02)` -> `0.6`
+        """
+        if density is not None:
+            samples = [self._at(study, label, density)["test_accuracy"]]
+        else:
+            rows = self._ok(study, label)
+            samples = [group["test_accuracy"] for _, group in rows.groupby("point")]
+        std, freedom = pooled_std(samples)
+        if not freedom:
+            raise PublishError(f"{label!r} of study {study!r} has one seed: no spread is known")
+        return f"{std:.1f}"
+
+    def difference(
+        self, study: str, label: str, other: str, density: float, tolerance: float = 0.15
+    ) -> str:
+        """Mean difference in points with its 95 % interval, paired by seed; `other` may be `dense`.
+
+        `difference("digits", "IMP", "OMP", 0.05)` -> `+3.3 [2.1, 4.5]`
+        """
+        ours = self._at(study, label, density, tolerance)
+        dense = other == "dense"
+        theirs = self._ok(study, other) if dense else self._at(study, other, density, tolerance)
+        gap = compare(*(rows.groupby("seed")["test_accuracy"].mean() for rows in (ours, theirs)))
+        if math.isnan(gap.low):
+            return f"{gap.mean:+.1f}"
+        return f"{gap.mean:+.1f} [{gap.low:.1f}, {gap.high:.1f}]"
+
+    def best_sparse(self, study: str, label: str) -> str:
+        """Density, in percent, of the sparsest ticket that matches dense, chosen on validation.
+
+        Matching: validation accuracy no more than one standard deviation below the dense mean. The
+        median over the seeds that have such a ticket; `none` where no seed has one.
+        `best_sparse("digits", "CS")` -> `4.9`
+        """
+        dense = mean_interval(self._ok(study, "dense")["validation_accuracy"])
+        target = dense.mean - (0.0 if math.isnan(dense.std) else dense.std)
+        chosen = sparsest_on_validation(self._ok(study, label), target)
+        return _significant(100 * chosen["density"].median()) if len(chosen) else "none"
+
+    def n_seeds(self, study: str, label: str) -> int:
+        """How many seeds a curve has: `n_seeds("digits", "dense")` -> `10`."""
+        return int(self._ok(study, label)["seed"].nunique())
+
+    def count(self, study: str, label: str | None = None) -> int:
+        """How many tickets were judged, of a study or of one of its curves; failed runs not."""
+        rows = self._of(study) if label is None else self._ok(study, label)
+        return int((rows["status"] == "ok").sum())
+
+    def failures(self, study: str) -> int:
+        """How many runs of a study failed."""
+        rows = self._of(study)
+        return int(rows.loc[rows["status"] == "failed", "run"].nunique())
+
+    def densities(self, study: str, label: str) -> str:
+        """The densities of a curve in percent, dense to sparse: `50, 20, 10, 5, 2, 1`."""
+        points = curve_points(self._ok(study, label))["density"]
+        return ", ".join(dict.fromkeys(_significant(100 * value) for value in points))
+
+    def accuracy_table(self, study: str, densities: Iterable[float]) -> str:
+        """A Markdown table: a row a curve, a column a density, accuracies as `accuracy` gives them.
+
+        A dash where a curve has no point near a density. `accuracy_table("digits", [0.2, 0.05])`
+        """
+        wanted = list(densities)
+        rows = []
+        for curve in self.curves(study):
+            near = [_nearest(self._ok(study, curve), density, 0.15) for density in wanted]
+            cells = [_with_interval(one["test_accuracy"]) if len(one) else "–" for one in near]
+            rows.append([curve, *cells])
+        columns = ["tickets", *(f"{_significant(100 * one)} %" for one in wanted)]
+        return _markdown(columns, [row for row in rows if row[0] != "dense"])
+
+    def study_cost(self, study: str) -> str:
+        """What a study took: `136 runs, 4.1 million images forward and backward, 6 min 02 s`."""
+        rows = self._of(study).drop_duplicates("run", keep="last")
+        images = rows["own_backward_passes"].sum()
+        amount = f"{images / 1e6:.1f} million" if images >= 1e5 else f"{images:,.0f}"
+        return f"{len(rows)} runs, {amount} images forward and backward, {self.duration(study)}"
+
+    def duration(self, study: str) -> str:
+        """Computing time of a study's runs, one after the other: `6 min 02 s`."""
+        return artefacts.duration(float(self._of(study).groupby("run")["own_seconds"].max().sum()))
+
+    def machine(self, study: str) -> str:
+        """The devices that computed a study: `Intel Xeon ... (cpu)`."""
+        rows = self._of(study)
+        names = sorted(
+            {f"{a} ({b})" for a, b in zip(rows["device_name"], rows["device"], strict=True)}
+        )
+        return ", ".join(names)
+
+    def date(self, study: str) -> str:
+        """When a study was computed: `2026-11-21`, or `2026-11-20 to 2026-11-21`."""
+        days = sorted(self._of(study)["finished"].astype(str).str[:10])
+        return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+
+    def commit(self, study: str) -> str:
+        """The commits a study was computed at, 7 digits each; `none` outside a repository."""
+        commits = self._of(study)["commit"].dropna().astype(str).str[:7]
+        return ", ".join(sorted(set(commits))) or "none"
+
+    def command(self, study: str) -> str:
+        """The command that computes a study again: `lth sweep digits`."""
+        self._of(study)
+        return f"lth sweep {study}"
+
+    def studies(self) -> str:
+        """A Markdown table of the studies there are records of."""
+        rows = [
+            [
+                study,
+                str(self._of(study)["scale"].iloc[0]),
+                str(self.count(study)),
+                self.date(study),
+                self.duration(study),
+                self.machine(study),
+            ]
+            for study in sorted(set(self._table["study"]))
+        ]
+        return _markdown(["study", "scale", "tickets", "date", "computing time", "machine"], rows)
+
+    def verdicts(self) -> list[Verdict]:
+        """All verdicts, in the order of the claims; the gate G comes first."""
+        if self._judged is None:
+            self._judged = judge(self._table, self._facts)
+        return self._judged
+
+    def verdict_board(self) -> str:
+        """A Markdown table of all claims: claim, statement, verdict, scale, because."""
+        rows = []
+        for claim, verdict in zip(CLAIMS, self.verdicts(), strict=True):
+            words = verdict.outcome or verdict.direction or ""
+            scale = "–" if verdict.outcome == "not run" else verdict.scale
+            rows.append([claim.id, claim.statement, words, scale, verdict.because])
+        return _markdown(["claim", "statement", "verdict", "scale", "because"], rows)
+
+    def verdict(self, claim_id: str) -> str:
+        """How a claim stands, in a sentence: `verdict("B1")` -> `**not run**. No runs ...`."""
+        found = {verdict.claim: verdict for verdict in self.verdicts()}
+        if claim_id not in found:
+            raise PublishError(f"unknown claim {claim_id!r}; known: {', '.join(found)}")
+        chosen = found[claim_id]
+        return f"**{chosen.headline}**. {chosen.because}"
+
+    def needs(self, claim_id: str) -> list[str]:
+        """What is missing for a claim's verdict, in words, one entry each."""
+        self.verdict(claim_id)
+        return next(list(one.needs) for one in self.verdicts() if one.claim == claim_id)
+
+    def gate(self) -> str:
+        """How the gate stands: whether our IMP agrees with independently published data."""
+        return self.verdict("G")
+
+    def claims(self) -> str:
+        """A Markdown table of the claims: id, paper, statement, criterion."""
+        rows = [[one.id, one.paper, one.statement, one.criterion] for one in CLAIMS]
+        return _markdown(["claim", "paper", "statement", "criterion"], rows)
+
+    def claim(self, claim_id: str) -> Any:
+        """A claim as data: `claim("B1").statement`, `.criterion`, `.requires`, `.paper`."""
+        self.verdict(claim_id)
+        return next(one for one in CLAIMS if one.id == claim_id)
+
+    def recipe_table(self, recipe: str) -> str:
+        """A Markdown table of a recipe: field, value, source. `recipe_table("digits")`"""
+        from lthlib.recipes import load_recipe
+
+        loaded = load_recipe(recipe)
+        rows = [
+            [f"`{name}`", _plain(_look_up(loaded.values, name)), source]
+            for name, source in loaded.sources.items()
+        ]
+        return _markdown(["field", "value", "source"], rows).replace("*", r"\*")
+
+    def _of(self, study: str) -> pd.DataFrame:
+        rows = self._table[self._table["study"] == study]
+        if rows.empty:
+            known = ", ".join(sorted(set(self._table["study"]))) or "none"
+            raise PublishError(f"no records of study {study!r}; known: {known}")
+        return rows
+
+    def curves(self, study: str) -> list[str]:
+        """The curves of a study, as figures name them."""
+        return list(dict.fromkeys(self._of(study)["curve"]))
+
+    def _ok(self, study: str, label: str) -> pd.DataFrame:
+        rows = self._of(study)
+        chosen = rows[(rows["curve"] == label) & (rows["status"] == "ok")]
+        if chosen.empty:
+            known = ", ".join(self.curves(study))
+            raise PublishError(f"study {study!r} has no judged {label!r}; its curves: {known}")
+        return chosen
+
+    def _at(self, study: str, label: str, density: float, tolerance: float = 0.15) -> pd.DataFrame:
+        rows = self._ok(study, label)
+        near = _nearest(rows, density, tolerance)
+        if near.empty:
+            known = self.densities(study, label)
+            raise PublishError(
+                f"{label!r} of study {study!r} has no point within {100 * tolerance:g} % of "
+                f"density {density}; it has, in percent: {known}"
+            )
+        return near
+
+
+def _nearest(rows: pd.DataFrame, density: float, tolerance: float) -> pd.DataFrame:
+    """The rows of the point nearest in log density; none if it is further away than allowed."""
+    if not 0 < density <= 1:
+        raise PublishError(f"density is {density}; expected a kept fraction in (0, 1]")
+    means = rows.groupby("point")["density"].mean()
+    distance = np.log(means / density).abs()
+    if distance.min() > math.log1p(tolerance):
+        return rows.iloc[:0]
+    return rows[rows["point"] == distance.idxmin()]
+
+
+def _with_interval(values: pd.Series) -> str:
+    found = mean_interval(values)
+    if found.n < 3:
+        return f"{found.mean:.1f}"
+    return f"{found.mean:.1f} ± {(found.high - found.low) / 2:.1f}"
+
+
+def _significant(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"
+
+
+def _look_up(values: Mapping[str, Any], dotted: str) -> Any:
+    found: Any = values
+    for name in dotted.split("."):
+        found = found[name]
+    return found
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
+
+
+def _markdown(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    cells = ([" ".join(cell.split()).replace("|", r"\|") for cell in line] for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)

@@ -1,0 +1,158 @@
+"""Quote on a page what lies in files: code, tests, recipe values, values that papers report."""
+
+from __future__ import annotations
+
+import ast
+import re
+import textwrap
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lthlib.errors import PublishError
+from lthlib.evidence import reported
+
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def quoting(root: Path) -> dict[str, Callable[..., Any]]:
+    """Return the functions with which pages of a repository quote, by name.
+
+    Args:
+        root: the repository: the folder that holds `lthlib` and `tests`.
+    """
+    return {
+        "source": partial(source, root),
+        "test_source": partial(quoted_test, root),
+        "setting": setting,
+        "setting_source": setting_source,
+        "reported_tickets": reported_tickets,
+        "reported_minutes": reported_minutes,
+        "reported_epochs": reported_epochs,
+    }
+
+
+def source(root: Path, module: str, name: str) -> str:
+    """Return a definition as a code block, its file as the caption.
+
+    `source("lthlib.methods.bip", "upper_gradient")`; a method is `Class.name`, a function inside
+    another `outer.inner`.
+
+    Raises:
+        PublishError: there is no such file, or no such definition in it.
+    """
+    return _quoted(root, module.replace(".", "/") + ".py", name)
+
+
+def quoted_test(root: Path, node: str) -> str:
+    """Return a test as a code block: `test_source("tests/methods/test_bip.py::test_signs")`.
+
+    Raises:
+        PublishError: there is no such file, or no such test in it.
+    """
+    path, _, name = node.partition("::")
+    return _quoted(root, path, name.replace("::", "."))
+
+
+def setting(recipe: str, name: str) -> Any:
+    """Return a value of a recipe: `setting("digits", "methods.bip.clip")`.
+
+    Raises:
+        PublishError: the recipe has no such value; the message lists those it has.
+    """
+    from lthlib.recipes import load_recipe  # it imports torch
+
+    loaded = load_recipe(recipe)
+    if name not in loaded.sources:
+        raise PublishError(
+            f"recipe {recipe!r} has no value {name!r}; known: {', '.join(loaded.sources)}"
+        )
+    found: Any = loaded.values
+    for part in name.split("."):
+        found = found[part]
+    return found
+
+
+def setting_source(recipe: str, name: str) -> str:
+    """Return where a value of a recipe comes from; raises as `setting`."""
+    from lthlib.recipes import load_recipe
+
+    setting(recipe, name)
+    return str(load_recipe(recipe).sources[name])
+
+
+def reported_tickets() -> str:
+    """Return the sparsest winning tickets of BiP's Table 1: pruned percentage and accuracy."""
+    rows = _reported("sparsest_winning_ticket_accuracy_pct", artefact="Table 1")
+    pairs = list(dict.fromkeys(zip(rows["dataset"], rows["architecture"], strict=True)))
+    lines = [["method", *(f"{data}, {net}" for data, net in pairs)], ["---"] * (len(pairs) + 1)]
+    for method, cells in rows.groupby("method", sort=False):
+        named = cells.set_index(["dataset", "architecture"])
+        lines.append([str(method), *(_ticket(named.loc[pair]) for pair in pairs)])
+    return _table(lines)
+
+
+def reported_minutes() -> str:
+    """Return BiP's runtime figure, CIFAR-10 and ResNet-18: minutes by pruned percentage."""
+    rows = _reported("minutes_on_A6000", artefact="runtime figure")
+    lines = [["method", "pruned, %", "minutes"], ["---", "---", "---"]]
+    for row in rows.itertuples():
+        ratio = "any" if row.pruning_ratio_pct != row.pruning_ratio_pct else row.pruning_ratio_pct
+        lines.append([str(row.method), f"{ratio}", f"{row.value:g}"])
+    return _table(lines)
+
+
+def reported_epochs(method: str) -> str:
+    """Return the epochs in sequence that CS's summary gives: `reported_epochs("CS")` -> `425`.
+
+    Raises:
+        PublishError: none is known for the method.
+    """
+    rows = _reported("epochs_in_sequence_for_the_tickets", method=method)
+    return f"{rows['value'].iloc[0]:,.0f}"
+
+
+def _reported(quantity: str, **where: str) -> Any:
+    rows = reported()
+    rows = rows[rows["quantity"] == quantity]
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    if rows.empty:
+        raise PublishError(f"no published {quantity} with {where}")
+    return rows
+
+
+def _ticket(row: Any) -> str:
+    if row["value"] != row["value"]:
+        return "none"
+    return f"{row['pruning_ratio_pct']:g} % ({row['value']:.2f} ± {row['std']:.2f})"
+
+
+def _table(lines: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _quoted(root: Path, path: str, name: str) -> str:
+    try:
+        text = (root / path).read_text(encoding="utf-8")
+    except OSError:
+        raise PublishError(f"there is no file {path} to quote {name!r} from") from None
+    known = dict(_definitions(ast.parse(text)))
+    if name not in known:
+        raise PublishError(f"{path} defines no {name!r}; it defines: {', '.join(known)}")
+    found = known[name]
+    first = min([found.lineno, *(one.lineno for one in found.decorator_list)])
+    code = textwrap.dedent("\n".join(text.splitlines()[first - 1 : found.end_lineno]))
+    longest = max(map(len, re.findall("`+", code)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}{{code-block}} python\n:caption: {path}\n\n{code}\n{fence}"
+
+
+def _definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definition]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, Definition):
+            yield prefix + child.name, child
+            yield from _definitions(child, f"{prefix}{child.name}.")
+        else:
+            yield from _definitions(child, prefix)

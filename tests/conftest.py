@@ -1,0 +1,47 @@
+"""What several test folders share: a recipe so small that a run takes a fraction of a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+TINY = {
+    "name": "tiny",
+    "scale": "embedded",
+    "about": "a few steps on digits",
+    "data": {"dataset": "digits", "padding": 1, "mean": [0.3], "std": [0.37]},
+    "model": {"architecture": "resnet8", "width": 2, "shortcut": "projection"},
+    "training": {"length": "20it", "batch_size": 64},
+    "rewind": "2it",
+    "methods": {
+        "imp": {"fraction": 0.5},
+        "cs": {"penalty": [1e-4], "gate_learning_rate": 1.0, "temperature_per": "step"},
+        "bip": {"clip": 1.0, "implicit": False},
+        "omp-matched": {"length": "30it"},
+    },
+    "study": {
+        "densities": [0.5, 0.2],
+        "methods": ["imp", "cs", "bip", "omp"],
+        "seeds": 1,
+        "dense_seeds": 2,
+    },
+}
+
+
+def with_sources(node: object) -> object:
+    """Give every value of a recipe the source a recipe file must name."""
+    if isinstance(node, dict):
+        return {key: with_sources(value) for key, value in node.items()}
+    return {"value": node, "source": "a test"}
+
+
+@pytest.fixture
+def tiny_recipe(tmp_path: Path) -> Path:
+    """A recipe file whose whole study takes a few seconds."""
+    plain = {key: TINY[key] for key in ("name", "scale", "about")}
+    rest = {key: with_sources(value) for key, value in TINY.items() if key not in plain}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(plain | rest))
+    return path

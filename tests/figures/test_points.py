@@ -1,0 +1,50 @@
+"""Which tickets are replicates of each other, and under which name they are shown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+
+from lthlib.figures import curve_points, ticket_table
+from tests.figures.toys import record, study, table
+
+
+def test_replicates_differ_in_their_seeds_alone() -> None:
+    points = curve_points(table(seeds=3))
+    assert set(points["n"]) == {3}
+    assert points.groupby("curve").size().to_dict() == {
+        "BiP": 2,
+        "BiP, unclipped": 2,
+        "CS": 2,
+        "CS, as found": 2,
+        "IMP": 2,
+        "dense": 1,
+    }
+
+
+def test_densities_that_a_method_finds_itself_are_averaged() -> None:
+    points = curve_points(table(seeds=3))
+    cs = points[points["curve"] == "CS"]
+    assert cs["density"].round(4).tolist() == [0.53, 0.25]
+    assert cs["mean"].tolist() == [97.0, 97.0]
+
+
+def test_as_found_is_said_only_where_the_same_label_was_also_retrained() -> None:
+    records = study(seeds=1)
+    assert set(ticket_table(records)["curve"]) > {"CS", "CS, as found", "BiP"}
+    found = [one for one in records if one["judged"] == "found"]
+    assert set(ticket_table(found)["curve"]) == {"dense", "BiP", "BiP, unclipped", "CS"}
+
+
+def test_a_failed_run_keeps_the_density_it_was_asked_for() -> None:
+    failed = record("BiP", "bip", 0, 0.1, None, density=0.1)
+    row = ticket_table([failed]).iloc[0]
+    assert row["target_density"] == 0.1
+    assert pd.isna(row["density"])
+
+
+def test_figures_do_not_import_torch() -> None:
+    code = "import sys, lthlib.figures; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

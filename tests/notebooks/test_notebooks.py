@@ -1,0 +1,149 @@
+"""Journeys through the notebooks, by papermill, with a study of a few seconds."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lthlib.errors import PublishError
+from lthlib.publish.notebooks import check_notebook, check_parameters, run_notebook
+from lthlib.recipes import load_recipe, ticket_study
+from tests.publish.records import published, write
+from tests.publish.toys import REPOSITORY
+
+FOLDER = REPOSITORY / "notebooks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+
+
+def papermill(name: str, output: Path, *arguments: str, **variables: str) -> tuple[int, str]:
+    """Run the command as a person types it, in the folder of the repository."""
+    command = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **variables}
+    done = subprocess.run(
+        [*command, *arguments, "--kernel", "python3"],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def outputs(notebook: Path) -> list[dict[str, Any]]:
+    cells = json.loads(notebook.read_text())["cells"]
+    return [output for cell in cells for output in cell.get("outputs", [])]
+
+
+def words(notebook: Path) -> str:
+    return "\n".join(
+        "".join(one.get("data", {}).get("text/markdown", "")) for one in outputs(notebook)
+    )
+
+
+def test_there_are_four() -> None:
+    assert NAMES == ["cost", "masks", "quickstart", "tickets"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sources_are_stripped_and_every_parameter_is_read(name: str) -> None:
+    assert check_notebook(FOLDER / f"{name}.ipynb")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_are_thin(name: str) -> None:
+    cells = json.loads((FOLDER / f"{name}.ipynb").read_text())["cells"]
+    assert all(len(cell["source"]) <= 30 for cell in cells)
+    assert cells[0]["source"][0].startswith("# ")
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "made"),
+    [
+        ("tickets", {"dense_seeds": 1}, ["accuracy", "points", "variants"]),
+        ("cost", {"at": [0.5]}, ["one-ticket", "units", "whole-curve"]),
+        ("masks", {"density": 0.5}, ["layers", "overlap"]),
+    ],
+)
+def test_a_study_from_the_local_store(
+    name: str,
+    given: dict[str, Any],
+    made: list[str],
+    store: Path,
+    tiny_recipe: Path,
+    tmp_path: Path,
+) -> None:
+    common = {"recipe": str(tiny_recipe), "source": "local", "store": str(store), "jobs": 1}
+    common |= {"device": "cpu", "artefacts": str(tmp_path / "made")}
+    output = tmp_path / "out.ipynb"
+    run_notebook(FOLDER / f"{name}.ipynb", output, {**common, **given}, REPOSITORY)
+    assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
+    assert "Runs: " in words(output)
+
+
+def test_quickstart(tmp_path: Path) -> None:
+    given = {"length": "20it", "density": 0.5, "device": "cpu", "artefacts": str(tmp_path / "made")}
+    run_notebook(FOLDER / "quickstart.ipynb", tmp_path / "out.ipynb", given, REPOSITORY)
+    lines = (tmp_path / "made" / "tickets.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in lines[1:]] == ["imp", "cs", "bip", "omp", "random"]
+
+
+def test_published_records_are_shown_without_data_or_training(tmp_path: Path) -> None:
+    study = ticket_study(load_recipe("cifar10-reduced"), methods=["imp", "bip"])
+    write(tmp_path / "results", study, published(study))
+    arguments = ["-p", "architecture", "resnet20", "-p", "dataset", "cifar10"]
+    arguments += ["-y", "methods: [imp, bip]", "-p", "results", str(tmp_path / "results")]
+    arguments += ["-p", "artefacts", str(tmp_path / "made")]
+    output = tmp_path / "out.ipynb"
+    code, told = papermill("tickets", output, *arguments, LTHLIB_STORE=str(tmp_path / "store"))
+    assert code == 0, told
+    assert "Runs: 3 read from the published record." in words(output)
+    assert not (tmp_path / "store").exists()
+    table = (tmp_path / "made" / "points.csv").read_text()
+    assert {line.partition(",")[0] for line in table.splitlines()[1:]} == {"BiP", "IMP", "dense"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-p", "methdos", "imp"], "unknown parameter 'methdos' (did you mean 'methods'?)"),
+        (["-y", "seeds: many"], "parameter 'seeds' is 'many'; expected a whole number"),
+        (
+            ["-y", "methods: [imp, magic]"],
+            "expected a list of distinct values, each one of imp, cs",
+        ),
+        (
+            ["-p", "architecture", "resnet20"],
+            "no recipe trains resnet20 on digits; there are: cifar10 with resnet20; digits with",
+        ),
+    ],
+)
+def test_papermill_refuses_what_makes_no_sense(arguments, message: str, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    code, told = papermill("tickets", tmp_path / "out.ipynb", *arguments, LTHLIB_STORE=str(store))
+    assert code == 1
+    assert message in told
+    assert not store.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"densty": 0.1}, r"unknown parameter 'densty' \(did you mean 'density'\?\)"),
+        ({"density": "a tenth"}, "parameter 'density' is 'a tenth'; expected float"),
+    ],
+)
+def test_the_book_refuses_before_a_kernel_starts(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(PublishError, match=message):
+        check_parameters(FOLDER / "masks.ipynb", given)

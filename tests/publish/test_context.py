@@ -1,0 +1,92 @@
+"""What pages say about results: right numbers, and a failure for what no record holds."""
+
+from __future__ import annotations
+
+import pytest
+
+from lthlib.errors import PublishError
+from lthlib.evidence import CLAIMS
+from lthlib.publish.context import page_context
+from lthlib.publish.render import render
+from tests.figures.toys import record, study
+
+FAILED = record("BiP", "bip", 3, 0.1, None, density=0.1)
+CONTEXT = page_context([*study(3), FAILED])
+
+
+def say(expression: str) -> str:
+    return render("page.md", f"[= {expression} =]", CONTEXT)
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ('accuracy("toy", "BiP", 0.5)', "97.3 ± 0.7"),  # 97, 97.3, 97.6: 4.303 * 0.3 / sqrt(3)
+        ('accuracy("toy", "BiP", 0.45)', "97.3 ± 0.7"),
+        ('accuracy("toy", "CS, as found", 0.25)', "95.0 ± 0.0"),
+        ('dense_accuracy("toy")', "98.1 ± 0.2"),
+        ('density("toy", "CS", 0.5)', "53"),
+        ('spread("toy", "BiP", 0.5)', "0.3"),
+        ('spread("toy", "BiP")', "0.3"),
+        ('difference("toy", "BiP", "BiP, unclipped", 0.5)', "+47.3 [46.6, 48.0]"),
+        ('difference("toy", "IMP", "dense", 0.25)', "-1.9 [-2.1, -1.7]"),
+        ('best_sparse("toy", "IMP")', "none"),
+        ('n_seeds("toy", "IMP")', "3"),
+        ('count("toy", "IMP")', "6"),
+        ('count("toy")', "33"),
+        ('failures("toy")', "1"),
+        ('densities("toy", "IMP")', "50, 25"),
+        ('duration("toy")', "9 min 30 s"),
+        ('machine("toy")', "a processor (cpu)"),
+        ('date("toy")', "2026-11-21"),
+        ('commit("toy")', "0123456"),
+        ('command("toy")', "lth sweep toy"),
+        ('has_study("toy")', "True"),
+        ('has_study("moon")', "False"),
+        ('curves("toy")[1]', "IMP"),
+        ('claim("B1").paper', "BiP"),
+        ('verdict("B1")[:11]', "**not run**"),
+        ('needs("A2")|length', "1"),
+    ],
+)
+def test_values(expression: str, words: str) -> None:
+    assert say(expression) == words
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ('accuracy("moon", "BiP", 0.5)', "no records of study 'moon'; known: toy"),
+        ('accuracy("toy", "Bip", 0.5)', "no judged 'Bip'; its curves: dense, IMP, BiP"),
+        ('accuracy("toy", "BiP", 0.1)', r"within 15 % of density 0\.1; it has, in percent: 50, 25"),
+        ('accuracy("toy", "BiP", 5)', "density is 5; expected a kept fraction"),
+        ('verdict("Z9")', "unknown claim 'Z9'; known: G, B1"),
+        ('recipe_table("moon")', "expected one of cifar10-reduced, digits"),
+        ("acuracy", "'acuracy' is undefined; known: accuracy"),
+    ],
+)
+def test_what_no_record_holds_fails(expression: str, message: str) -> None:
+    with pytest.raises(PublishError, match=message):
+        say(expression)
+
+
+def test_one_seed_has_no_interval_and_no_spread() -> None:
+    context = page_context(study(1))
+    assert context["accuracy"]("toy", "BiP", 0.5) == "97.0"
+    assert context["difference"]("toy", "BiP", "IMP", 0.5) == "+0.0"
+    with pytest.raises(PublishError, match="one seed"):
+        context["spread"]("toy", "BiP", 0.5)
+
+
+def test_tables_are_tables() -> None:
+    table = say('accuracy_table("toy", [0.5, 0.25])').splitlines()
+    assert table[0] == "| tickets | 50 % | 25 % |"
+    assert "| IMP | 97.2 ± 0.5 | 96.2 ± 0.5 |" in table
+    assert len(say("verdict_board()").splitlines()) == 2 + len(CLAIMS)
+    assert len(say("claims()").splitlines()) == 2 + len(CLAIMS)
+    assert "| `training.nesterov` | yes |" in say('recipe_table("digits")')
+    assert say("studies()").splitlines()[2].startswith("| toy | embedded | 33 | 2026-11-21 |")
+
+
+def test_every_function_says_what_it_does() -> None:
+    assert all(function.__doc__ for function in CONTEXT.values())

@@ -1,0 +1,283 @@
+"""A run's configuration, and the id that follows from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, make_dataclass
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lthlib.errors import ConfigError
+from lthlib.runs import Parent, RunConfig
+from lthlib.runs.config import _differences, build
+
+# These values are part of every id and never change; a new setting is a new line here.
+DEFAULTS = {
+    "data": {
+        "dataset": "digits",
+        "train_images": None,
+        "validation_images": 300,
+        "split_seed": 0,
+        "padding": 0,
+        "flip": False,
+        "mean": [0.0],
+        "std": [1.0],
+        "image_size": None,
+    },
+    "model": {
+        "architecture": "resnet8",
+        "width": 16,
+        "shortcut": "identity",
+        "prunable": "conv+linear",
+    },
+    "training": {
+        "length": "20ep",
+        "batch_size": 128,
+        "learning_rate": 0.1,
+        "schedule": "cosine",
+        "milestones": [],
+        "warmup": "0it",
+        "momentum": 0.9,
+        "nesterov": True,
+        "weight_decay": 0.0001,
+        "precision": "fp32",
+    },
+    "method": "dense",
+    "settings": {"rewind": "0it"},
+    "seed": 0,
+    "threads": 1,
+    "parent": None,
+}
+METHOD_DEFAULTS = {
+    "imp": {
+        "rounds": 10,
+        "fraction": 0.2,
+        "rewind": "0it",
+        "rewinding": "weights",
+        "optimiser": "fresh",
+    },
+    "cs": {
+        "initial_gate": 0.0,
+        "penalty": 1e-8,
+        "final_temperature": 200.0,
+        "gate_learning_rate": 0.1,
+        "rounds": 1,
+        "reset": "formula",
+        "scaled": False,
+        "temperature_per": "epoch",
+        "rewind": "2ep",
+    },
+    "bip": {
+        "density": 0.1,
+        "length": "",
+        "gamma": 1.0,
+        "implicit": True,
+        "lower_learning_rate": 0.1,
+        "upper_learning_rate": 0.1,
+        "upper_momentum": 0.9,
+        "clip": 0.0,
+        "lower_steps": 1,
+        "variant": "paper",
+        "implicit_rate": 0.0001,
+    },
+    "omp": {"density": 0.1, "start": "rewind", "length": ""},
+    "random": {"density": 0.1, "layers": "global"},
+    "retrain": {"start": "rewind", "mask": "found", "schedule": "continue", "length": ""},
+}
+IDS = {
+    "imp": "06a130f1181bfdba",
+    "cs": "cd33b8cbdb297131",
+    "bip": "6a09df07bc334479",
+    "omp": "2fd38feb971f5e25",
+    "random": "962dcd11e542dfd3",
+    "retrain": "3d2ce571cc30fb92",
+}
+DENSE = RunConfig()
+
+
+def default(method: str) -> RunConfig:
+    starts_alone = method in ("dense", "imp", "cs")
+    return RunConfig(method=method, parent=None if starts_alone else Parent(DENSE, "dense"))
+
+
+def test_the_defaults_are_pinned() -> None:
+    assert RunConfig().to_json() == DEFAULTS
+    assert {m: default(m).to_json()["settings"] for m in METHOD_DEFAULTS} == METHOD_DEFAULTS
+
+
+def test_ids_are_pinned() -> None:
+    assert RunConfig().id == "44136fa355b3678a"
+    assert {method: default(method).id for method in IDS} == IDS
+    embedded = RunConfig.from_json(
+        {
+            "data": {"padding": 1, "mean": [0.3], "std": [0.37]},
+            "model": {"width": 8, "shortcut": "projection"},
+            "training": {"length": "300it", "batch_size": 64},
+            "method": "imp",
+            "settings": {"rounds": 14, "fraction": 0.28, "rewind": "15it"},
+            "seed": 2,
+        }
+    )
+    assert embedded.id == "b97a3974cb4f175c"
+
+
+@pytest.mark.parametrize("method", ["dense", *IDS])
+def test_a_configuration_comes_back_from_json(method: str) -> None:
+    config = default(method)
+    assert RunConfig.from_json(config.to_json()) == config
+    assert RunConfig.from_json(config.to_json()).id == config.id
+
+
+CHANGES: list[dict[str, Any]] = [
+    *({"data": {n: v}} for n, v in {
+        "dataset": "cifar10", "train_images": 100, "validation_images": 10, "split_seed": 1,
+        "padding": 4, "flip": True, "mean": [0.5], "std": [0.5], "image_size": 64,
+    }.items()),
+    *({"model": {n: v}} for n, v in {
+        "architecture": "resnet20", "width": 8, "shortcut": "projection", "prunable": "conv",
+    }.items()),
+    *({"training": {n: v}} for n, v in {
+        "length": "21ep", "batch_size": 64, "learning_rate": 0.2, "schedule": "constant",
+        "milestones": ["1ep"], "warmup": "1it", "momentum": 0.8, "nesterov": False,
+        "weight_decay": 0.0, "precision": "bf16",
+    }.items()),
+    {"settings": {"rewind": "1it"}}, {"seed": 1}, {"threads": 2}, {"method": "imp"},
+]  # fmt: skip
+
+
+def test_every_change_gives_another_id() -> None:
+    changed = [{**DEFAULTS, "settings": {}} | {n: v} for c in CHANGES for n, v in c.items()]
+    ids = [RunConfig.from_json(values).id for values in changed]
+    assert len({RunConfig().id, *ids}) == len(CHANGES) + 1
+    covered = {
+        (part, n) for c in CHANGES for part, v in c.items() if isinstance(v, dict) for n in v
+    }
+    parts = ("data", "model", "training", "settings")
+    assert covered == {(part, name) for part in parts for name in DEFAULTS[part]}  # type: ignore[attr-defined]
+
+
+def test_the_parent_is_part_of_the_id() -> None:
+    def omp(parent: RunConfig) -> RunConfig:
+        return RunConfig(method="omp", parent=Parent(parent, "dense"))
+
+    assert omp(DENSE).id != omp(RunConfig(seed=1)).id
+    search = RunConfig(method="imp")
+    retrained = [RunConfig(method="retrain", parent=Parent(search, f"round-{r}")) for r in (1, 2)]
+    assert retrained[0].id != retrained[1].id
+
+
+def test_the_id_does_not_depend_on_how_defaults_are_written() -> None:
+    assert RunConfig.from_json(DEFAULTS).id == RunConfig.from_json({}).id
+    assert RunConfig.from_json({"training": {"learning_rate": "1e-1"}}).id == RunConfig().id
+    assert RunConfig.from_json({"training": {"weight_decay": 0}}).id == (
+        RunConfig.from_json({"training": {"weight_decay": 0.0}}).id
+    )
+
+
+@dataclass(frozen=True)
+class Old:
+    a: int = 1
+    b: tuple[str, ...] = ()
+    c: float = 0.5
+
+
+@given(
+    st.integers(-3, 3),
+    st.lists(st.sampled_from(["x", "y"]), max_size=2).map(tuple),
+    st.sampled_from([0.5, 1.0]),
+    st.integers(-3, 3),
+)
+def test_a_new_field_at_its_default_changes_no_id(
+    a: int, b: tuple[str, ...], c: float, added: int
+) -> None:
+    new = make_dataclass("New", [("new", int, field(default=0))], bases=(Old,), frozen=True)
+    assert _differences(new(a=a, b=b, c=c)) == _differences(Old(a, b, c))
+    differs = _differences(new(a=a, b=b, c=c, new=added)) != _differences(Old(a, b, c))
+    assert differs == (added != 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "path", "expected"),
+    [
+        ({"training": {"learning_rate": "1e-2"}}, "training.learning_rate", 0.01),
+        ({"training": {"learning_rate": 1}}, "training.learning_rate", 1.0),
+        (
+            {"training": {"schedule": "step", "milestones": ["1ep"]}},
+            "training.milestones",
+            ("1ep",),
+        ),
+        ({"data": {"mean": [0, 1, 0.5]}}, "data.mean", (0.0, 1.0, 0.5)),
+        ({"data": {"train_images": None}}, "data.train_images", None),
+        ({"data": {"train_images": 7}}, "data.train_images", 7),
+        ({"method": "cs", "settings": {"penalty": "3e-4"}}, "settings.penalty", 3e-4),
+    ],
+)
+def test_values_are_coerced_to_the_type_of_their_field(
+    values: dict[str, Any], path: str, expected: Any
+) -> None:
+    part, name = path.split(".")
+    found = getattr(getattr(RunConfig.from_json(values), part), name)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"sed": 1}, r"unknown name 'sed'; expected one of data, model, training, method"),
+        ({"training": {"lr": 1}}, r"unknown name 'training.lr'; expected one of length, batch"),
+        ({"settings": {"density": 1}}, r"unknown name 'settings.density'; expected one of rewind"),
+        ({"training": 3}, r"training is 3; expected names with values"),
+        ({"training": {"batch_size": "64"}}, r"training.batch_size is '64'; expected int"),
+        ({"training": {"batch_size": True}}, r"training.batch_size is True; expected int"),
+        ({"training": {"batch_size": 6.5}}, r"training.batch_size is 6.5; expected int"),
+        ({"training": {"nesterov": 1}}, r"training.nesterov is 1; expected bool"),
+        ({"training": {"learning_rate": "fast"}}, r"training.learning_rate is 'fast'; expected fl"),
+        ({"training": {"learning_rate": True}}, r"training.learning_rate is True; expected float"),
+        (
+            {"training": {"milestones": "1ep"}},
+            r"training.milestones is '1ep'; expected a list of str",
+        ),
+        ({"model": {"architecture": "vgg"}}, r"model.architecture is 'vgg'; expected one of resn"),
+        ({"method": "sgd"}, r"method is 'sgd'; expected one of dense, imp, cs, bip, omp, random"),
+        ({"seed": None}, r"seed is None; expected int"),
+        ({"threads": 0}, r"threads is 0; expected at least 1"),
+        ({"settings": [1]}, r"settings are list; dense takes DenseSettings"),
+        ({"method": "omp"}, r"omp starts from a dense run; give it a parent"),
+        ({"parent": {"config": {}, "point": "dense"}}, r"dense starts from scratch"),
+        ({"parent": {"config": {"sed": 1}, "point": "x"}}, r"unknown name 'parent.config.sed'"),
+        (
+            {"method": "bip", "parent": {"config": {"method": "imp"}, "point": "round-1"}},
+            r"bip starts from a dense run; its parent is imp",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused_with_what_was_expected(
+    values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.from_json(values)
+
+
+def test_a_configuration_is_a_mapping() -> None:
+    with pytest.raises(ConfigError, match=r"configuration is \[1\]; expected names with values"):
+        build(RunConfig, [1], "")  # type: ignore[arg-type]
+
+
+def test_a_changed_copy() -> None:
+    config = RunConfig(method="imp")
+    changed = config.changed(seed=3, training={"length": "5it"}, settings={"rounds": 2})
+    assert (changed.seed, changed.training.length, changed.settings.rounds) == (3, "5it", 2)
+    assert changed.training.batch_size == config.training.batch_size
+    assert changed.settings.fraction == 0.2
+    with pytest.raises(ConfigError, match="unknown name 'training.lengthh'"):
+        config.changed(training={"lengthh": "5it"})
+
+
+def test_a_line_for_people() -> None:
+    config = RunConfig(method="imp", settings={"rounds": 2}, seed=4)  # type: ignore[arg-type]
+    assert config.describe() == "imp on digits/resnet8 seed 4 (rounds=2)"
+    retrained = RunConfig(method="retrain", parent=Parent(config, "round-1"))
+    assert retrained.describe() == "retrain of imp round-1 on digits/resnet8 seed 0"

@@ -1,0 +1,216 @@
+"""Many runs: parents first, each once, stopped and continued, through any executor."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lthlib.errors import DataError, Paused, StoreError
+from lthlib.runs import (
+    Machine,
+    Progress,
+    RunConfig,
+    Store,
+    estimate,
+    execute,
+    execute_many,
+    with_ancestors,
+)
+from lthlib.runs.execute import expected_passes
+from lthlib.runs.many import work
+from tests.runs.toys import child, config
+
+DENSE = config()
+IMP = config("imp", settings={"rounds": 1, "fraction": 0.5, "rewind": "2it"})
+STUDY = [
+    child("omp", DENSE),
+    child("retrain", IMP, "round-1", settings={"start": "own"}),
+    DENSE,
+    child("bip", DENSE, settings={"density": 0.2}),
+    child("omp", DENSE, settings={"density": 0.5}),
+]
+
+
+class InPlace(Executor):
+    """Runs what it is given at once, in this process; notes the order."""
+
+    def __init__(self, stop_after: int = 1000) -> None:
+        self.order: list[str] = []
+        self.stop_after = stop_after
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if len(self.order) == self.stop_after:
+            future.set_result(("paused", None))
+            return future
+        self.order.append(args[0].id)
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def plain(store: Store, runs: list[RunConfig]) -> list[Any]:
+    """Records without clock and machine."""
+    found = []
+    for run in runs:
+        result = store.load(run)
+        assert result is not None
+        records = json.loads(json.dumps(result.records))
+        for record in records:
+            del record["provenance"]
+            for cost in record["cost"].values():
+                del cost["seconds"]
+        found.append(records)
+    return found
+
+
+def test_ancestors_come_first_and_once() -> None:
+    retrained = child("retrain", STUDY[0], "ticket")
+    ordered = with_ancestors([retrained, *STUDY, retrained])
+    assert ordered == [DENSE, STUDY[0], retrained, IMP, STUDY[1], STUDY[3], STUDY[4]]
+
+
+def test_parents_run_before_children_and_nothing_runs_twice(store: Store) -> None:
+    executor = InPlace()
+    told: list[Progress] = []
+    swept = execute_many(STUDY, store, executor=executor, report=told.append)
+    assert (swept.failed, swept.unfinished) == ({}, 0)
+    assert len(executor.order) == len(set(executor.order)) == 6
+    place = executor.order.index
+    for run in STUDY:
+        if run.parent is not None:
+            assert place(run.parent.config.id) < place(run.id)
+    assert (told[-1].runs, told[-1].total_runs) == (6, 6)
+    assert told[-1].passes == told[-1].total_passes > 0
+    again = InPlace()
+    assert execute_many(STUDY, store, executor=again).unfinished == 0
+    assert again.order == []
+
+
+def test_the_expected_work_is_what_is_done(store: Store) -> None:
+    runs = [*STUDY, child("bip", DENSE, settings={"variant": "release"})]
+    runs += [config("cs", settings={"temperature_per": "step", "rewind": "1it", "rounds": 2})]
+    runs += [child("random", DENSE), child("omp", DENSE, settings={"length": "9it"})]
+    sizes = work(runs, Machine())
+    for run in runs:
+        records = execute(run, store).records
+        # 160 images in 5 full batches: exact.
+        assert records[-1]["cost"]["own"]["backward_passes"] == sizes[run.id]
+    assert expected_passes(DENSE, 5) == 6 * 32
+
+
+def test_a_sweep_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
+    store: Store, tmp_path: Path
+) -> None:
+    stopped = execute_many(STUDY, store, executor=InPlace(stop_after=2))
+    assert stopped.unfinished == 4
+    late = Machine(deadline=time.time() - 1)
+    idle = InPlace()
+    assert execute_many(STUDY, store, late, executor=idle).unfinished == 4
+    assert idle.order == []
+    assert execute_many(STUDY, store, executor=InPlace()).unfinished == 0
+    other = Store(tmp_path / "other")
+    execute_many(STUDY, other, executor=InPlace())
+    everything = with_ancestors(STUDY)
+    assert plain(store, everything) == plain(other, everything)
+    assert list(store.verify()) == []
+
+
+LONG = config(training={"length": "100000it"})
+
+
+def test_an_interrupt_stops_real_processes_with_their_state_saved(store: Store) -> None:
+    runs = [LONG.changed(seed=seed) for seed in range(6)]
+
+    def interrupt(progress: Progress) -> None:
+        if progress.passes > 0:
+            raise KeyboardInterrupt
+
+    swept = execute_many(runs, store, jobs=2, report=interrupt)
+    assert (swept.failed, swept.unfinished) == ({}, 6)
+    # Those that waited for a process have not begun.
+    assert len(list(store.root.glob("runs/*/checkpoint.safetensors"))) in (1, 2)
+    assert not list(store.root.glob(".stop-*"))
+
+
+def test_a_deadline_within_a_run_saves_it(store: Store) -> None:
+    with pytest.raises(Paused, match="the state is saved"):
+        execute(LONG, store, Machine(deadline=time.time()))
+    assert (store.folder(LONG) / "checkpoint.safetensors").exists()
+    progress = json.loads((store.folder(LONG) / "progress.json").read_bytes())
+    assert 0 < progress["done"] < progress["total"] == 100_000 * 32
+
+
+def test_a_failed_run_does_not_stop_the_others(store: Store) -> None:
+    wild = config(training={"learning_rate": 1e9, "schedule": "constant", "length": "11it"})
+    runs = [child("omp", wild), *STUDY]
+    for _ in range(2):  # The second time the failures are read from the store.
+        swept = execute_many(runs, store, executor=InPlace())
+        assert swept.unfinished == 0
+        assert set(swept.failed) == {wild.id, runs[0].id}
+        assert swept.failed[wild.id].startswith("the loss became NaN or infinite")
+        assert swept.failed[runs[0].id].startswith(f"its parent {wild.id} failed")
+    assert all(store.load(run) is not None for run in STUDY)
+
+
+def test_an_error_that_is_no_run_s_own_is_raised_and_the_rest_is_stopped(store: Store) -> None:
+    """The parent's ticket is damaged behind the sweep's back; a long run goes on beside it."""
+    execute(DENSE, store)
+    path = store.folder(DENSE) / "tickets" / "dense.safetensors"
+    path.write_bytes(b"")
+    with ThreadPoolExecutor(2) as executor, pytest.raises(StoreError, match="does not match"):
+        execute_many([LONG, STUDY[0]], store, executor=executor)
+    assert (store.folder(LONG) / "checkpoint.safetensors").exists()
+
+
+def test_missing_data_are_an_error_before_anything_runs(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LTHLIB_DATA", raising=False)
+    executor = InPlace()
+    with pytest.raises(DataError, match="no data root for cifar10"):
+        execute_many([DENSE, config(data={"dataset": "cifar10"})], store, executor=executor)
+    assert executor.order == []
+
+
+def test_threads_will_do(store: Store) -> None:
+    with ThreadPoolExecutor(2) as executor:
+        swept = execute_many([config(seed=s) for s in range(3)], store, executor=executor)
+    assert (swept.failed, swept.unfinished) == ({}, 0)
+
+
+def compute(root: str, barrier: Any) -> str:
+    barrier.wait()
+    result = execute(DENSE, Store(root))
+    return str(result.records[0]["provenance"]["started"]) + str(result.records[0]["cost"])
+
+
+def test_two_processes_on_one_store_compute_a_run_once(store: Store) -> None:
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(2, mp_context=context) as pool:
+        barrier = manager.Barrier(2)
+        futures = [pool.submit(compute, str(store.root), barrier) for _ in range(2)]
+        first, second = (future.result(timeout=120) for future in futures)
+    # The same seconds to the last digit: one of them read what the other wrote.
+    assert first == second
+    assert list(store.verify()) == []
+
+
+def test_an_estimate_counts_runs_passes_and_seconds() -> None:
+    found = estimate([DENSE, config(seed=1)], Machine(), jobs=2)
+    assert (found["runs"], found["passes"]) == (2, 2 * 192)
+    assert found["core_seconds"] > 0
+    assert found["seconds"] == found["core_seconds"] / 2

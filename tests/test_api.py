@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+import lthlib
+from lthlib._torchvision import torchvision
+from lthlib.errors import ConfigError, DataError, TicketError
+from lthlib.methods import METHODS
+from lthlib.training import TrainingSettings
+
+SHORT = TrainingSettings(length="6it", batch_size=8, learning_rate=0.01)
+
+
+class Classifier(nn.Module):
+    """A small transformer over sequences of 5 vectors of 8 numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.1, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1)
+        self.head = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.encoder(x).mean(1))
+
+
+def mobilenet() -> tuple[nn.Module, lthlib.Dataset]:
+    inputs, labels = torch.randn(40, 3, 32, 32), torch.arange(40) % 3
+    data = lthlib.Dataset.from_tensors(inputs, labels, test=(inputs[:9], labels[:9]))
+    return torchvision.models.mobilenet_v2(num_classes=3, width_mult=0.25), data
+
+
+def transformer() -> tuple[nn.Module, lthlib.Dataset]:
+    inputs, labels = torch.randn(40, 5, 8), torch.arange(40) % 3
+    return Classifier(), lthlib.Dataset.from_tensors(inputs, labels, test=(inputs[:9], labels[:9]))
+
+
+SETTINGS = {
+    "imp": {"density": 0.25, "rounds": 2},
+    "cs": {"temperature_per": "step"},
+    "bip": {"density": 0.25},
+    "omp": {"density": 0.25},
+    "random": {"density": 0.25},
+    "dense": {},
+}
+
+
+@pytest.mark.parametrize("network", [mobilenet, transformer])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "retrain"])
+def test_every_method_runs_on_any_network(method: str, network) -> None:
+    model, data = network()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    tickets = lthlib.find_tickets(
+        model, data, method, training=SHORT, progress=False, **SETTINGS[method]
+    )
+    after = model.state_dict()
+    assert all(
+        torch.equal(before[name], after[name]) for name in before
+    )  # the user's network is left alone
+    ticket = tickets[-1]
+    if "density" in SETTINGS[method]:
+        assert ticket.mask.kept == round(0.25 * ticket.mask.total)
+    assert all(bool((ticket.weights[name][~kept] == 0).all()) for name, kept in ticket.mask.items())
+    assert 0 <= lthlib.evaluate(ticket, data) <= 100
+    trained = lthlib.retrain(ticket, data, training=SHORT, progress=False)
+    assert trained.mask == ticket.mask
+
+
+def test_a_saved_ticket_retrains_to_the_same_weights_in_another_process(tmp_path: Path) -> None:
+    script = """
+import sys, torch, lthlib
+from torch import nn
+from lthlib.training import TrainingSettings
+torch.set_num_threads(1)
+short = TrainingSettings(length="6it", batch_size=32)
+torch.manual_seed(0)
+convolution = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()]
+model = nn.Sequential(*convolution, nn.Flatten(), nn.Linear(144, 10))
+data = lthlib.load_dataset("digits")
+if sys.argv[1] == "find":
+    options = dict(rounds=1, rewind="2it", training=short, progress=False)
+    ticket = lthlib.find_tickets(model, data, "imp", **options)[-1]
+    ticket.save("t.safetensors")
+else:
+    ticket = lthlib.Ticket.load("t.safetensors")
+trained = lthlib.retrain(ticket, data, model=model, training=short, progress=False)
+trained.save(sys.argv[1] + ".safetensors")
+"""
+    for name in ("find", "again"):
+        subprocess.run([sys.executable, "-c", script, name], cwd=tmp_path, check=True)
+    first, second = (
+        lthlib.Ticket.load(tmp_path / f"{name}.safetensors") for name in ("find", "again")
+    )
+    assert first.weights is not None and second.weights is not None
+    assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
+
+
+def test_a_pretrained_network_is_pruned_as_it_is() -> None:
+    model, data = transformer()
+    (ticket,) = lthlib.find_tickets(
+        model, data, "omp", density=0.5, pretrained=True, training=SHORT, progress=False
+    )
+    weights = {name: p.detach() for name, p in model.named_parameters() if name in ticket.mask}
+    smallest_kept = min(float(weights[n][k].abs().min()) for n, k in ticket.mask.items() if k.any())
+    largest_pruned = max(
+        float(weights[n][~k].abs().max()) for n, k in ticket.mask.items() if not k.all()
+    )
+    assert smallest_kept >= largest_pruned
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"method": "bop"}, ConfigError, "method is 'bop'; expected one of dense, imp"),
+        (
+            {"method": "bip", "density": 0.0},
+            ConfigError,
+            r"density is 0.0; expected a kept fraction in \(0, 1\]",
+        ),
+        ({"method": "cs", "density": 0.1}, ConfigError, "CS finds its own density"),
+        (
+            {"method": "imp", "round": 3},
+            ConfigError,
+            "unknown name 'imp.round'; expected one of rounds",
+        ),
+        ({"method": "retrain"}, ConfigError, "lthlib.retrain"),
+        ({"method": "imp", "rewind": "9ep"}, ConfigError, "not before the end of training"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: dict, error: type, message: str) -> None:
+    model, data = transformer()
+    with pytest.raises(error, match=message):
+        lthlib.find_tickets(model, data, training=SHORT, progress=False, **arguments)
+
+
+def test_a_ticket_for_another_number_of_classes_is_refused() -> None:
+    model, data = transformer()
+    (ticket,) = lthlib.find_tickets(
+        model, data, "random", density=0.5, training=SHORT, progress=False
+    )
+    other = Classifier()
+    other.head = nn.Linear(8, 4)
+    with pytest.raises(TicketError, match="does not fit this network"):
+        lthlib.retrain(ticket, data, model=other, training=SHORT, progress=False)
+
+
+def test_labels_out_of_range_are_refused() -> None:
+    with pytest.raises(DataError, match="label 3"):
+        lthlib.Dataset.from_tensors(torch.randn(4, 2), torch.tensor([0, 1, 2, 3]), num_classes=3)
+
+
+def test_importing_lthlib_imports_no_torch() -> None:
+    subprocess.run(
+        [sys.executable, "-c", "import lthlib, sys; assert 'torch' not in sys.modules"], check=True
+    )

@@ -1,0 +1,52 @@
+"""The benchmarks run on a tiny setting and write what they promise; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FIELDS = {"name", "reference", "ours", "unit", "ratio", "target", "met", "note"}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict]:
+    path = tmp_path_factory.mktemp("bench") / "tiny.json"
+    command = [sys.executable, "-m", "benchmarks", "--tiny", "--device", "cpu", "--output", path]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(path.read_text())
+
+
+def test_every_part_is_measured(measured):
+    names = " ".join(row["name"] for row in measured[1]["rows"])
+    for part in (
+        "peak memory",
+        "lth --help",
+        "top-k",
+        "fp32",
+        "bf16",
+        "training loss",
+        "CS",
+        "BiP",
+    ):
+        assert part in names
+
+
+def test_a_row_has_its_fields_and_a_ratio_where_there_is_a_reference(measured):
+    for row in measured[1]["rows"]:
+        assert set(row) == FIELDS
+        assert row["ours"] > 0
+        assert (row["ratio"] is None) == (row["reference"] is None)
+        assert (row["met"] is None) == (row["target"] == "")
+
+
+def test_the_report_describes_the_machine_and_the_table_shows_every_row(measured):
+    table, report = measured
+    assert report["schema"] == 1 and report["started"] <= report["finished"]
+    assert {"device", "processor", "cores", "torch", "python"} < set(report["machine"])
+    assert all(row["name"] in table for row in report["rows"])

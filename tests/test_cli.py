@@ -1,0 +1,209 @@
+"""Journeys: what a user does with the `lth` command."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+LTH = [sys.executable, "-c", "from lthlib.cli import main; main()"]
+
+
+def lth(*arguments: object, cwd: Path, status: int = 0) -> str:
+    """Run the command in a folder of its own; returns what it printed."""
+    done = subprocess.run(
+        [*LTH, *map(str, arguments)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "200"},
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_help_names_every_command_and_does_not_import_torch(tmp_path: Path) -> None:
+    text = lth("--help", cwd=tmp_path)
+    for command in (
+        "run",
+        "sweep",
+        "estimate",
+        "record",
+        "list",
+        "show",
+        "verify",
+        "ticket",
+        "book",
+        "studies",
+    ):
+        assert f" {command} " in text
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom lthlib.cli import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_study_from_nothing_to_a_published_record(tmp_path: Path, tiny_recipe: Path) -> None:
+    estimate = lth("estimate", tiny_recipe, cwd=tmp_path)
+    assert "9 runs" in estimate and "with" in estimate
+    lth("record", tiny_recipe, cwd=tmp_path, status=2)  # nothing is complete yet
+    assert "all 9 runs" in lth("sweep", tiny_recipe, "--jobs", 2, cwd=tmp_path)
+    text = lth("record", tiny_recipe, cwd=tmp_path)
+    assert "results/tiny.jsonl" in text
+    records = [
+        json.loads(line) for line in (tmp_path / "results/tiny.jsonl").read_text().splitlines()
+    ]
+    assert {record["label"] for record in records} == {
+        "dense",
+        "IMP",
+        "CS",
+        "CS, as found",
+        "BiP",
+        "OMP",
+    }
+    assert "0 faults" in lth("verify", cwd=tmp_path)
+
+    one = records[-1]["run"]
+    assert one in lth("list", cwd=tmp_path)
+    assert json.loads(lth("show", one[:8], cwd=tmp_path))["id"] == one
+    ticket = next((tmp_path / "store/runs" / one / "tickets").glob("*.safetensors"))
+    shown = lth("ticket", "show", ticket, cwd=tmp_path)
+    assert "stage3.0.conv2.weight" in shown and one in shown
+
+    content = bytearray(ticket.read_bytes())
+    content[-1] ^= 1
+    ticket.write_bytes(content)
+    assert "checksum" in lth("verify", cwd=tmp_path, status=1)
+    assert "altered" in lth("ticket", "show", ticket, cwd=tmp_path, status=2)
+
+
+def test_one_run_is_computed_once_and_then_shown(tmp_path: Path, tiny_recipe: Path) -> None:
+    first = lth(
+        "run", "omp", "--recipe", tiny_recipe, "--set", "settings.density=0.5", cwd=tmp_path
+    )
+    again = lth(
+        "run", "omp", "--recipe", tiny_recipe, "--set", "settings.density=0.5", cwd=tmp_path
+    )
+    assert "density 0.5" in again
+    assert "img" in first and "img" not in again  # no bar the second time
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "bop"], "method is 'bop'; expected one of dense, imp, cs, bip"),
+        (["run", "bip", "--set", "settings.density=2"], r"density is 2.0"),
+        (
+            ["run", "bip", "--set", "settings.dense=2"],
+            "unknown name 'settings.dense'; expected one of density",
+        ),
+        (["run", "bip", "--set", "density=2"], "expected PART.NAME=VALUE"),
+        (
+            ["run", "bip", "--set", "model.architecture=vgg"],
+            "model.architecture is 'vgg'; expected one of resnet8",
+        ),
+        (["run", "bip", "--set", "data.dataset=mnist"], "mnist"),
+        (["sweep", "digits", "--methods", "imp,bop"], "method is 'bop'"),
+        (["sweep", "digits", "--densities", "half"], "'half' is not a number"),
+        (["sweep", "digits", "--budget", "soon"], "budget is 'soon'; expected seconds"),
+        (["sweep", "nothing"], "recipe is 'nothing'; expected one of"),
+        (["show", "abc"], "no complete run's id begins with 'abc'"),
+        (["ticket", "show", "nowhere.safetensors"], "cannot read ticket nowhere.safetensors"),
+        (["run", "--config", "nowhere.json"], "cannot read configuration nowhere.json"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    text = lth(*arguments, cwd=tmp_path, status=2)
+    assert message in text
+    assert "Traceback" not in text
+
+
+def test_missing_data_name_the_folders_and_what_to_do(tmp_path: Path) -> None:
+    text = lth(
+        "run",
+        "dense",
+        "--recipe",
+        "cifar10-reduced",
+        "--data",
+        tmp_path / "nowhere",
+        cwd=tmp_path,
+        status=2,
+    )
+    assert "nowhere" in text and "--data" in text
+
+
+def test_a_diverging_run_is_recorded_the_sweep_goes_on_and_the_exit_status_says_so(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    change = ["--set", "training.learning_rate=1e9", "--set", "training.weight_decay=1.0"]
+    text = lth("sweep", tiny_recipe, "--methods", "bip", *change, cwd=tmp_path, status=1)
+    assert "the loss became NaN or infinite at step" in text
+    assert "its parent" in text
+    assert (
+        "failed"
+        in lth("record", tiny_recipe, "--methods", "bip", *change, cwd=tmp_path)
+        + (tmp_path / "results/tiny.jsonl").read_text()
+    )
+
+
+def test_a_budget_stops_cleanly_and_the_next_call_goes_on(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    longer = [
+        "--set",
+        "training.length=3000it",
+        "--methods",
+        "imp",
+        "--densities",
+        "0.5",
+        "--dense-seeds",
+        1,
+    ]
+    text = lth(
+        "sweep", tiny_recipe, *longer, "--budget", "6s", "--jobs", 1, cwd=tmp_path, status=75
+    )
+    assert "their state saved" in text
+    assert list((tmp_path / "store/runs").glob("*/checkpoint.safetensors")) or list(
+        (tmp_path / "store/runs").glob("*/run.json")
+    )
+
+
+def test_ctrl_c_saves_the_state_and_says_how_to_go_on(tmp_path: Path, tiny_recipe: Path) -> None:
+    command = [
+        *LTH,
+        "sweep",
+        str(tiny_recipe),
+        "--set",
+        "training.length=100000it",
+        "--methods",
+        "imp",
+        "--jobs",
+        "1",
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.time() + 120
+    while not list(tmp_path.glob("store/runs/*/progress.json")) and time.time() < deadline:
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 75, text
+    assert "goes on from there" in text
+    assert list(tmp_path.glob("store/runs/*/checkpoint.safetensors"))
+    assert not list(tmp_path.glob("store/.stop-*"))

@@ -1,0 +1,309 @@
+"""Which weights are kept: selection, counting, packing."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from lthlib._torchvision import torchvision
+from lthlib.errors import MaskError
+from lthlib.masks import (
+    Mask,
+    kept_count,
+    pack,
+    prunable_names,
+    random_mask,
+    top_k,
+    top_k_global,
+    top_k_layerwise,
+    unpack,
+)
+from lthlib.models import CifarResNet
+
+DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+NAN, INFINITY = float("nan"), float("inf")
+
+
+def bits(text: str) -> torch.Tensor:
+    return torch.tensor([c == "1" for c in text])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("scores", "k", "kept"),
+    [
+        ([3.0, 1.0, 2.0], 1, "100"),
+        ([3.0, 1.0, 2.0], 2, "101"),
+        ([1.0, 1.0, 1.0, 1.0], 2, "1100"),
+        ([0.0, 2.0, 1.0, 2.0, 1.0, 1.0], 3, "011100"),
+        ([0.0, 2.0, 1.0, 2.0, 1.0, 1.0], 4, "011110"),
+        ([-1.0, -3.0, -2.0], 2, "101"),
+        ([-0.0, 0.0, -0.0], 2, "110"),
+        ([INFINITY, -INFINITY, INFINITY, 0.0], 3, "1011"),
+        ([5.0, 4.0], 0, "00"),
+        ([5.0, 4.0], 2, "11"),
+    ],
+)
+def test_top_k_keeps_the_largest_and_among_equals_the_first(
+    dtype: torch.dtype, scores: list[float], k: int, kept: str
+) -> None:
+    assert top_k(torch.tensor(scores, dtype=dtype), k).tolist() == bits(kept).tolist()
+
+
+def test_top_k_breaks_ties_by_logical_index_whatever_the_memory_layout() -> None:
+    scores = torch.zeros(2, 3, 2, 2)
+    expected = torch.zeros(24, dtype=torch.bool)
+    expected[:5] = True
+    for layout in (torch.contiguous_format, torch.channels_last):
+        assert top_k(scores.contiguous(memory_format=layout), 5).flatten().equal(expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    "scores", [[NAN, 1.0, 1.0, 1.0], [NAN, 3.0, 2.0, 1.0], [1.0, NAN], [NAN] * 3]
+)
+@pytest.mark.parametrize("k", [0, 1, 2])
+def test_top_k_refuses_nan(dtype: torch.dtype, scores: list[float], k: int) -> None:
+    with pytest.raises(MaskError, match="NaN"):
+        top_k(torch.tensor(scores, dtype=dtype), k)
+
+
+@pytest.mark.parametrize("k", [-1, 4])
+def test_top_k_refuses_more_than_there_are(k: int) -> None:
+    with pytest.raises(MaskError, match=f"cannot keep {k} of 3"):
+        top_k(torch.zeros(3), k)
+
+
+def test_global_selection_ranks_all_layers_together() -> None:
+    scores = {"a": torch.tensor([[5.0, 1.0], [2.0, 2.0]]), "b": torch.tensor([3.0, 2.0, 0.0])}
+    mask = top_k_global(scores, 3)
+    assert mask["a"].tolist() == [[True, False], [True, False]]
+    assert mask["b"].tolist() == [True, False, False]
+
+
+def test_layerwise_selection_keeps_the_same_share_of_each_layer() -> None:
+    scores = {"a": torch.tensor([[5.0, 4.0], [3.0, 2.0]]), "b": torch.tensor([0.1, 0.3, 0.2, 0.0])}
+    mask = top_k_layerwise(scores, 0.5)
+    assert mask["a"].tolist() == [[True, True], [False, False]]
+    assert mask["b"].tolist() == [False, True, True, False]
+
+
+scores_and_k = st.integers(1, 12).flatmap(
+    lambda n: st.tuples(
+        # Few values, so that ties are common.
+        st.lists(st.integers(-3, 3).map(float), min_size=n, max_size=n),
+        st.integers(0, n),
+    )
+)
+
+
+@given(scores_and_k)
+def test_top_k_is_the_euclidean_projection_onto_masks_with_k_ones(
+    case: tuple[list[float], int],
+) -> None:
+    scores, k = case
+    point = np.array(scores)
+    distances = [
+        float(((point - np.isin(np.arange(len(scores)), chosen)) ** 2).sum())
+        for chosen in combinations(range(len(scores)), k)
+    ]
+    found = top_k(torch.tensor(scores), k).numpy()
+    assert found.sum() == k
+    assert ((point - found) ** 2).sum() == pytest.approx(min(distances), abs=1e-12)
+
+
+@given(
+    st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=200),
+    st.floats(0, 1),
+    st.sampled_from([0.5, 2.0, 1024.0]),
+    st.sampled_from(DTYPES),
+)
+def test_top_k_is_exact_and_ignores_the_scale_of_scores(
+    values: list[float], share: float, scale: float, dtype: torch.dtype
+) -> None:
+    # Rounded, so that scaling by a power of two neither overflows nor loses a bit.
+    scores = torch.tensor(values, dtype=dtype).round()
+    k = int(share * len(values))
+    found = top_k(scores, k)
+    assert int(found.sum()) == k
+    assert found.equal(top_k(scores * scale, k))
+    if 0 < k < len(values):
+        assert scores[found].min() >= scores[~found].max()
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=0, max_size=4).map(tuple), st.integers(0, 2**31), st.data()
+)
+def test_packing_keeps_every_bit_of_any_shape(
+    shape: tuple[int, ...], seed: int, data: st.DataObject
+) -> None:
+    tensor = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) > 0.5
+    packed = pack(tensor)
+    assert packed.dtype == torch.uint8
+    assert packed.numel() == -(-tensor.numel() // 8)
+    assert unpack(packed, shape).equal(tensor)
+
+
+def test_packing_puts_the_first_weight_in_the_highest_bit() -> None:
+    assert pack(bits("1000000101")).tolist() == [0b10000001, 0b01000000]
+
+
+@pytest.mark.parametrize("packed", [torch.zeros(1, dtype=torch.uint8), torch.zeros(2)])
+def test_unpacking_refuses_bytes_that_do_not_match_the_shape(packed: torch.Tensor) -> None:
+    with pytest.raises(MaskError, match=r"shape \(3, 3\) needs 2 bytes"):
+        unpack(packed, (3, 3))
+
+
+@pytest.mark.parametrize(
+    ("total", "density", "kept"), [(10, 0.1, 1), (10, 0.34, 3), (7, 1.0, 7), (268_336, 0.2, 53_667)]
+)
+def test_kept_count_is_the_nearest_integer(total: int, density: float, kept: int) -> None:
+    assert kept_count(total, density) == kept
+
+
+@pytest.mark.parametrize("density", [0.0, -0.1, 1.01, NAN])
+def test_density_outside_its_range_is_refused(density: float) -> None:
+    with pytest.raises(MaskError, match=r"expected a kept fraction in \(0, 1\]"):
+        kept_count(100, density)
+
+
+def test_a_density_that_keeps_nothing_is_refused_with_the_smallest_one() -> None:
+    with pytest.raises(MaskError, match=r"keeps none of 100 weights; the smallest is 0.01"):
+        kept_count(100, 0.001)
+
+
+def test_counts_density_and_layers() -> None:
+    mask = Mask({"a": bits("1010"), "b": bits("000001")})
+    assert (mask.kept, mask.total) == (3, 10)
+    assert mask.density == 0.3
+    assert mask.sparsity == 0.7
+    assert mask.layers() == {"a": (2, 4), "b": (1, 6)}
+    assert repr(mask) == "Mask(3 of 10 weights kept, density 0.3000, 2 tensors)"
+
+
+def test_overlap_is_intersection_over_union() -> None:
+    a, b = Mask({"x": bits("11100")}), Mask({"x": bits("01110")})
+    assert a.overlap(b) == 0.5
+    assert a.overlap(Mask({"x": bits("00011")})) == 0.0
+    assert Mask({"x": bits("00")}).overlap(Mask({"x": bits("00")})) == 1.0
+
+
+def test_overlap_refuses_masks_over_other_parameters() -> None:
+    small, large = Mask({"x": bits("11")}), Mask({"x": bits("11"), "y": bits("11")})
+    for a, b in ((small, large), (large, small)):
+        with pytest.raises(MaskError, match="'y'"):
+            a.overlap(b)
+
+
+def test_masks_are_equal_when_they_keep_the_same_weights() -> None:
+    assert Mask({"x": bits("10")}) == Mask({"x": bits("10")})
+    assert Mask({"x": bits("10")}) != Mask({"x": bits("01")})
+    assert Mask({"x": bits("10")}) != Mask({"y": bits("10")})
+    assert Mask({"x": bits("10")}) != {"x": bits("10")}
+
+
+def test_extending_keeps_uncovered_parameters_whole() -> None:
+    mask = Mask({"a": bits("10")}).extended({"a": torch.Size([2]), "b": torch.Size([2, 2])})
+    assert mask.layers() == {"a": (1, 2), "b": (4, 4)}
+
+
+@given(st.integers(0, 2**31), st.integers(0, 6), st.integers(0, 9))
+def test_shuffling_keeps_the_counts_of_each_layer(seed: int, a: int, b: int) -> None:
+    mask = Mask({"a": torch.arange(6) < a, "b": (torch.arange(9) < b).view(3, 3)})
+    shuffled = mask.shuffled(torch.Generator().manual_seed(seed))
+    assert shuffled.layers() == mask.layers()
+    assert shuffled["b"].shape == (3, 3)
+
+
+def test_shuffling_moves_weights() -> None:
+    mask = Mask({"a": torch.arange(1000) < 500})
+    assert mask.overlap(mask.shuffled(torch.Generator().manual_seed(0))) < 0.5
+
+
+def test_random_masks_have_exact_counts_and_depend_on_their_generator() -> None:
+    shapes = {"a": torch.Size([30]), "b": torch.Size([5, 4])}
+
+    def draw(seed: int) -> Mask:
+        return random_mask(shapes, 17, torch.Generator().manual_seed(seed))
+
+    assert draw(0).kept == 17
+    assert draw(0) == draw(0)
+    assert draw(0) != draw(1)
+    per_layer = random_mask(shapes, {"a": 3, "b": 20}, torch.Generator())
+    assert per_layer.layers() == {"a": (3, 30), "b": (20, 20)}
+
+
+def test_a_mask_holds_booleans_only() -> None:
+    with pytest.raises(MaskError, match=r"'a' has dtype torch.float32"):
+        Mask({"a": torch.ones(2)})
+
+
+def test_a_mask_for_another_network_is_refused_by_name_and_shape() -> None:
+    mask = Mask({"a": bits("11")})
+    with pytest.raises(MaskError, match="covers 'a', which the network lacks"):
+        mask.check({"b": torch.zeros(2)})
+    with pytest.raises(MaskError, match=r"'a' has shape \(2,\), the network's is \(3,\)"):
+        mask.check({"a": torch.zeros(3)})
+
+
+def prunable_total(model: nn.Module, which: str = "conv+linear") -> int:
+    parameters = dict(model.named_parameters())
+    return sum(parameters[name].numel() for name in prunable_names(model, which))
+
+
+def test_prunable_weights_of_a_residual_network() -> None:
+    model = CifarResNet(1, classes=10, channels=1, width=2, shortcut="projection")
+    names = prunable_names(model)
+    assert names[0] == "stem.weight"
+    assert names[-1] == "linear.weight"
+    assert "stage2.0.shortcut.0.weight" in names
+    assert not any("bn" in name or "bias" in name for name in names)
+    assert set(names) - set(prunable_names(model, "conv")) == {"linear.weight"}
+
+
+def test_prunable_weights_of_mobilenet() -> None:
+    model = torchvision.models.mobilenet_v2(num_classes=1000)
+    # 3,504,872 parameters, less 34,112 of BatchNorm and 1,000 biases.
+    assert prunable_total(model) == 3_469_760
+    assert prunable_total(model, "conv") == 3_469_760 - 1_280_000
+    assert len(prunable_names(model)) == 53
+
+
+def test_prunable_weights_of_a_transformer_are_its_matrices() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    model = nn.Sequential(nn.Embedding(5, 8), layer, nn.Linear(8, 3))
+    assert prunable_names(model) == (
+        "1.self_attn.in_proj_weight",
+        "1.self_attn.out_proj.weight",
+        "1.linear1.weight",
+        "1.linear2.weight",
+        "2.weight",
+    )
+
+
+def test_a_shared_weight_is_listed_once_by_its_first_name() -> None:
+    model = nn.Sequential(nn.Embedding(5, 8), nn.Linear(8, 5, bias=False))
+    model[1].weight = model[0].weight
+    assert prunable_names(model) == ("0.weight",)
+
+
+def test_prunable_names_may_be_given() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    assert prunable_names(model, ("1.weight",)) == ("1.weight",)
+    with pytest.raises(MaskError, match=r"no parameter '9.weight'; it has 0.weight, 0.bias"):
+        prunable_names(model, ("9.weight",))
+    with pytest.raises(MaskError, match="at least one"):
+        prunable_names(model, ())
+
+
+def test_what_cannot_be_pruned_is_refused() -> None:
+    with pytest.raises(MaskError, match="no conv weights to prune"):
+        prunable_names(nn.Linear(2, 2), "conv")
+    with pytest.raises(MaskError, match=r"prunable is 'all'; expected one of conv\+linear, conv"):
+        prunable_names(nn.Linear(2, 2), "all")

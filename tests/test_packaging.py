@@ -1,0 +1,228 @@
+"""The files around the library agree with each other, and its parts import only what they may."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PACKAGE = ROOT / "lthlib"
+
+# A part may import what stands before its own line, and nothing beside it.
+LAYERS = [
+    ["errors", "files", "_torchvision"],
+    ["data", "models", "masks"],
+    ["training"],
+    ["tickets"],
+    ["checkpoints"],
+    ["methods"],
+    ["runs"],
+    ["api", "recipes"],
+    ["publish"],
+    ["cli"],
+]
+BESIDE = {"evidence": {"errors"}, "figures": {"errors", "evidence"}}
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def required() -> list[str]:
+    extras = PROJECT["optional-dependencies"].values()
+    return [*PROJECT["dependencies"], *(one for extra in extras for one in extra)]
+
+
+def pinned() -> dict[str, str]:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {normal(name): version for name, version in pins}
+
+
+def test_every_requirement_is_pinned() -> None:
+    names = [normal(re.split(r"[<>=!~;\[ ]", one)[0]) for one in required()]
+    assert len(names) == len(set(names))
+    assert not [name for name in names if name not in pinned()]
+
+
+def test_pins_are_neither_local_nor_of_one_platform() -> None:
+    assert not [
+        pin for pin in pinned().items() if not re.fullmatch(r"\d+(\.\d+)*(\.?post\d+)?", pin[1])
+    ]
+
+
+def test_pins_install_on_every_python_from_the_first_release_on() -> None:
+    installed = {normal(one.metadata["Name"]): one for one in metadata.distributions()}
+    for name in pinned().keys() & installed.keys():
+        supported = SpecifierSet(installed[name].metadata["Requires-Python"] or "")
+        if installed[name].version.split("+")[0] == pinned()[name]:
+            assert all(python in supported for python in ("3.11.0", "3.12.0", "3.13.0")), name
+
+
+def test_environment_yml_installs_what_pyproject_asks_for() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert f"python{PROJECT['requires-python']}" in conda
+    assert pip == {"pip": ["--constraint constraints.txt", "--editable .[book,dev]"]}
+    assert {"book", "dev"} <= PROJECT["optional-dependencies"].keys()
+
+
+def rules() -> dict[str, list[str]]:
+    """Makefile target -> its recipe lines."""
+    found: dict[str, list[str]] = {}
+    target = ""
+    for line in (ROOT / "Makefile").read_text().splitlines():
+        if line.startswith("\t"):
+            found[target].append(line)
+        elif match := re.match(r"([.\w/]+):(?!=)", line):
+            target = match[1]
+            found.setdefault(target, [])
+    return found
+
+
+def test_makefile_targets_are_thin_and_described() -> None:
+    targets = rules()
+    assert {"help", "setup", "book", "test", "sweep", "bench", "clean"} <= targets.keys()
+    assert all(len(lines) <= 2 for lines in targets.values())
+    told = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    public = {name for name in targets if not name.startswith(".")}
+    assert set(re.findall(r"make (\w+) ", told.stdout)) == public
+
+
+def test_make_setup_says_when_there_is_no_python(tmp_path: Path) -> None:
+    for tool in ("make", "sh"):
+        tool_path = subprocess.run(["which", tool], capture_output=True, text=True, check=True)
+        (tmp_path / tool).symlink_to(tool_path.stdout.strip())
+    command = [str(tmp_path / "make"), "--always-make", "--dry-run", "setup"]
+    environment = {"PATH": str(tmp_path)}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "no usable Python 3.11, 3.12 or 3.13 with venv" in done.stderr
+
+
+def steps(workflow: str) -> list[str]:
+    jobs = yaml.safe_load((ROOT / ".github/workflows" / workflow).read_text())["jobs"]
+    return [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+
+
+def test_workflows_run_what_a_person_runs() -> None:
+    assert steps("tests.yml") == ["make PYTHON=python test"]
+    assert steps("book.yml") == ["make PYTHON=python book"]
+    jobs = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]
+    assert jobs["test"]["strategy"]["matrix"]["python"] == ["3.11", "3.12", "3.13"]
+    assert PROJECT["requires-python"] == ">=3.11,<3.14"
+
+
+def test_ci_runs_the_test_command() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    assert script.read_text().splitlines()[-1] == "make test"
+    assert "make test" in (ROOT / "README.md").read_text()
+    assert "make book" in (ROOT / "README.md").read_text()
+
+
+def test_citation_names_this_version_and_both_papers() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert str(citation["version"]) == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"] == "MIT"
+    titles = [one["title"] for one in citation["references"]]
+    assert any("Bi-level" in title for title in titles)
+    assert any("Continuous Sparsification" in title for title in titles)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "README.md",
+            "CONTRIBUTING.md",
+            "LICENSE",
+            "CITATION.cff",
+            "_config.yml",
+            "book/_toc.yml",
+        ),
+        *("notebooks", "results", "lthlib", "tests", "benchmarks"),
+    ],
+)
+def test_the_top_level_holds(name: str) -> None:
+    assert (ROOT / name).exists()
+
+
+def test_package_data_exists() -> None:
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"][
+        "package-data"
+    ]
+    for package, patterns in data.items():
+        folder = ROOT.joinpath(*package.split("."))
+        assert all(list(folder.glob(pattern)) for pattern in patterns), package
+
+
+def test_the_configuration_of_the_book() -> None:
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert config["execute"]["execute_notebooks"] == "off"
+    assert config["sphinx"]["recursive_update"] is True
+
+
+def parts() -> list[str]:
+    found = {
+        path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")
+    }
+    return sorted(found - {"__init__"})
+
+
+def imports(part: str) -> set[str]:
+    """The other parts of lthlib that a part imports, anywhere in its code."""
+    folder = PACKAGE / part
+    files = list(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_bytes()))]
+    names = []
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module == "lthlib":
+            names += [f"lthlib.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.append(node.module)
+    split = [name.split(".") for name in names]
+    return {one[1] for one in split if one[0] == "lthlib" and len(one) > 1} - {part}
+
+
+@pytest.mark.parametrize("part", parts())
+def test_arrows_run_one_way(part: str) -> None:
+    if part in BESIDE:
+        assert imports(part) <= BESIDE[part]
+        return
+    below: set[str] = set()
+    for layer in LAYERS:
+        if part in layer:
+            break
+        below |= set(layer)
+    else:
+        pytest.fail(f"lthlib.{part} has no place: give it one in LAYERS or BESIDE")
+    assert imports(part) <= below | BESIDE.keys()
+
+
+def test_the_lowest_parts_know_nobody_beside_them() -> None:
+    for part in ("data", "models", "masks"):
+        assert not imports(part) & {"data", "models", "masks"}
+
+
+@pytest.mark.parametrize(
+    "module", ["lthlib", "lthlib.evidence", "lthlib.figures", "lthlib.publish"]
+)
+def test_no_torch_is_imported_by(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
