@@ -51,7 +51,8 @@ def start_up_row(times: int = 5) -> Row:
     for _ in range(times):
         start = time.perf_counter()
         command = [sys.executable, "-c", HELP]
-        done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=-3, check=True)
+        out, err = subprocess.DEVNULL, subprocess.PIPE
+        done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=err, check=True)
         seconds.append(time.perf_counter() - start)
     imported = done.stderr.split()[-1] == b"True"
     note = f"torch {'IS' if imported else 'is not'} imported; median of {times}"

@@ -55,7 +55,7 @@ def find_tickets(
     finite.
     """
     chosen = get_method(method)
-    if chosen.parent == "ticket":
+    if method == "retrain":
         raise ConfigError("retrain takes a ticket: call lthlib.retrain(ticket, data)")
     if density is not None:
         settings |= _for_density(method, density, settings)
@@ -64,7 +64,7 @@ def find_tickets(
     built = build(chosen.settings, settings, method)
     trainer = _trainer(model, data, seed, training, prunable, augmentation, device)
     parent = None
-    if chosen.parent == "dense":
+    if chosen.parent != "none":
         parent = _dense(trainer, pretrained, rewind, progress)
         trainer = _trainer(model, data, seed, training, prunable, augmentation, device)
     start = parent.rewind_step if parent else 0

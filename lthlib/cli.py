@@ -364,14 +364,14 @@ def _from_recipe(method: str, recipe_name: str, seed: int, changes: Sequence[str
     from lthlib.runs import Parent
 
     chosen = get_method(method)
-    if chosen.parent == "ticket":
+    if method == "retrain":
         raise ConfigError(
             "retrain needs a parent ticket; give the whole configuration with --config"
         )
     parts = _nested(changes)
     settings = parts.pop("settings", {})
     recipe = load_recipe(recipe_name).with_(**parts)
-    parent = Parent(dense_run(recipe, seed), "dense") if chosen.parent == "dense" else None
+    parent = Parent(dense_run(recipe, seed), "dense") if chosen.parent != "none" else None
     if hasattr(chosen.settings, "rewind"):
         settings = {"rewind": recipe.rewind, **settings}
     known = {

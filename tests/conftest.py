@@ -37,11 +37,16 @@ def with_sources(node: object) -> object:
     return {"value": node, "source": "a test"}
 
 
+def write_tiny(folder: Path) -> Path:
+    """Write a recipe file whose whole study takes a few seconds."""
+    plain = {key: TINY[key] for key in ("name", "scale", "about")}
+    rest = {key: with_sources(value) for key, value in TINY.items() if key not in plain}
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(plain | rest))
+    return path
+
+
 @pytest.fixture
 def tiny_recipe(tmp_path: Path) -> Path:
     """A recipe file whose whole study takes a few seconds."""
-    plain = {key: TINY[key] for key in ("name", "scale", "about")}
-    rest = {key: with_sources(value) for key, value in TINY.items() if key not in plain}
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(plain | rest))
-    return path
+    return write_tiny(tmp_path)

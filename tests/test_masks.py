@@ -161,7 +161,14 @@ def test_unpacking_refuses_bytes_that_do_not_match_the_shape(packed: torch.Tenso
 
 
 @pytest.mark.parametrize(
-    ("total", "density", "kept"), [(10, 0.1, 1), (10, 0.34, 3), (7, 1.0, 7), (268_336, 0.2, 53_667)]
+    ("total", "density", "kept"),
+    [
+        (10, 0.1, 1),
+        (10, 0.34, 3),
+        (10, 0.37, 4),
+        (7, 1.0, 7),
+        (268_336, 0.2, 53_667),
+    ],
 )
 def test_kept_count_is_the_nearest_integer(total: int, density: float, kept: int) -> None:
     assert kept_count(total, density) == kept

@@ -96,7 +96,6 @@ def test_building_leaves_torch_s_generator_as_it_was() -> None:
     [
         ("architecture", "resnet9", "resnet8, resnet20, resnet56"),
         ("shortcut", "option-z", "identity, projection, projection-bare"),
-        ("prunable", "everything", r"conv\+linear, conv"),
         ("width", 0, "at least 1"),
     ],
 )

@@ -28,8 +28,10 @@ def ticket_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     table["point"] = [_point(record) for record in kept]
     asked = [search_config(record["config"])["settings"].get("density") for record in kept]
     table["target_density"] = table["target_density"].fillna(pd.Series(asked, dtype="float64"))
-    retrained = set(table.loc[table["judged"] == "retrained", "label"])
-    twofold = (table["judged"] == "found") & table["label"].isin(retrained)
+    ok = table[table["status"] == "ok"]  # a failed run does not say how it would have been judged
+    retrained, found = (set(ok.loc[ok["judged"] == how, "label"]) for how in ("retrained", "found"))
+    searched = pd.Series([record["config"]["method"] != "retrain" for record in kept], dtype=bool)
+    twofold = searched & table["label"].isin(retrained & found)
     table["curve"] = table["label"].where(~twofold, table["label"] + ", as found")
     return table
 

@@ -58,5 +58,5 @@ METHOD = Method(
     RandomSettings,
     search,
     lambda settings, steps, start: steps("") - start,
-    parent="dense",
+    parent="ticket",
 )

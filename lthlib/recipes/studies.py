@@ -131,6 +131,14 @@ def _cs(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
     return entries
 
 
+def _bip_retrained(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+    found = CONTESTANTS["bip"](recipe, seed, densities)
+    return [
+        Entry(recipe.config("retrain", seed, Parent(entry.config, "ticket")), "BiP, retrained")
+        for entry in found
+    ]
+
+
 def _per_density(
     method: str, label: str, contestant: str = "", **change: Any
 ) -> Callable[[Recipe, int, Sequence[float]], list[Entry]]:
@@ -161,6 +169,7 @@ CONTESTANTS: dict[str, Callable[[Recipe, int, Sequence[float]], list[Entry]]] = 
     "imp": _imp,
     "cs": _cs,
     "bip": _per_density("bip", "BiP"),
+    "bip-retrained": _bip_retrained,
     "omp": _per_density("omp", "OMP"),
     "omp-matched": _per_density("omp", "OMP, compute-matched", "omp-matched"),
     "random": _per_density("random", "random"),

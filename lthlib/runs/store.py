@@ -126,8 +126,8 @@ class Store:
         return dict(stored)
 
     def ticket(self, config: RunConfig, point: str) -> Ticket:
-        """A ticket of a complete run, its rewind point attached. Raises StoreError when it lacks
-        that point."""
+        """A ticket of a complete run. Its rewind point, kept once by the run that trained it, is
+        attached. Raises StoreError when the run lacks that ticket."""
         folder = self.folder(config)
         stored = self._read(folder / "run.json")
         path = folder / "tickets" / f"{point}.safetensors"
@@ -139,6 +139,9 @@ class Store:
         ticket = self._checked(folder, f"tickets/{point}.safetensors", stored)
         if ticket.rewind is None and (folder / "rewind.safetensors").exists():
             ticket.rewind = self._checked(folder, "rewind.safetensors", stored).rewind
+        if ticket.rewind is None and config.parent is not None:
+            ancestor = self.ticket(config.parent.config, config.parent.point)
+            ticket.rewind, ticket.rewind_step = ancestor.rewind, ancestor.rewind_step
         return ticket
 
     def _checked(self, folder: Path, name: str, stored: dict[str, Any]) -> Ticket:

@@ -45,6 +45,13 @@ def test_a_failed_run_keeps_the_density_it_was_asked_for() -> None:
     assert pd.isna(row["density"])
 
 
+def test_a_failed_run_stays_with_its_curve() -> None:
+    failed = [record("IMP", "imp", 3, 0.5, None, judged="found")]
+    failed.append(record("CS", "cs", 3, 0.5, None, judged="found"))
+    curves = ticket_table([*study(seeds=1), *failed])["curve"].tolist()
+    assert curves[-2:] == ["IMP", "CS, as found"]
+
+
 def test_figures_do_not_import_torch() -> None:
     code = "import sys, lthlib.figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -97,7 +98,7 @@ def test_the_error_of_the_hessian_free_gradient_falls_as_one_over_gamma() -> Non
         )
         exact = problem.hypergradient()
         errors.append(float((estimate - exact).norm() / exact.norm()))
-    slopes = [math.log10(b / a) for a, b in zip(errors, errors[1:], strict=False)]
+    slopes = [math.log10(b / a) for a, b in itertools.pairwise(errors)]
     assert slopes == pytest.approx([-1, -1, -1], abs=0.05)
 
 
@@ -365,7 +366,7 @@ def test_a_density_outside_its_range_is_refused(density: float) -> None:
 
 
 class StraightThrough(torch.autograd.Function):
-    """For the released program: |s| -> the mask of the largest; the gradient passes as if it were the identity."""
+    """For the released program: |s| -> the mask of the largest; the gradient passes unchanged."""
 
     @staticmethod
     def forward(context: object, magnitude: Tensor, threshold: Tensor) -> Tensor:

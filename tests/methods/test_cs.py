@@ -309,7 +309,7 @@ def test_an_empty_mask_is_an_error_that_says_what_to_change() -> None:
 
 
 def test_a_rewind_point_after_the_round_is_refused() -> None:
-    with pytest.raises(ConfigError, match="cs.rewind 7it is not before the end"):
+    with pytest.raises(ConfigError, match=r"cs\.rewind 7it is not before the end"):
         list(search(tiny_trainer(), CSSettings(rewind="7it"), None))
 
 

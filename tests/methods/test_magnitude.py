@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor
@@ -62,7 +64,7 @@ def test_imp_yields_the_dense_network_and_a_ticket_a_round_at_exact_densities() 
     assert [t.judged for t in tickets] == ["found"] + ["retrained"] * 4
     assert [t.mask.kept for t in tickets] == [147, 118, 94, 75, 60]  # 147 * 0.8^r, rounded
     assert [t.target_density for t in tickets] == pytest.approx([1, 0.8, 0.64, 0.512, 0.4096])
-    for before, after in zip(tickets, tickets[1:], strict=False):
+    for before, after in itertools.pairwise(tickets):
         for name in after.mask:
             assert not (after.mask[name] & ~before.mask[name]).any()
             assert after.weights is not None
@@ -71,7 +73,7 @@ def test_imp_yields_the_dense_network_and_a_ticket_a_round_at_exact_densities() 
 
 def test_each_round_prunes_the_smallest_weights_of_the_round_before() -> None:
     tickets = list(imp.search(tiny_trainer(), IMPSettings(rounds=2, fraction=0.5), None))
-    for before, after in zip(tickets, tickets[1:], strict=False):
+    for before, after in itertools.pairwise(tickets):
         assert before.weights is not None
         kept = torch.cat([before.weights[n][after.mask[n]].abs() for n in after.mask])
         gone = torch.cat(
@@ -310,12 +312,12 @@ def test_a_rewind_point_at_the_end_of_training_is_refused(method: str) -> None:
 
 
 def test_a_dense_rewind_point_after_the_end_is_refused() -> None:
-    with pytest.raises(ConfigError, match="dense.rewind 8it is after the end"):
+    with pytest.raises(ConfigError, match=r"dense\.rewind 8it is after the end"):
         dense_parent(tiny_trainer(), "8it")
 
 
 def test_an_imp_rewind_point_at_the_end_is_refused() -> None:
-    with pytest.raises(ConfigError, match="imp.rewind 7it is not before the end"):
+    with pytest.raises(ConfigError, match=r"imp\.rewind 7it is not before the end"):
         list(imp.search(tiny_trainer(), IMPSettings(rewind="7it"), None))
 
 

@@ -36,7 +36,7 @@ def say(expression: str) -> str:
         ('count("toy")', "33"),
         ('failures("toy")', "1"),
         ('densities("toy", "IMP")', "50, 25"),
-        ('duration("toy")', "9 min 30 s"),
+        ('duration("toy")', "8 min 00 s"),
         ('machine("toy")', "a processor (cpu)"),
         ('date("toy")', "2026-11-21"),
         ('commit("toy")', "0123456"),

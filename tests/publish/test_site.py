@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,40 +12,41 @@ import pytest
 from lthlib.publish import site
 from lthlib.publish.notebooks import check_parameters
 from lthlib.recipes import load_recipe, ticket_study
+from tests.conftest import write_tiny
 from tests.publish.records import published, write
 from tests.publish.toys import REPOSITORY
 
 
-@pytest.fixture
-def built(tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """What `build` is called with, for a tiny study in place of the embedded one."""
-    seen: dict[str, Any] = {}
+    root = tmp_path_factory.mktemp("repository")
+    seen: dict[str, Any] = {"root": root, "told": []}
 
     def build(root: Path, **given: Any) -> Path:
         seen.update(given, store=os.environ["LTHLIB_STORE"])
         return root / "index.html"
 
     reduced = ticket_study(load_recipe("cifar10-reduced"))
-    write(tmp_path / "results", reduced, published(reduced))
-    monkeypatch.delenv("LTHLIB_STORE", raising=False)
-    monkeypatch.setattr(site, "EMBEDDED", tiny_recipe)
-    monkeypatch.setattr(site, "build", build)
-    seen["told"] = []
-    page = site.build_site(
-        tmp_path, tmp_path / "runs", jobs=1, device="cpu", say=seen["told"].append
-    )
-    assert page == tmp_path / "index.html"
-    return seen
+    write(root / "results", reduced, published(reduced))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LTHLIB_STORE", raising=False)
+        patch.setattr(site, "EMBEDDED", write_tiny(root))
+        patch.setattr(site, "build", build)
+        told = seen["told"].append
+        page = site.build_site(root, root / "runs", jobs=1, device="cpu", say=told)
+        assert page == root / "index.html"
+        assert "LTHLIB_STORE" not in os.environ
+        yield seen
 
 
-def test_the_embedded_study_is_computed_first(built: dict[str, Any], tmp_path: Path) -> None:
-    assert built["told"] == ["tiny: 7 of 7 runs to compute"]
-    assert len(list(tmp_path.glob("runs/runs/*/run.json"))) == 7
+def test_the_embedded_study_is_computed_first(built: dict[str, Any]) -> None:
+    assert built["told"] == ["tiny: 9 of 9 runs to compute"]
+    assert len(list(built["root"].glob("runs/runs/*/run.json"))) == 9
 
 
-def test_notebooks_find_the_store_and_nothing_is_left_behind(built, tmp_path: Path) -> None:
-    assert built["store"] == str(tmp_path / "runs")
-    assert "LTHLIB_STORE" not in os.environ
+def test_notebooks_find_the_store(built: dict[str, Any]) -> None:
+    assert built["store"] == str(built["root"] / "runs")
 
 
 def test_published_studies_have_pages_of_their_own(built: dict[str, Any]) -> None:

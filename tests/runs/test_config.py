@@ -272,7 +272,7 @@ def test_a_changed_copy() -> None:
     assert (changed.seed, changed.training.length, changed.settings.rounds) == (3, "5it", 2)
     assert changed.training.batch_size == config.training.batch_size
     assert changed.settings.fraction == 0.2
-    with pytest.raises(ConfigError, match="unknown name 'training.lengthh'"):
+    with pytest.raises(ConfigError, match=r"unknown name 'training\.lengthh'"):
         config.changed(training={"lengthh": "5it"})
 
 

@@ -157,8 +157,9 @@ def test_a_deadline_within_a_run_saves_it(store: Store) -> None:
 def test_a_failed_run_does_not_stop_the_others(store: Store) -> None:
     wild = config(training={"learning_rate": 1e9, "schedule": "constant", "length": "11it"})
     runs = [child("omp", wild), *STUDY]
-    for _ in range(2):  # The second time the failures are read from the store.
-        swept = execute_many(runs, store, executor=InPlace())
+    # The second time the failures are read from the store, the third time beside a new run.
+    for added in ([], [], [config(seed=7)]):
+        swept = execute_many([*runs, *added], store, executor=InPlace())
         assert swept.unfinished == 0
         assert set(swept.failed) == {wild.id, runs[0].id}
         assert swept.failed[wild.id].startswith("the loss became NaN or infinite")

@@ -1,4 +1,4 @@
-"""The store: a run is complete, resumable or absent; damage is found, stale runs are computed anew."""
+"""The store: a run is complete, resumable or absent; damage is found, stale runs computed anew."""
 
 from __future__ import annotations
 

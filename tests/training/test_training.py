@@ -364,6 +364,17 @@ def test_scores_that_cannot_be_ranked_are_a_divergence() -> None:
         tiny_trainer().fit(step, stop=7)
 
 
+def test_training_is_in_training_mode_whatever_mode_the_parts_came_in() -> None:
+    trainers = []
+    for frozen in (False, True):
+        model = tiny()
+        model.bn1.train(not frozen)
+        trainers.append(Trainer(model, images(), TrainingSettings("7it", 8)))
+        trainers[-1].fit(full_step(trainers[-1]), stop=2)
+    assert identical(trainers[0].state, trainers[1].state)
+    assert int(trainers[1].group("buffers")["bn1.num_batches_tracked"]) == 2
+
+
 def test_evaluation_is_in_evaluation_mode() -> None:
     trainer = tiny_trainer(dropout=0.9)
     trainer.fit(full_step(trainer), stop=4)
@@ -488,5 +499,5 @@ def test_half_precision_arithmetic_keeps_weights_in_single() -> None:
 
 def test_a_mask_for_another_network_is_refused_before_training() -> None:
     trainer = tiny_trainer()
-    with pytest.raises(MaskError, match="covers 'head.weight'"):
+    with pytest.raises(MaskError, match=r"covers 'head\.weight'"):
         trainer.masked_step(Mask({"head.weight": torch.ones(3, dtype=torch.bool)}), 7)
