@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from lthlib.errors import PublishError
-from lthlib.evidence import CLAIMS, Verdict, judge, mean_interval, sparsest_on_validation
+from lthlib.evidence import (
+    CLAIMS,
+    Verdict,
+    judge,
+    mean_interval,
+    on_grid,
+    sparsest_on_validation,
+)
 from lthlib.evidence.statistics import compare, pooled_std
 from lthlib.figures.points import curve_points, ticket_table
 from lthlib.publish import artefacts
+
+_JOIN = "\N{NARROW NO-BREAK SPACE}"
 
 
 def page_context(
@@ -129,16 +139,26 @@ class Results:
     def accuracy_table(self, study: str, densities: Iterable[float]) -> str:
         """A Markdown table: a row a curve, a column a density, accuracies as `accuracy` gives them.
 
-        A dash where a curve has no point near a density. `accuracy_table("digits", [0.2, 0.05])`
+        Italics: interpolated seed by seed, in log density, where the curve has no point near but
+        one on either side; a dash where it does not reach. `accuracy_table("digits", [0.2, 0.05])`
         """
         wanted = list(densities)
-        rows = []
-        for curve in self.curves(study):
-            near = [_nearest(self._ok(study, curve), density, 0.15) for density in wanted]
-            cells = [_with_interval(one["test_accuracy"]) if len(one) else "–" for one in near]
-            rows.append([curve, *cells])
+        curves = [curve for curve in self.curves(study) if curve != "dense"]
+        rows = [[curve, *self._accuracies(study, curve, wanted)] for curve in curves]
         columns = ["tickets", *(f"{_significant(100 * one)} %" for one in wanted)]
-        return _markdown(columns, [row for row in rows if row[0] != "dense"])
+        return _markdown(columns, rows)
+
+    def _accuracies(self, study: str, curve: str, densities: list[float]) -> Iterator[str]:
+        rows = self._ok(study, curve)
+        between = on_grid(rows, densities)
+        for density in densities:
+            near = _nearest(rows, density, 0.05)
+            if len(near):
+                yield _with_interval(near["test_accuracy"])
+            elif between[density].notna().any():
+                yield f"*{_with_interval(between[density])}*"
+            else:
+                yield "–"
 
     def study_cost(self, study: str) -> str:
         """What a study took: `136 runs, 4.1 million images forward and backward, 6 min 02 s`."""
@@ -288,7 +308,8 @@ def _with_interval(values: pd.Series) -> str:
     found = mean_interval(values)
     if found.n < 3:
         return f"{found.mean:.1f}"
-    return f"{found.mean:.1f} ± {(found.high - found.low) / 2:.1f}"
+    half = (found.high - found.low) / 2
+    return f"{found.mean:.1f}{_JOIN}±{_JOIN}{half:.1f}"
 
 
 def _significant(value: float) -> str:
@@ -312,5 +333,5 @@ def _plain(value: Any) -> str:
 
 def _markdown(columns: list[str], rows: list[list[str]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
-    cells = ([" ".join(cell.split()).replace("|", r"\|") for cell in line] for line in lines)
+    cells = ([re.sub(r"[ \n]+", " ", cell).replace("|", r"\|") for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lthlib.evidence import load_results, study_names, tidy
+from lthlib.evidence import load_results, study_names
+from lthlib.figures import curve_points, ticket_table
 from lthlib.publish.book import Page, build
 from lthlib.publish.context import page_context
 from lthlib.publish.freshness import digest, digests
@@ -87,13 +88,11 @@ def _recorded(results: Path, name: str) -> Iterator[Page]:
         "recipe": name,
         "source": "results",
     }
-    table = tidy(record for record in load_results(results) if record["study"] == name)
-    targets = sorted({round(one, 4) for one in table["target_density"].dropna() if one < 1})
-    special = {
-        "tickets": {},
-        "cost": {"at": targets[:_PANELS][::-1]},
-        "masks": {"density": targets[0]} if targets else {},
-    }
+    densities = _most_shared([one for one in load_results(results) if one["study"] == name])
+    special: dict[str, dict[str, Any]] = {"tickets": {}}
+    if densities:
+        special["cost"] = {"at": sorted(densities[:_PANELS], reverse=True)}
+        special["masks"] = {"density": densities[0]}
     for notebook, parameters in special.items():
         yield Page(
             Path(f"notebooks/{notebook}.ipynb"),
@@ -101,6 +100,22 @@ def _recorded(results: Path, name: str) -> Iterator[Page]:
             lambda: digests([results / f"{name}.jsonl"]),
             name=f"{notebook}-{name}",
         )
+
+
+def _most_shared(records: Iterable[Mapping[str, Any]]) -> list[float]:
+    """Densities of a study's tickets, first those that most curves have a ticket near; then sparse.
+
+    Near: within 1 %, as figures interpolate.
+    """
+    points = curve_points(ticket_table(records))
+    points = points[points["curve"] != "dense"]
+    densities = sorted({float(f"{density:.3g}") for density in points["density"]})
+
+    def curves(density: float) -> int:
+        near = (points["density"] / density).between(0.99, 1.01)
+        return int(points.loc[near, "curve"].nunique())
+
+    return sorted(densities, key=curves, reverse=True)
 
 
 @contextmanager

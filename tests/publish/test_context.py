@@ -15,7 +15,8 @@ CONTEXT = page_context([*study(3), FAILED])
 
 
 def say(expression: str) -> str:
-    return render("page.md", f"[= {expression} =]", CONTEXT)
+    """What a page would read, narrow spaces as plain ones."""
+    return render("page.md", f"[= {expression} =]", CONTEXT).replace("\u202f", " ")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +83,8 @@ def test_tables_are_tables() -> None:
     table = say('accuracy_table("toy", [0.5, 0.25])').splitlines()
     assert table[0] == "| tickets | 50 % | 25 % |"
     assert "| IMP | 97.2 ± 0.5 | 96.2 ± 0.5 |" in table
+    between = say('accuracy_table("toy", [0.3536, 0.1])').splitlines()
+    assert "| IMP | *96.7 ± 0.5* | – |" in between
     assert len(say("verdict_board()").splitlines()) == 2 + len(CLAIMS)
     assert len(say("claims()").splitlines()) == 2 + len(CLAIMS)
     assert "| `training.nesterov` | yes |" in say('recipe_table("digits")')

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lthlib.publish import site
+from lthlib.publish.book import Page, build
 from lthlib.publish.notebooks import check_parameters
 from lthlib.recipes import load_recipe, ticket_study
 from tests.conftest import write_tiny
@@ -72,3 +73,16 @@ def test_pages_speak_of_local_and_published_studies(built: dict[str, Any]) -> No
     assert context["n_seeds"]("tiny", "dense") == 2
     assert context["dense_accuracy"]("cifar10-reduced") == "90.0"
     assert "source" in context
+
+
+def test_two_pages_may_run_one_notebook(toy: Path) -> None:
+    curve = Path("notebooks/curve.ipynb")
+    pages = [Page(curve), Page(curve, {"seeds": [7]}, name="curve-again")]
+    with (toy / "book" / "page.md").open("a") as page:
+        page.write('\n[= artefact("curve-again/means") =]\n')
+    index = build(toy, notebooks=pages, context_factory=lambda: {"best": 97.0}, say=lambda _: None)
+    text = (index.parent / "book" / "page.html").read_text()
+    assert "seeds: 0–2" in text
+    assert "seeds: 7" in text
+    names = sorted(path.name for path in (index.parent / "_downloads").rglob("*.csv"))
+    assert names == ["curve.csv", "means.csv", "means.csv"]

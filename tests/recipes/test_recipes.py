@@ -73,5 +73,6 @@ def test_a_changed_value_is_marked_as_the_users(tiny_recipe: Path) -> None:
 
 def test_contestants_are_named_as_the_documentation_names_them() -> None:
     assert list(CONTESTANTS) == [
-        "imp", "cs", "bip", "bip-retrained", "omp", "omp-matched", "random", "bip-unclipped", "bip-release",
+        "imp", "cs", "bip", "bip-retrained", "omp", "omp-matched", "random",
+        "bip-unclipped", "bip-release",
     ]  # fmt: skip
