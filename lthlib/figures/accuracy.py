@@ -181,7 +181,7 @@ def _papers(ax: Axes, reported: pd.DataFrame) -> None:
             gid="reported",
         )
     handle = Line2D([], [], color=FAINT, marker="o", linestyle="", fillstyle="none", markersize=4.5)
-    ax.legend([handle], ["as reported elsewhere"], loc="lower left", frameon=False, fontsize=9)
+    ax.legend([handle], ["as reported elsewhere"], loc="best", frameon=False, fontsize=9)
 
 
 def _ends(

@@ -52,7 +52,8 @@ class Results:
     def __init__(
         self, records: Iterable[Mapping[str, Any]], facts: Mapping[str, float] | None = None
     ) -> None:
-        self._table = ticket_table(records)
+        self._records = list(records)
+        self._table = ticket_table(self._records)
         self._facts = facts or {}
         self._judged: list[Verdict] | None = None
 
@@ -74,6 +75,17 @@ class Results:
     def density(self, study: str, label: str, density: float, tolerance: float = 0.15) -> str:
         """The mean density really reached, in percent: `density("digits", "CS", 0.05)` -> `5.2`."""
         return _significant(100 * self._at(study, label, density, tolerance)["density"].mean())
+
+    def emptied(self, study: str, label: str, density: float) -> list[str]:
+        """The layers in which no ticket keeps a weight: `emptied("digits", "OMP", 0.01)`."""
+        rows = self._at(study, label, density)
+        points = set(zip(rows["run"], rows["round"], strict=True))
+        layers = [
+            one["layers"]
+            for one in self._records
+            if one["status"] == "ok" and (one["run"], one["ticket"]["index"]) in points
+        ]
+        return [name for name in layers[0] if not any(own[name][0] for own in layers)]
 
     def spread(self, study: str, label: str, density: float | None = None) -> str:
         """Standard deviation over seeds in points, pooled over the curve's points without density.

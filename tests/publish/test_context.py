@@ -93,3 +93,11 @@ def test_tables_are_tables() -> None:
 
 def test_every_function_says_what_it_does() -> None:
     assert all(function.__doc__ for function in CONTEXT.values())
+
+
+def test_emptied_layers_are_those_that_keep_nothing_in_any_seed() -> None:
+    tickets = [record("OMP", "omp", seed, 0.1, 50.0, density=0.1) for seed in (0, 1)]
+    for one in tickets:
+        one["layers"] = {"stem": [3, 9], "middle": [0, 9], "linear": [one["seed"], 9]}
+    dense = record("dense", "dense", 0, 1.0, 98.0)
+    assert page_context([dense, *tickets])["emptied"]("toy", "OMP", 0.1) == ["middle"]
