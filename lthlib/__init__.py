@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from lthlib._version import __version__
 
 _HOME = {
     "find_tickets": "lthlib.api",
@@ -27,6 +27,7 @@ __all__ = [
     "LthlibError",
     "Mask",
     "Ticket",
+    "__version__",
     "evaluate",
     "find_tickets",
     "load_dataset",

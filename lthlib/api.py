@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from lthlib.data import Dataset, DataSettings, Images
 from lthlib.errors import ConfigError, TicketError

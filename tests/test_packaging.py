@@ -21,7 +21,7 @@ PACKAGE = ROOT / "lthlib"
 
 # A part may import what stands before its own line, and nothing beside it.
 LAYERS = [
-    ["errors", "files", "_torchvision"],
+    ["errors", "files", "_torchvision", "_version"],
     ["data", "models", "masks"],
     ["training"],
     ["tickets"],

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-import lthlib
+from lthlib._version import __version__
 from lthlib.checkpoints import load_checkpoint, save_checkpoint
 from lthlib.data import Dataset, DataSettings, generator, load_dataset
 from lthlib.errors import ConfigError, Diverged, MaskError, StoreError
@@ -267,7 +267,7 @@ class _Execution:
             "threads": self.config.threads,
             "torch": torch.__version__.partition("+")[0],
             "python": platform.python_version(),
-            "lthlib": lthlib.__version__,
+            "lthlib": __version__,
             **_commit(),
             "source": fingerprint(self.config.method),
             "started": self.started,
@@ -342,7 +342,7 @@ def _processor() -> str:
 
 @lru_cache(maxsize=1)
 def _commit() -> dict[str, Any]:
-    folder = Path(lthlib.__file__).parent
+    folder = Path(__file__).parents[1]
     try:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True

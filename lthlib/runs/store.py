@@ -23,7 +23,6 @@ from typing import Any
 
 from filelock import FileLock
 
-import lthlib
 from lthlib.errors import StoreError, TicketError
 from lthlib.files import write_atomically
 from lthlib.runs.config import RunConfig
@@ -247,7 +246,7 @@ def source(config: RunConfig) -> str:
 @cache
 def fingerprint(method: str) -> str:
     """Hash of the source a run of `method` depends on, comments and docstrings left out."""
-    package = Path(lthlib.__file__).parent
+    package = Path(__file__).parents[1]
     files: list[Path] = []
     for name in (*_SHARED, *_method_files(package, method)):
         path = package / name

@@ -17,6 +17,7 @@ import pytest
 import lthlib.runs.store
 from lthlib.errors import ConfigError, Paused, StoreError, TicketError
 from lthlib.runs import Machine, RunConfig, RunResult, Store, execute
+from lthlib.runs import store as store_module
 from lthlib.runs.store import fingerprint
 from lthlib.tickets import Ticket
 from tests.runs.toys import child, config
@@ -227,7 +228,7 @@ def test_the_fingerprint_sees_code_and_not_prose(
 ) -> None:
     package = tmp_path / "lthlib"
     shutil.copytree(Path(lthlib.__file__).parent, package)
-    monkeypatch.setattr(lthlib, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(store_module, "__file__", str(package / "runs" / "store.py"))
 
     def prints() -> dict[str, str]:
         fingerprint.cache_clear()
