@@ -5,7 +5,6 @@ compute.
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sys
@@ -54,7 +53,8 @@ DeviceOption = Annotated[
     str, typer.Option("--device", help="cpu, cuda, or auto: cuda if there is one.")
 ]
 JobsOption = Annotated[
-    int | None, typer.Option("--jobs", min=1, help="Runs at once.", show_default="one a core")
+    int | None,
+    typer.Option("--jobs", min=1, help="Runs at once.", show_default="one a core, or one on a GPU"),
 ]
 StudyArgument = Annotated[
     str,
@@ -180,8 +180,9 @@ def estimate(
     chosen = _study(study, methods, densities, seeds, dense_seeds, set_)
     runs = Store(store)
     todo = [c for c in with_ancestors(chosen.configs) if runs.load(c) is None]
-    jobs = jobs or os.cpu_count() or 1
-    cost = predict(todo, _machine(data, device), jobs)
+    machine = _machine(data, device)
+    jobs = jobs or machine.default_jobs()
+    cost = predict(todo, machine, jobs)
     typer.echo(
         f"{chosen.name}: {len(chosen.configs)} runs, {len(todo)} to compute with their parents; "
         f"{cost['passes'] / 1e6:.2f} million images forward and backward; "

@@ -39,7 +39,7 @@ def build_site(
     Args:
         root: the repository.
         store: folder of local runs.
-        jobs: runs at once, default one a core.
+        jobs: runs at once, default one a core, or one on a GPU.
         device: `cpu`, `cuda`, or `auto` for cuda if there is one.
         say: is told what is done, a line at a time.
 

@@ -133,7 +133,7 @@ def study_records(
             from the store; `local`: all come from the store; `results`: the published record as it
             is, nothing is computed.
         results: folder of the published record, default `results`.
-        jobs: runs at once, default one a core.
+        jobs: runs at once, default one a core, or one on a GPU.
 
     Raises:
         ConfigError: an unknown source, or `results` without a published record.

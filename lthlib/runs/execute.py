@@ -50,6 +50,10 @@ class Machine:
     stop_file: str | None = None
     checkpoint_every: float = 60.0
 
+    def default_jobs(self) -> int:
+        """Runs at once where nobody says: one on a GPU, one a core on a CPU."""
+        return 1 if self.torch_device().type == "cuda" else os.cpu_count() or 1
+
     def torch_device(self) -> torch.device:
         """The device by name. Raises ConfigError when there is no such device."""
         cuda = torch.cuda.is_available()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
-import os
 import signal
 import time
 import uuid
@@ -84,8 +83,8 @@ def execute_many(
 ) -> Swept:
     """Execute runs that are not complete, several at once.
 
-    executor: where they run; by default `jobs` processes on this machine (as many as there are
-    cores). report: called about twice a second. Stops cleanly at the machine's deadline and on
+    executor: where they run; by default `jobs` processes on this machine (one a core; one
+    on a GPU). report: called about twice a second. Stops cleanly at the machine's deadline and on
     Ctrl-C: what was under way is saved, and the next call goes on from there. Raises the first
     error that is not a run's own failure.
     """
@@ -102,7 +101,7 @@ def execute_many(
     with contextlib.ExitStack() as stack:
         stack.callback(Path(str(machine.stop_file)).unlink, missing_ok=True)
         if executor is None:
-            executor = stack.enter_context(_pool(min(jobs or os.cpu_count() or 1, len(todo))))
+            executor = stack.enter_context(_pool(min(jobs or machine.default_jobs(), len(todo))))
         try:
             sweep.run(executor, machine)
         except KeyboardInterrupt:
