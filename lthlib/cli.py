@@ -114,8 +114,8 @@ def run(
 
     wanted = _from_file(config) if config else _from_recipe(method, recipe, seed, set_ or [])
     runs = Store(store)
-    todo = sum(runs.load(c) is None for c in with_ancestors([wanted]))
-    if todo:
+    missing = sum(runs.load(c) is None for c in with_ancestors([wanted]))
+    if missing:
         typer.echo(f"{wanted.id}: {wanted.describe()}", err=True)
         with bar(wanted.method) as report:
             swept = execute_many([wanted], runs, _machine(data, device), jobs=1, report=report)
@@ -179,12 +179,12 @@ def estimate(
 
     chosen = _study(study, methods, densities, seeds, dense_seeds, set_)
     runs = Store(store)
-    todo = [c for c in with_ancestors(chosen.configs) if runs.load(c) is None]
+    missing = [c for c in with_ancestors(chosen.configs) if runs.load(c) is None]
     machine = _machine(data, device)
     jobs = jobs or machine.default_jobs()
-    cost = predict(todo, machine, jobs)
+    cost = predict(missing, machine, jobs)
     typer.echo(
-        f"{chosen.name}: {len(chosen.configs)} runs, {len(todo)} to compute with their parents; "
+        f"{chosen.name}: {len(chosen.configs)} runs, {len(missing)} to compute with their parents; "
         f"{cost['passes'] / 1e6:.2f} million images forward and backward; "
         f"about {_duration(cost['core_seconds'])} one run at a time, "
         f"{_duration(cost['seconds'])} with {jobs} at once"
