@@ -91,17 +91,17 @@ def execute_many(
     machine = machine or Machine()
     store.prepare()
     stored = [(config, store.load(config)) for config in with_ancestors(configs)]
-    todo = [config for config, result in stored if result is None]
+    missing = [config for config, result in stored if result is None]
     failed = {config.id: result.failure for config, result in stored if result and result.failure}
-    sizes = work(todo, machine)
-    sweep = _Sweep(store, todo, sizes, report)
+    sizes = work(missing, machine)
+    sweep = _Sweep(store, missing, sizes, report)
     machine = replace(machine, stop_file=str(store.root / f".stop-{uuid.uuid4().hex[:8]}"))
-    if not todo:
+    if not missing:
         return Swept(failed, 0)
     with contextlib.ExitStack() as stack:
         stack.callback(Path(str(machine.stop_file)).unlink, missing_ok=True)
         if executor is None:
-            executor = stack.enter_context(_pool(min(jobs or machine.default_jobs(), len(todo))))
+            executor = stack.enter_context(_pool(min(jobs or machine.default_jobs(), len(missing))))
         try:
             sweep.run(executor, machine)
         except KeyboardInterrupt:
@@ -111,7 +111,7 @@ def execute_many(
             Path(str(machine.stop_file)).touch()
             wait(sweep.running)
             raise
-    return Swept(failed | sweep.failed, len(todo) - sweep.finished)
+    return Swept(failed | sweep.failed, len(missing) - sweep.finished)
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor:
@@ -129,18 +129,18 @@ class _Sweep:
     def __init__(
         self,
         store: Store,
-        todo: list[RunConfig],
+        missing: list[RunConfig],
         sizes: dict[str, int],
         report: Callable[[Progress], None],
     ):
         self.store = store
         self.sizes = sizes
         self.report = report
-        self.waiting = {config.id: config for config in todo}
+        self.waiting = {config.id: config for config in missing}
         self.running: dict[Future[tuple[str, str | None]], RunConfig] = {}
         self.failed: dict[str, str] = {}
         self.finished = 0
-        self.total = len(todo)
+        self.total = len(missing)
         self.done_passes = 0
         self.paused = False
 

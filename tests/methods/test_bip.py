@@ -116,6 +116,15 @@ def test_the_hessian_free_derivative_of_a_weight_has_the_wrong_sign_when_gamma_i
         assert set(ratio.sign().tolist()) == signs
 
 
+def test_the_hessian_free_hypergradient_keeps_its_sign_but_is_too_large() -> None:
+    """Diagonal A: estimate / exact = (gamma + m^2 h) / gamma."""
+    mask, curvature, gamma = random(5, seed=7), random(5, seed=8).abs(), 0.05
+    problem = Quadratic(gamma, mask, torch.diag(curvature))
+    estimate = upper_gradient(problem.theta(mask), problem.gradient(), mask, 1 / gamma)
+    ratio = estimate / problem.hypergradient()
+    torch.testing.assert_close(ratio, (gamma + mask**2 * curvature) / gamma)
+
+
 def test_on_a_linear_loss_the_hessian_free_gradient_is_exact() -> None:
     mask, slope, gamma = random(7, seed=1), random(7, seed=2), 3.0
     theta = -mask * slope / gamma
