@@ -276,6 +276,9 @@ class Trainer:
     `round` and `step` say where the run is. A method written as `for r in trainer.rounds(n)` around
     `trainer.fit(...)` resumes by itself: both begin at the saved place, and everything else a
     method needs lives in `state`.
+
+    A method may set two functions: `observe(step)`, what the history is to hold beside loss and
+    accuracy, with `density` among it; and `standing()`, the ticket if the search ended now.
     """
 
     model: nn.Module
@@ -286,6 +289,8 @@ class Trainer:
     prunable: str | tuple[str, ...] = "conv+linear"
     device: torch.device | str = "cpu"
     hooks: Hooks = field(default_factory=Hooks)
+    observe: Callable[[int], dict[str, Any]] | None = None
+    standing: Callable[[], Any] | None = None
 
     def __post_init__(self) -> None:
         self.network = Network(self.model, self.device, self.settings.precision)
@@ -299,7 +304,7 @@ class Trainer:
         self.round = 0
         self.step = 0
         self.cost = Cost()
-        self.history: list[dict[str, float]] = []
+        self.history: list[dict[str, Any]] = []
         self.steps_per_epoch = self.batches("train").steps_per_epoch
         self._flops: int | None = None
         self._meter = _Meter(self.network.device)
@@ -442,7 +447,8 @@ class Trainer:
             seconds=epoch["seconds"],
         )
         self.cost.epochs = steps / self.steps_per_epoch
-        self.history.append({"round": self.round, "step": step, **epoch})
+        seen = self.observe(step - 1) if self.observe else {}
+        self.history.append({"round": self.round, "step": step, **epoch, **seen})
         meter.reset()
 
     def flops_per_image(self) -> int:
@@ -478,11 +484,12 @@ class Trainer:
             return None
         return self.network.accuracy(weights, buffers, self.in_order(images))
 
-    def masked_step(self, mask: Mask, steps: int) -> Callable[..., Outcome]:
+    def masked_step(self, mask: Mask, steps: int, value: float = 1.0) -> Callable[..., Outcome]:
         """A step of SGD under a fixed mask: pruned weights and their momenta are exactly 0 before
         and after it.
 
-        steps: length of the whole schedule that the learning rate follows.
+        steps: length of the whole schedule that the learning rate follows. value: of the mask where
+        it keeps; the network uses value * weight.
         """
         weights, momenta, buffers = (
             self.group("weights"),
@@ -499,7 +506,12 @@ class Trainer:
 
         def step(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
             x, y = batch
-            loss, correct, gradients = self.network.gradients(weights, buffers, x, y)
+            effective = weights
+            if value != 1:
+                effective = weights | {name: weights[name] * value for name in mask}
+            loss, correct, gradients = self.network.gradients(effective, buffers, x, y)
+            if value != 1:
+                gradients |= {name: gradients[name] * value for name in mask}
             for name, kept in pruned.items():
                 gradients[name] = gradients[name] * kept
             sgd_step(

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lthlib.errors import ConfigError, MaskError
+from lthlib.errors import ConfigError
 from lthlib.masks import Mask
-from lthlib.methods.base import Method, make_ticket
+from lthlib.methods.base import Method
+from lthlib.methods.gates import Gate, check_gates, search_gates
 from lthlib.tickets import Ticket
-from lthlib.training import Outcome, Trainer, sgd_step
+from lthlib.training import Trainer
 
 RESETS = ("formula", "release")
 UNITS = ("epoch", "step")
@@ -52,14 +53,7 @@ class CSSettings:
             raise ConfigError(
                 f"cs.final_temperature is {self.final_temperature}; expected more than 1"
             )
-        if self.rounds < 1:
-            raise ConfigError(f"cs.rounds is {self.rounds}; expected at least 1")
-        if self.penalty < 0:
-            raise ConfigError(f"cs.penalty is {self.penalty}; expected 0 or more")
-        if not self.gate_learning_rate > 0:
-            raise ConfigError(
-                f"cs.gate_learning_rate is {self.gate_learning_rate}; expected a positive number"
-            )
+        check_gates("cs", self)
         for name, value, allowed in (
             ("reset", self.reset, RESETS),
             ("temperature_per", self.temperature_per, UNITS),
@@ -90,87 +84,48 @@ def hard_mask(gates: dict[str, Tensor]) -> Mask:
     return Mask({name: gate.detach() > 0 for name, gate in gates.items()})
 
 
-def reset_gates(gates: dict[str, Tensor], settings: CSSettings) -> None:
+def reset_gate(gate: Tensor, settings: CSSettings) -> None:
     """Prepare the next round in place: no gate above s0; what was pruned stays low by as much as
     the rule keeps."""
     factor = settings.final_temperature if settings.reset == "formula" else 1.0
-    for gate in gates.values():
-        gate.mul_(factor).clamp_(max=settings.initial_gate)
+    gate.mul_(factor).clamp_(max=settings.initial_gate)
 
 
-def search_step(trainer: Trainer, settings: CSSettings, steps: int) -> Callable[..., Outcome]:
-    """One SGD step on weights and gates, from one backward pass.
+def relax(
+    gate: Tensor, beta: float, settings: CSSettings
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The soft mask m = c sigma(beta s), and how a gradient at it becomes one at s.
 
-    With m = c sigma(beta s) and g the gradient at m * w: d/dw = m g, d/ds = (w g + lambda) c beta
-    sigma (1 - sigma). Weights decay, gates do not.
+    With g the gradient at m * w: d/ds = (w g + lambda) c beta sigma (1 - sigma).
     """
-    weights, momenta, buffers = (
-        trainer.group("weights"),
-        trainer.group("momentum"),
-        trainer.group("buffers"),
-    )
-    gates, gate_momenta = trainer.group("gates"), trainer.group("gate_momentum")
-    options = trainer.optimiser_options()
-    ratio = settings.gate_learning_rate / trainer.settings.learning_rate
     scale = settings.scale
+    soft = torch.sigmoid(beta * gate)
 
-    def step(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
-        x, y = batch
-        beta = temperature(settings, t, steps, trainer.steps_per_epoch)
-        soft = {name: torch.sigmoid(beta * gate) for name, gate in gates.items()}
-        effective = weights | {name: weights[name] * (scale * soft[name]) for name in gates}
-        loss, correct, gradients = trainer.network.gradients(effective, buffers, x, y)
-        gate_gradients = []
-        for name, m in soft.items():
-            slope = (scale * beta) * m * (1 - m)
-            gate_gradients.append((weights[name] * gradients[name] + settings.penalty) * slope)
-            gradients[name] = gradients[name] * (scale * m)
-        rate = trainer.rate(t, steps)
-        sgd_step(weights.values(), gradients.values(), momenta.values(), rate, **options)
-        sgd_step(
-            gates.values(),
-            gate_gradients,
-            gate_momenta.values(),
-            ratio * rate,
-            **(options | {"weight_decay": 0.0}),
-        )
-        return Outcome(loss, correct, len(y), len(y), len(y))
+    def backward(at_mask: Tensor) -> Tensor:
+        return (at_mask + settings.penalty) * ((scale * beta) * soft * (1 - soft))
 
-    return step
+    return scale * soft, backward
+
+
+def gate_of(settings: CSSettings, steps: int, steps_per_epoch: int) -> Gate:
+    """The gate of CS in a round of `steps`."""
+
+    def beta(step: int) -> float:
+        return temperature(settings, step, steps, steps_per_epoch)
+
+    return Gate(
+        relax=lambda step, s: relax(s, beta(step), settings),
+        soft=lambda step, s: torch.sigmoid(beta(step) * s),
+        kept=lambda s: (s > 0) * settings.scale,
+        reset=lambda s: reset_gate(s, settings),
+    )
 
 
 def search(trainer: Trainer, settings: CSSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Yield one ticket a round, judged as found; weights carry on between rounds, only gates are
     reset."""
-    steps, k = trainer.steps(), trainer.steps(settings.rewind)
-    if k >= steps:
-        raise ConfigError(
-            f"cs.rewind {settings.rewind} is not before the end of a round ({steps} steps)"
-        )
-    prunable = trainer.prunable_weights()
-    gates = trainer.keep(
-        "gates", {n: torch.full_like(w, settings.initial_gate) for n, w in prunable.items()}
-    )
-    trainer.keep("gate_momentum", {name: torch.zeros_like(w) for name, w in prunable.items()})
-    for r in trainer.rounds(settings.rounds):
-        trainer.fit(
-            search_step(trainer, settings, steps),
-            stop=steps,
-            streams=("train",) if r == 0 else (f"round-{r}",),
-            snapshot_at=k if r == 0 else None,
-        )
-        mask = hard_mask(gates)
-        if mask.kept == 0:
-            raise MaskError(
-                f"no gate is above 0 after round {r}, the mask is empty; lower penalty or raise "
-                "initial_gate"
-            )
-        effective = {name: tensor * settings.scale for name, tensor in prunable.items()}
-        yield make_ticket(
-            trainer, mask, trainer.group("weights") | effective, point=f"round-{r}", index=r,
-            judged="found", rewind_step=k,
-        )  # fmt: skip
-        reset_gates(gates, settings)
+    gate = gate_of(settings, trainer.steps(), trainer.steps_per_epoch)
+    return search_gates(trainer, settings, "cs", gate)
 
 
 METHOD = Method(

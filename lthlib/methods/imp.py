@@ -68,7 +68,7 @@ def prune_by_magnitude(weights: Mapping[str, Tensor], mask: Mask, kept: int) -> 
 
 def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Yield the dense network (index 0) and one ticket a round, each judged after training under
-    its mask."""
+    its mask: retrained, or as found where nothing goes back."""
     total, k = trainer.steps(), trainer.steps(settings.rewind)
     if k >= total:
         raise ConfigError(
@@ -79,7 +79,7 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
     masks = trainer.state.setdefault("mask/packed", torch.ones(size, dtype=torch.bool))
     start = 0 if settings.rewinding == "none" else k
     for r in trainer.rounds(settings.rounds + 1):
-        mask = _split(masks, weights)
+        mask = split_mask(masks, weights)
         trainer.fit(
             trainer.masked_step(mask, total),
             start=start if r else 0,
@@ -88,21 +88,28 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
             snapshot_at=k if r == 0 else None,
         )
         target = (1 - settings.fraction) ** r
+        found = r == 0 or settings.rewinding == "none"
         yield make_ticket(
             trainer, mask, trainer.group("weights"), point=f"round-{r}", index=r,
-            judged="retrained" if r else "found", rewind_step=k, target_density=target,
+            judged="found" if found else "retrained", rewind_step=k, target_density=target,
         )  # fmt: skip
         mask = prune_by_magnitude(
             weights, mask, max(1, round(size * (1 - settings.fraction) ** (r + 1)))
         )
-        masks.copy_(torch.cat([kept.reshape(-1) for kept in mask.values()]))
+        masks.copy_(join_mask(mask))
         if settings.rewinding == "weights":
             trainer.rewind(settings.optimiser)
         else:
             trainer.zero("momentum")
 
 
-def _split(flat: Tensor, weights: Mapping[str, Tensor]) -> Mask:
+def join_mask(mask: Mask) -> Tensor:
+    """The mask as one boolean tensor [weights it covers], for a trainer's state."""
+    return torch.cat([kept.reshape(-1) for kept in mask.values()])
+
+
+def split_mask(flat: Tensor, weights: Mapping[str, Tensor]) -> Mask:
+    """Inverse of `join_mask`, over the same weights in the same order."""
     parts = flat.split([tensor.numel() for tensor in weights.values()])
     return Mask(
         {

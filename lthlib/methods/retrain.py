@@ -25,14 +25,21 @@ class RetrainSettings:
     mask: as `found`, or `shuffled` within each layer. schedule: with `rewind`, `continue` from the
     rewind step or `restart` from 0 for the full length, as the CS release does. length: of the
     schedule, by default the recipe's.
+    mask_value: of the mask where it keeps; the network uses mask_value * weight. The CS release
+    keeps its 1/sigma(s0) here.
     """
 
     start: str = "rewind"
     mask: str = "found"
     schedule: str = "continue"
     length: str = ""
+    mask_value: float = 1.0
 
     def __post_init__(self) -> None:
+        if not self.mask_value > 0:
+            raise ConfigError(
+                f"retrain.mask_value is {self.mask_value}; expected a positive number"
+            )
         for name, value, allowed in (
             ("start", self.start, STARTS),
             ("mask", self.mask, MASKS),
@@ -84,9 +91,11 @@ def search(trainer: Trainer, settings: RetrainSettings, parent: Ticket | None) -
         if settings.schedule == "restart":
             start = 0
         check_start(start, stop)
-        trainer.fit(trainer.masked_step(mask, stop), start=start, stop=stop)
+        trainer.fit(trainer.masked_step(mask, stop, settings.mask_value), start=start, stop=stop)
+        weights = trainer.group("weights")
+        effective = {name: weights[name] * settings.mask_value for name in mask}
         yield make_ticket(
-            trainer, mask, trainer.group("weights"), point=parent.point, index=parent.index,
+            trainer, mask, weights | effective, point=parent.point, index=parent.index,
             judged="retrained", rewind_step=parent.rewind_step,
             target_density=parent.target_density,
         )  # fmt: skip

@@ -54,14 +54,31 @@ class Recipe:
         """The step or epoch that tickets are retrained from."""
         return str(self.values["rewind"])
 
-    def with_(self, **changes: Mapping[str, Any]) -> Recipe:
-        """A copy with other values: `recipe.with_(training={'length': '8ep'})`."""
+    def with_(self, **changes: Any) -> Recipe:
+        """A copy with other values: `recipe.with_(training={'length': '8ep'}, rewind='1ep',
+        methods={'cs': {'initial_gate': [0.0, -0.1]}})`.
+
+        A recipe at paper scale that is changed is one at reduced scale.
+        """
         values = dict(self.values)
         sources = dict(self.sources)
-        for part, mapping in changes.items():
-            values[part] = {**values[part], **mapping}
-            sources |= {f"{part}.{name}": "given by the user" for name in mapping}
-        return Recipe(self.name, self.scale, self.about, values, sources)
+        for part, value in changes.items():
+            values[part] = _merged(values.get(part), value)
+            sources |= dict.fromkeys(_leaves(part, value), "given by the user")
+        scale = "reduced" if self.scale == "paper" and values != self.values else self.scale
+        return Recipe(self.name, scale, self.about, values, sources)
+
+
+def _merged(old: Any, new: Any) -> Any:
+    if not isinstance(new, Mapping) or not isinstance(old, Mapping):
+        return new
+    return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
+
+
+def _leaves(name: str, value: Any) -> list[str]:
+    if not isinstance(value, Mapping):
+        return [name]
+    return [leaf for key, inner in value.items() for leaf in _leaves(f"{name}.{key}", inner)]
 
 
 def recipe_names() -> list[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lthlib.errors import ConfigError
+from lthlib.methods import get_method
 from lthlib.recipes.recipe import Recipe
 from lthlib.runs import Parent, RunConfig, RunResult, Store
 
@@ -18,6 +20,9 @@ class Entry:
 
     config: RunConfig
     label: str
+
+
+Contestant = Callable[[Recipe, int, Sequence[float]], list[Entry]]
 
 
 @dataclass(frozen=True)
@@ -81,21 +86,34 @@ def ticket_study(
     study = recipe.values["study"]
     methods = study["methods"] if methods is None else methods
     densities = study["densities"] if densities is None else densities
-    seeds = study["seeds"] if seeds is None else seeds
     dense_seeds = study["dense_seeds"] if dense_seeds is None else dense_seeds
     unknown = [method for method in methods if method not in CONTESTANTS]
     if unknown:
         raise ConfigError(f"method is {unknown[0]!r}; expected some of {', '.join(CONTESTANTS)}")
-    if not densities or seeds < 1:
+    replicates = {method: _seeds(study["seeds"], method, seeds) for method in methods}
+    most = max([dense_seeds, *replicates.values()])
+    if not densities or min([most, *replicates.values()]) < 1:
         raise ConfigError("a study needs at least one density and one seed")
     for density in densities:
         if not 0 < density <= 1:
             raise ConfigError(f"density is {density}; expected a kept fraction in (0, 1]")
-    entries = [Entry(dense_run(recipe, seed), "dense") for seed in range(max(seeds, dense_seeds))]
+    first = study.get("first_seed", 0)
+    entries = [Entry(dense_run(recipe, first + seed), "dense") for seed in range(most)]
     for method in methods:
-        for seed in range(seeds):
-            entries += CONTESTANTS[method](recipe, seed, densities)
-    return Study(name or recipe.name, recipe.scale, tuple(entries))
+        for seed in range(replicates[method]):
+            entries += CONTESTANTS[method](recipe, first + seed, densities)
+    # Two contestants may share runs: CS's searches are the same whatever is done with the tickets.
+    unique = {entry.config.id: entry for entry in reversed(entries)}
+    kept = tuple(entry for entry in entries if unique.pop(entry.config.id, None))
+    return Study(name or recipe.name, recipe.scale, kept)
+
+
+def _seeds(own: int | Mapping[str, int], method: str, given: int | None) -> int:
+    """Replicates of a contestant: what was asked for, else its own in the recipe, else the
+    recipe's default."""
+    if given is not None or isinstance(own, int):
+        return own if given is None else given  # type: ignore[return-value]
+    return own.get(method, own["default"])
 
 
 def dense_run(recipe: Recipe, seed: int) -> RunConfig:
@@ -107,28 +125,152 @@ def _parent(recipe: Recipe, seed: int) -> Parent:
     return Parent(dense_run(recipe, seed), "dense")
 
 
-def _imp(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-    settings = recipe.method("imp")
-    fraction = settings["fraction"]
-    rounds = settings.pop(
-        "rounds", max(1, round(math.log(min(densities)) / math.log(1 - fraction)))
-    )
+def _imp(label: str, **change: Any) -> Contestant:
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+        settings = {"rewind": recipe.rewind, **recipe.method("imp"), **change}
+        target = math.log(min(densities)) / math.log(1 - settings["fraction"])
+        settings.setdefault("rounds", max(1, round(target)))
+        search = recipe.config("imp", seed, **settings)
+        if search.settings.rewinding != "none":
+            return [Entry(search, label)]
+        # What IMP-C finds was trained without going back; its tickets are trained from k as well.
+        return [
+            Entry(search, f"{label}, as found"),
+            *_retrained(recipe, search, label, range(1, search.settings.rounds + 1)),
+        ]
+
+    return entries
+
+
+def _retrained(
+    recipe: Recipe,
+    search: RunConfig,
+    label: str,
+    rounds: Iterable[int] | None = None,
+    **change: Any,
+) -> list[Entry]:
+    """A search's tickets trained under their masks, one run a round; as the recipe says, then as
+    the change does."""
+    own = {"mask_value": search.settings.scale} if hasattr(search.settings, "scale") else {}
+    settings = {**own, **recipe.method("retrain"), **change}
     return [
-        Entry(recipe.config("imp", seed, rounds=rounds, rewind=recipe.rewind, **settings), "IMP")
+        Entry(
+            recipe.config("retrain", search.seed, Parent(search, f"round-{r}"), **settings), label
+        )
+        for r in rounds or range(search.settings.rounds)
     ]
 
 
-def _cs(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-    settings = recipe.method("cs")
-    entries = []
-    for penalty in settings.pop("penalty"):
-        search = recipe.config("cs", seed, penalty=penalty, rewind=recipe.rewind, **settings)
-        entries.append(Entry(search, "CS, as found"))
-        for r in range(search.settings.rounds):
-            entries.append(
-                Entry(recipe.config("retrain", seed, Parent(search, f"round-{r}")), "CS")
-            )
+def _searches(recipe: Recipe, method: str, seed: int) -> list[RunConfig]:
+    """The searches of a method with gates: one for every combination of the recipe's lists."""
+    settings = {"rewind": recipe.rewind, **recipe.method(method)}
+    lists = {name: value for name, value in settings.items() if isinstance(value, list)}
+    if empty := [name for name, value in lists.items() if not value]:
+        raise ConfigError(f"{method}.{empty[0]} is an empty list; give at least one value")
+    return [
+        recipe.config(method, seed, **settings | dict(zip(lists, chosen, strict=True)))
+        for chosen in itertools.product(*lists.values())
+    ]
+
+
+def _gated(method: str, label: str) -> Contestant:
+    """Searches with gates, each ticket judged as found and retrained."""
+
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+        made = []
+        for search in _searches(recipe, method, seed):
+            made += [Entry(search, f"{label}, as found"), *_retrained(recipe, search, label)]
+        return made
+
     return entries
+
+
+def _control(method: str, label: str, contestant: str, **change: Any) -> Contestant:
+    """A method's tickets with one thing changed in how they are trained; `methods.CONTESTANT` of
+    the recipe may change more."""
+
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+        settings = change | recipe.method(contestant)
+        return [
+            entry
+            for search in _searches(recipe, method, seed)
+            for entry in _retrained(recipe, search, label, **settings)
+        ]
+
+    return entries
+
+
+def _variants(method: str, label: str, contestant: str) -> Contestant:
+    """A method with one setting changed at a time: `methods.CONTESTANT` of the recipe maps settings
+    to lists of values. Every variant is judged as found and retrained."""
+
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+        made = []
+        for name, values in recipe.method(contestant).items():
+            for value in values:
+                for search in _searches(
+                    recipe.with_(methods={method: {name: value}}), method, seed
+                ):
+                    title = f"{label}, {name} {value:g}" if _number(value) else f"{label}, {value}"
+                    found = Entry(search, f"{title}, as found")
+                    made += [found, *_retrained(recipe, search, title)]
+        return made
+
+    return entries
+
+
+def _dense_longer(label: str, length: Callable[[Recipe], str]) -> Contestant:
+    """The dense network trained for longer, milestones stretched with it."""
+
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+        before, now = recipe.values["training"]["length"], length(recipe)
+        milestones = [
+            _times(one, _ratio(now, before))
+            for one in recipe.values["training"].get("milestones", [])
+        ]
+        training = {"length": now} | ({"milestones": milestones} if milestones else {})
+        return [Entry(dense_run(recipe.with_(training=training), seed), label)]
+
+    return entries
+
+
+def _ticket_length(recipe: Recipe) -> str:
+    """Training of a ticket that is retrained from scratch: k and the whole schedule again."""
+    return _plus(recipe.values["training"]["length"], recipe.rewind)
+
+
+def _search_length(recipe: Recipe) -> str:
+    """Training of CS's longest search, and of a ticket of it after that."""
+    rounds = recipe.method("cs").get("rounds", 1)
+    longest = max(rounds) if isinstance(rounds, list) else rounds
+    return _times(recipe.values["training"]["length"], longest + 1)
+
+
+def _split(length: str) -> tuple[float, str]:
+    return float(length[:-2]), length[-2:]
+
+
+def _times(length: str, factor: float) -> str:
+    amount, unit = _split(length)
+    return f"{round(amount * factor, 6):g}{unit}"
+
+
+def _ratio(length: str, other: str) -> float:
+    return _split(length)[0] / _split(other)[0]
+
+
+def _plus(length: str, other: str) -> str:
+    (amount, unit), (more, its) = _split(length), _split(other)
+    if unit != its:
+        raise ConfigError(
+            f"cannot add {other} to {length}: give the recipe's rewind and training.length in one "
+            "unit, or leave out dense-equal"
+        )
+    return f"{amount + more:g}{unit}"
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _bip_retrained(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
@@ -139,9 +281,7 @@ def _bip_retrained(recipe: Recipe, seed: int, densities: Sequence[float]) -> lis
     ]
 
 
-def _per_density(
-    method: str, label: str, contestant: str = "", **change: Any
-) -> Callable[[Recipe, int, Sequence[float]], list[Entry]]:
+def _per_density(method: str, label: str, contestant: str = "", **change: Any) -> Contestant:
     """One run a density. The recipe's settings of the method hold, then the variant's change, then
     what the recipe says under the contestant's own name."""
 
@@ -153,11 +293,9 @@ def _per_density(
             raise ConfigError(
                 f"recipe {recipe.name} gives no omp-matched.length; leave out omp-matched"
             )
+        parent = None if get_method(method).parent == "none" else _parent(recipe, seed)
         return [
-            Entry(
-                recipe.config(method, seed, _parent(recipe, seed), density=density, **settings),
-                label,
-            )
+            Entry(recipe.config(method, seed, parent, density=density, **settings), label)
             for density in densities
             if density < 1
         ]
@@ -165,14 +303,28 @@ def _per_density(
     return entries
 
 
-CONTESTANTS: dict[str, Callable[[Recipe, int, Sequence[float]], list[Entry]]] = {
-    "imp": _imp,
-    "cs": _cs,
+CONTESTANTS: dict[str, Contestant] = {
+    "imp": _imp("IMP"),
+    "imp-c": _imp("IMP-C", rewinding="none"),
+    "imp-lr": _imp("IMP, learning-rate rewinding", rewinding="learning-rate"),
+    "cs": _gated("cs", "CS"),
+    "cs-fine-tuned": _control("cs", "CS, fine-tuned", "cs-fine-tuned", start="own", mask_value=1.0),
+    "cs-shuffled": _control("cs", "CS, layers shuffled", "cs-shuffled", mask="shuffled"),
+    "cs-fresh": _control("cs", "CS, fresh initialisation", "cs-fresh", start="fresh"),
+    "cs-variants": _variants("cs", "CS", "cs-variants"),
+    "l0": _gated("l0", "l0"),
+    "l0-variants": _variants("l0", "l0", "l0-variants"),
+    "iss": _gated("iss", "ISS"),
+    "iss-variants": _variants("iss", "ISS", "iss-variants"),
     "bip": _per_density("bip", "BiP"),
     "bip-retrained": _bip_retrained,
     "omp": _per_density("omp", "OMP"),
+    "omp-fine-tuned": _per_density("omp", "OMP, fine-tuned", "omp-fine-tuned", start="own"),
     "omp-matched": _per_density("omp", "OMP, compute-matched", "omp-matched"),
+    "gmp": _per_density("gmp", "GMP"),
     "random": _per_density("random", "random"),
     "bip-unclipped": _per_density("bip", "BiP, unclipped", "bip-unclipped", clip=0.0),
     "bip-release": _per_density("bip", "BiP, as released", "bip-release", variant="release"),
+    "dense-equal": _dense_longer("dense, equal training", _ticket_length),
+    "dense-search": _dense_longer("dense, search epochs", _search_length),
 }

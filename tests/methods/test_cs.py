@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,14 +14,20 @@ from lthlib.data import Dataset
 from lthlib.errors import ConfigError, MaskError
 from lthlib.methods.cs import (
     CSSettings,
+    gate_of,
     hard_mask,
-    reset_gates,
+    reset_gate,
     search,
-    search_step,
     temperature,
 )
-from lthlib.training import Trainer, TrainingSettings
+from lthlib.methods.gates import gated_step
+from lthlib.training import Outcome, Trainer, TrainingSettings
 from tests.training.toys import batches_of, tiny, tiny_trainer
+
+
+def search_step(trainer: Trainer, settings: CSSettings, steps: int) -> Callable[..., Outcome]:
+    gate = gate_of(settings, steps, trainer.steps_per_epoch)
+    return gated_step(trainer, settings, steps, gate.relax)
 
 
 def doubles(*values: float) -> Tensor:
@@ -81,7 +88,7 @@ def test_the_hard_mask_is_strict() -> None:
 )
 def test_the_two_reset_rules(reset: str, expected: list[float]) -> None:
     gates = {"w": doubles(-0.03, -0.001, 0.03)}
-    reset_gates(gates, CSSettings(initial_gate=-0.05, reset=reset))
+    reset_gate(gates["w"], CSSettings(initial_gate=-0.05, reset=reset))
     assert gates["w"].tolist() == pytest.approx(expected)
     assert hard_mask(gates).kept == 0
     if reset == "formula":
@@ -90,7 +97,7 @@ def test_the_two_reset_rules(reset: str, expected: list[float]) -> None:
 
 def test_gates_come_back_to_s0_only_from_above_a_200th_of_it() -> None:
     gates = {"w": doubles(-2.6e-4, -2.4e-4)}
-    reset_gates(gates, CSSettings(initial_gate=-0.05))
+    reset_gate(gates["w"], CSSettings(initial_gate=-0.05))
     assert gates["w"][0] < -0.05
     assert gates["w"][1] == -0.05
 
@@ -304,7 +311,7 @@ def test_an_empty_mask_is_an_error_that_says_what_to_change() -> None:
     settings = CSSettings(
         penalty=100.0, gate_learning_rate=1.0, temperature_per="step", rewind="0it"
     )
-    with pytest.raises(MaskError, match=r"no gate is above 0 after round 0.*lower penalty"):
+    with pytest.raises(MaskError, match=r"no gate is open after round 0.*lower penalty"):
         list(search(tiny_trainer(), settings, None))
 
 

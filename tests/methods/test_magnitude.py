@@ -343,6 +343,8 @@ def test_settings_that_make_no_sense_are_refused(
 
 
 def test_methods_are_found_by_name() -> None:
-    assert list(METHODS) == ["dense", "imp", "cs", "bip", "omp", "random", "retrain"]
+    assert list(METHODS) == [
+        "dense", "imp", "cs", "bip", "omp", "gmp", "l0", "iss", "random", "retrain",
+    ]  # fmt: skip
     with pytest.raises(ConfigError, match="method is 'sgd'; expected one of dense, imp, cs, bip"):
         get_method("sgd")

@@ -54,7 +54,7 @@ def test_runs_that_start_from_a_dense_net_share_it(tiny_recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"methods": ["bop"]}, "expected some of imp, cs"),
+        ({"methods": ["bop"]}, "expected some of imp, imp-c"),
         ({"densities": [1.5]}, "density is 1.5"),
         ({"densities": []}, "at least one density"),
         ({"seeds": 0}, "at least one density and one seed"),
@@ -73,6 +73,9 @@ def test_a_changed_value_is_marked_as_the_users(tiny_recipe: Path) -> None:
 
 def test_contestants_are_named_as_the_documentation_names_them() -> None:
     assert list(CONTESTANTS) == [
-        "imp", "cs", "bip", "bip-retrained", "omp", "omp-matched", "random",
-        "bip-unclipped", "bip-release",
+        "imp", "imp-c", "imp-lr",
+        "cs", "cs-fine-tuned", "cs-shuffled", "cs-fresh", "cs-variants",
+        "l0", "l0-variants", "iss", "iss-variants",
+        "bip", "bip-retrained", "omp", "omp-fine-tuned", "omp-matched", "gmp", "random",
+        "bip-unclipped", "bip-release", "dense-equal", "dense-search",
     ]  # fmt: skip

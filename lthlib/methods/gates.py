@@ -1,0 +1,194 @@
+"""What methods with trained gates share: one step on weights and gates, and what can be seen of the
+gates meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lthlib.errors import ConfigError, MaskError
+from lthlib.masks import Mask
+from lthlib.methods.base import make_ticket
+from lthlib.tickets import Ticket
+from lthlib.training import Outcome, Trainer, sgd_step
+
+BINS = 20
+DRAWS = 5
+
+
+class GateSettings(Protocol):
+    """The settings that every method with gates has."""
+
+    @property
+    def initial_gate(self) -> float:
+        """Value that all gates start from."""
+
+    @property
+    def penalty(self) -> float:
+        """lambda: price of one weight's gate."""
+
+    @property
+    def gate_learning_rate(self) -> float:
+        """Learning rate of the gates; the weights follow the recipe's."""
+
+    @property
+    def rounds(self) -> int:
+        """Searches in a row, each yields a ticket."""
+
+    @property
+    def rewind(self) -> str:
+        """Step k that tickets are retrained from."""
+
+
+# step, gate -> mask value, and the gradient at the mask -> the gradient at the gate with penalty.
+Relax = Callable[[int, Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """How a gate s becomes a mask value, of any shape.
+
+    relax: in a training step. soft: what of it is deterministic, in [0, 1], at a step: the soft
+    mask, or the chance that the gate is open. kept: in the ticket; 0 where the weight is pruned.
+    reset: prepares the next round, in place. drawn: whether `relax` draws random numbers.
+    """
+
+    relax: Relax
+    soft: Callable[[int, Tensor], Tensor]
+    kept: Callable[[Tensor], Tensor]
+    reset: Callable[[Tensor], object]
+    drawn: bool = False
+
+
+def check_gates(name: str, settings: GateSettings) -> None:
+    """Raise ConfigError for a setting of a method with gates that makes no sense."""
+    if settings.rounds < 1:
+        raise ConfigError(f"{name}.rounds is {settings.rounds}; expected at least 1")
+    if not settings.penalty >= 0:
+        raise ConfigError(f"{name}.penalty is {settings.penalty}; expected 0 or more")
+    if not settings.gate_learning_rate > 0:
+        raise ConfigError(
+            f"{name}.gate_learning_rate is {settings.gate_learning_rate}; expected a positive "
+            "number"
+        )
+
+
+def gated_step(
+    trainer: Trainer, settings: GateSettings, steps: int, relax: Relax
+) -> Callable[..., Outcome]:
+    """One SGD step on weights and gates, from one backward pass.
+
+    With mask value m of gate s and g the gradient at m * w: d/dw = m g, and d/ds follows from the
+    gradient w g at the mask. Weights decay, gates do not.
+    """
+    weights, momenta, buffers = (
+        trainer.group("weights"),
+        trainer.group("momentum"),
+        trainer.group("buffers"),
+    )
+    gates, gate_momenta = trainer.group("gates"), trainer.group("gate_momentum")
+    options = trainer.optimiser_options()
+    ratio = settings.gate_learning_rate / trainer.settings.learning_rate
+
+    def step(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
+        x, y = batch
+        relaxed = {name: relax(t, gate) for name, gate in gates.items()}
+        effective = weights | {name: weights[name] * m for name, (m, _) in relaxed.items()}
+        loss, correct, gradients = trainer.network.gradients(effective, buffers, x, y)
+        gate_gradients = []
+        for name, (m, backward) in relaxed.items():
+            gate_gradients.append(backward(weights[name] * gradients[name]))
+            gradients[name] = gradients[name] * m
+        rate = trainer.rate(t, steps)
+        sgd_step(weights.values(), gradients.values(), momenta.values(), rate, **options)
+        sgd_step(
+            gates.values(),
+            gate_gradients,
+            gate_momenta.values(),
+            ratio * rate,
+            **(options | {"weight_decay": 0.0}),
+        )
+        return Outcome(loss, correct, len(y), len(y), len(y))
+
+    return step
+
+
+def search_gates(
+    trainer: Trainer, settings: GateSettings, name: str, gate: Gate
+) -> Iterator[Ticket]:
+    """Yield one ticket a round, judged as found; weights carry on between rounds, only gates are
+    reset."""
+    steps, k = trainer.steps(), trainer.steps(settings.rewind)
+    if k >= steps:
+        raise ConfigError(
+            f"{name}.rewind {settings.rewind} is not before the end of a round ({steps} steps)"
+        )
+    prunable = trainer.prunable_weights()
+    gates = trainer.keep(
+        "gates", {n: torch.full_like(w, settings.initial_gate) for n, w in prunable.items()}
+    )
+    trainer.keep("gate_momentum", {n: torch.zeros_like(w) for n, w in prunable.items()})
+    trainer.observe = lambda step: gate_readout(trainer, gate, step)
+    trainer.standing = lambda: _ticket(trainer, gate, "stopped", trainer.round, k)
+    for r in trainer.rounds(settings.rounds):
+        trainer.fit(
+            gated_step(trainer, settings, steps, gate.relax),
+            stop=steps,
+            streams=("train",) if r == 0 else (f"round-{r}",),
+            snapshot_at=k if r == 0 else None,
+        )
+        trainer.history[-1]["gated_validation"] = gated_accuracy(trainer, gate, steps - 1)
+        # Before the reset: after it no gate is above s0, and with s0 <= 0 none is open.
+        ticket = _ticket(trainer, gate, f"round-{r}", r, k)
+        if ticket.mask.kept == 0:
+            raise MaskError(
+                f"no gate is open after round {r}, the mask is empty; lower penalty or raise "
+                "initial_gate"
+            )
+        yield ticket
+        for s in gates.values():
+            gate.reset(s)
+
+
+def _ticket(trainer: Trainer, gate: Gate, point: str, index: int, k: int) -> Ticket:
+    kept = {name: gate.kept(s) for name, s in trainer.group("gates").items()}
+    weights = trainer.group("weights")
+    return make_ticket(
+        trainer,
+        Mask({name: value > 0 for name, value in kept.items()}),
+        weights | {name: weights[name] * value for name, value in kept.items()},
+        point=point,
+        index=index,
+        judged="found",
+        rewind_step=k,
+    )
+
+
+def gate_readout(trainer: Trainer, gate: Gate, step: int) -> dict[str, Any]:
+    """What the gates say at a step: `density`, the share of open ones, and `gates`, how many have
+    their soft value in each of 20 equal bins of [0, 1]."""
+    flat = torch.cat([s.reshape(-1) for s in trainer.group("gates").values()])
+    counts = torch.histc(gate.soft(step, flat).float(), BINS, 0, 1)
+    return {
+        "density": float((gate.kept(flat) > 0).double().mean()),
+        "gates": [int(count) for count in counts.tolist()],
+    }
+
+
+def gated_accuracy(trainer: Trainer, gate: Gate, step: int) -> float | None:
+    """Validation accuracy in percent with the gates as training has them at `step`; the mean of
+    five draws where they are drawn, None without validation images."""
+    weights, buffers, found = trainer.group("weights"), trainer.group("buffers"), []
+    device = trainer.network.device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(trainer.seed)
+        for _ in range(DRAWS if gate.drawn else 1):
+            masks = {n: gate.relax(step, s)[0] for n, s in trainer.group("gates").items()}
+            gated = weights | {name: weights[name] * m for name, m in masks.items()}
+            found.append(trainer.evaluate("validation", gated, buffers))
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None

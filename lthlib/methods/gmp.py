@@ -1,0 +1,88 @@
+"""Gradual magnitude pruning (Zhu & Gupta, 2017): prune the smallest weights while training, first
+fast, then slowly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+
+from lthlib.errors import ConfigError
+from lthlib.masks import Mask, kept_count
+from lthlib.methods.base import Method, make_ticket
+from lthlib.methods.imp import join_mask, prune_by_magnitude, split_mask
+from lthlib.tickets import Ticket
+from lthlib.training import Outcome, Trainer
+
+
+@dataclass(frozen=True)
+class GMPSettings:
+    """density: kept fraction in (0, 1] at the end. begin, end: shares of training in [0, 1] between
+    which weights are pruned. every: time between two prunings, such as `100it`."""
+
+    density: float = 0.1
+    begin: float = 0.2
+    end: float = 0.8
+    every: str = "100it"
+
+    def __post_init__(self) -> None:
+        kept_count(1 << 40, self.density)
+        if not 0 <= self.begin < self.end <= 1:
+            raise ConfigError(
+                f"gmp.begin is {self.begin} and gmp.end {self.end}; expected 0 <= begin < end <= 1"
+            )
+
+
+def density_at(settings: GMPSettings, step: int, begin: int, end: int) -> float:
+    """Kept fraction from `step` on: 1 before `begin`, the target from `end` on, and between them
+    target + (1 - target) (1 - (step - begin) / (end - begin))^3, their equation 1."""
+    left = min(1.0, max(0.0, 1 - (step - begin) / (end - begin)))
+    return settings.density + (1 - settings.density) * left**3
+
+
+def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> Iterator[Ticket]:
+    """Yield one ticket, judged as found: one training, pruned on its way; what was pruned stays
+    pruned."""
+    stop, every = trainer.steps(), trainer.steps(settings.every)
+    begin, end = round(settings.begin * stop), min(round(settings.end * stop), stop - 1)
+    if not 0 < every <= end - begin:
+        raise ConfigError(
+            f"gmp.every {settings.every} does not fit between steps {begin} and {end}, where "
+            "weights are pruned"
+        )
+    weights = trainer.prunable_weights()
+    size = sum(tensor.numel() for tensor in weights.values())
+    packed = trainer.state.setdefault("mask/packed", torch.ones(size, dtype=torch.bool))
+    for _ in trainer.rounds(1):
+        trainer.fit(_step(trainer, settings, (begin, end, every), packed, size), stop=stop)
+        yield make_ticket(
+            trainer, split_mask(packed, weights), trainer.group("weights"), point="ticket",
+            index=0, judged="found", target_density=settings.density,
+        )  # fmt: skip
+
+
+def _step(
+    trainer: Trainer,
+    settings: GMPSettings,
+    when: tuple[int, int, int],
+    packed: torch.Tensor,
+    size: int,
+) -> Callable[..., Outcome]:
+    begin, end, every = when
+    weights, stop = trainer.prunable_weights(), trainer.steps()
+    masked = trainer.masked_step(split_mask(packed, weights), stop)
+
+    def step(t: int, batch: tuple[torch.Tensor, torch.Tensor]) -> Outcome:
+        nonlocal masked
+        if t == end or (begin <= t < end and (t - begin) % every == 0):
+            kept = kept_count(size, density_at(settings, t, begin, end))
+            mask: Mask = prune_by_magnitude(weights, split_mask(packed, weights), kept)
+            packed.copy_(join_mask(mask))
+            masked = trainer.masked_step(mask, stop)
+        return masked(t, batch)
+
+    return step
+
+
+METHOD = Method("gmp", "GMP", GMPSettings, search, lambda settings, steps, start: steps(""))

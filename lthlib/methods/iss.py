@@ -1,0 +1,78 @@
+"""Iterative stochastic sparsification (ISS): the stochastic counterpart of CS.
+
+The CS paper compares with a method of this name; its definition was not found. This is our reading:
+masks are drawn from a Bernoulli distribution with chance sigma(s), a straight-through gradient
+reaches s, and rounds follow one another as in CS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lthlib.errors import ConfigError
+from lthlib.methods.base import Method
+from lthlib.methods.gates import Gate, check_gates, search_gates
+from lthlib.tickets import Ticket
+from lthlib.training import Trainer
+
+
+@dataclass(frozen=True)
+class ISSSettings:
+    """initial_gate: s0; the chance to be kept starts at sigma(s0). penalty: lambda, for each
+    weight's chance. gate_learning_rate: of s. rounds: each yields a ticket.
+
+    hardening: between rounds s becomes min(hardening * s, s0), as in CS, where the factor is the
+    final temperature. rewind: the step k that tickets are retrained from.
+    """
+
+    initial_gate: float = 0.0
+    penalty: float = 1e-8
+    gate_learning_rate: float = 0.1
+    rounds: int = 1
+    hardening: float = 200.0
+    rewind: str = "2ep"
+
+    def __post_init__(self) -> None:
+        check_gates("iss", self)
+        if not self.hardening >= 1:
+            raise ConfigError(f"iss.hardening is {self.hardening}; expected at least 1")
+
+
+def relax(
+    gate: Tensor, uniform: Tensor, penalty: float
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The mask drawn with `uniform` noise in [0, 1), of the gate's shape, and how a gradient at it
+    becomes one at s.
+
+    Straight through: the mask's gradient is taken for that of its chance sigma(s).
+    """
+    chance = torch.sigmoid(gate)
+
+    def backward(at_mask: Tensor) -> Tensor:
+        return (at_mask + penalty) * chance * (1 - chance)
+
+    return (uniform < chance).to(gate.dtype), backward
+
+
+def search(trainer: Trainer, settings: ISSSettings, parent: Ticket | None) -> Iterator[Ticket]:
+    """Yield one ticket a round: the weights more likely kept than not, s > 0, with their values.
+
+    BatchNorm's statistics are those gathered under drawn masks.
+    """
+    gate = Gate(
+        relax=lambda step, s: relax(s, torch.rand_like(s), settings.penalty),
+        soft=lambda step, s: torch.sigmoid(s),
+        kept=lambda s: (s > 0).to(s.dtype),
+        reset=lambda s: s.mul_(settings.hardening).clamp_(max=settings.initial_gate),
+        drawn=True,
+    )
+    return search_gates(trainer, settings, "iss", gate)
+
+
+METHOD = Method(
+    "iss", "ISS", ISSSettings, search, lambda settings, steps, start: settings.rounds * steps("")
+)

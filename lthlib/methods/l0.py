@@ -1,0 +1,97 @@
+"""Stochastic l0 regularisation with hard-concrete gates (Louizos, Welling & Kingma, 2018), one gate
+a weight.
+
+A gate's parameter s is the paper's log alpha. Training multiplies each weight by a gate drawn anew
+for every batch; the expected number of open gates is the penalty.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lthlib.methods.base import Method
+from lthlib.methods.gates import Gate, check_gates, search_gates
+from lthlib.tickets import Ticket
+from lthlib.training import Trainer
+
+BETA = 2 / 3
+LOW, HIGH = -0.1, 1.1
+_SHIFT = BETA * math.log(-LOW / HIGH)
+
+
+@dataclass(frozen=True)
+class L0Settings:
+    """initial_gate: log alpha at the start; 2.2 makes the final gate 0.98. penalty: lambda, for
+    each gate's chance to be open.
+
+    gate_learning_rate: of log alpha. rounds: each yields a ticket; gates carry on between them.
+    rewind: the step k that tickets are retrained from.
+    """
+
+    initial_gate: float = 2.2
+    penalty: float = 1e-8
+    gate_learning_rate: float = 0.1
+    rounds: int = 1
+    rewind: str = "2ep"
+
+    def __post_init__(self) -> None:
+        check_gates("l0", self)
+
+
+def stretch(concrete: Tensor) -> Tensor:
+    """From (0, 1) to (-0.1, 1.1), then clipped to [0, 1]: equations 10 and 11."""
+    return (concrete * (HIGH - LOW) + LOW).clamp(0, 1)
+
+
+def chance_open(gate: Tensor) -> Tensor:
+    """Probability that a drawn gate is not 0: equation 12."""
+    return torch.sigmoid(gate - _SHIFT)
+
+
+def relax(
+    gate: Tensor, uniform: Tensor, penalty: float
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """The gate drawn with `uniform` noise in (0, 1), of its shape, and how a gradient at it becomes
+    one at log alpha."""
+    concrete = torch.sigmoid((torch.logit(uniform) + gate) / BETA)
+    drawn = stretch(concrete)
+
+    def backward(at_mask: Tensor) -> Tensor:
+        inside = (drawn > 0) & (drawn < 1)
+        slope = inside * concrete * (1 - concrete) * ((HIGH - LOW) / BETA)
+        chance = chance_open(gate)
+        return at_mask * slope + penalty * chance * (1 - chance)
+
+    return drawn, backward
+
+
+def final_gate(gate: Tensor) -> Tensor:
+    """The gate of a network that is no longer trained: equation 13; 0 prunes the weight."""
+    return stretch(torch.sigmoid(gate))
+
+
+def _noise(gate: Tensor) -> Tensor:
+    # Single precision draws an exact 0 now and then, whose logit is infinite.
+    return torch.rand_like(gate).clamp(1e-6, 1 - 1e-6)
+
+
+def search(trainer: Trainer, settings: L0Settings, parent: Ticket | None) -> Iterator[Ticket]:
+    """Yield one ticket a round: the weights whose final gate is above 0, times that gate."""
+    gate = Gate(
+        relax=lambda step, s: relax(s, _noise(s), settings.penalty),
+        soft=lambda step, s: chance_open(s),
+        kept=final_gate,
+        reset=lambda s: None,
+        drawn=True,
+    )
+    return search_gates(trainer, settings, "l0", gate)
+
+
+METHOD = Method(
+    "l0", "l0", L0Settings, search, lambda settings, steps, start: settings.rounds * steps("")
+)
