@@ -484,6 +484,20 @@ class Trainer:
             return None
         return self.network.accuracy(weights, buffers, self.in_order(images))
 
+    def gather_statistics(self, weights: Mapping[str, Tensor]) -> Tensors:
+        """BatchNorm's buffers after one epoch forward with these effective weights; the state's own
+        stay as they are. Counts as forward passes."""
+        buffers = {name: tensor.clone() for name, tensor in self.group("buffers").items()}
+        begun, images = time.perf_counter(), 0
+        source = self.batches("statistics").stream()
+        for _ in range(self.steps_per_epoch):
+            x, _y = next(source)
+            self.network.forward(weights, buffers, x)
+            images += len(x)
+        flops, seconds = self.flops_per_image() * images, time.perf_counter() - begun
+        self.cost += Cost(images=images, forward_passes=images, flops=flops, seconds=seconds)
+        return buffers
+
     def masked_step(self, mask: Mask, steps: int, value: float = 1.0) -> Callable[..., Outcome]:
         """A step of SGD under a fixed mask: pruned weights and their momenta are exactly 0 before
         and after it.

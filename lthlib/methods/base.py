@@ -46,11 +46,11 @@ def make_ticket(
     judged: str,
     **more: Any,
 ) -> Ticket:
-    """A ticket whose own weights are `weights` under `mask` plus the trainer's buffers, all copied
-    to the CPU."""
+    """A ticket whose own weights are `weights` under `mask` plus the trainer's buffers, unless
+    `weights` holds others, all copied to the CPU."""
     own = {
         name: tensor.detach().clone()
-        for name, tensor in (weights | trainer.group("buffers")).items()
+        for name, tensor in (trainer.group("buffers") | weights).items()
     }
     for name, kept in mask.items():
         own[name].mul_(kept.to(own[name].device))

@@ -55,6 +55,7 @@ class Gate:
     relax: in a training step. soft: what of it is deterministic, in [0, 1], at a step: the soft
     mask, or the chance that the gate is open. kept: in the ticket; 0 where the weight is pruned.
     reset: prepares the next round, in place. drawn: whether `relax` draws random numbers.
+    recalibrated: whether the ticket's BatchNorm statistics are gathered anew, under its own mask.
     """
 
     relax: Relax
@@ -62,6 +63,7 @@ class Gate:
     kept: Callable[[Tensor], Tensor]
     reset: Callable[[Tensor], object]
     drawn: bool = False
+    recalibrated: bool = False
 
 
 def check_gates(name: str, settings: GateSettings) -> None:
@@ -157,10 +159,12 @@ def search_gates(
 def _ticket(trainer: Trainer, gate: Gate, point: str, index: int, k: int) -> Ticket:
     kept = {name: gate.kept(s) for name, s in trainer.group("gates").items()}
     weights = trainer.group("weights")
+    effective = weights | {name: weights[name] * value for name, value in kept.items()}
+    buffers = trainer.gather_statistics(effective) if gate.recalibrated else {}
     return make_ticket(
         trainer,
         Mask({name: value > 0 for name, value in kept.items()}),
-        weights | {name: weights[name] * value for name, value in kept.items()},
+        effective | buffers,
         point=point,
         index=index,
         judged="found",

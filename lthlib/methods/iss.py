@@ -26,7 +26,9 @@ class ISSSettings:
     weight's chance. gate_learning_rate: of s. rounds: each yields a ticket.
 
     hardening: between rounds s becomes min(hardening * s, s0), as in CS, where the factor is the
-    final temperature. rewind: the step k that tickets are retrained from.
+    final temperature. rewind: the step k that tickets are retrained from. recalibrated: whether
+    BatchNorm's statistics are gathered anew under the ticket's mask; those of drawn masks do not
+    fit it (ours).
     """
 
     initial_gate: float = 0.0
@@ -35,6 +37,7 @@ class ISSSettings:
     rounds: int = 1
     hardening: float = 200.0
     rewind: str = "2ep"
+    recalibrated: bool = True
 
     def __post_init__(self) -> None:
         check_gates("iss", self)
@@ -59,16 +62,14 @@ def relax(
 
 
 def search(trainer: Trainer, settings: ISSSettings, parent: Ticket | None) -> Iterator[Ticket]:
-    """Yield one ticket a round: the weights more likely kept than not, s > 0, with their values.
-
-    BatchNorm's statistics are those gathered under drawn masks.
-    """
+    """Yield one ticket a round: the weights more likely kept than not, s > 0."""
     gate = Gate(
         relax=lambda step, s: relax(s, torch.rand_like(s), settings.penalty),
         soft=lambda step, s: torch.sigmoid(s),
         kept=lambda s: (s > 0).to(s.dtype),
         reset=lambda s: s.mul_(settings.hardening).clamp_(max=settings.initial_gate),
         drawn=True,
+        recalibrated=settings.recalibrated,
     )
     return search_gates(trainer, settings, "iss", gate)
 

@@ -30,7 +30,8 @@ class L0Settings:
     each gate's chance to be open.
 
     gate_learning_rate: of log alpha. rounds: each yields a ticket; gates carry on between them.
-    rewind: the step k that tickets are retrained from.
+    rewind: the step k that tickets are retrained from. recalibrated: whether BatchNorm's statistics
+    are gathered anew under the ticket's mask; those of drawn masks do not fit it (ours).
     """
 
     initial_gate: float = 2.2
@@ -38,6 +39,7 @@ class L0Settings:
     gate_learning_rate: float = 0.1
     rounds: int = 1
     rewind: str = "2ep"
+    recalibrated: bool = True
 
     def __post_init__(self) -> None:
         check_gates("l0", self)
@@ -88,6 +90,7 @@ def search(trainer: Trainer, settings: L0Settings, parent: Ticket | None) -> Ite
         kept=final_gate,
         reset=lambda s: None,
         drawn=True,
+        recalibrated=settings.recalibrated,
     )
     return search_gates(trainer, settings, "l0", gate)
 

@@ -1,4 +1,8 @@
-"""Recipes: YAML files whose every value stands beside its source."""
+"""Recipes: YAML files whose every value stands beside its source.
+
+A recipe may begin with `extends: NAME`: it then holds what differs from that one. A method that it
+mentions keeps the base's values of the settings it does not mention.
+"""
 
 from __future__ import annotations
 
@@ -113,6 +117,9 @@ def _parse(text: str, where: str) -> Recipe:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"recipe {where} is not YAML: {error}") from None
+    base = content.pop("extends", None) if isinstance(content, dict) else None
+    if base is not None:
+        content = _merged(_raw(str(base)), content)
     if not isinstance(content, dict) or content.keys() != _PARTS:
         raise ConfigError(f"recipe {where} needs exactly the parts {', '.join(sorted(_PARTS))}")
     if content["scale"] not in SCALES:
@@ -125,6 +132,18 @@ def _parse(text: str, where: str) -> Recipe:
         for part in ("data", "model", "training", "rewind", "methods", "study")
     }
     return Recipe(content["name"], content["scale"], content["about"], values, sources)
+
+
+def _raw(name: str) -> dict[str, Any]:
+    if name not in recipe_names():
+        raise ConfigError(
+            f"extends is {name!r}; expected a recipe that comes with lthlib: "
+            f"{', '.join(recipe_names())}"
+        )
+    text = resources.files(__package__).joinpath(f"{name}.yaml").read_text()
+    content: dict[str, Any] = yaml.safe_load(text)
+    base = content.pop("extends", None)
+    return _merged(_raw(base), content) if base else content
 
 
 def _strip(node: Any, name: str, sources: dict[str, str], where: str) -> Any:

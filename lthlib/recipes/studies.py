@@ -309,6 +309,8 @@ CONTESTANTS: dict[str, Contestant] = {
     "imp-lr": _imp("IMP, learning-rate rewinding", rewinding="learning-rate"),
     "cs": _gated("cs", "CS"),
     "cs-fine-tuned": _control("cs", "CS, fine-tuned", "cs-fine-tuned", start="own", mask_value=1.0),
+    "l0-fine-tuned": _control("l0", "l0, fine-tuned", "l0-fine-tuned", start="own"),
+    "iss-fine-tuned": _control("iss", "ISS, fine-tuned", "iss-fine-tuned", start="own"),
     "cs-shuffled": _control("cs", "CS, layers shuffled", "cs-shuffled", mask="shuffled"),
     "cs-fresh": _control("cs", "CS, fresh initialisation", "cs-fresh", start="fresh"),
     "cs-variants": _variants("cs", "CS", "cs-variants"),

@@ -74,7 +74,7 @@ def test_a_changed_value_is_marked_as_the_users(tiny_recipe: Path) -> None:
 def test_contestants_are_named_as_the_documentation_names_them() -> None:
     assert list(CONTESTANTS) == [
         "imp", "imp-c", "imp-lr",
-        "cs", "cs-fine-tuned", "cs-shuffled", "cs-fresh", "cs-variants",
+        "cs", "cs-fine-tuned", "l0-fine-tuned", "iss-fine-tuned", "cs-shuffled", "cs-fresh", "cs-variants",
         "l0", "l0-variants", "iss", "iss-variants",
         "bip", "bip-retrained", "omp", "omp-fine-tuned", "omp-matched", "gmp", "random",
         "bip-unclipped", "bip-release", "dense-equal", "dense-search",
