@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,10 +16,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lthlib.data import Dataset, DataSettings, Images
-from lthlib.errors import ConfigError, TicketError
+from lthlib.errors import ConfigError, MaskError, Paused, TicketError
 from lthlib.masks import Mask
 from lthlib.methods import get_method
+from lthlib.methods.gates import bisect_initial_gate
 from lthlib.runs.config import build
+from lthlib.runs.execute import interruptions
 from lthlib.tickets import Ticket
 from lthlib.training import Network, Trainer, TrainingSettings
 
@@ -37,46 +42,95 @@ def find_tickets(
     augmentation: DataSettings | None = None,
     device: str = "auto",
     progress: bool = True,
+    watch: Callable[[dict[str, Any]], bool | None] | None = None,
     **settings: Any,
 ) -> list[Ticket]:
     """Find winning tickets of any network that maps inputs [b, ...] to logits [b, classes].
 
-    model: left as it is. data: a `Dataset`, or (inputs [n, ...], integer labels [n]). method:
-    `imp`, `cs`, `bip`, `omp`, `random` or `dense`. density: kept fraction in (0, 1] that the last
-    ticket has; CS finds its own. pretrained: the model's weights are the trained dense network that
+    model: left as it is. data: a `Dataset`, or (inputs [n, ...], integer labels [n]). method: a
+    name in `lthlib.methods.METHODS`. density: kept fraction in (0, 1] that the last ticket has; CS
+    finds its own, so that up to eight searches look for the initial gate that gives it to within a
+    tenth; l0 and ISS take none. pretrained: the model's weights are the trained dense network that
     BiP, OMP and random start from; otherwise it is trained first. rewind: the step k to retrain
     from, such as `2ep` (`0it`: initialisation). prunable: which weights (see
     `lthlib.masks.prunable_names`). training: length, batch size, learning rate and so on.
-    augmentation: crop, flip and normalisation of image data. settings: the method's own, such as
-    `rounds=5` (see its settings class).
+    augmentation: crop, flip and normalisation of image data. watch: called once an epoch with
+    `round`, `step` and, where gates are trained, `density` (kept so far) and `gates` (how many have
+    their soft value in each of 20 bins of [0, 1]); a true answer ends the search. settings: the
+    method's own, such as `rounds=5` (see its settings class).
 
-    Returns the tickets in the order found; IMP and CS yield one a round, the others one. Raises
-    ConfigError, MaskError or DataError for what makes no sense, Diverged when the loss stops being
-    finite.
+    Returns the tickets in the order found; IMP, CS, l0 and ISS yield one a round, the others one. A
+    search that `watch` or Ctrl-C ends gives those found so far and, where gates are trained, the
+    one they stand for by then, at point `stopped`. Raises ConfigError, MaskError or DataError for
+    what makes no sense, Diverged when the loss stops being finite, Paused when a search ends before
+    it has any ticket.
     """
     chosen = get_method(method)
     if method == "retrain":
         raise ConfigError("retrain takes a ticket: call lthlib.retrain(ticket, data)")
-    if density is not None:
-        settings |= _for_density(method, density, settings)
     if hasattr(chosen.settings, "rewind"):
         settings.setdefault("rewind", rewind)
-    built = build(chosen.settings, settings, method)
-    trainer = _trainer(model, data, seed, training, prunable, augmentation, device)
-    parent = None
-    if chosen.parent != "none":
-        parent = _dense(trainer, pretrained, rewind, progress)
-        trainer = _trainer(model, data, seed, training, prunable, augmentation, device)
-    start = parent.rewind_step if parent else 0
-    work = chosen.work(built, trainer.steps, start)
-    with _bar(trainer, chosen.title, work, progress):
-        tickets = list(chosen.search(trainer, built, parent))
+    if density is not None:
+        settings |= _for_density(method, density, settings)
+    fresh = partial(_trainer, model, data, seed, training, prunable, augmentation, device)
+    parent = _dense(fresh(), pretrained, rewind, progress) if chosen.parent != "none" else None
+
+    def search(**more: Any) -> list[Ticket]:
+        built = build(chosen.settings, settings | more, method)
+        trainer = fresh()
+        work = chosen.work(built, trainer.steps, parent.rewind_step if parent else 0)
+        with _bar(trainer, chosen.title, work, progress, watch):
+            return _until_stopped(trainer, chosen.search(trainer, built, parent))
+
+    if density is not None and method == "cs":
+        tickets = _at_density(search, density)
+    else:
+        tickets = search()
     for ticket in tickets:
         ticket.info = {"method": method, "settings": _readable(settings), "seed": seed}
         ticket.model = model
         if ticket.rewind is None and parent is not None:
             ticket.rewind, ticket.rewind_step = parent.rewind, parent.rewind_step
     return tickets
+
+
+def _until_stopped(trainer: Trainer, search: Iterator[Ticket]) -> list[Ticket]:
+    tickets: list[Ticket] = []
+    try:
+        tickets.extend(search)
+    except Paused:
+        standing = trainer.standing() if trainer.standing else None
+        if standing is not None and standing.mask.kept:
+            tickets.append(standing)
+        if not tickets:
+            where = f"step {trainer.step} of round {trainer.round}"
+            raise Paused(f"stopped before {where}; there is no ticket yet") from None
+    return tickets
+
+
+def _at_density(search: Callable[..., list[Ticket]], density: float) -> list[Ticket]:
+    """The tickets of the search that comes nearest to a density."""
+    found: dict[float, list[Ticket]] = {}
+
+    def density_of(gate: float) -> float:
+        try:
+            found[gate] = search(initial_gate=gate)
+        except MaskError:
+            return 0.0  # no gate stayed open
+        return found[gate][-1].density
+
+    trials = bisect_initial_gate(density_of, density)
+    if not found:
+        raise MaskError(f"no search left a weight; tried s0 = {[gate for gate, _ in trials]}")
+    nearest = min(found, key=lambda gate: abs(math.log(found[gate][-1].density / density)))
+    reached = found[nearest][-1].density
+    if abs(reached / density - 1) > 0.1:
+        warnings.warn(
+            f"no initial gate gave density {density}: the nearest is {reached:.4f}; "
+            "another penalty may help",
+            stacklevel=3,
+        )
+    return found[nearest]
 
 
 def retrain(
@@ -177,13 +231,16 @@ def _dense(trainer: Trainer, pretrained: bool, rewind: str, progress: bool) -> T
 def _for_density(method: str, density: float, settings: dict[str, Any]) -> dict[str, Any]:
     if not 0 < density <= 1:
         raise ConfigError(f"density is {density}; expected a kept fraction in (0, 1]")
-    if method == "cs":
-        raise ConfigError(
-            "CS finds its own density: a lower initial_gate (s0) or a higher penalty (lambda) "
-            "gives sparser tickets"
-        )
     if method == "dense":
         raise ConfigError("the dense network has density 1; leave density out")
+    if method == "cs":
+        if "initial_gate" in settings:
+            raise ConfigError("density sets initial_gate; give one of the two")
+        return {}
+    if method in ("l0", "iss"):
+        raise ConfigError(
+            f"{method} finds its own density: a higher penalty (lambda) gives sparser tickets"
+        )
     if method != "imp":
         return {"density": density}
     fraction = settings.get("fraction", 0.2)
@@ -201,18 +258,38 @@ def _readable(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _bar(trainer: Trainer, title: str, work: int, shown: bool) -> Iterator[None]:
-    with tqdm(
-        total=work * trainer.settings.batch_size,
-        desc=title,
-        unit="img",
-        unit_scale=True,
-        disable=not shown,
-    ) as bar:
+def _bar(
+    trainer: Trainer,
+    title: str,
+    work: int,
+    shown: bool,
+    watch: Callable[[dict[str, Any]], bool | None] | None = None,
+) -> Iterator[None]:
+    with (
+        interruptions() as interrupted,
+        tqdm(
+            total=work * trainer.settings.batch_size,
+            desc=title,
+            unit="img",
+            unit_scale=True,
+            disable=not shown,
+        ) as bar,
+    ):
+        told = 0.0
 
         def tell(trainer: Trainer) -> bool:
+            nonlocal told
             bar.update(trainer.passes - bar.n)
-            return False
+            last = max(trainer.step - 1, 0)
+            if shown and trainer.observe and time.monotonic() - told > 1:
+                bar.set_postfix_str(f"density {trainer.observe(last)['density']:.4f}")
+                told = time.monotonic()
+            due = watch is not None and trainer.step and trainer.step % trainer.steps_per_epoch == 0
+            if watch is not None and due:
+                seen = trainer.observe(last) if trainer.observe else {}
+                if watch({"round": trainer.round, "step": trainer.step, **seen}):
+                    return True
+            return interrupted()
 
         trainer.hooks.should_stop = tell
         yield

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lthlib.errors import MaskError
 
-PRUNABLE = ("conv+linear", "conv")
+PRUNABLE = ("conv+linear", "conv", "conv>1x1")
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -25,8 +25,9 @@ def prunable_names(
     """Names of the parameters that a mask may cover, in the order of the network.
 
     which: `"conv+linear"` (weights of convolutions, linear layers and attention projections, the
-        density base of every cross-method figure), `"conv"` (convolutions alone), or the names
-        themselves.
+        density base of every cross-method figure), `"conv"` (convolutions alone),
+        `"conv>1x1"` (convolutions whose kernel is larger than 1x1, as the CS release masks them),
+        or the names themselves.
     Raises MaskError for a name that the network lacks, and when nothing is prunable.
     """
     if isinstance(which, tuple):
@@ -52,15 +53,20 @@ def prunable_names(
 
 
 def _weights(model: nn.Module, which: str) -> Iterator[tuple[str, nn.Parameter]]:
-    linear = () if which == "conv" else (nn.Linear, nn.MultiheadAttention)
     # A weight shared by two modules goes by its first name, as in `named_parameters`.
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for module in model.modules():
-        if not isinstance(module, (*_CONVOLUTIONS, *linear)):
+        if not _is_prunable(module, which):
             continue
         for parameter in module.parameters(recurse=False):
             if parameter.dim() > 1 and id(parameter) in names:
                 yield names.pop(id(parameter)), parameter
+
+
+def _is_prunable(module: nn.Module, which: str) -> bool:
+    if isinstance(module, _CONVOLUTIONS):
+        return which != "conv>1x1" or max(module.kernel_size) > 1
+    return which == "conv+linear" and isinstance(module, (nn.Linear, nn.MultiheadAttention))
 
 
 class Mask(Mapping[str, Tensor]):

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from torch import nn
 
 import lthlib
 from lthlib._torchvision import torchvision
-from lthlib.errors import ConfigError, DataError, TicketError
+from lthlib.errors import ConfigError, DataError, Paused, TicketError
 from lthlib.methods import METHODS
 from lthlib.training import TrainingSettings
 
@@ -47,6 +50,9 @@ SETTINGS = {
     "bip": {"density": 0.25},
     "omp": {"density": 0.25},
     "random": {"density": 0.25},
+    "gmp": {"density": 0.25, "every": "1it"},
+    "l0": {},
+    "iss": {"initial_gate": 0.5},
     "dense": {},
 }
 
@@ -123,7 +129,12 @@ def test_a_pretrained_network_is_pruned_as_it_is() -> None:
             ConfigError,
             r"density is 0.0; expected a kept fraction in \(0, 1\]",
         ),
-        ({"method": "cs", "density": 0.1}, ConfigError, "CS finds its own density"),
+        (
+            {"method": "cs", "density": 0.1, "initial_gate": 0.0},
+            ConfigError,
+            "density sets initial_gate",
+        ),
+        ({"method": "l0", "density": 0.1}, ConfigError, "l0 finds its own density"),
         (
             {"method": "imp", "round": 3},
             ConfigError,
@@ -159,3 +170,53 @@ def test_importing_lthlib_imports_no_torch() -> None:
     subprocess.run(
         [sys.executable, "-c", "import lthlib, sys; assert 'torch' not in sys.modules"], check=True
     )
+
+
+def test_a_search_that_is_watched_can_be_ended_and_leaves_the_ticket_it_stands_for() -> None:
+    model, data = transformer()
+    seen = []
+
+    def watch(now: dict) -> bool:
+        seen.append(now)
+        return len(seen) == 2
+
+    settings = {"gate_learning_rate": 5.0, "penalty": 1e-2, "temperature_per": "step"}
+    training = TrainingSettings(length="40it", batch_size=8, learning_rate=0.01)
+    (ticket,) = lthlib.find_tickets(
+        model, data, "cs", training=training, progress=False, watch=watch, rewind="2it", **settings
+    )
+    per_epoch = -(-len(data.train) // 8)
+    assert [(now["round"], now["step"]) for now in seen] == [(0, per_epoch), (0, 2 * per_epoch)]
+    assert ticket.point == "stopped"
+    assert ticket.density == pytest.approx(seen[-1]["density"])
+    assert sum(seen[-1]["gates"]) == ticket.mask.total
+    trained = lthlib.retrain(ticket, data, training=training, progress=False)
+    assert trained.mask == ticket.mask
+
+
+def test_a_search_that_is_ended_before_it_has_a_ticket_says_so() -> None:
+    model, data = transformer()
+    with pytest.raises(Paused, match="no ticket yet"):
+        lthlib.find_tickets(
+            model, data, "imp", training=replace(SHORT, length="20it"), progress=False,
+            watch=lambda now: True,
+        )  # fmt: skip
+
+
+def test_ctrl_c_ends_a_search_and_leaves_its_ticket() -> None:
+    model, data = transformer()
+    tickets = lthlib.find_tickets(
+        model, data, "cs", training=replace(SHORT, length="20it"), progress=False, rewind="0it",
+        initial_gate=0.1, watch=lambda now: os.kill(os.getpid(), signal.SIGINT),
+    )  # fmt: skip
+    assert [ticket.point for ticket in tickets] == ["stopped"]
+
+
+def test_cs_looks_for_the_initial_gate_that_gives_a_density() -> None:
+    model, data = transformer()
+    training = TrainingSettings(length="30it", batch_size=8, learning_rate=0.05)
+    (ticket,) = lthlib.find_tickets(
+        model, data, "cs", density=0.3, training=training, progress=False, rewind="2it",
+        temperature_per="step", gate_learning_rate=2.0,
+    )  # fmt: skip
+    assert ticket.density == pytest.approx(0.3, rel=0.1)

@@ -274,6 +274,23 @@ def test_prunable_weights_of_a_residual_network() -> None:
     assert set(names) - set(prunable_names(model, "conv")) == {"linear.weight"}
 
 
+def test_convolutions_larger_than_one_pixel_leave_shortcuts_and_classifier_dense() -> None:
+    model = CifarResNet(3, classes=10, width=16, shortcut="projection-bare")
+    names = prunable_names(model, "conv>1x1")
+    assert (len(names), prunable_total(model, "conv>1x1")) == (19, 267_696)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 272_282
+    dense = set(prunable_names(model)) - set(names)
+    assert dense == {"stage2.0.shortcut.weight", "stage3.0.shortcut.weight", "linear.weight"}
+
+
+@pytest.mark.parametrize(("kernel", "masked"), [((1, 1), False), ((1, 3), True), ((3, 1), True)])
+def test_a_kernel_is_larger_than_one_pixel_if_one_of_its_sides_is(
+    kernel: tuple[int, int], masked: bool
+) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 2, kernel), nn.Conv2d(2, 2, 3))
+    assert ("0.weight" in prunable_names(model, "conv>1x1")) == masked
+
+
 def test_prunable_weights_of_mobilenet() -> None:
     model = torchvision.models.mobilenet_v2(num_classes=1000)
     # 3,504,872 parameters, less 34,112 of BatchNorm and 1,000 biases.
@@ -312,5 +329,7 @@ def test_prunable_names_may_be_given() -> None:
 def test_what_cannot_be_pruned_is_refused() -> None:
     with pytest.raises(MaskError, match="no conv weights to prune"):
         prunable_names(nn.Linear(2, 2), "conv")
-    with pytest.raises(MaskError, match=r"prunable is 'all'; expected one of conv\+linear, conv"):
+    with pytest.raises(
+        MaskError, match=r"prunable is 'all'; expected one of conv\+linear, conv, conv>1x1"
+    ):
         prunable_names(nn.Linear(2, 2), "all")

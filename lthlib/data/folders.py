@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lthlib.data.streaming import StreamingPart
 from lthlib.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGENET_CLASSES = 1000
 
 
 def load_folder(
@@ -39,7 +41,7 @@ def load_folder(
         DataError: a folder is missing or empty, or an image cannot be used; names the file.
     """
     folders = _find_parts(root)
-    classes = tuple(sorted(path.name for path in folders["train"].iterdir() if path.is_dir()))
+    classes = _list_classes(folders["train"])
     listed = {part: _list_images(folder, classes) for part, folder in folders.items()}
     total = sum(len(files) for files, _ in listed.values())
     native = None
@@ -59,6 +61,29 @@ def load_folder(
     return Dataset("folder", classes, parts["train"], parts["validation"], parts["test"])
 
 
+def load_imagenet(
+    root: Path, settings: DataSettings, cache: str | Path | None, memory_limit: int
+) -> Dataset:
+    """ImageNet (ILSVRC 2012) from ROOT/imagenet/train or ROOT/train, loaded as `load_folder` does.
+
+    What a few classes or generated images show is nothing about ImageNet, so they go by the name
+    `folder`.
+
+    Raises:
+        DataError: the training folder does not hold 1,000 classes; and all that `load_folder`
+            raises.
+    """
+    folder = root / "imagenet" if (root / "imagenet" / "train").is_dir() else root
+    train = _find_parts(folder)["train"]
+    found = len(_list_classes(train))
+    if found != IMAGENET_CLASSES:
+        raise DataError(
+            f"{train}: {found} class folders, ImageNet has {IMAGENET_CLASSES:,}; "
+            "use dataset: folder for anything else"
+        )
+    return replace(load_folder(folder, settings, cache, memory_limit), name="imagenet")
+
+
 def _find_parts(root: Path) -> dict[str, Path]:
     if not (root / "train").is_dir():
         raise DataError(f"{root}: no folder train with one folder per class; give another root")
@@ -72,6 +97,10 @@ def _find_parts(root: Path) -> dict[str, Path]:
     if len(held_out) > 1:
         parts["validation"] = held_out[0]
     return parts
+
+
+def _list_classes(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
 
 
 def _list_images(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,13 +11,13 @@ from sklearn.datasets import load_digits
 
 from lthlib.data.cache import Decoded
 from lthlib.data.cifar import KINDS, read_cifar
-from lthlib.data.folders import load_folder
+from lthlib.data.folders import load_folder, load_imagenet
 from lthlib.data.parts import Dataset, Images, split_training
 from lthlib.data.settings import DataSettings
 from lthlib.data.splits import split_indices
 from lthlib.errors import DataError
 
-SUPPORTED = ("digits", "cifar10", "cifar100", "folder")
+SUPPORTED = ("digits", "cifar10", "cifar100", "folder", "imagenet")
 _DIGITS_TEST_IMAGES = 497
 _DIGITS_TEST_SEED = 1797
 
@@ -36,7 +37,7 @@ def load_dataset(
         name: one of `SUPPORTED`.
         root: data root; None takes $LTHLIB_DATA. `digits` needs none.
         cache: folder of decoded images; None takes $LTHLIB_CACHE, else the user's cache folder.
-        settings: how to split; None takes the defaults.
+        settings: how to split; None takes the defaults. Its `dataset` gives way to `name`.
         download: let torchvision fetch CIFAR into `root` if it is not there.
         memory_limit: bytes of decoded images beyond which a folder streams from disk.
     Returns:
@@ -45,16 +46,17 @@ def load_dataset(
         DataError: unknown name, missing root, or malformed data.
         ConfigError: the settings do not fit the data.
     """
-    settings = settings or DataSettings(dataset=name)
     if name not in SUPPORTED:
         raise DataError(f"unknown data set {name!r}; there are {', '.join(SUPPORTED)}")
+    settings = replace(settings, dataset=name) if settings else DataSettings(dataset=name)
     if name == "digits":
         return _load_digits(settings)
     found = _find_root(name, root, download)
     if name in KINDS:
         train, test = read_cifar(name, found, cache, download)
         return _assemble(name, train, test, settings)
-    return load_folder(found, settings, cache, memory_limit)
+    load = load_imagenet if name == "imagenet" else load_folder
+    return load(found, settings, cache, memory_limit)
 
 
 def _load_digits(settings: DataSettings) -> Dataset:

@@ -22,8 +22,9 @@ class DataSettings:
         padding: pixels of raw zeros on each side before a random crop of the original size.
         flip: mirror each training image left-right with probability 1/2.
         mean, std: normalisation constants per channel (or one for all), in units of pixel / 255.
-        image_size: folders only; train on RandomResizedCrop(image_size), evaluate on the centre.
-            None takes the images at their own size, which must then be the same for all.
+        image_size: `folder` and `imagenet` only; train on RandomResizedCrop(image_size), evaluate
+            on the centre. None takes the images at their own size, which must then be the same for
+            all; `imagenet` needs a number, its standard being 224.
 
     Raises:
         ConfigError: a value makes no sense; the message names the field.
@@ -56,6 +57,10 @@ class DataSettings:
                     "padding and image_size exclude each other: with image_size the random crop "
                     "is RandomResizedCrop, which has no padding; set one of the two"
                 )
+        if self.dataset == "imagenet" and self.image_size is None:
+            raise ConfigError(
+                "imagenet has images of all sizes: set image_size; its standard is 224"
+            )
         object.__setattr__(self, "mean", _numbers("mean", self.mean))
         object.__setattr__(self, "std", _numbers("std", self.std))
         if min(self.std) <= 0:

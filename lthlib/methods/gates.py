@@ -183,6 +183,39 @@ def gate_readout(trainer: Trainer, gate: Gate, step: int) -> dict[str, Any]:
     }
 
 
+def bisect_initial_gate(
+    density_of: Callable[[float], float],
+    density: float,
+    *,
+    low: float = -1.0,
+    high: float = 0.25,
+    tolerance: float = 0.1,
+    trials: int = 8,
+) -> list[tuple[float, float]]:
+    """Look for the initial gate s0 with which a search ends at a density; more gates stay open the
+    higher it is.
+
+    density_of: makes a search with this s0 and returns the density it reaches. density: wanted,
+    in (0, 1). low, high: where s0 is looked for. tolerance: relative. trials: at most so many.
+    Returns (s0, density reached) of every trial; the last one is within the tolerance unless the
+    trials ran out. Raises ConfigError for bounds or a density that make no sense.
+    """
+    if not 0 < density < 1 or not low < high or trials < 1:
+        raise ConfigError(
+            f"cannot look for density {density} between s0 = {low} and {high} in {trials} trials; "
+            "expected a density in (0, 1), low below high, at least one trial"
+        )
+    made: list[tuple[float, float]] = []
+    for _ in range(trials):
+        gate = (low + high) / 2
+        reached = density_of(gate)
+        made.append((gate, reached))
+        if abs(reached / density - 1) <= tolerance:
+            break
+        low, high = (gate, high) if reached < density else (low, gate)
+    return made
+
+
 def gated_accuracy(trainer: Trainer, gate: Gate, step: int) -> float | None:
     """Validation accuracy in percent with the gates as training has them at `step`; the mean of
     five draws where they are drawn, None without validation images."""

@@ -19,12 +19,15 @@ from lthlib.training import Outcome, Trainer
 @dataclass(frozen=True)
 class GMPSettings:
     """density: kept fraction in (0, 1] at the end. begin, end: shares of training in [0, 1] between
-    which weights are pruned. every: time between two prunings, such as `100it`."""
+    which weights are pruned. every: time between two prunings, such as `100it`. rewind: the step
+    k that the ticket can be retrained from.
+    """
 
     density: float = 0.1
     begin: float = 0.2
     end: float = 0.8
     every: str = "100it"
+    rewind: str = "0it"
 
     def __post_init__(self) -> None:
         kept_count(1 << 40, self.density)
@@ -51,14 +54,21 @@ def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> It
             f"gmp.every {settings.every} does not fit between steps {begin} and {end}, where "
             "weights are pruned"
         )
+    k = trainer.steps(settings.rewind)
+    if k > stop:
+        raise ConfigError(
+            f"gmp.rewind {settings.rewind} is after the end of training ({stop} steps)"
+        )
     weights = trainer.prunable_weights()
     size = sum(tensor.numel() for tensor in weights.values())
     packed = trainer.state.setdefault("mask/packed", torch.ones(size, dtype=torch.bool))
     for _ in trainer.rounds(1):
-        trainer.fit(_step(trainer, settings, (begin, end, every), packed, size), stop=stop)
+        trainer.fit(
+            _step(trainer, settings, (begin, end, every), packed, size), stop=stop, snapshot_at=k
+        )
         yield make_ticket(
             trainer, split_mask(packed, weights), trainer.group("weights"), point="ticket",
-            index=0, judged="found", target_density=settings.density,
+            index=0, judged="found", rewind_step=k, target_density=settings.density,
         )  # fmt: skip
 
 

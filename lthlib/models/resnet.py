@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthlib.errors import ConfigError
+from lthlib.models.initialisation import kaiming_
 
 SHORTCUTS = ("identity", "projection", "projection-bare")
 
@@ -79,9 +80,7 @@ class CifarResNet(nn.Module):
         self.stage2 = _stage(blocks, width, 2 * width, 2, shortcut)
         self.stage3 = _stage(blocks, 2 * width, 4 * width, 2, shortcut)
         self.linear = nn.Linear(4 * width, classes)
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(module.weight)
+        kaiming_(self)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(self.bn(self.stem(x)))

@@ -208,12 +208,11 @@ def _variants(method: str, label: str, contestant: str) -> Contestant:
         made = []
         for name, values in recipe.method(contestant).items():
             for value in values:
-                for search in _searches(
-                    recipe.with_(methods={method: {name: value}}), method, seed
-                ):
-                    title = f"{label}, {name} {value:g}" if _number(value) else f"{label}, {value}"
+                changed = recipe.with_(methods={method: {name: value}})
+                title = f"{label}, {name} {value}"
+                for search in _searches(changed, method, seed):
                     found = Entry(search, f"{title}, as found")
-                    made += [found, *_retrained(recipe, search, title)]
+                    made += [found, *_retrained(changed, search, title)]
         return made
 
     return entries
@@ -267,10 +266,6 @@ def _plus(length: str, other: str) -> str:
             "unit, or leave out dense-equal"
         )
     return f"{amount + more:g}{unit}"
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _bip_retrained(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:

@@ -130,7 +130,7 @@ class _Execution:
         if self.parent is not None and self.parent.failure:
             return self._fail(f"its parent {self.parent.config.id} failed: {self.parent.failure}")
         try:
-            with _signals() as stopped:
+            with interruptions() as stopped:
                 trainer = self._resume(stopped)
                 self._search(trainer)
         except (Diverged, MaskError) as error:
@@ -311,7 +311,7 @@ def expected_passes(config: RunConfig, steps_per_epoch: int) -> int:
 
 
 @contextmanager
-def _signals() -> Iterator[Callable[[], bool]]:
+def interruptions() -> Iterator[Callable[[], bool]]:
     """Turn SIGINT and SIGTERM, unless ignored, into a question that the loop asks before each
     step."""
     if threading.current_thread() is not threading.main_thread():

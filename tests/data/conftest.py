@@ -77,6 +77,25 @@ def cifar_root(tmp_path: Path, write_shard: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
+def write_imagenet(tmp_path: Path) -> Callable[[int], Path]:
+    """write_imagenet(classes): generated pictures in ImageNet's layout, two sizes, one JPEG a class
+    under train and the first three classes under val; returns the folder with train and val."""
+
+    def write(classes: int) -> Path:
+        pictures = [encode(pixels_of(row, side), "JPEG") for row, side in enumerate((20, 300))]
+        root = tmp_path / "data" / "imagenet"
+        for part, count in (("train", classes), ("val", 3)):
+            for row in range(count):
+                name = f"n{1440764 + row:08d}"
+                file = root / part / name / f"{name}_{row}.JPEG"
+                file.parent.mkdir(parents=True)
+                file.write_bytes(pictures[row % 2])
+        return root
+
+    return write
+
+
+@pytest.fixture
 def folder_root(tmp_path: Path) -> Path:
     """Two classes of 8 x 8 images: six each under train, three each under val."""
     for part, count in (("train", 6), ("val", 3)):

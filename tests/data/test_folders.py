@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from lthlib.data import (
     load_dataset,
 )
 from lthlib.data.streaming import random_box
-from lthlib.errors import DataError
+from lthlib.errors import ConfigError, DataError
 
 SMALL = DataSettings(dataset="folder", validation_images=4, padding=1, flip=True)
+STANDARD = DataSettings(dataset="imagenet", validation_images=0, flip=True, image_size=224)
 RESIZED = DataSettings(dataset="folder", validation_images=4, flip=True, image_size=6)
 
 
@@ -212,3 +214,43 @@ def test_an_image_beyond_the_pixel_limit_is_not_decoded(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 50)
     with pytest.raises(DataError, match=r"png: not a readable image"):
         load(folder_root)
+
+
+def test_a_few_classes_are_no_imagenet_but_load_as_a_folder(
+    write_imagenet: Callable[[int], Path],
+) -> None:
+    root = write_imagenet(3)
+    with pytest.raises(DataError, match=r"train: 3 class folders.*1,000; use dataset: folder"):
+        load_dataset("imagenet", root, settings=STANDARD)
+    dataset = load(root, STANDARD)
+    assert dataset.describe() == (
+        "folder: 3 classes, 3 x 224 x 224, 3 training, 0 validation and 3 test inputs"
+    )
+    images, labels = next(batches(dataset, STANDARD).stream())
+    assert images.shape == (3, 3, 224, 224)
+    assert sorted(labels.tolist()) == [0, 1, 2]
+    ((judged, _),) = evaluation_batches(dataset.test, STANDARD, device="cpu")
+    assert judged.shape == (3, 3, 224, 224)
+
+
+@pytest.mark.parametrize("above", [False, True])
+def test_a_thousand_classes_are_imagenet_in_their_root_or_above_it(
+    write_imagenet: Callable[[int], Path], above: bool
+) -> None:
+    root = write_imagenet(1000)
+    dataset = load_dataset("imagenet", root.parent if above else root, settings=STANDARD)
+    assert (dataset.name, dataset.num_classes) == ("imagenet", 1000)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (1000, 0, 3)
+    images, _ = next(batches(dataset, STANDARD).stream())
+    assert images.shape == (3, 3, 224, 224)
+
+
+def test_imagenet_needs_an_image_size_whoever_names_it(tmp_path: Path) -> None:
+    for chosen in (None, SMALL):
+        with pytest.raises(ConfigError, match=r"set image_size; its standard is 224"):
+            load_dataset("imagenet", tmp_path, settings=chosen)
+
+
+def test_imagenet_without_training_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder train"):
+        load_dataset("imagenet", tmp_path, settings=STANDARD)

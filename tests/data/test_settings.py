@@ -37,6 +37,12 @@ def test_an_impossible_value_names_its_field(field: str, value: object) -> None:
         DataSettings(**{field: value})  # type: ignore[arg-type]
 
 
+def test_imagenet_needs_an_image_size() -> None:
+    with pytest.raises(ConfigError, match="set image_size; its standard is 224"):
+        DataSettings(dataset="imagenet")
+    assert DataSettings(dataset="imagenet", image_size=224).image_size == 224
+
+
 def test_padding_and_image_size_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="padding and image_size"):
         DataSettings(padding=4, image_size=64)

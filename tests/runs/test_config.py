@@ -31,6 +31,7 @@ DEFAULTS = {
         "width": 16,
         "shortcut": "identity",
         "prunable": "conv+linear",
+        "initialisation": "kaiming",
     },
     "training": {
         "length": "20ep",
@@ -84,7 +85,31 @@ METHOD_DEFAULTS = {
     },
     "omp": {"density": 0.1, "start": "rewind", "length": ""},
     "random": {"density": 0.1, "layers": "global"},
-    "retrain": {"start": "rewind", "mask": "found", "schedule": "continue", "length": ""},
+    "gmp": {"density": 0.1, "begin": 0.2, "end": 0.8, "every": "100it", "rewind": "0it"},
+    "l0": {
+        "initial_gate": 2.2,
+        "penalty": 1e-8,
+        "gate_learning_rate": 0.1,
+        "rounds": 1,
+        "rewind": "2ep",
+        "recalibrated": True,
+    },
+    "iss": {
+        "initial_gate": 0.0,
+        "penalty": 1e-8,
+        "gate_learning_rate": 0.1,
+        "rounds": 1,
+        "hardening": 200.0,
+        "rewind": "2ep",
+        "recalibrated": True,
+    },
+    "retrain": {
+        "start": "rewind",
+        "mask": "found",
+        "schedule": "continue",
+        "length": "",
+        "mask_value": 1.0,
+    },
 }
 IDS = {
     "imp": "06a130f1181bfdba",
@@ -93,12 +118,15 @@ IDS = {
     "omp": "2fd38feb971f5e25",
     "random": "962dcd11e542dfd3",
     "retrain": "3d2ce571cc30fb92",
+    "gmp": "90141427df97be52",
+    "l0": "20f7331c4a50535b",
+    "iss": "82d2584e29d7a34c",
 }
 DENSE = RunConfig()
 
 
 def default(method: str) -> RunConfig:
-    starts_alone = method in ("dense", "imp", "cs")
+    starts_alone = method in ("dense", "imp", "cs", "gmp", "l0", "iss")
     return RunConfig(method=method, parent=None if starts_alone else Parent(DENSE, "dense"))
 
 
@@ -137,6 +165,7 @@ CHANGES: list[dict[str, Any]] = [
     }.items()),
     *({"model": {n: v}} for n, v in {
         "architecture": "resnet20", "width": 8, "shortcut": "projection", "prunable": "conv",
+        "initialisation": "xavier",
     }.items()),
     *({"training": {n: v}} for n, v in {
         "length": "21ep", "batch_size": 64, "learning_rate": 0.2, "schedule": "constant",
@@ -241,7 +270,7 @@ def test_values_are_coerced_to_the_type_of_their_field(
             r"training.milestones is '1ep'; expected a list of str",
         ),
         ({"model": {"architecture": "vgg"}}, r"model.architecture is 'vgg'; expected one of resn"),
-        ({"method": "sgd"}, r"method is 'sgd'; expected one of dense, imp, cs, bip, omp, random"),
+        ({"method": "sgd"}, r"method is 'sgd'; expected one of dense, imp, cs, bip, omp, gmp, l0"),
         ({"seed": None}, r"seed is None; expected int"),
         ({"threads": 0}, r"threads is 0; expected at least 1"),
         ({"settings": [1]}, r"settings are list; dense takes DenseSettings"),

@@ -354,7 +354,7 @@ def test_an_emptied_mask_is_a_failure_too(store: Store) -> None:
     }
     result = execute(config("cs", settings=settings), store)
     assert result.failure is not None
-    assert result.failure.startswith("no gate is above 0 after round 0")
+    assert result.failure.startswith("no gate is open after round 0")
 
 
 def test_costs_add_up_over_ancestors(store: Store) -> None:

@@ -1,0 +1,59 @@
+"""VGG-16 for CIFAR (Simonyan and Zisserman, 2015, configuration D): BatchNorm after each
+convolution, one linear layer."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lthlib.errors import ConfigError
+from lthlib.models.initialisation import kaiming_
+
+# Of each stage: its channels, in units of the first one's, and how many convolutions it has.
+STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
+SMALLEST_SIDE = 2 ** (len(STAGES) - 1)
+
+
+class CifarVGG(nn.Module):
+    """images [b, channels, h, w], h and w at least 16 -> logits [b, classes].
+
+    Thirteen 3x3 convolutions without bias in five stages, max-pooling between the stages and the
+    global average after the last one.
+    width: channels of the first stage; the paper's is 64. The others have 2, 4, 8 and 8 times as
+    many.
+    Raises ConfigError, on the first batch, for images that are too small to be halved four times.
+    """
+
+    def __init__(self, classes: int, channels: int = 3, width: int = 64):
+        super().__init__()
+        self.features = _features(channels, width)
+        self.linear = nn.Linear(STAGES[-1][0] * width, classes)
+        kaiming_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        if min(height, width) < SMALLEST_SIDE:
+            raise ConfigError(
+                f"images of {height} x {width} pixels are too small for vgg16, which halves them "
+                f"four times; use a side of {SMALLEST_SIDE} at least, or a resnet"
+            )
+        x = F.adaptive_avg_pool2d(self.features(x), 1)
+        return self.linear(torch.flatten(x, 1))
+
+
+def _features(channels: int, width: int) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    inputs = channels
+    for stage, (multiple, convolutions) in enumerate(STAGES, start=1):
+        if stage > 1:
+            layers[f"pool{stage - 1}"] = nn.MaxPool2d(2)
+        for place in range(1, convolutions + 1):
+            outputs = multiple * width
+            layers[f"conv{stage}_{place}"] = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+            layers[f"bn{stage}_{place}"] = nn.BatchNorm2d(outputs)
+            layers[f"relu{stage}_{place}"] = nn.ReLU()
+            inputs = outputs
+    return nn.Sequential(layers)
