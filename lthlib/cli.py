@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 import yaml
 
-from lthlib.errors import ConfigError, LthlibError, Paused
+from lthlib.errors import ConfigError, DataError, LthlibError, Paused
 
 if TYPE_CHECKING:
     from lthlib.recipes import Study
@@ -75,7 +75,9 @@ DenseOption = Annotated[
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", help="Change a recipe value, e.g. --set training.length=8ep; may be repeated."
+        "--set",
+        help="Change a recipe value, e.g. --set training.length=8ep or "
+        "--set methods.cs.initial_gate=[0,-0.1]; may be repeated.",
     ),
 ]
 
@@ -92,7 +94,9 @@ def studies() -> None:
 
 @app.command()
 def run(
-    method: Annotated[str, typer.Argument(help="dense, imp, cs, bip, omp or random.")] = "",
+    method: Annotated[
+        str, typer.Argument(help="dense, imp, cs, l0, iss, gmp, bip, omp or random.")
+    ] = "",
     recipe: Annotated[
         str, typer.Option(help="The recipe that gives data, network and training.")
     ] = "digits",
@@ -160,7 +164,13 @@ def sweep(
 
 @app.command()
 def estimate(
-    study: StudyArgument,
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STUDY]...",
+            help="Studies by name, or recipe.yaml files; all that come with lthlib if left out.",
+        ),
+    ] = None,
     methods: MethodsOption = None,
     densities: DensitiesOption = None,
     seeds: SeedsOption = None,
@@ -171,24 +181,87 @@ def estimate(
     data: DataOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Say what a study would cost on this machine, from a few real training steps, before it
-    starts.
+    """Say what studies would cost before they start: on this machine, from a few real training
+    steps, and on an H100, from assumed speeds.
     """
+    from lthlib.recipes import recipe_names
+
+    for name in studies or recipe_names():
+        chosen = _study(name, methods, densities, seeds, dense_seeds, set_)
+        try:
+            typer.echo(_estimated(chosen, store, _machine(data, device), jobs))
+        except DataError as error:
+            if studies:
+                raise
+            typer.echo(f"{chosen.name}: {len(chosen.entries)} runs; {error}")
+
+
+def _estimated(study: Study, store: Path, machine: Machine, jobs: int | None) -> str:
     from lthlib.runs import Store, with_ancestors
     from lthlib.runs import estimate as predict
 
-    chosen = _study(study, methods, densities, seeds, dense_seeds, set_)
     runs = Store(store)
-    missing = [c for c in with_ancestors(chosen.configs) if runs.load(c) is None]
-    machine = _machine(data, device)
+    missing = [c for c in with_ancestors(study.configs) if runs.load(c) is None]
     jobs = jobs or machine.default_jobs()
     cost = predict(missing, machine, jobs)
-    typer.echo(
-        f"{chosen.name}: {len(chosen.configs)} runs, {len(missing)} to compute with their parents; "
+    return (
+        f"{study.name}: {len(study.configs)} runs, {len(missing)} to compute with their parents; "
         f"{cost['passes'] / 1e6:.2f} million images forward and backward; "
         f"about {_duration(cost['core_seconds'])} one run at a time, "
-        f"{_duration(cost['seconds'])} with {jobs} at once"
+        f"{_duration(cost['seconds'])} with {jobs} at once; "
+        f"on an H100 {_duration(cost['h100_seconds'])}, assumed and not measured"
     )
+
+
+@app.command()
+def bisect(
+    recipe: Annotated[
+        str, typer.Argument(help="A study that comes with lthlib, or a recipe.yaml.")
+    ],
+    density: Annotated[float, typer.Option(help="Kept fraction that CS is to end at.")],
+    seed: Annotated[int, typer.Option(help="Seed of initialisation and data order.")] = 0,
+    low: Annotated[float, typer.Option(help="Lowest initial gate to try.")] = -1.0,
+    high: Annotated[float, typer.Option(help="Highest initial gate to try.")] = 0.25,
+    tolerance: Annotated[float, typer.Option(help="Relative.")] = 0.1,
+    trials: Annotated[int, typer.Option(min=1, help="Searches to make at most.")] = 8,
+    set_: SetOption = None,
+    store: StoreOption = Path("store"),
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Look for the initial gate s0 with which CS ends at a density: one whole search a trial, kept
+    in the store.
+
+    Exit status 1 when no trial came near enough. Example: lth bisect digits --density 0.05 --set
+    methods.cs.penalty=0
+    """
+    from lthlib.methods.gates import bisect_initial_gate
+    from lthlib.recipes import load_recipe
+    from lthlib.runs import Store, execute
+
+    chosen = load_recipe(recipe).with_(**_nested(set_ or []))
+    settings = {"rewind": chosen.rewind, **chosen.method("cs")}
+    if several := [n for n, v in settings.items() if isinstance(v, list) and n != "initial_gate"]:
+        raise ConfigError(
+            f"recipe {recipe} gives several values of cs.{several[0]}; choose one with "
+            f"--set methods.cs.{several[0]}=VALUE"
+        )
+
+    def density_of(gate: float) -> float:
+        config = chosen.config("cs", seed, **settings | {"initial_gate": gate})
+        result = execute(config, Store(store), _machine(data, device))
+        reached = 0.0 if result.failure else float(result.records[-1]["density"])
+        typer.echo(f"s0 {gate:+.6f}: {result.failure or f'density {reached:.4f}'} ({config.id})")
+        return reached
+
+    made = bisect_initial_gate(
+        density_of, density, low=low, high=high, tolerance=tolerance, trials=trials
+    )
+    gate, reached = made[-1]
+    if abs(reached / density - 1) > tolerance:
+        typer.echo(f"no trial came within {100 * tolerance:g} % of density {density}", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"--set methods.cs.initial_gate={gate:g} gives density {reached:.4f}")
 
 
 @app.command()
@@ -393,13 +466,19 @@ def _from_file(path: Path) -> RunConfig:
 def _nested(changes: Sequence[str]) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     for change in changes:
-        match = re.fullmatch(r"(data|model|training|settings)\.(\w+)=(.*)", change)
+        match = re.fullmatch(
+            r"((?:data|model|training|settings)\.\w+|methods\.[\w-]+\.\w+|rewind)=(.*)", change
+        )
         if not match:
             raise ConfigError(
-                f"--set {change!r}; expected PART.NAME=VALUE, "
-                "with PART one of data, model, training, settings"
+                f"--set {change!r}; expected PART.NAME=VALUE with PART one of data, model, "
+                "training, settings, or methods.METHOD.NAME=VALUE, or rewind=LENGTH"
             )
-        parts.setdefault(match[1], {})[match[2]] = yaml.safe_load(match[3])
+        *path, name = match[1].split(".")
+        inner = parts
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[name] = yaml.safe_load(match[2])
     return parts
 
 

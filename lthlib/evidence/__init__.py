@@ -5,7 +5,7 @@ Nothing here imports torch. The statistics' smaller parts are in `lthlib.evidenc
 
 from lthlib.evidence.claims import CLAIMS, FACTS, OUTCOMES, Claim, Verdict, judge
 from lthlib.evidence.records import load_results, study_names, tidy, validate
-from lthlib.evidence.reported import reported, reported_curve
+from lthlib.evidence.reported import quoted, reported, reported_curve
 from lthlib.evidence.statistics import (
     band,
     band_difference,
@@ -38,6 +38,7 @@ __all__ = [
     "non_inferior",
     "on_grid",
     "point_differences",
+    "quoted",
     "reported",
     "reported_curve",
     "sparsest_on_validation",

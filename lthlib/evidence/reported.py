@@ -23,6 +23,10 @@ COLUMNS = (
 )
 ACCURACIES = ("test_accuracy_pct", "sparsest_winning_ticket_accuracy_pct")
 QUANTITIES = (*ACCURACIES, "minutes_on_A6000", "epochs_in_sequence_for_the_tickets")
+QUOTED = (
+    *("method", "dataset", "architecture", "sparsity_pct", "unit"),
+    *("test_accuracy_pct", "dense_accuracy_pct", "source"),
+)
 _NUMBERS = {"pruning_ratio_pct": ("", "any"), "value": ("none",), "std": ("",)}
 
 
@@ -43,6 +47,29 @@ def reported() -> pd.DataFrame:
     et al. (2020), published data.
     """
     return _typed(_read())
+
+
+def quoted() -> pd.DataFrame:
+    """Return what others published of pruning methods that lthlib does not run, one row a result.
+
+    Returns:
+        Columns `method`, `dataset`, `architecture`, `sparsity_pct` (percent removed; NaN where it
+        is not given), `unit` (of what: weights, channels, FLOPs), `test_accuracy_pct`,
+        `dense_accuracy_pct` (NaN where not given), `source` (a file and the commit it was read at).
+
+    Raises:
+        RecordError: the packaged table is damaged.
+    """
+    with (files(__package__) / "quoted.csv").open(encoding="utf-8") as lines:
+        table = pd.read_csv(lines)
+    if tuple(table.columns) != QUOTED:
+        raise RecordError(f"quoted.csv has columns {list(table.columns)}; install lthlib again")
+    for column in ("sparsity_pct", "test_accuracy_pct", "dense_accuracy_pct"):
+        if not table[column].dropna().between(0, 100).all():
+            raise RecordError(f"quoted.csv: {column} holds what is no percentage")
+    if table[["method", "test_accuracy_pct", "source"]].isna().any().any():
+        raise RecordError("quoted.csv: a row lacks its method, accuracy or source")
+    return table
 
 
 def reported_curve(

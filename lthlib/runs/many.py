@@ -224,32 +224,41 @@ def bar(description: str) -> Iterator[Callable[[Progress], None]]:
         yield report
 
 
+# Assumed of an H100 and not measured here: what launching one eager training step of a small
+# network takes, and the rate of floating-point operations that larger ones sustain.
+_H100_STEP = 5e-3
+_H100_RATE = {"fp32": 6e13, "bf16": 1.5e14}
+
+
 def estimate(
     configs: Sequence[RunConfig], machine: Machine, jobs: int, steps: int = 8
 ) -> dict[str, float]:
     """Predict the cost of runs on this machine from a few real training steps of each kind of
-    network.
+    network, and on an H100 from assumed speeds.
 
-    Returns `passes` (images sent backward), `core_seconds` and `seconds` with `jobs` runs at once.
-    Raises what the data raise.
+    Returns `passes` (images sent backward), `core_seconds`, `seconds` with `jobs` runs at once, and
+    `h100_seconds`, one run at a time. Raises what the data raise.
     """
     sizes = work(configs, machine)
-    rates: dict[str, float] = {}
-    seconds = 0.0
+    rates: dict[str, tuple[float, float]] = {}
+    seconds = assumed = 0.0
     for config in configs:
         key = repr((config.data, config.model, config.training, config.threads))
         if key not in rates:
             rates[key] = _seconds_per_image(config, machine, steps)
-        seconds += sizes[config.id] * rates[key]
+        here, there = rates[key]
+        seconds += sizes[config.id] * here
+        assumed += sizes[config.id] * there
     return {
         "runs": len(configs),
         "passes": sum(sizes.values()),
         "core_seconds": seconds,
         "seconds": seconds / max(1, min(jobs, len(configs) or 1)),
+        "h100_seconds": assumed,
     }
 
 
-def _seconds_per_image(config: RunConfig, machine: Machine, steps: int) -> float:
+def _seconds_per_image(config: RunConfig, machine: Machine, steps: int) -> tuple[float, float]:
     import torch
 
     from lthlib.masks import Mask
@@ -261,4 +270,6 @@ def _seconds_per_image(config: RunConfig, machine: Machine, steps: int) -> float
     trainer.step, before = 0, trainer.cost.seconds
     images = trainer.cost.images
     trainer.fit(step, stop=steps)
-    return (trainer.cost.seconds - before) / (trainer.cost.images - images)
+    here = (trainer.cost.seconds - before) / (trainer.cost.images - images)
+    computing = 3 * trainer.flops_per_image() / _H100_RATE[config.training.precision]
+    return here, max(_H100_STEP / config.training.batch_size, computing)
