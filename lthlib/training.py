@@ -17,6 +17,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.sgd import sgd
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -182,6 +184,27 @@ class Network:
         self._training_mode()
         with torch.no_grad():
             return self._forward(weights, buffers, x)
+
+    @contextmanager
+    def averaging(self, buffers: Tensors) -> Iterator[None]:
+        """Start BatchNorm's statistics in `buffers` anew, and weigh all batches that follow
+        equally."""
+        norms = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, _BatchNorm) and module.track_running_stats
+        }
+        momenta = {name: module.momentum for name, module in norms.items()}
+        for name, module in norms.items():
+            module.momentum = None
+            for buffer, start in (("running_mean", 0), ("running_var", 1)):
+                buffers[f"{name}.{buffer}"].fill_(start)
+            buffers[f"{name}.num_batches_tracked"].zero_()
+        try:
+            yield
+        finally:
+            for name, module in norms.items():
+                module.momentum = momenta[name]
 
     def gradients(
         self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor, y: Tensor
@@ -485,15 +508,16 @@ class Trainer:
         return self.network.accuracy(weights, buffers, self.in_order(images))
 
     def gather_statistics(self, weights: Mapping[str, Tensor]) -> Tensors:
-        """BatchNorm's buffers after one epoch forward with these effective weights; the state's own
-        stay as they are. Counts as forward passes."""
+        """BatchNorm's buffers averaged over one epoch forward with these effective weights; the
+        state's own stay as they are. Counts as forward passes."""
         buffers = {name: tensor.clone() for name, tensor in self.group("buffers").items()}
         begun, images = time.perf_counter(), 0
         source = self.batches("statistics").stream()
-        for _ in range(self.steps_per_epoch):
-            x, _y = next(source)
-            self.network.forward(weights, buffers, x)
-            images += len(x)
+        with self.network.averaging(buffers):
+            for _ in range(self.steps_per_epoch):
+                x, _y = next(source)
+                self.network.forward(weights, buffers, x)
+                images += len(x)
         flops, seconds = self.flops_per_image() * images, time.perf_counter() - begun
         self.cost += Cost(images=images, forward_passes=images, flops=flops, seconds=seconds)
         return buffers

@@ -34,6 +34,7 @@ def test_help_names_every_command_and_does_not_import_torch(tmp_path: Path) -> N
         "run",
         "sweep",
         "estimate",
+        "bisect",
         "record",
         "list",
         "show",
@@ -53,7 +54,7 @@ def test_help_names_every_command_and_does_not_import_torch(tmp_path: Path) -> N
 
 def test_a_study_from_nothing_to_a_published_record(tmp_path: Path, tiny_recipe: Path) -> None:
     estimate = lth("estimate", tiny_recipe, cwd=tmp_path)
-    assert "9 runs" in estimate and "with" in estimate
+    assert "9 runs" in estimate and "on an H100" in estimate and "not measured" in estimate
     lth("record", tiny_recipe, cwd=tmp_path, status=2)  # nothing is complete yet
     assert "all 9 runs" in lth("sweep", tiny_recipe, "--jobs", 2, cwd=tmp_path)
     text = lth("record", tiny_recipe, cwd=tmp_path)
@@ -114,6 +115,23 @@ def test_one_run_is_computed_once_and_then_shown(tmp_path: Path, tiny_recipe: Pa
         (["sweep", "digits", "--methods", "imp,bop"], "method is 'bop'"),
         (["sweep", "digits", "--densities", "half"], "'half' is not a number"),
         (["sweep", "digits", "--budget", "soon"], "budget is 'soon'; expected seconds"),
+        (
+            ["sweep", "digits", "--set", "methods.cs.rounds=0"],
+            "cs.rounds is 0; expected at least 1",
+        ),
+        (
+            ["sweep", "digits", "--set", "methods.cs.final_temperature=1"],
+            "cs.final_temperature is 1.0; expected more than 1",
+        ),
+        (
+            ["sweep", "digits", "--methods", "cs", "--set", "methods.cs.initial_gate=[]"],
+            "cs.initial_gate is an empty list",
+        ),
+        (["bisect", "digits", "--density", "0.1"], "gives several values of cs.penalty"),
+        (
+            ["bisect", "cifar10-cs", "--density", "1.5"],
+            "cannot look for density 1.5",
+        ),
         (["sweep", "nothing"], "recipe is 'nothing'; expected one of"),
         (["show", "abc"], "no complete run's id begins with 'abc'"),
         (["ticket", "show", "nowhere.safetensors"], "cannot read ticket nowhere.safetensors"),
@@ -194,3 +212,35 @@ def test_ctrl_c_saves_the_state_and_says_how_to_go_on(tmp_path: Path, tiny_recip
     assert "goes on from there" in text
     assert list(tmp_path.glob("store/runs/*/checkpoint.safetensors"))
     assert not list(tmp_path.glob("store/.stop-*"))
+
+
+def test_values_of_methods_and_the_rewind_point_can_be_set(
+    tmp_path: Path, tiny_recipe: Path
+) -> None:
+    text = lth(
+        "estimate", tiny_recipe, "--methods", "cs", "--dense-seeds", 1,
+        "--set", "methods.cs.initial_gate=[0.0, -0.1]", "--set", "methods.cs.rounds=2",
+        "--set", "rewind=3it", cwd=tmp_path,
+    )  # fmt: skip
+    # One dense net, two searches of two rounds, four tickets to retrain.
+    assert "7 runs" in text
+
+
+def test_bisection_finds_the_initial_gate_of_a_density(tmp_path: Path, tiny_recipe: Path) -> None:
+    change = ["--set", "methods.cs.penalty=0", "--tolerance", 0.3]
+    text = lth("bisect", tiny_recipe, "--density", 0.3, *change, cwd=tmp_path)
+    trials = [line for line in text.splitlines() if line.startswith("s0 ")]
+    found = float(text.splitlines()[-1].rpartition(" ")[2])
+    assert 1 <= len(trials) <= 8
+    assert abs(found / 0.3 - 1) <= 0.3
+    assert f"density {found:.4f}" in trials[-1]
+    again = lth("bisect", tiny_recipe, "--density", 0.3, *change, cwd=tmp_path)
+    assert again == text  # its searches are in the store
+
+
+def test_bisection_that_does_not_arrive_says_so(tmp_path: Path, tiny_recipe: Path) -> None:
+    text = lth(
+        "bisect", tiny_recipe, "--density", 0.3, "--low", 0.2, "--high", 0.25, "--trials", 1,
+        "--set", "methods.cs.penalty=0", cwd=tmp_path, status=1,
+    )  # fmt: skip
+    assert "no trial came within 10 % of density 0.3" in text

@@ -116,7 +116,7 @@ def gate_of(settings: CSSettings, steps: int, steps_per_epoch: int) -> Gate:
     return Gate(
         relax=lambda step, s: relax(s, beta(step), settings),
         soft=lambda step, s: torch.sigmoid(beta(step) * s),
-        kept=lambda s: (s > 0) * settings.scale,
+        kept=lambda s: (s > 0).to(s.dtype) * settings.scale,
         reset=lambda s: reset_gate(s, settings),
     )
 

@@ -61,6 +61,7 @@ def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> It
         )
     weights = trainer.prunable_weights()
     size = sum(tensor.numel() for tensor in weights.values())
+    kept_count(size, settings.density)  # one that keeps nothing is refused before training
     packed = trainer.state.setdefault("mask/packed", torch.ones(size, dtype=torch.bool))
     for _ in trainer.rounds(1):
         trainer.fit(

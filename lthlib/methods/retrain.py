@@ -40,6 +40,11 @@ class RetrainSettings:
             raise ConfigError(
                 f"retrain.mask_value is {self.mask_value}; expected a positive number"
             )
+        if self.start == "own" and self.mask_value != 1:
+            raise ConfigError(
+                "retrain.mask_value goes with other weights than the ticket's own, which hold it "
+                "already; leave it at 1"
+            )
         for name, value, allowed in (
             ("start", self.start, STARTS),
             ("mask", self.mask, MASKS),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from lthlib.errors import RecordError
-from lthlib.evidence import reported, reported_curve
+from lthlib.evidence import quoted, reported, reported_curve
 from lthlib.evidence.reported import _read, _typed, plain_name
 
 
@@ -79,3 +79,12 @@ def test_evidence_never_imports_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_every_quoted_result_names_its_method_accuracy_and_source() -> None:
+    table = quoted()
+    assert {"AMC", "network slimming", "DNW", "STR"} <= set(table["method"])
+    assert table["source"].str.contains("commit").all()
+    strict = table.set_index(["method", "sparsity_pct"])["test_accuracy_pct"]
+    assert strict["STR", 90.23] == 74.31
+    assert strict["RigL, ERK, 5x", 90.0] == 76.42

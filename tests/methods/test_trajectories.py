@@ -24,7 +24,7 @@ SETTINGS = {
     "omp": {"density": 0.5},
     "random": {"density": 0.5},
     "retrain": {"start": "own"},
-    "retrain, mask value": {"start": "own", "mask_value": 2.0},
+    "retrain, mask value": {"start": "fresh", "mask_value": 2.0},
     "imp, continued": {"rounds": 2, "fraction": 0.5, "rewind": "2it", "rewinding": "none"},
     "imp, learning rate": {
         "rounds": 2, "fraction": 0.5, "rewind": "2it", "rewinding": "learning-rate"
@@ -78,10 +78,10 @@ PINNED: dict[str, tuple[int, float, int, int]] = {
     "omp": (1, 15.911552493263741, 36, 1228),
     "random": (1, 11.702226974529887, 36, 1114),
     "retrain": (1, 15.896674448902223, 36, 1228),
-    "retrain, mask value": (1, 31.51047617038368, 36, 1228),
+    "retrain, mask value": (1, 31.499648133102315, 36, 1228),
     "imp, continued": (1, 8.779175427503521, 18, 660),
     "imp, learning rate": (1, 8.870497994365909, 18, 664),
-    "cs, release": (1, 39.38880475112754, 65, 2230),
+    "cs, release": (1, 39.388805746108275, 65, 2230),
     "gmp": (1, 15.963585502399557, 36, 1228),
     "l0": (1, 2.162592886657536, 61, 2040),
     "iss": (1, 6.048078790122823, 15, 561),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -74,8 +76,131 @@ def test_a_changed_value_is_marked_as_the_users(tiny_recipe: Path) -> None:
 def test_contestants_are_named_as_the_documentation_names_them() -> None:
     assert list(CONTESTANTS) == [
         "imp", "imp-c", "imp-lr",
-        "cs", "cs-fine-tuned", "l0-fine-tuned", "iss-fine-tuned", "cs-shuffled", "cs-fresh", "cs-variants",
+        "cs", "cs-fine-tuned", "l0-fine-tuned", "iss-fine-tuned",
+        "cs-shuffled", "cs-fresh", "cs-variants",
         "l0", "l0-variants", "iss", "iss-variants",
         "bip", "bip-retrained", "omp", "omp-fine-tuned", "omp-matched", "gmp", "random",
         "bip-unclipped", "bip-release", "dense-equal", "dense-search",
     ]  # fmt: skip
+
+
+def test_a_recipe_that_extends_another_holds_what_differs(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "name: mine\nextends: digits\nabout: shorter\n"
+        "training: {length: {value: 50it, source: a test}}\n"
+        "methods: {cs: {rounds: {value: 2, source: a test}}}\n"
+    )
+    mine, base = load_recipe(file), load_recipe("digits")
+    assert (mine.name, mine.scale) == ("mine", base.scale)
+    assert mine.values["training"] == base.values["training"] | {"length": "50it"}
+    assert mine.method("cs") == base.method("cs") | {"rounds": 2}
+    assert mine.sources["training.length"] == "a test"
+    assert mine.sources["data.padding"] == base.sources["data.padding"]
+
+
+def test_a_recipe_that_extends_what_does_not_exist_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: mine\nextends: nonsense\n")
+    with pytest.raises(ConfigError, match="extends is 'nonsense'; expected a recipe that comes"):
+        load_recipe(file)
+
+
+def test_a_paper_recipe_that_is_changed_is_no_longer_at_paper_scale() -> None:
+    recipe = load_recipe("cs-resnet20")
+    assert recipe.scale == "paper"
+    assert recipe.with_(training={"length": "85ep"}).scale == "paper"
+    changed = recipe.with_(training={"length": "8ep"}, methods={"cs": {"initial_gate": [0.0]}})
+    assert changed.scale == "reduced"
+    assert changed.method("cs")["initial_gate"] == [0.0]
+    assert changed.method("cs")["penalty"] == recipe.method("cs")["penalty"]
+
+
+def labels(study) -> dict[str, int]:
+    return dict(Counter(entry.label for entry in study.entries))
+
+
+def test_gates_span_a_grid_and_every_round_is_retrained(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe).with_(
+        methods={"cs": {"initial_gate": [0.0, -0.1], "penalty": [0.0, 1e-4], "rounds": 3}}
+    )
+    study = ticket_study(recipe, methods=["cs"], dense_seeds=1)
+    assert labels(study) == {"dense": 1, "CS, as found": 4, "CS": 12}
+    found = {
+        (entry.config.settings.initial_gate, entry.config.settings.penalty)
+        for entry in study.entries
+        if entry.label == "CS, as found"
+    }
+    assert found == {(0.0, 0.0), (0.0, 1e-4), (-0.1, 0.0), (-0.1, 1e-4)}
+
+
+def test_contestants_that_start_from_the_same_searches_share_them(tiny_recipe: Path) -> None:
+    methods = ["cs", "cs-fine-tuned", "cs-shuffled", "cs-fresh"]
+    study = ticket_study(load_recipe(tiny_recipe), methods=methods, dense_seeds=1)
+    assert labels(study) == {
+        "dense": 1, "CS, as found": 1, "CS": 1, "CS, fine-tuned": 1, "CS, layers shuffled": 1,
+        "CS, fresh initialisation": 1,
+    }  # fmt: skip
+    settings = {e.label: e.config.settings for e in study.entries if e.config.method == "retrain"}
+    assert settings["CS, fine-tuned"].start == "own"
+    assert settings["CS, layers shuffled"].mask == "shuffled"
+    assert settings["CS, fresh initialisation"].start == "fresh"
+    assert len(with_ancestors(study.configs)) == len(study.configs)
+
+
+def test_variants_change_one_setting_of_the_method_each(tiny_recipe: Path) -> None:
+    changes = {"penalty": [0.0, 1e-4], "reset": ["formula", "release"], "scaled": [True]}
+    recipe = load_recipe(tiny_recipe).with_(methods={"cs-variants": changes})
+    study = ticket_study(recipe, methods=["cs-variants"], dense_seeds=1)
+    searches = [e.config.settings for e in study.entries if e.config.method == "cs"]
+    base = recipe.config("cs", 0, **recipe.method("cs") | {"penalty": 1e-4, "rewind": "2it"})
+    differing = [
+        [f.name for f in fields(one) if getattr(one, f.name) != getattr(base.settings, f.name)]
+        for one in searches
+    ]
+    # The base itself is among the penalties and among the resets, and is run once.
+    assert sorted(differing) == [[], ["penalty"], ["reset"], ["scaled"]]
+
+
+def test_a_scaled_ticket_is_retrained_with_its_scale(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe).with_(methods={"cs": {"scaled": True, "initial_gate": 0.0}})
+    study = ticket_study(recipe, methods=["cs"], dense_seeds=1)
+    assert [e.config.settings.mask_value for e in study.entries if e.label == "CS"] == [2.0]
+
+
+def test_seeds_may_be_given_for_each_contestant(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe).with_(study={"seeds": {"default": 1, "omp": 2}})
+    study = ticket_study(recipe, methods=["bip", "omp"], densities=[0.5], dense_seeds=1)
+    assert labels(study) == {"dense": 2, "BiP": 1, "OMP": 2}
+    everywhere = ticket_study(recipe, methods=["bip", "omp"], densities=[0.5], seeds=3)
+    assert labels(everywhere) == {"dense": 3, "BiP": 3, "OMP": 3}
+
+
+def test_dense_nets_are_trained_as_long_as_a_ticket_and_as_a_search(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe).with_(methods={"cs": {"rounds": 3}})
+    study = ticket_study(recipe, methods=["dense-equal", "dense-search"], dense_seeds=1)
+    lengths = {entry.label: entry.config.training.length for entry in study.entries}
+    assert lengths == {
+        "dense": "20it", "dense, equal training": "22it", "dense, search epochs": "80it",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="cannot add 1ep to 20it"):
+        ticket_study(recipe.with_(rewind="1ep"), methods=["dense-equal"])
+
+
+def test_imp_c_is_judged_as_found_and_retrained_and_imp_lr_once(tiny_recipe: Path) -> None:
+    study = ticket_study(load_recipe(tiny_recipe), methods=["imp-c", "imp-lr"], dense_seeds=1)
+    assert labels(study) == {
+        "dense": 1, "IMP-C, as found": 1, "IMP-C": 2, "IMP, learning-rate rewinding": 1,
+    }  # fmt: skip
+    rewinding = {
+        e.label: e.config.settings.rewinding for e in study.entries if e.config.method == "imp"
+    }
+    assert rewinding == {
+        "IMP-C, as found": "none", "IMP, learning-rate rewinding": "learning-rate",
+    }  # fmt: skip
+
+
+def test_an_empty_list_of_initial_gates_is_refused(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe).with_(methods={"cs": {"initial_gate": []}})
+    with pytest.raises(ConfigError, match=r"cs\.initial_gate is an empty list"):
+        ticket_study(recipe, methods=["cs"])
