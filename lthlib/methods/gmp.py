@@ -39,7 +39,7 @@ class GMPSettings:
 
 def density_at(settings: GMPSettings, step: int, begin: int, end: int) -> float:
     """Kept fraction from `step` on: 1 before `begin`, the target from `end` on, and between them
-    target + (1 - target) (1 - (step - begin) / (end - begin))^3, their equation 1."""
+    target + (1 - target) (1 - (step - begin) / (end - begin))^3, as they state it."""
     left = min(1.0, max(0.0, 1 - (step - begin) / (end - begin)))
     return settings.density + (1 - settings.density) * left**3
 

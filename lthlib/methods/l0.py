@@ -46,12 +46,12 @@ class L0Settings:
 
 
 def stretch(concrete: Tensor) -> Tensor:
-    """From (0, 1) to (-0.1, 1.1), then clipped to [0, 1]: equations 10 and 11."""
+    """From (0, 1) to (-0.1, 1.1), then clipped to [0, 1], as their hard concrete gate is."""
     return (concrete * (HIGH - LOW) + LOW).clamp(0, 1)
 
 
 def chance_open(gate: Tensor) -> Tensor:
-    """Probability that a drawn gate is not 0: equation 12."""
+    """Probability that a drawn gate is not 0, which their penalty counts."""
     return torch.sigmoid(gate - _SHIFT)
 
 
@@ -73,7 +73,7 @@ def relax(
 
 
 def final_gate(gate: Tensor) -> Tensor:
-    """The gate of a network that is no longer trained: equation 13; 0 prunes the weight."""
+    """The gate of a network that is no longer trained; 0 prunes the weight."""
     return stretch(torch.sigmoid(gate))
 
 

@@ -39,7 +39,7 @@ KEPT = {2: 147, 4: 64, 6: 34, 8: 29}
     ],
 )  # fmt: skip
 def test_the_density_falls_as_a_cube(step: int, density: float) -> None:
-    """Zhu & Gupta (2017), equation 1, from step 100 to 900: (1 - progress) is 3/4, 1/2, 1/4."""
+    """Zhu & Gupta (2017), from step 100 to 900: (1 - progress) is 3/4, 1/2, 1/4."""
     found = density_at(GMPSettings(density=0.1), step, 100, 900)
     assert found == pytest.approx(density, rel=1e-12)
 

@@ -45,13 +45,13 @@ def noise(count: int, seed: int = 0) -> Tensor:
 
 
 def hard_concrete(alpha: Tensor, u: Tensor) -> Tensor:
-    """Louizos et al. (2018), equations 10 and 11, with beta 2/3, gamma -0.1, zeta 1.1."""
+    """Louizos et al. (2018): the hard concrete gate with beta 2/3, gamma -0.1, zeta 1.1."""
     s = 1 / (1 + torch.exp(-(torch.log(u) - torch.log(1 - u) + alpha) * 1.5))
     return torch.minimum(torch.ones_like(s), torch.maximum(torch.zeros_like(s), 1.2 * s - 0.1))
 
 
 def open_chance(alpha: Tensor) -> Tensor:
-    """Their equation 12: log(0.1 / 1.1) is -log 11."""
+    """Their the penalty: log(0.1 / 1.1) is -log 11."""
     return 1 / (1 + torch.exp(-(alpha + 2 / 3 * math.log(11))))
 
 
@@ -91,7 +91,7 @@ def test_a_drawn_gate_and_its_gradients_are_those_of_the_published_formulas() ->
 
 
 @pytest.mark.parametrize("alpha", [-3.0, -1.6, 0.0, 2.2])
-def test_gates_open_as_often_as_equation_12_says_and_have_their_published_mean(
+def test_gates_open_as_often_as_the_penalty_says_and_have_their_published_mean(
     alpha: float,
 ) -> None:
     gate = torch.full((DRAWS,), alpha, dtype=torch.float64)
