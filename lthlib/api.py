@@ -82,10 +82,7 @@ def find_tickets(
         with _bar(trainer, chosen.title, work, progress, watch):
             return _until_stopped(trainer, chosen.search(trainer, built, parent))
 
-    if density is not None and method == "cs":
-        tickets = _at_density(search, density)
-    else:
-        tickets = search()
+    tickets = search() if density is None or method != "cs" else _at_density(search, density)
     for ticket in tickets:
         ticket.info = {"method": method, "settings": _readable(settings), "seed": seed}
         ticket.model = model

@@ -389,6 +389,34 @@ def best_on_validation(rows: pd.DataFrame) -> pd.DataFrame:
     return rated.loc[rated.groupby(["study", "seed"])["validation_accuracy"].idxmax()]
 
 
+def tuning_score(
+    rows: pd.DataFrame, densities: Sequence[float] = (0.5, 0.2, 0.1, 0.05), floor: float = 10.0
+) -> float:
+    """Return how good a trial of a method is on validation: one number for a curve of tickets.
+
+    At each density the best validation accuracy among the tickets that are at least as sparse
+    counts (to 1 %), then the mean over the densities. A trial that never gets that sparse has
+    `floor` there. Over seeds: the mean.
+
+    Args:
+        rows: the trial's tickets, from `tidy`.
+        densities: kept fractions.
+        floor: percent; ten is chance with ten classes.
+
+    Raises:
+        ConfigError: no ticket of the trial has a validation accuracy.
+    """
+    rated = rows[rows["validation_accuracy"].notna()]
+    if rated.empty:
+        raise ConfigError("a trial is scored on validation accuracies, and none is known")
+    scores = []
+    for _, own in rated.groupby(["study", "seed"]):
+        for density in densities:
+            sparse = own.loc[own["density"] <= 1.01 * density, "validation_accuracy"]
+            scores.append(float(sparse.max()) if len(sparse) else floor)
+    return sum(scores) / len(scores)
+
+
 def _finite(values: ArrayLike) -> Floats:
     sample = np.asarray(values, float)
     return sample[np.isfinite(sample)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -24,6 +24,8 @@ from lthlib.figures.style import (
     styled,
 )
 
+_METHODS = ("IMP, learning-rate rewinding",)  # a method, for all its comma
+
 
 def accuracy_against_density(table: pd.DataFrame, reported: pd.DataFrame | None = None) -> Figure:
     """Draw test accuracy against density, one curve a method, in one panel.
@@ -37,7 +39,21 @@ def accuracy_against_density(table: pd.DataFrame, reported: pd.DataFrame | None 
     """
     with styled():
         fig, (ax,) = panels(1, 1, 6.6, 4.2)
-        _draw({ax: _curves(table)}, table, reported)
+        _draw({ax: table}, reported)
+    return fig
+
+
+def accuracy_in_panels(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw test accuracy against density in a panel for each table, all to one scale.
+
+    Args:
+        tables: title of a panel -> what it shows, from `ticket_table`.
+    """
+    with styled():
+        fig, axes = panels(len(tables), 1, 6.2, 0.5 + 2.2 * len(tables))
+        for ax, title in zip(axes, tables, strict=True):
+            ax.set_title(title)
+        _draw(dict(zip(axes, tables.values(), strict=True)), None)
     return fig
 
 
@@ -53,19 +69,15 @@ def accuracy_of_variants(table: pd.DataFrame) -> Figure | None:
     families = [name for name in curves if any(one.startswith(f"{name},") for one in curves)]
     if not families:
         return None
-    with styled():
-        fig, axes = panels(len(families), 1, 6.2, 0.5 + 2.2 * len(families))
-        chosen = {}
-        for ax, family in zip(axes, families, strict=True):
-            ax.set_title(family)
-            chosen[ax] = [one for one in curves if one == family or one.startswith(f"{family},")]
-        _draw(chosen, table, None)
-    return fig
+    own = table["curve"].str.partition(",")[0]
+    dense = table["curve"] == "dense"
+    return accuracy_in_panels({family: table[dense | (own == family)] for family in families})
 
 
 def main_curves(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of the methods themselves, without their variants."""
-    return table[~table["curve"].str.contains(",", regex=False)]
+    variant = table["curve"].str.contains(",", regex=False)
+    return table[~variant | table["curve"].isin(_METHODS)]
 
 
 def describe(table: pd.DataFrame) -> str:
@@ -85,28 +97,26 @@ def _curves(table: pd.DataFrame) -> list[str]:
     return [name for name in dict.fromkeys(table["curve"]) if name != "dense"]
 
 
-def _draw(
-    chosen: dict[Axes, list[str]], table: pd.DataFrame, reported: pd.DataFrame | None
-) -> None:
-    """Draw some curves in each panel, all panels to one scale."""
+def _draw(shown: Mapping[Axes, pd.DataFrame], reported: pd.DataFrame | None) -> None:
+    """Draw a table in each panel, all panels to one scale."""
+    table = pd.concat(shown.values())
     known = looks(_curves(table))
-    rows = table[table["curve"].isin({"dense", *(one for some in chosen.values() for one in some)})]
-    values, densities = (rows[name].dropna() for name in ("test_accuracy", "density"))
+    values, densities = (table[name].dropna() for name in ("test_accuracy", "density"))
     if reported is not None:
         values = pd.concat([values, reported["value"]])
         densities = pd.concat([densities, reported["density"]])
-    for ax, curves in chosen.items():
+    for ax, rows in shown.items():
         accuracy_axis(ax, float(values.min()), float(values.max()))
         density_axis(ax, 100 * float(densities.min()))
         ax.set_ylabel("test accuracy (%)")
-        _dense(ax, table)
+        _dense(ax, rows)
         if reported is not None:
             _papers(ax, reported)
-        for curve in curves:
-            _curve(ax, table[table["curve"] == curve], known[curve])
+        for curve in _curves(rows):
+            _curve(ax, rows[rows["curve"] == curve], known[curve])
     ax.set_xlabel("kept weights (%), dense to sparse")
-    for ax, curves in chosen.items():
-        label_ends(ax, _ends(table, curves, known, ax.get_xlim()[1]))
+    for ax, rows in shown.items():
+        label_ends(ax, _ends(rows, _curves(rows), known, ax.get_xlim()[1]))
 
 
 def _curve(ax: Axes, rows: pd.DataFrame, look: Look) -> None:

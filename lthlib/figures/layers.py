@@ -16,7 +16,7 @@ from lthlib.errors import ConfigError
 from lthlib.figures.points import ticket_table
 from lthlib.figures.style import INK, panels, styled
 
-_BLUES = LinearSegmentedColormap.from_list("ink", ["#f4f7fb", "#9ecae1", "#3182bd", "#08306b"])
+BLUES = LinearSegmentedColormap.from_list("ink", ["#f4f7fb", "#9ecae1", "#3182bd", "#08306b"])
 _TOLERANCE = 0.25
 
 
@@ -88,7 +88,7 @@ def layer_densities(table: pd.DataFrame) -> Figure:
         fig, (ax,) = panels(1, 1, 2.2 + 0.72 * len(values.columns), height)
         percent = 100 * values.to_numpy(float)
         shades = np.log10(np.maximum(percent, 0.3))
-        ax.imshow(shades, cmap=_BLUES, vmin=np.log10(0.3), vmax=2, aspect="auto")
+        ax.imshow(shades, cmap=BLUES, vmin=np.log10(0.3), vmax=2, aspect="auto")
         texts = [[_digits(value) for value in row] for row in percent]
         _cells(ax, texts, shades > 1.1)
         ax.set_yticks(range(len(values)), sizes)
@@ -119,7 +119,7 @@ def mask_overlap(overlap: pd.DataFrame, chance: pd.DataFrame) -> Figure:
     with styled():
         side = 0.82 * len(names)
         fig, (ax,) = panels(1, 1, 1.6 + side, 0.9 + 0.75 * side)
-        ax.imshow(values, cmap=_BLUES, vmin=0, vmax=1, aspect="auto")
+        ax.imshow(values, cmap=BLUES, vmin=0, vmax=1, aspect="auto")
         pairs = zip(values, expected, strict=True)
         texts = [[_overlap(*pair) for pair in zip(*rows, strict=True)] for rows in pairs]
         _cells(ax, texts, values > 0.55)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,10 @@ from lthlib.recipes import Study, load_recipe, recipe_names, ticket_study
 from lthlib.runs import Machine, Store
 
 EMBEDDED = "digits"
+TUNING = "digits-tuning"
+# Studies with a notebook of their own.
+OWN_NOTEBOOKS = {"digits-pruning": "pruning", "digits-sensitivity": "sensitivity"}
+_COMPARED = {"CS", "IMP"}
 _PANELS = 4
 
 
@@ -56,6 +61,7 @@ def build_site(
     results = root / "results"
     pages = [Page(Path("notebooks/quickstart.ipynb")), *_embedded(study, runs)]
     pages += [page for name in _published(results) for page in _recorded(results, name)]
+    pages = [page for page in pages if _shown(root / "book", page.title)]
 
     def context() -> dict[str, Any]:
         others = load_results(results) if results.is_dir() else []
@@ -70,17 +76,28 @@ def _embedded(study: Study, store: Store) -> Iterator[Page]:
     def inputs() -> Mapping[str, str]:
         return {study.name: digest(json.dumps(study.records(store), sort_keys=True))}
 
-    for name in ("tickets", "cost", "masks"):
+    for name in ("tickets", "cost", "masks", "winners", "search-cost"):
         yield Page(Path(f"notebooks/{name}.ipynb"), {"source": "local"}, inputs)
+    yield Page(Path("notebooks/gates.ipynb"))
 
 
 def _published(results: Path) -> list[str]:
     names = study_names(results) if results.is_dir() else []
-    return [name for name in names if name != EMBEDDED and name in recipe_names()]
+    known = set(recipe_names()) - {EMBEDDED, TUNING}
+    return [name for name in names if name in known]
+
+
+def _shown(book: Path, title: str) -> bool:
+    """Whether the table of contents lists a notebook, or a page shows one of its artefacts."""
+    if not book.is_dir():
+        return True
+    mention = re.compile(rf"""artefact\(["']{title}/|notebooks/{title}(?![\w-])""")
+    pages = (*book.glob("*.md"), *book.glob("_toc.yml"))
+    return any(mention.search(page.read_text(encoding="utf-8")) for page in pages)
 
 
 def _recorded(results: Path, name: str) -> Iterator[Page]:
-    """Pages `tickets-STUDY`, `cost-STUDY`, `masks-STUDY`: what is published, nothing computed."""
+    """Pages `tickets-STUDY`, `cost-STUDY`, ...: what is published, nothing computed."""
     recipe = load_recipe(name)
     shown = {
         "dataset": recipe.values["data"]["dataset"],
@@ -88,8 +105,14 @@ def _recorded(results: Path, name: str) -> Iterator[Page]:
         "recipe": name,
         "source": "results",
     }
-    densities = _most_shared([one for one in load_results(results) if one["study"] == name])
+    if name in OWN_NOTEBOOKS:
+        yield _own_page(results, name, shown)
+        return
+    records = [one for one in load_results(results) if one["study"] == name]
+    densities = _most_shared(records)
     special: dict[str, dict[str, Any]] = {"tickets": {}}
+    if {record["label"] for record in records} >= _COMPARED:
+        special |= {"winners": {}, "search-cost": {}}
     if densities:
         special["cost"] = {"at": sorted(densities[:_PANELS], reverse=True)}
         special["masks"] = {"density": densities[0]}
@@ -102,13 +125,24 @@ def _recorded(results: Path, name: str) -> Iterator[Page]:
         )
 
 
+def _own_page(results: Path, name: str, shown: Mapping[str, Any]) -> Page:
+    """The page of a study's own notebook; pruning shows the tuning too, where it is recorded."""
+    notebook, files = OWN_NOTEBOOKS[name], [results / f"{name}.jsonl"]
+    more: dict[str, Any] = {}
+    if notebook == "pruning":
+        tuning = results / f"{TUNING}.jsonl"
+        more["tuning"] = TUNING if tuning.exists() else None
+        files += [tuning] if tuning.exists() else []
+    return Page(Path(f"notebooks/{notebook}.ipynb"), {**shown, **more}, lambda: digests(files))
+
+
 def _most_shared(records: Iterable[Mapping[str, Any]]) -> list[float]:
     """Densities of a study's tickets, first those that most curves have a ticket near; then sparse.
 
     Near: within 1 %, as figures interpolate.
     """
     points = curve_points(ticket_table(records))
-    points = points[points["curve"] != "dense"]
+    points = points[~points["curve"].str.startswith("dense")]
     densities = sorted({float(f"{density:.3g}") for density in points["density"]})
 
     def curves(density: float) -> int:

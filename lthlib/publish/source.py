@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lthlib.errors import PublishError
-from lthlib.evidence import reported
+from lthlib.evidence import quoted, reported
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -30,6 +30,7 @@ def quoting(root: Path) -> dict[str, Callable[..., Any]]:
         "reported_tickets": reported_tickets,
         "reported_minutes": reported_minutes,
         "reported_epochs": reported_epochs,
+        "quoted_table": quoted_table,
     }
 
 
@@ -111,6 +112,21 @@ def reported_epochs(method: str) -> str:
     """
     rows = _reported("epochs_in_sequence_for_the_tickets", method=method)
     return f"{rows['value'].iloc[0]:,.0f}"
+
+
+def quoted_table() -> str:
+    """Return what others published of pruning methods that are not run here, as a table."""
+    names = ["method", "data", "network", "removed, %", "of", "accuracy, %", "dense, %", "source"]
+    lines = [names, ["---"] * len(names)]
+    for row in quoted().to_dict("records"):
+        lines.append([_cell(value) for value in row.values()])
+    return _table(lines)
+
+
+def _cell(value: Any) -> str:
+    if value != value:
+        return "–"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _reported(quantity: str, **where: str) -> Any:

@@ -9,6 +9,8 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from lthlib.errors import PublishError
 from lthlib.publish.artefacts import TAG
 from lthlib.publish.notebooks import read_notebook
@@ -43,7 +45,29 @@ def mirror(root: Path, executed: Mapping[str, Path], context: Mapping[str, Any])
         content = path.read_bytes()
         filled = path.suffix == ".md"
         files[page] = render(page, content.decode(), complete).encode() if filled else content
-    return files | _assets()
+    return files | _contents(root, files) | _assets()
+
+
+def _contents(root: Path, files: Mirror) -> Mirror:
+    """The table of contents without those notebooks of the repository that were not run: a study
+    may have no record yet."""
+    page = "book/_toc.yml"
+    if page not in files:
+        return {}
+
+    def kept(entry: Mapping[str, Any]) -> bool:
+        path = f"{entry.get('file', '')}.ipynb"
+        return path in files or not (path.startswith("notebooks/") and (root / path).exists())
+
+    def without(node: Any) -> Any:
+        if isinstance(node, dict):
+            return {name: without(value) for name, value in node.items()}
+        if isinstance(node, list):
+            return [without(one) for one in node if not isinstance(one, dict) or kept(one)]
+        return node
+
+    contents = yaml.safe_load(files[page])
+    return {page: yaml.safe_dump(without(contents), sort_keys=False).encode()}
 
 
 def publishable(notebook: Path, blocks: Mapping[str, str]) -> bytes:

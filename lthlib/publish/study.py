@@ -15,10 +15,21 @@ from lthlib.evidence import load_results
 from lthlib.masks import Mask
 from lthlib.methods import get_method
 from lthlib.publish.parameters import Spec, choice, many, numbers, optional, text, whole
-from lthlib.recipes import CONTESTANTS, Study, load_recipe, recipe_names, ticket_study
+from lthlib.recipes import (
+    CONTESTANTS,
+    Entry,
+    Recipe,
+    Study,
+    load_recipe,
+    recipe_names,
+    ticket_study,
+)
+from lthlib.recipes.recipe import SCALES
 from lthlib.runs import Machine, RunConfig, Store, bar, execute_many
+from lthlib.training import steps_of
 
 SOURCES = ("published", "local", "results")
+GATED = ("cs", "l0", "iss")
 
 
 @dataclass(frozen=True)
@@ -51,10 +62,14 @@ class Gathered:
         return text
 
 
-def study_parameters() -> dict[str, Spec]:
-    """Return what the parameters may be that all notebooks on a study share, for `declare`."""
+def study_parameters(*names: str) -> dict[str, Spec]:
+    """Return what the parameters may be that notebooks on a study share, for `declare`.
+
+    Args:
+        names: of those that a notebook has, default all.
+    """
     pairs = recipe_pairs()
-    return {
+    shared = {
         "dataset": choice(*sorted({dataset for dataset, _ in pairs})),
         "architecture": choice(*sorted({architecture for _, architecture in pairs})),
         "recipe": optional(text()),
@@ -62,6 +77,11 @@ def study_parameters() -> dict[str, Spec]:
         "densities": optional(numbers(0, 1)),
         "seeds": optional(whole(1)),
         "dense_seeds": optional(whole(1)),
+        "initial_gates": optional(numbers()),
+        "penalties": optional(numbers(0)),
+        "rounds": optional(whole(1)),
+        "length": optional(text()),
+        "rewind": optional(text()),
         "source": choice(*SOURCES),
         "results": optional(text()),
         "store": optional(text()),
@@ -70,6 +90,7 @@ def study_parameters() -> dict[str, Spec]:
         "jobs": optional(whole(1)),
         "artefacts": optional(text()),
     }
+    return {name: shared[name] for name in names or shared}
 
 
 def choose_study(
@@ -81,6 +102,7 @@ def choose_study(
     densities: Sequence[float] | None = None,
     seeds: int | None = None,
     dense_seeds: int | None = None,
+    **changes: Any,
 ) -> Study:
     """Return the study of accuracy against density for a data set and a network.
 
@@ -88,16 +110,13 @@ def choose_study(
         dataset, architecture: of one of the recipes that come with lthlib.
         recipe: a recipe by name or a YAML file, in place of the two.
         methods, densities, seeds, dense_seeds: as `ticket_study` takes them; the recipe's if None.
+        changes: as `choose_recipe` takes them.
 
     Raises:
         ConfigError: no recipe has this pair (the message lists the pairs), or a bad value.
     """
-    pairs = recipe_pairs()
-    if recipe is None and (dataset, architecture) not in pairs:
-        known = "; ".join(f"{data} with {network}" for data, network in pairs)
-        raise ConfigError(f"no recipe trains {architecture} on {dataset}; there are: {known}")
     return ticket_study(
-        load_recipe(recipe or pairs[dataset, architecture]),
+        choose_recipe(dataset, architecture, recipe, **changes),
         methods=methods,
         densities=densities,
         seeds=seeds,
@@ -105,13 +124,83 @@ def choose_study(
     )
 
 
+def choose_recipe(
+    dataset: str,
+    architecture: str,
+    recipe: str | None = None,
+    *,
+    initial_gates: Sequence[float] | None = None,
+    penalties: Sequence[float] | None = None,
+    rounds: int | None = None,
+    length: str | None = None,
+    rewind: str | None = None,
+) -> Recipe:
+    """Return the recipe for a data set and a network, with what a notebook's reader changed in it.
+
+    Args:
+        dataset, architecture, recipe: as for `choose_study`.
+        initial_gates, penalties: s0 and lambda of CS, one search for every pair of them.
+        rounds: of every search with gates: CS, l0 and ISS.
+        length: of a training, such as `8ep` or `300it`; milestones keep their share of it.
+        rewind: the step k that tickets are retrained from, such as `1ep`.
+
+    Raises:
+        ConfigError: no recipe has this pair, or length and rewind are not of that form.
+    """
+    pairs = recipe_pairs()
+    if recipe is None and (dataset, architecture) not in pairs:
+        known = "; ".join(f"{data} with {network}" for data, network in pairs)
+        raise ConfigError(f"no recipe trains {architecture} on {dataset}; there are: {known}")
+    chosen = load_recipe(recipe or pairs[dataset, architecture])
+    lists = {"initial_gate": initial_gates, "penalty": penalties}
+    methods: dict[str, Any] = {
+        "cs": {name: list(values) for name, values in lists.items() if values is not None}
+    }
+    if rounds is not None:
+        methods = {name: {**methods.get(name, {}), "rounds": rounds} for name in GATED}
+    changes: dict[str, Any] = {"methods": methods} if methods["cs"] else {}
+    if length is not None:
+        changes["training"] = _training(chosen, _checked("length", length))
+    if rewind is not None:
+        changes["rewind"] = _checked("rewind", rewind)
+    return chosen.with_(**changes)
+
+
+def _checked(name: str, length: str) -> str:
+    try:
+        steps_of(length, 1)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    return length
+
+
+def _training(recipe: Recipe, length: str) -> dict[str, Any]:
+    """A training of another length, the milestones moved with it."""
+    before, milestones = (recipe.values["training"].get(n) for n in ("length", "milestones"))
+    if not milestones:
+        return {"length": length}
+    if {one[-2:] for one in (before, *milestones)} != {length[-2:]}:
+        raise ConfigError(
+            f"length: {length!r} has another unit than the milestones {', '.join(milestones)} of "
+            f"recipe {recipe.name}; give it as in {before}"
+        )
+    share = float(length[:-2]) / float(before[:-2])
+    moved = [f"{round(share * float(one[:-2]), 6):g}{one[-2:]}" for one in milestones]
+    return {"length": length, "milestones": moved}
+
+
 def recipe_pairs() -> dict[tuple[str, str], str]:
-    """Return (data set, architecture) -> name of the recipe, of those that come with lthlib."""
+    """Return (data set, architecture) -> name of the recipe, of those that come with lthlib.
+
+    Where several share a pair: the one at the smallest scale, then the first by name.
+    """
     recipes = [load_recipe(name) for name in recipe_names()]
-    return {
+    recipes.sort(key=lambda one: (SCALES.index(one.scale), one.name), reverse=True)
+    pairs = {
         (one.values["data"]["dataset"], one.values["model"]["architecture"]): one.name
         for one in recipes
     }
+    return dict(sorted(pairs.items()))
 
 
 def study_records(
@@ -229,6 +318,56 @@ def overlaps(masks: Mapping[str, Mapping[int, Mask]]) -> tuple[pd.DataFrame, pd.
                 overlap.loc[one, other] = sum(a.overlap(b) for a, b in pairs) / len(pairs)
                 chance.loc[one, other] = sum(_by_chance(a, b) for a, b in pairs) / len(pairs)
     return overlap, chance
+
+
+def gate_study(recipe: Recipe, penalties: Mapping[str, float], seeds: int = 1) -> Study:
+    """Return one search with gates a method and seed, without retraining.
+
+    Args:
+        recipe: gives the methods' settings; of a list its first value.
+        penalties: method (`cs`, `l0`, `iss`) -> lambda.
+        seeds: replicates.
+
+    Raises:
+        ConfigError: a method without gates, or a bad value.
+    """
+    if unknown := [method for method in penalties if method not in GATED]:
+        raise ConfigError(f"method is {unknown[0]!r}; expected some of {', '.join(GATED)}")
+    first = recipe.values["study"].get("first_seed", 0)
+    entries = []
+    for method, penalty in penalties.items():
+        settings = {
+            "rewind": recipe.rewind,
+            **_first_values(recipe.method(method)),
+            "penalty": penalty,
+        }
+        for seed in range(first, first + seeds):
+            config = recipe.config(method, seed, **settings)
+            entries.append(Entry(config, get_method(method).title))
+    return Study(recipe.name, recipe.scale, tuple(entries))
+
+
+def base_settings(recipe: Recipe, method: str = "cs") -> dict[str, Any]:
+    """Return all settings of a recipe's search with gates; of a list its first value."""
+    settings = {"rewind": recipe.rewind, **_first_values(recipe.method(method))}
+    found: dict[str, Any] = recipe.config(method, 0, **settings).to_json()["settings"]
+    return found
+
+
+def histories(study: Study, store: Store) -> dict[tuple[str, int], list[dict[str, Any]]]:
+    """Return the history of each run that a store holds complete: (label, seed) -> its epochs."""
+    found = {}
+    for entry in study.entries:
+        result = store.load(entry.config)
+        if result is not None and result.failure is None:
+            found[entry.label, entry.config.seed] = result.history
+    return found
+
+
+def _first_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value[0] if isinstance(value, list) else value for name, value in settings.items()
+    }
 
 
 def _pairs(ours: Mapping[int, Mask], theirs: Mapping[int, Mask], same: bool) -> list[Any]:

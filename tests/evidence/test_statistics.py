@@ -300,3 +300,22 @@ def test_tickets_are_chosen_on_validation_and_reported_on_test() -> None:
     best = stats.best_on_validation(table)
     assert best["test_accuracy"].tolist() == [1.0, 4.0]
     assert stats.best_on_validation(table.assign(validation_accuracy=math.nan)).empty
+
+
+def test_a_trial_is_scored_by_its_best_ticket_that_is_sparse_enough() -> None:
+    trial = rows("CS", {0: {0.6: 99.0, 0.3: 97.0, 0.15: 98.0, 0.08: 90.0}})
+    # At 50 and 20 % the ticket of 15 % is the best; at 10 % one is left; at 5 % none.
+    assert stats.tuning_score(trial) == (98 + 98 + 90 + 10) / 4
+    assert stats.tuning_score(trial, floor=0.1) == pytest.approx((98 + 98 + 90 + 0.1) / 4)
+    assert stats.tuning_score(trial, densities=[0.6]) == 99
+
+
+def test_seeds_of_a_trial_are_averaged() -> None:
+    trial = rows("CS", {0: {0.5: 99.0}, 1: {0.5: 97.0}})
+    assert stats.tuning_score(trial, densities=[0.5]) == 98
+
+
+def test_a_trial_without_validation_has_no_score() -> None:
+    trial = rows("CS", {0: {0.5: math.nan}})
+    with pytest.raises(ConfigError, match="scored on validation accuracies, and none is known"):
+        stats.tuning_score(trial)

@@ -15,13 +15,15 @@ from matplotlib.figure import Figure
 
 from lthlib.figures import (
     accuracy_against_density,
+    accuracy_in_panels,
     accuracy_of_variants,
+    by_initial_gate,
     describe,
     main_curves,
     ticket_table,
 )
 from lthlib.figures.style import _apart
-from tests.figures.toys import record, study, table
+from tests.figures.toys import record, searches, study, table
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +117,32 @@ def test_variants_stand_beside_their_method() -> None:
         ["CS", "CS, as found", "dense"],
     ]
     assert accuracy_of_variants(main_curves(table())) is None
+
+
+def test_each_initial_gate_has_a_line_through_its_rounds() -> None:
+    split = by_initial_gate(main_curves(ticket_table(searches(seeds=1))))
+    fig = accuracy_against_density(split)
+    assert sorted(labels(fig.axes[0])) == ["CS, s0 = -0.1", "CS, s0 = 0", "IMP", "dense"]
+    assert drawn(fig, "mean")[1:] == [
+        (pytest.approx([60, 42]), [97.5, 96.5]),
+        (pytest.approx([40, 28]), [97.5, 96.5]),
+    ]
+
+
+def test_learning_rate_rewinding_is_a_method_and_no_variant() -> None:
+    name = "IMP, learning-rate rewinding"
+    records = [record(label, "imp", 0, 0.5, 97.0, index=1) for label in (name, "IMP, halved")]
+    assert set(main_curves(ticket_table(records))["curve"]) == {name}
+
+
+def test_panels_share_their_scales() -> None:
+    whole = ticket_table(searches(seeds=1))
+    dense = whole["curve"] == "dense"
+    parts = {name: whole[dense | (whole["curve"] == name)] for name in ("IMP", "CS")}
+    fig = accuracy_in_panels(parts)
+    assert [ax.get_title("left") for ax in fig.axes] == ["IMP", "CS"]
+    assert fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
+    assert [sorted(labels(ax)) for ax in fig.axes] == [["IMP", "dense"], ["CS", "dense"]]
 
 
 def test_equal_tables_make_equal_files() -> None:

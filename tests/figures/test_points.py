@@ -7,8 +7,8 @@ import sys
 
 import pandas as pd
 
-from lthlib.figures import curve_points, ticket_table
-from tests.figures.toys import record, study, table
+from lthlib.figures import by_initial_gate, curve_points, round_numbers, ticket_table
+from tests.figures.toys import record, searches, study, table
 
 
 def test_replicates_differ_in_their_seeds_alone() -> None:
@@ -55,3 +55,28 @@ def test_a_failed_run_stays_with_its_curve() -> None:
 def test_figures_do_not_import_torch() -> None:
     code = "import sys, lthlib.figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_several_initial_gates_are_several_curves() -> None:
+    split = by_initial_gate(ticket_table(searches(seeds=1)))
+    assert list(dict.fromkeys(split["curve"])) == [
+        "dense",
+        "IMP",
+        "CS, as found, s0 = 0",
+        "CS, s0 = 0",
+        "CS, as found, s0 = -0.1",
+        "CS, s0 = -0.1",
+    ]
+
+
+def test_one_initial_gate_is_one_curve() -> None:
+    split = by_initial_gate(ticket_table(searches(seeds=1, gates=(0.0,))))
+    assert set(split["curve"]) == {"dense", "IMP", "CS, as found", "CS"}
+
+
+def test_rounds_count_from_one() -> None:
+    both = ticket_table(searches(seeds=1, gates=(0.0,)))
+    rounds = both.assign(number=round_numbers(both)).groupby("curve")["number"].apply(list)
+    assert rounds["IMP"] == [1, 2, 3]
+    assert rounds["CS"] == rounds["CS, as found"] == [1, 2]
+    assert round_numbers(both[both["curve"] == "dense"]).isna().all()

@@ -104,3 +104,32 @@ def study(seeds: int = 3) -> list[Record]:
 
 def table(seeds: int = 3) -> pd.DataFrame:
     return ticket_table(study(seeds))
+
+
+def searches(seeds: int = 3, gates: tuple[float, ...] = (0.0, -0.1)) -> list[Record]:
+    """Dense (10 units of any cost), IMP with three rounds, CS with two rounds and two s0, each
+    ticket of CS as found and retrained; a round and a retraining take 10 units, or 8 in IMP."""
+    records = []
+    for seed in range(seeds):
+        records.append(record("dense", "dense", seed, 1.0, 98.0 + 0.1 * seed, judged="found"))
+        for index, density in enumerate((0.8, 0.64, 0.512), start=1):
+            test = 98.5 - index + 0.1 * seed
+            own = 10.0 + 8.0 * index
+            records.append(record("IMP", "imp", seed, density, test, index=index, own=own))
+        for gate in gates:
+            for index in (0, 1):
+                density = (0.6 + 2 * gate) * 0.7**index + 0.01 * seed
+                found = record(
+                    *("CS, as found", "cs", seed, density, 95.0 - index),
+                    **{"index": index, "own": 10.0 * (index + 1), "judged": "found"},
+                    initial_gate=gate,
+                )
+                search = {"config": found["config"], "point": f"round-{index}"}
+                again = record(
+                    *("CS", "retrain", seed, density, 97.5 - index + 0.1 * seed),
+                    **{"index": index, "own": 8.0, "before": 10.0 * (index + 1)},
+                    **{"parent": found["run"], "source": search},
+                )
+                again["run"] = f"{found['run']}-{index}"
+                records += [found, again]
+    return records

@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
+import yaml
 
 from lthlib.errors import PublishError
 from lthlib.publish.notebooks import check_notebook, check_parameters, run_notebook
 from lthlib.recipes import load_recipe, ticket_study
+from tests.conftest import with_sources, write_tiny
 from tests.publish.records import published, write
 from tests.publish.toys import REPOSITORY
 
@@ -47,8 +50,9 @@ def words(notebook: Path) -> str:
     )
 
 
-def test_there_are_four() -> None:
-    assert NAMES == ["cost", "masks", "quickstart", "tickets"]
+def test_there_are_nine() -> None:
+    assert len(NAMES) == 9
+    assert {"gates", "pruning", "search-cost", "sensitivity", "winners"} < set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -74,6 +78,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("tickets", {"dense_seeds": 1}, ["accuracy", "points", "variants"]),
         ("cost", {"at": [0.5]}, ["one-ticket", "units", "whole-curve"]),
         ("masks", {"density": 0.5}, ["layers", "overlap"]),
+        ("winners", {"dense_seeds": 1}, ["beside-dense", "winners"]),
+        ("search-cost", {}, ["derived", "same-density", "search-cost", "table"]),
     ],
 )
 def test_a_study_from_the_local_store(
@@ -92,6 +98,51 @@ def test_a_study_from_the_local_store(
     assert "Runs: " in words(output)
 
 
+def rewritten(folder: Path, methods: dict[str, Any], study: dict[str, Any]) -> Path:
+    """The recipe of a few seconds with other methods and another study."""
+    path = write_tiny(folder)
+    content = yaml.safe_load(path.read_text())
+    content["methods"] |= with_sources(methods)
+    content["study"] |= with_sources({"dense_seeds": 1, **study})
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+GATES = {"penalty": 1e-4, "gate_learning_rate": 1.0, "temperature_per": "step"}
+TWO_TRIALS = {"cs": {**GATES, "gate_learning_rate": [0.3, 1.0]}}
+VARIANTS = {"cs": GATES, "cs-variants": {"penalty": [1e-4, 1e-3], "rewind": ["2it", "5it"]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "methods", "contestants", "made"),
+    [
+        ("pruning", TWO_TRIALS, ["cs", "cs-fine-tuned"], ["accuracy", "points", "tuning"]),
+        ("sensitivity", VARIANTS, ["cs-variants"], ["sensitivity", "table"]),
+    ],
+)
+def test_a_study_with_a_notebook_of_its_own(
+    name: str, methods: dict[str, Any], contestants: list[str], made: list[str], tmp_path: Path
+) -> None:
+    recipe = str(rewritten(tmp_path, methods, {"methods": contestants, "densities": [0.5]}))
+    given = {"recipe": recipe, "source": "local", "store": str(tmp_path / "store"), "jobs": 1}
+    given |= {"device": "cpu", "artefacts": str(tmp_path / "made")}
+    given |= {"tuning": recipe} if name == "pruning" else {}
+    run_notebook(FOLDER / f"{name}.ipynb", tmp_path / "out.ipynb", given, REPOSITORY)
+    assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
+
+
+def test_gates_are_computed_where_they_are_missing(tiny_recipe: Path, tmp_path: Path) -> None:
+    given = {"recipe": str(tiny_recipe), "length": "30it", "l0_penalty": None, "device": "cpu"}
+    given |= {"store": str(tmp_path / "store"), "artefacts": str(tmp_path / "made"), "jobs": 1}
+    output = tmp_path / "out.ipynb"
+    run_notebook(FOLDER / "gates.ipynb", output, given, REPOSITORY)
+    made = sorted(path.stem for path in (tmp_path / "made").glob("*.csv"))
+    assert made == ["density", "gap", "gates"]
+    assert "Runs: 2 computed just now." in words(output)
+    gap = (tmp_path / "made" / "gap.csv").read_text().splitlines()
+    assert [line.partition(",")[0] for line in gap[1:]] == ["CS", "ISS"]
+
+
 def test_quickstart(tmp_path: Path) -> None:
     given = {"length": "20it", "density": 0.5, "device": "cpu", "artefacts": str(tmp_path / "made")}
     run_notebook(FOLDER / "quickstart.ipynb", tmp_path / "out.ipynb", given, REPOSITORY)
@@ -100,32 +151,39 @@ def test_quickstart(tmp_path: Path) -> None:
 
 
 def test_published_records_are_shown_without_data_or_training(tmp_path: Path) -> None:
-    study = ticket_study(load_recipe("cifar10-reduced"), methods=["imp", "bip"])
+    study = ticket_study(load_recipe("cifar10-cs"), methods=["imp", "cs"], seeds=1, dense_seeds=1)
     write(tmp_path / "results", study, published(study))
     arguments = ["-p", "architecture", "resnet20", "-p", "dataset", "cifar10"]
-    arguments += ["-y", "methods: [imp, bip]", "-p", "results", str(tmp_path / "results")]
+    arguments += ["-y", "methods: [imp, cs]", "-p", "results", str(tmp_path / "results")]
+    arguments += ["-p", "seeds", "1", "-p", "dense_seeds", "1"]
     arguments += ["-p", "artefacts", str(tmp_path / "made")]
     output = tmp_path / "out.ipynb"
     code, told = papermill("tickets", output, *arguments, LTHLIB_STORE=str(tmp_path / "store"))
     assert code == 0, told
-    assert "Runs: 3 read from the published record." in words(output)
+    assert "Runs: 14 read from the published record." in words(output)
     assert not (tmp_path / "store").exists()
-    table = (tmp_path / "made" / "points.csv").read_text()
-    assert {line.partition(",")[0] for line in table.splitlines()[1:]} == {"BiP", "IMP", "dense"}
+    points = pd.read_csv(tmp_path / "made" / "points.csv")
+    assert set(points["curve"]) == {
+        *("CS", "CS, as found", "IMP", "dense"),
+    }
+    split = set(pd.read_csv(tmp_path / "made" / "accuracy.csv")["curve"])
+    assert split >= {"CS, s0 = 0.02", "CS, s0 = 0", "CS, s0 = -0.1"}
+    assert (tmp_path / "made" / "gate.csv").exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["-p", "methdos", "imp"], "unknown parameter 'methdos' (did you mean 'methods'?)"),
+        (["-p", "length", "8eps"], "length: length '8eps'; expected epochs such as '85ep'"),
         (["-y", "seeds: many"], "parameter 'seeds' is 'many'; expected a whole number"),
         (
             ["-y", "methods: [imp, magic]"],
-            "expected a list of distinct values, each one of imp, cs",
+            "expected a list of distinct values, each one of imp, imp-c",
         ),
         (
             ["-p", "architecture", "resnet20"],
-            "no recipe trains resnet20 on digits; there are: cifar10 with resnet20; digits with",
+            "no recipe trains resnet20 on digits; there are: cifar10 with resnet20; cifar10 with",
         ),
     ],
 )

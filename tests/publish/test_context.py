@@ -8,6 +8,7 @@ from lthlib.errors import PublishError
 from lthlib.evidence import CLAIMS
 from lthlib.publish.context import page_context
 from lthlib.publish.render import render
+from lthlib.publish.source import quoted_table
 from tests.figures.toys import record, study
 
 FAILED = record("BiP", "bip", 3, 0.1, None, density=0.1)
@@ -62,7 +63,7 @@ def test_values(expression: str, words: str) -> None:
         ('accuracy("toy", "BiP", 0.1)', r"within 15 % of density 0\.1; it has, in percent: 50, 25"),
         ('accuracy("toy", "BiP", 5)', "density is 5; expected a kept fraction"),
         ('verdict("Z9")', "unknown claim 'Z9'; known: G, B1"),
-        ('recipe_table("moon")', "expected one of cifar10-reduced, digits"),
+        ('recipe_table("moon")', "expected one of cifar10-cs, cifar10-reduced"),
         ("acuracy", "'acuracy' is undefined; known: accuracy"),
     ],
 )
@@ -101,3 +102,10 @@ def test_emptied_layers_are_those_that_keep_nothing_in_any_seed() -> None:
         one["layers"] = {"stem": [3, 9], "middle": [0, 9], "linear": [one["seed"], 9]}
     dense = record("dense", "dense", 0, 1.0, 98.0)
     assert page_context([dense, *tickets])["emptied"]("toy", "OMP", 0.1) == ["middle"]
+
+
+def test_results_of_others_are_quoted_with_their_source() -> None:
+    lines = quoted_table().splitlines()
+    assert lines[0].startswith("| method | data | network | removed, % |")
+    assert all("commit" in line for line in lines[2:])
+    assert any(line.startswith("| AMC | ImageNet | MobileNet-V1 | 50 |") for line in lines)

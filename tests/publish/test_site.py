@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lthlib.publish import site
+from lthlib.publish import site, stage
 from lthlib.publish.book import Page, build
 from lthlib.publish.notebooks import check_parameters
 from lthlib.recipes import load_recipe, ticket_study
@@ -28,8 +28,9 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         seen.update(given, store=os.environ["LTHLIB_STORE"])
         return root / "index.html"
 
-    reduced = ticket_study(load_recipe("cifar10-reduced"))
-    write(root / "results", reduced, published(reduced))
+    for name in ("cifar10-reduced", "digits-pruning", "digits-tuning"):
+        study = ticket_study(load_recipe(name), seeds=1, dense_seeds=1)
+        write(root / "results", study, published(study))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("LTHLIB_STORE", raising=False)
         patch.setattr(site, "EMBEDDED", write_tiny(root))
@@ -56,9 +57,15 @@ def test_published_studies_have_pages_of_their_own(built: dict[str, Any]) -> Non
         "tickets",
         "cost",
         "masks",
+        "winners",
+        "search-cost",
+        "gates",
         "tickets-cifar10-reduced",
+        "winners-cifar10-reduced",
+        "search-cost-cifar10-reduced",
         "cost-cifar10-reduced",
         "masks-cifar10-reduced",
+        "pruning",
     ]
 
 
@@ -66,6 +73,52 @@ def test_every_page_gives_its_notebook_what_it_takes(built: dict[str, Any]) -> N
     for page in built["notebooks"]:
         check_parameters(REPOSITORY / page.notebook, page.parameters)
         assert page.inputs() == page.inputs()
+
+
+def test_the_page_on_pruning_reads_two_records(built: dict[str, Any]) -> None:
+    (page,) = (page for page in built["notebooks"] if page.title == "pruning")
+    assert page.parameters["recipe"] == "digits-pruning"
+    assert page.parameters["tuning"] == "digits-tuning"
+    assert sorted(page.inputs()) == ["digits-pruning.jsonl", "digits-tuning.jsonl"]
+
+
+def test_without_a_record_of_the_tuning_there_is_none(tmp_path: Path) -> None:
+    study = ticket_study(load_recipe("digits-pruning"), seeds=1, dense_seeds=1)
+    write(tmp_path, study, published(study))
+    (page,) = site._recorded(tmp_path, "digits-pruning")
+    assert page.parameters["tuning"] is None
+    check_parameters(REPOSITORY / page.notebook, page.parameters)
+    assert list(page.inputs()) == ["digits-pruning.jsonl"]
+
+
+def test_a_search_alone_has_no_page_of_comparisons(tmp_path: Path) -> None:
+    study = ticket_study(load_recipe("cifar10-reduced"), methods=["imp"])
+    write(tmp_path, study, published(study))
+    titles = [page.title for page in site._recorded(tmp_path, "cifar10-reduced")]
+    assert titles == [f"{name}-cifar10-reduced" for name in ("tickets", "cost", "masks")]
+
+
+def test_only_what_the_book_shows_is_run(tmp_path: Path) -> None:
+    (tmp_path / "_toc.yml").write_text("- file: notebooks/cost\n- file: notebooks/masks-big\n")
+    (tmp_path / "page.md").write_text('[= artefact("tickets-big/points") =]\n')
+    names = ("cost", "masks-big", "tickets-big", "masks", "tickets", "cost-big")
+    assert [name for name in names if site._shown(tmp_path, name)] == [
+        "cost",
+        "masks-big",
+        "tickets-big",
+    ]
+
+
+def test_contents_leave_out_notebooks_that_were_not_run(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "other.ipynb").touch()
+    lines = ["root: book/index", "chapters:", "- file: book/page", "- file: notebooks/curve"]
+    lines += ["- file: notebooks/other", "- file: notebooks/mistyped", ""]
+    files = {"book/_toc.yml": "\n".join(lines).encode(), "notebooks/curve.ipynb": b"{}"}
+    made = stage._contents(tmp_path, files)["book/_toc.yml"].decode()
+    # A name that is nobody's stays, for the build to fail on.
+    lines.remove("- file: notebooks/other")
+    assert made == "\n".join(lines)
 
 
 def test_pages_speak_of_local_and_published_studies(built: dict[str, Any]) -> None:

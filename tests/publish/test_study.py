@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, PublishError
 from lthlib.figures import ticket_table
 from lthlib.masks import Mask
-from lthlib.publish.study import choose_study, overlaps, study_masks, study_records
+from lthlib.publish.parameters import declare
+from lthlib.publish.study import (
+    base_settings,
+    choose_recipe,
+    choose_study,
+    gate_study,
+    histories,
+    overlaps,
+    recipe_pairs,
+    study_masks,
+    study_parameters,
+    study_records,
+)
 from lthlib.recipes import Study, load_recipe, ticket_study
-from lthlib.runs import Machine, Store
+from lthlib.runs import Machine, Store, execute
 from tests.publish.records import published, write
 
 CPU = Machine("cpu")
@@ -25,11 +38,112 @@ def study(tiny_recipe: Path) -> Study:
 
 def test_a_pair_chooses_a_recipe() -> None:
     assert choose_study("digits", "resnet8", seeds=1).name == "digits"
-    assert choose_study("cifar10", "resnet20").name == "cifar10-reduced"
+    assert choose_study("cifar10", "resnet20").name == "cifar10-cs"
     with pytest.raises(
         ConfigError, match="no recipe trains resnet8 on cifar10; there are: cifar10"
     ):
         choose_study("cifar10", "resnet8")
+
+
+def test_of_several_recipes_the_smallest_scale_counts_then_the_name() -> None:
+    pairs = recipe_pairs()
+    assert pairs["digits", "resnet8"] == "digits"
+    assert pairs["cifar10", "resnet20"] == "cifar10-cs"  # not cifar10-reduced, nor cs-resnet20
+    assert pairs["cifar10", "vgg16"] == "cs-vgg16"
+    assert list(pairs) == sorted(pairs)
+
+
+def searches(study: Study) -> list[tuple[float, float, int, str, str]]:
+    found = [one.config for one in study.entries if one.config.method == "cs"]
+    return [
+        (own.initial_gate, own.penalty, own.rounds, own.rewind, one.training.length)
+        for one in found
+        for own in (one.settings,)
+    ]
+
+
+def test_a_reader_sets_gates_penalties_rounds_length_and_rewind() -> None:
+    changes = {"initial_gates": [0.1, -0.1], "penalties": [1e-4], "rounds": 2}
+    changed = choose_study(
+        *("digits", "resnet8"), methods=["cs"], seeds=1, length="30it", rewind="3it", **changes
+    )
+    assert searches(changed) == [
+        (0.1, 1e-4, 2, "3it", "30it"),
+        (-0.1, 1e-4, 2, "3it", "30it"),
+    ]
+    dense = changed.entries[0].config
+    assert (dense.training.length, dense.settings.rewind) == ("30it", "3it")
+    plain = choose_study("digits", "resnet8", methods=["cs"], seeds=1)
+    assert len(searches(plain)) == 6
+
+
+def test_rounds_hold_for_every_search_with_gates() -> None:
+    recipe = choose_recipe("digits", "resnet8", "digits-pruning", rounds=3)
+    assert {recipe.method(name)["rounds"] for name in ("cs", "l0", "iss")} == {3}
+    assert recipe.method("l0")["gate_learning_rate"] == 30.0
+
+
+def test_milestones_keep_their_share_of_the_length() -> None:
+    training = choose_recipe("cifar10", "resnet20", "cs-resnet20", length="17ep").values["training"]
+    assert (training["length"], training["milestones"]) == ("17ep", ["11.2ep", "14.2ep"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"initial_gates": []}, "cs.initial_gate is an empty list; give at least one value"),
+        ({"rounds": 0}, "cs.rounds is 0; expected at least 1"),
+        ({"length": "8"}, "length: length '8'; expected epochs such as '85ep' or iterations"),
+        ({"rewind": ""}, "rewind: length ''; expected epochs such as '85ep' or iterations"),
+        (
+            {"recipe": "cs-resnet20", "length": "300it"},
+            "'300it' has another unit than the milestones 56ep, 71ep of recipe cs-resnet20",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        choose_study("digits", "resnet8", methods=["cs"], seeds=1, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("initial_gates", [], "a list of distinct values, each a number"),
+        ("penalties", [-1e-4], "a list of distinct values, each a number of at least 0"),
+        ("rounds", 0, "a whole number of at least 1"),
+        ("length", 8, "text"),
+    ],
+)
+def test_a_notebook_refuses_them_with_what_it_expects(name: str, value: Any, expected: str) -> None:
+    spec = study_parameters(name)
+    assert list(spec) == [name]
+    with pytest.raises(PublishError, match=f"parameter '{name}' is .*; expected {expected}, or"):
+        declare({name: value}, **spec)
+
+
+def test_the_base_of_a_comparison_has_the_first_value_of_every_list() -> None:
+    base = base_settings(choose_recipe("digits", "resnet8", initial_gates=[0.2, 0.3]))
+    assert (base["initial_gate"], base["penalty"], base["rewind"]) == (0.2, 0.0, "15it")
+    assert base["reset"] == "formula"  # a default is among them
+
+
+def test_gates_are_watched_in_one_search_a_method(tiny_recipe: Path, tmp_path: Path) -> None:
+    study = gate_study(load_recipe(tiny_recipe), {"cs": 1e-3, "iss": 1e-5}, seeds=2)
+    assert [(one.label, one.config.seed) for one in study.entries] == [
+        ("CS", 0),
+        ("CS", 1),
+        ("ISS", 0),
+        ("ISS", 1),
+    ]
+    assert study.entries[0].config.settings.penalty == 1e-3
+    with pytest.raises(ConfigError, match="method is 'imp'; expected some of cs, l0, iss"):
+        gate_study(load_recipe(tiny_recipe), {"imp": 0.0})
+    store = Store(tmp_path / "store")
+    execute(study.entries[0].config, store, CPU)
+    found = histories(study, store)
+    assert list(found) == [("CS", 0)]
+    assert sum(found["CS", 0][-1]["gates"]) > 0
 
 
 def test_what_is_missing_is_computed_once(study: Study, tmp_path: Path) -> None:
