@@ -26,6 +26,18 @@ SEARCHES = {
     "imp-restored": ("imp", {"rounds": 1, "rewind": "2it", "optimiser": "restored"}, 0.5),
     "imp_c": ("imp", {"rounds": 1, "rewinding": "none"}, 0.0),
     "cs": ("cs", {"rounds": 2, "temperature_per": "step", "rewind": "2it"}, 0.5),
+    "imp_lr": ("imp", {"rounds": 1, "rewind": "2it", "rewinding": "learning-rate"}, 0.0),
+    "l0": (
+        "l0",
+        {"penalty": 0.02, "gate_learning_rate": 20.0, "initial_gate": 0.2, "rewind": "2it"},
+        0.5,
+    ),
+    "iss": (
+        "iss",
+        {"rounds": 2, "gate_learning_rate": 3.0, "initial_gate": 0.2, "rewind": "2it"},
+        0.5,
+    ),
+    "gmp": ("gmp", {"density": 0.3, "every": "2it", "rewind": "1it"}, 0.0),
     "bip": ("bip", {"density": 0.3, "clip": 1.0, "lower_steps": 2}, 0.5),
     "release": ("bip", {"density": 0.3, "variant": "release"}, 0.0),
     "omp": ("omp", {"density": 0.3, "start": "own"}, 0.0),
@@ -34,7 +46,7 @@ SEARCHES = {
 # Before step 0, within an epoch, at its end; at the end of a round of 7 steps, within the next.
 STOPS = (0, 1, 3)
 LATER_STOPS = (7, 10)
-SEVERAL_ROUNDS = ("imp", "imp-restored", "imp_c", "cs")
+SEVERAL_ROUNDS = ("imp", "imp-restored", "imp_c", "imp_lr", "cs", "iss")
 
 
 def trainer_of(search: str) -> Trainer:
