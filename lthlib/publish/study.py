@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -362,6 +363,31 @@ def histories(study: Study, store: Store) -> dict[tuple[str, int], list[dict[str
         if result is not None and result.failure is None:
             found[entry.label, entry.config.seed] = result.history
     return found
+
+
+def round_agreement(study: Study, store: Store) -> pd.DataFrame:
+    """Return how far the masks of successive rounds of a search agree, a row a pair of rounds.
+
+    Returns:
+        Columns method, seed, round (the later one, from 1), density (of its mask, percent), again
+        (percent of its kept weights that the round before kept too), chance (what masks drawn at
+        random with the same counts in every layer would share).
+    """
+    rows = []
+    for entry in study.entries:
+        result = store.load(entry.config)
+        if result is None or result.failure is not None:
+            continue
+        points = [record["ticket"]["point"] for record in result.records]
+        masks = [store.ticket(entry.config, point).mask for point in points]
+        for number, (one, other) in enumerate(pairwise(masks), start=2):
+            before, after = one.layers(), other.layers()
+            both = sum(int((one[name] & other[name]).sum()) for name in other)
+            drawn = sum(after[name][0] * kept / total for name, (kept, total) in before.items())
+            shares = (100 * part / other.kept for part in (both, drawn))
+            rows.append((entry.label, entry.config.seed, number, 100 * other.density, *shares))
+    names = ["method", "seed", "round", "density", "again", "chance"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def _first_values(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from lthlib.publish.study import (
     histories,
     overlaps,
     recipe_pairs,
+    round_agreement,
     study_masks,
     study_parameters,
     study_records,
@@ -144,6 +145,21 @@ def test_gates_are_watched_in_one_search_a_method(tiny_recipe: Path, tmp_path: P
     found = histories(study, store)
     assert list(found) == [("CS", 0)]
     assert sum(found["CS", 0][-1]["gates"]) > 0
+    assert round_agreement(study, store).empty  # one round agrees with nothing
+
+
+def test_masks_of_successive_rounds_are_compared(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(tiny_recipe).with_(methods={"cs": {"rounds": 3}})
+    study, store = gate_study(recipe, {"cs": 1e-3}), Store(tmp_path / "store")
+    config = study.entries[0].config
+    execute(config, store, CPU)
+    table = round_agreement(study, store)
+    assert table["round"].tolist() == [2, 3]
+    first, second = (store.ticket(config, f"round-{r}").mask for r in (0, 1))
+    shared = sum(int((first[name] & second[name]).sum()) for name in second)
+    assert table["again"][0] == pytest.approx(100 * shared / second.kept)
+    assert table["density"][0] == pytest.approx(100 * second.density)
+    assert (table["again"] > table["chance"]).all()
 
 
 def test_what_is_missing_is_computed_once(study: Study, tmp_path: Path) -> None:
