@@ -16,6 +16,7 @@ from lthlib.data import Dataset, DataSettings, Images, load_dataset
 from lthlib.errors import DataError
 from lthlib.masks import Mask, kept_count
 from lthlib.methods import bip, cs
+from lthlib.methods.gates import gated_step
 from lthlib.models import ModelSettings, build_model
 from lthlib.training import Trainer, TrainingSettings
 
@@ -120,7 +121,9 @@ def _dense_step(trainer: Trainer) -> Callable[..., Any]:
 def _cs_step(trainer: Trainer) -> Callable[..., Any]:
     for group in ("gates", "gate_momentum"):
         trainer.keep(group, {n: torch.zeros_like(w) for n, w in trainer.prunable_weights().items()})
-    return cs.search_step(trainer, cs.CSSettings(temperature_per="step"), LENGTH)
+    settings = cs.CSSettings(temperature_per="step")
+    gate = cs.gate_of(settings, LENGTH, trainer.steps_per_epoch)
+    return gated_step(trainer, settings, LENGTH, gate.relax)
 
 
 def _bip_step(trainer: Trainer) -> Callable[..., Any]:

@@ -137,10 +137,10 @@ def test_gates_are_computed_where_they_are_missing(tiny_recipe: Path, tmp_path: 
     output = tmp_path / "out.ipynb"
     run_notebook(FOLDER / "gates.ipynb", output, given, REPOSITORY)
     made = sorted(path.stem for path in (tmp_path / "made").glob("*.csv"))
-    assert made == ["density", "gap", "gates"]
+    assert made == ["agreement", "density", "gap", "gates"]
     assert "Runs: 2 computed just now." in words(output)
     gap = (tmp_path / "made" / "gap.csv").read_text().splitlines()
-    assert [line.partition(",")[0] for line in gap[1:]] == ["CS", "ISS"]
+    assert [line.partition(",")[0] for line in gap[1:]] == ["CS", "CS", "ISS", "ISS"]
 
 
 def test_quickstart(tmp_path: Path) -> None:
