@@ -296,7 +296,7 @@ def record(
     records = chosen.records(runs)
     for entry in records:
         validate(entry)
-    lines = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in records)
+    lines = "".join(json.dumps(entry) + "\n" for entry in records)
     path = results / f"{chosen.name}.jsonl"
     write_atomically(path, lines.encode())
     typer.echo(f"{path}: {len(records)} judged tickets")

@@ -70,6 +70,8 @@ def test_a_study_from_nothing_to_a_published_record(tmp_path: Path, tiny_recipe:
         "BiP",
         "OMP",
     }
+    network = ["stem.weight", "stage1.0.conv1.weight"]
+    assert all(list(record["layers"])[:2] == network for record in records)
     assert "0 faults" in lth("verify", cwd=tmp_path)
 
     one = records[-1]["run"]

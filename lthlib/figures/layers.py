@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -139,7 +140,7 @@ def _cells(ax: Axes, texts: list[list[str]], dark: Any) -> None:
 
 
 def _columns(ax: Axes, names: Sequence[str]) -> None:
-    wrapped = [name.replace(", ", ",\n").replace("-", "-\n") for name in names]
+    wrapped = ["\n".join(textwrap.wrap(name, 10)) for name in names]
     ax.set_xticks(range(len(names)), wrapped)
     ax.xaxis.tick_top()
 
