@@ -19,6 +19,7 @@ _HOME = {
     "Mask": "lthlib.masks",
     "Dataset": "lthlib.data",
     "load_dataset": "lthlib.data",
+    "TrainingSettings": "lthlib.training",
     "LthlibError": "lthlib.errors",
 }
 
@@ -27,6 +28,7 @@ __all__ = [
     "LthlibError",
     "Mask",
     "Ticket",
+    "TrainingSettings",
     "__version__",
     "evaluate",
     "find_tickets",
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from lthlib.errors import LthlibError
     from lthlib.masks import Mask
     from lthlib.tickets import Ticket
+    from lthlib.training import TrainingSettings
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lthlib.data import Dataset, DataSettings, Images
-from lthlib.errors import ConfigError, MaskError, Paused, TicketError
+from lthlib.errors import ConfigError, DataError, Paused, TicketError
 from lthlib.masks import Mask
 from lthlib.methods import get_method
 from lthlib.methods.gates import bisect_initial_gate
@@ -202,15 +202,19 @@ def _trainer(
     augmentation: DataSettings | None,
     device: str,
 ) -> Trainer:
-    dataset = data if isinstance(data, Dataset) else Dataset.from_tensors(*data)
+    if not isinstance(data, Dataset):
+        if not (isinstance(data, tuple) and len(data) == 2):
+            kind = type(data).__name__
+            raise DataError(f"data is a {kind}; expected a Dataset or (inputs, labels), two tensors")
+        data = Dataset.from_tensors(*data)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if augmentation is None:
-        augmentation = DataSettings(dataset.name)
-        if isinstance(dataset.train, Images) and dataset.name == "digits":
+        augmentation = DataSettings(data.name)
+        if isinstance(data.train, Images) and data.name == "digits":
             augmentation = DataSettings("digits", padding=1, mean=(0.3,), std=(0.37,))
     return Trainer(
-        model, dataset, training or TrainingSettings(), augmentation, seed, prunable, device
+        model, data, training or TrainingSettings(), augmentation, seed, prunable, device
     )
 
 

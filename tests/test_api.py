@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import TensorDataset
 
 import lthlib
 from lthlib._torchvision import torchvision
@@ -159,6 +160,12 @@ def test_a_ticket_for_another_number_of_classes_is_refused() -> None:
     other.head = nn.Linear(8, 4)
     with pytest.raises(TicketError, match="does not fit this network"):
         lthlib.retrain(ticket, data, model=other, training=SHORT, progress=False)
+
+
+def test_data_of_another_kind_are_refused() -> None:
+    pairs = TensorDataset(torch.randn(4, 2), torch.arange(4))
+    with pytest.raises(DataError, match="a TensorDataset; expected a Dataset or"):
+        lthlib.find_tickets(nn.Linear(2, 4), pairs, density=0.5, progress=False)
 
 
 def test_labels_out_of_range_are_refused() -> None:
