@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lthlib.data import Dataset, DataSettings, Images
-from lthlib.errors import ConfigError, DataError, Paused, TicketError
+from lthlib.errors import ConfigError, DataError, MaskError, Paused, TicketError
 from lthlib.masks import Mask
 from lthlib.methods import get_method
 from lthlib.methods.gates import bisect_initial_gate
@@ -205,7 +205,7 @@ def _trainer(
     if not isinstance(data, Dataset):
         if not (isinstance(data, tuple) and len(data) == 2):
             kind = type(data).__name__
-            raise DataError(f"data is a {kind}; expected a Dataset or (inputs, labels), two tensors")
+            raise DataError(f"data is a {kind}; expected a Dataset or (inputs, labels)")
         data = Dataset.from_tensors(*data)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 
 import lthlib
 from lthlib._torchvision import torchvision
-from lthlib.errors import ConfigError, DataError, Paused, TicketError
+from lthlib.errors import ConfigError, DataError, MaskError, Paused, TicketError
 from lthlib.methods import METHODS
 from lthlib.training import TrainingSettings
 
@@ -227,3 +227,12 @@ def test_cs_looks_for_the_initial_gate_that_gives_a_density() -> None:
         temperature_per="step", gate_learning_rate=2.0,
     )  # fmt: skip
     assert ticket.density == pytest.approx(0.3, rel=0.1)
+
+
+def test_a_density_that_no_initial_gate_reaches_says_what_was_tried() -> None:
+    model, data = transformer()
+    settings = {"penalty": 1.0, "gate_learning_rate": 1e4}
+    with pytest.raises(MaskError, match=r"no search left a weight; tried s0 = \["):
+        lthlib.find_tickets(
+            model, data, "cs", density=0.5, training=SHORT, progress=False, **settings
+        )
