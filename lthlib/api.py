@@ -202,20 +202,25 @@ def _trainer(
     augmentation: DataSettings | None,
     device: str,
 ) -> Trainer:
-    if not isinstance(data, Dataset):
-        if not (isinstance(data, tuple) and len(data) == 2):
-            kind = type(data).__name__
-            raise DataError(f"data is a {kind}; expected a Dataset or (inputs, labels)")
-        data = Dataset.from_tensors(*data)
+    dataset = _dataset(data)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if augmentation is None:
-        augmentation = DataSettings(data.name)
-        if isinstance(data.train, Images) and data.name == "digits":
+        augmentation = DataSettings(dataset.name)
+        if isinstance(dataset.train, Images) and dataset.name == "digits":
             augmentation = DataSettings("digits", padding=1, mean=(0.3,), std=(0.37,))
     return Trainer(
-        model, data, training or TrainingSettings(), augmentation, seed, prunable, device
+        model, dataset, training or TrainingSettings(), augmentation, seed, prunable, device
     )
+
+
+def _dataset(data: Any) -> Dataset:
+    if isinstance(data, Dataset):
+        return data
+    if not (isinstance(data, tuple | list) and len(data) == 2):
+        kind = type(data).__name__
+        raise DataError(f"data is a {kind}; expected a Dataset or (inputs, labels)")
+    return Dataset.from_tensors(*data)
 
 
 def _dense(trainer: Trainer, pretrained: bool, rewind: str, progress: bool) -> Ticket:
