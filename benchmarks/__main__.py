@@ -21,7 +21,13 @@ from benchmarks.timing import Row
 from lthlib.files import write_atomically
 from lthlib.models import ModelSettings
 
-PARTS = ("memory", "startup", "topk", "steps")
+PARTS = ("memory", "startup", "topk", "steps", "bip")
+# Network, batch size; dense steps that an alternation may take, and times it is to be faster.
+ALTERNATIONS = (
+    ("resnet20", 16, 128, 2.3, 4.0),
+    ("resnet18", 64, 32, 2.6, 6.0),
+    ("resnet18", 64, 128, 2.6, 4.5),
+)
 COLUMNS = "{:<46} {:>9} {:>9} {:<4} {:>6}  {:<11} {:<7} {}"
 
 
@@ -56,6 +62,15 @@ def _rows(part: str, options: argparse.Namespace) -> Iterator[Row]:
     elif part == "topk":
         for size in (1_000,) if options.tiny else (270_000, 11_000_000, 25_000_000):
             yield top_k_row(size, rounds=3)
+    elif part == "bip":
+        dataset, source = images()
+        cases = (("resnet8", 2, 8, 2.3, 4.0),) if options.tiny else ALTERNATIONS
+        for name, width, batch_size, dense, reference in cases:
+            extent = (batch_size, 2, 1) if options.tiny else (batch_size, 3, 1)
+            steps = Steps(
+                dataset, torch.device(options.device), ModelSettings(name, width), *extent
+            )
+            yield from steps.alternations(dense, reference)
     else:
         dataset, source = images()
         model = ModelSettings("resnet8", 2) if options.tiny else ModelSettings("resnet20", 16)

@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.data import DataLoader, Dataset
 
 from lthlib._torchvision import torchvision
 from lthlib.data import DataSettings, Images
+from lthlib.masks import prunable_names
 from lthlib.training import TrainingSettings
 
 WORKERS = 2
@@ -71,5 +73,60 @@ def dense(model: nn.Module, source: Batches, s: TrainingSettings) -> Callable[[i
         loss.backward()
         optimiser.step()
         return loss.item()
+
+    return lambda n: sum(step() for _ in range(n)) / n
+
+
+class _Passed(torch.autograd.Function):
+    """|s| -> 1 where it is kept; the gradient passes unchanged."""
+
+    @staticmethod
+    def forward(context: object, magnitude: Tensor, threshold: Tensor) -> Tensor:
+        return (magnitude > threshold).to(magnitude.dtype)
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient, None
+
+
+def alternation(
+    model: nn.Module, source: Batches, s: TrainingSettings, density: float
+) -> Callable[[int], float]:
+    """A function that makes n bi-level alternations and returns their mean loss: 4 forwards that
+    each sort all scores, 3 backwards, two optimisers that own everything."""
+    parameters = dict(model.named_parameters())
+    names = prunable_names(model)
+    scores = {name: nn.Parameter(parameters[name].detach().abs()) for name in names}
+    kept = round(density * sum(score.numel() for score in scores.values()))
+    owned = [*parameters.values(), *scores.values()]
+    options = {"momentum": s.momentum, "weight_decay": s.weight_decay, "foreach": True}
+    lower, upper = (torch.optim.SGD(owned, s.learning_rate, **options) for _ in range(2))
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        flat = torch.cat([score.detach().abs().flatten() for score in scores.values()])
+        threshold = flat.sort(descending=True).values[kept]
+        thin = {
+            name: parameters[name] * _Passed.apply(score.abs(), threshold)
+            for name, score in scores.items()
+        }
+        return F.cross_entropy(functional_call(model, {**parameters, **thin}, (x,)), y)
+
+    def step() -> float:
+        x, y = next(source)
+        lower.zero_grad(set_to_none=False)
+        loss(x, y).backward()
+        lower.step()
+        x, y = next(source)
+        upper.zero_grad(set_to_none=False)
+        loss(x, y).backward()
+        first = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in owned]
+        upper.zero_grad(set_to_none=False)
+        loss(x, y).backward()
+        for parameter, gradient in zip(owned, first, strict=True):
+            assert parameter.grad is not None
+            parameter.grad.addcmul_(parameter.grad, gradient, value=-1e-4)
+        upper.step()
+        with torch.no_grad():
+            return loss(x, y).item()
 
     return lambda n: sum(step() for _ in range(n)) / n

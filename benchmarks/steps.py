@@ -14,7 +14,7 @@ from benchmarks import reference
 from benchmarks.timing import Contestant, Row, compared, row, take_turns
 from lthlib.data import Dataset, DataSettings, Images, load_dataset
 from lthlib.errors import DataError
-from lthlib.masks import Mask, kept_count
+from lthlib.masks import Mask
 from lthlib.methods import bip, cs
 from lthlib.methods.gates import gated_step
 from lthlib.models import ModelSettings, build_model
@@ -78,6 +78,42 @@ class Steps:
             name = f"{method} step, fp32, 1 thread(s), to our dense"
             yield compared(name, group["fp32"], group[method]) | {"note": cost}
 
+    def alternations(self, times_dense: float, times_reference: float) -> Iterator[Row]:
+        """BiP's alternation in bf16 against our dense step and against the reference's alternation,
+        on all cores; what it keeps beside the dense state. The two numbers are what is aimed at: at
+        most so many dense steps, at least so many times faster."""
+        assert isinstance(self.dataset.train, Images)
+        decoded = reference.DecodedImages(self.dataset.train, DATA)
+        source = reference.batches(decoded, self.batch_size, self.device)
+        settings = TrainingSettings(
+            f"{LENGTH}it", self.batch_size, schedule="constant", precision="bf16"
+        )
+        runs = {
+            "dense": self._ours(_dense_step, settings),
+            "BiP": self._ours(_bip_step, settings, ("lower-0", "upper")),
+            "reference": reference.alternation(self._network(), source, settings, DENSITY),
+        }
+        cores = os.cpu_count() or 1
+        group = {name: Contestant(run, self.units, cores) for name, run in runs.items()}
+        take_turns(group.values(), self.rounds)
+        what = f"{self.model.architecture} BiP alternation, bf16, batch {self.batch_size}"
+        share = group["BiP"].typical / group["dense"].typical
+        aim = {"target": f"<= {times_dense:g} x", "met": share <= times_dense}
+        line = row(f"{what}, to dense", group["BiP"].typical, "ms", group["dense"].typical)
+        yield line | aim | {"note": f"{share:.2f} dense steps"}
+        yield compared(f"{what}, to reference", group["reference"], group["BiP"], times_reference)
+        yield self._state()
+
+    def _state(self) -> Row:
+        trainer = Trainer(self._network(), self.dataset, TrainingSettings("1it"), DATA)
+        before, prunable = _bytes(trainer.state), _bytes(trainer.prunable_weights())
+        bip.prepare(trainer, bip.BiPSettings(density=DENSITY))
+        copies = (_bytes(trainer.state) - before) / prunable
+        aim = {"target": "<= 2", "met": copies <= 2}
+        note = "scores, their momentum, masks; in copies of the prunable weights"
+        name = f"{self.model.architecture} state BiP adds"
+        return row(name, copies, "", note=note) | aim
+
     def _losses(self, precision: str, theirs: float, ours: float) -> Row:
         note = f"later half of {self.rounds * (self.units + 1)} steps from the same weights"
         aim = {"target": "within 10 %", "met": abs(theirs / ours - 1) <= 0.1}
@@ -114,6 +150,10 @@ class Steps:
         return run
 
 
+def _bytes(tensors: dict[str, torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def _dense_step(trainer: Trainer) -> Callable[..., Any]:
     return trainer.masked_step(Mask.full(trainer.group("weights"), trainer.names), LENGTH)
 
@@ -127,9 +167,6 @@ def _cs_step(trainer: Trainer) -> Callable[..., Any]:
 
 
 def _bip_step(trainer: Trainer) -> Callable[..., Any]:
-    weights = trainer.prunable_weights()
-    kept = kept_count(sum(weight.numel() for weight in weights.values()), DENSITY)
-    trainer.keep("scores", {name: weight.abs() for name, weight in weights.items()})
-    trainer.keep("score_momentum", {name: torch.zeros_like(w) for name, w in weights.items()})
-    trainer.keep("masks", bip.magnitude_mask(weights, trainer.names, kept))
-    return bip.paper_step(trainer, bip.BiPSettings(density=DENSITY), LENGTH)
+    settings = bip.BiPSettings(density=DENSITY)
+    bip.prepare(trainer, settings)
+    return bip.Alternation(trainer, settings, LENGTH)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from lthlib.errors import MaskError
 
 PRUNABLE = ("conv+linear", "conv", "conv>1x1")
+STRUCTURES = ("unstructured", "filter", "channel")
+NORMS = ("l2", "sum")
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -220,11 +222,64 @@ def top_k_global(scores: Mapping[str, Tensor], k: int) -> Mask:
     )
 
 
-def top_k_layerwise(scores: Mapping[str, Tensor], density: float) -> Mask:
-    """Keep the same fraction `density` of every parameter, by score."""
-    return Mask(
-        {name: top_k(score, kept_count(score.numel(), density)) for name, score in scores.items()}
-    )
+def select(
+    scores: Mapping[str, Tensor],
+    density: float,
+    structure: str = "unstructured",
+    norm: str = "l2",
+    within: Mapping[str, Tensor] | None = None,
+) -> Mask:
+    """The mask of a density from scores.
+
+    scores: one for each weight; of any sign for `unstructured` and norm `sum`. density: in (0, 1].
+    structure: `unstructured` keeps the highest scores over all parameters together. `filter` and
+    `channel` keep whole output filters (dim 0) or input channels (dim 1) of every convolution, the
+    same share of each layer, and all of what is no convolution; see `kept_groups`.
+    norm: score of a group: `l2` of its weights' scores, or their `sum`.
+    within: a mask outside which nothing is kept, for pruning step by step.
+    Raises MaskError for an unknown structure or norm, for a structure where no parameter is a
+    convolution's, for a density that keeps nothing, and for NaN.
+    """
+    if structure not in STRUCTURES:
+        raise MaskError(f"structure is {structure!r}; expected one of {', '.join(STRUCTURES)}")
+    if norm not in NORMS:
+        raise MaskError(f"norm is {norm!r}; expected one of {', '.join(NORMS)}")
+    if structure == "unstructured":
+        if within is not None:
+            lowest = float("-inf")
+            scores = {n: torch.where(within[n], score, lowest) for n, score in scores.items()}
+        return top_k_global(scores, kept_count(sum(s.numel() for s in scores.values()), density))
+    if not any(score.dim() > 2 for score in scores.values()):
+        raise MaskError(
+            f"structure is {structure!r}, but no prunable parameter is a convolution's; "
+            "use 'unstructured'"
+        )
+    dim = STRUCTURES.index(structure) - 1
+    masks = {}
+    for name, score in scores.items():
+        masks[name] = torch.ones_like(score, dtype=torch.bool)
+        if score.dim() > 2:
+            inside = None if within is None else within[name]
+            masks[name] &= _top_groups(score, dim, density, norm, inside)
+    return Mask(masks)
+
+
+def _top_groups(
+    scores: Tensor, dim: int, density: float, norm: str, within: Tensor | None
+) -> Tensor:
+    others = [d for d in range(scores.dim()) if d != dim]
+    grouped = scores.sum(others) if norm == "sum" else torch.linalg.vector_norm(scores, dim=others)
+    if within is not None:
+        grouped = torch.where(within.any(others), grouped, float("-inf"))
+    kept = top_k(grouped, kept_groups(len(grouped), density))
+    return kept.view([-1 if d == dim else 1 for d in range(scores.dim())])
+
+
+def kept_groups(groups: int, density: float) -> int:
+    """How many of a layer's groups a density in (0, 1] keeps: as the BiP release counts, all but
+    the whole number of (1 - density) groups, so at least one."""
+    kept_count(1 << 40, density)
+    return groups - int((1 - density) * groups)
 
 
 def random_mask(

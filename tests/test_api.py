@@ -21,6 +21,11 @@ from lthlib.training import TrainingSettings
 SHORT = TrainingSettings(length="6it", batch_size=8, learning_rate=0.01)
 
 
+@pytest.fixture(autouse=True)
+def _same_networks_and_data() -> None:
+    torch.manual_seed(0)
+
+
 class Classifier(nn.Module):
     """A small transformer over sequences of 5 vectors of 8 numbers."""
 
@@ -49,7 +54,11 @@ SETTINGS = {
     "imp": {"density": 0.25, "rounds": 2},
     "cs": {"temperature_per": "step"},
     "bip": {"density": 0.25},
+    "hydra": {"density": 0.25},
     "omp": {"density": 0.25},
+    "snip": {"density": 0.25},
+    "grasp": {"density": 0.25},
+    "synflow": {"density": 0.25},
     "random": {"density": 0.25},
     "gmp": {"density": 0.25, "every": "1it"},
     "l0": {},

@@ -32,7 +32,8 @@ def test_every_part_is_measured(measured):
         "bf16",
         "training loss",
         "CS",
-        "BiP",
+        "BiP alternation",
+        "state BiP adds",
     ):
         assert part in names
 

@@ -16,12 +16,13 @@ from lthlib.errors import MaskError
 from lthlib.masks import (
     Mask,
     kept_count,
+    kept_groups,
     pack,
     prunable_names,
     random_mask,
+    select,
     top_k,
     top_k_global,
-    top_k_layerwise,
     unpack,
 )
 from lthlib.models import CifarResNet
@@ -87,11 +88,60 @@ def test_global_selection_ranks_all_layers_together() -> None:
     assert mask["b"].tolist() == [True, False, False]
 
 
-def test_layerwise_selection_keeps_the_same_share_of_each_layer() -> None:
-    scores = {"a": torch.tensor([[5.0, 4.0], [3.0, 2.0]]), "b": torch.tensor([0.1, 0.3, 0.2, 0.0])}
-    mask = top_k_layerwise(scores, 0.5)
-    assert mask["a"].tolist() == [[True, True], [False, False]]
-    assert mask["b"].tolist() == [False, True, True, False]
+WEIGHTS = {
+    "conv": torch.tensor([[[[3.0]], [[0.1]]], [[[0.2]], [[4.0]]], [[[1.0]], [[1.0]]]]),
+    "linear": torch.tensor([[9.0, 0.0]]),
+}
+
+
+@pytest.mark.parametrize(
+    ("structure", "kept"),
+    [("filter", [[1, 1], [1, 1], [0, 0]]), ("channel", [[0, 1], [0, 1], [0, 1]])],
+)
+def test_groups_are_kept_or_pruned_whole_by_the_norm_of_their_scores(
+    structure: str, kept: list[list[int]]
+) -> None:
+    mask = select(WEIGHTS, 0.5, structure)
+    assert mask["conv"].squeeze().int().tolist() == kept
+    assert mask["linear"].all()
+
+
+def test_the_sum_of_a_group_may_rank_it_otherwise_than_its_norm() -> None:
+    signed = {"conv": WEIGHTS["conv"].clone()}
+    signed["conv"][1, 1] = -4.0
+    assert select(signed, 0.5, "filter")["conv"][:, 0].flatten().tolist() == [True, True, False]
+    summed = select(signed, 0.5, "filter", norm="sum")
+    assert summed["conv"][:, 0].flatten().tolist() == [True, False, True]
+
+
+def test_groups_outside_a_mask_stay_pruned() -> None:
+    within = select({"conv": -WEIGHTS["conv"].abs()}, 0.5, "filter", norm="sum")
+    assert within["conv"][:, 0].flatten().tolist() == [True, False, True]
+    mask = select({"conv": WEIGHTS["conv"]}, 1 / 3, "filter", within=within)
+    assert mask["conv"][:, 0].flatten().tolist() == [True, False, False]
+    within = {name: torch.zeros_like(w, dtype=torch.bool) for name, w in WEIGHTS.items()}
+    within["conv"][2] = True
+    assert select(WEIGHTS, 0.25, within=within).layers() == {"conv": (2, 6), "linear": (0, 2)}
+
+
+@pytest.mark.parametrize("density", [0.01, 0.1, 0.3, 0.35, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("groups", [1, 3, 16])
+def test_a_layer_keeps_at_least_one_group_and_all_but_the_whole_number_of_the_rest(
+    groups: int, density: float
+) -> None:
+    kept = kept_groups(groups, density)
+    assert 1 <= kept <= groups
+    assert 0 <= kept - density * groups < 1 + 1e-9
+
+
+def test_groups_need_convolutions_and_a_known_name() -> None:
+    linear = {"linear": WEIGHTS["linear"]}
+    with pytest.raises(MaskError, match="no prunable parameter is a convolution's"):
+        select(linear, 0.5, "filter")
+    with pytest.raises(MaskError, match="'row'; expected one of unstructured, filter, channel"):
+        select(linear, 0.5, "row")
+    with pytest.raises(MaskError, match="'max'; expected one of l2, sum"):
+        select(linear, 0.5, norm="max")
 
 
 scores_and_k = st.integers(1, 12).flatmap(

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lthlib.masks import Mask, kept_count
+from lthlib.masks import Mask, select
 from lthlib.methods import get_method
-from lthlib.methods.bip import magnitude_mask
 from lthlib.recipes import load_recipe
 from lthlib.recipes.studies import dense_run
 from lthlib.runs import Machine, Parent, Store, execute
@@ -34,8 +33,8 @@ def alternate(dense: Ticket, density: float, clip: float, length: str) -> tuple[
     trainer = build_trainer(config, Machine(device="cpu"))
     list(get_method("bip").search(trainer, config.settings, dense))
     assert dense.weights is not None
-    kept = kept_count(dense.mask.total, density)
-    return trainer, magnitude_mask(dense.weights, trainer.names, kept)
+    magnitudes = {name: dense.weights[name].abs() for name in trainer.names}
+    return trainer, select(magnitudes, density)
 
 
 def scores_after_ten_steps(dense: Ticket, density: float, clip: float) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,9 @@ from lthlib.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 IMAGENET_CLASSES = 1000
+
+# Image files and their labels, int64 [n].
+Listing = tuple[list[Path], Tensor]
 
 
 def load_folder(
@@ -43,19 +47,11 @@ def load_folder(
     folders = _find_parts(root)
     classes = _list_classes(folders["train"])
     listed = {part: _list_images(folder, classes) for part, folder in folders.items()}
-    total = sum(len(files) for files, _ in listed.values())
     native = None
     if settings.image_size is None:
         first = listed["train"][0][0]
         native = open_rgb(first, str(first)).size[::-1]
-    parts: dict[str, Part] = {}
-    for name, (files, labels) in listed.items():
-        if native is None or total * native[0] * native[1] * 3 > memory_limit:
-            parts[name] = StreamingPart(tuple(files), labels, native, settings.image_size)
-        else:
-            decode = partial(_decode_files, files, labels, classes, native, name)
-            decoded = cached(f"folder-{name}", files, decode, cache)
-            parts[name] = Images(torch.from_numpy(decoded.images), labels)
+    parts = read_parts("folder", listed, classes, native, settings, cache, memory_limit)
     if "validation" not in parts:
         parts["train"], parts["validation"] = split_training(parts["train"], settings)
     return Dataset("folder", classes, parts["train"], parts["validation"], parts["test"])
@@ -84,6 +80,44 @@ def load_imagenet(
     return replace(load_folder(folder, settings, cache, memory_limit), name="imagenet")
 
 
+def read_parts(
+    title: str,
+    listed: Mapping[str, Listing],
+    classes: tuple[str, ...],
+    native: tuple[int, int] | None,
+    settings: DataSettings,
+    cache: str | Path | None,
+    memory_limit: int,
+) -> dict[str, Part]:
+    """Listed files as parts: decoded if all of them fit, streaming otherwise.
+
+    Arguments:
+        title: what entries of the cache are called, followed by the part's name.
+        listed: part -> its files and labels.
+        classes: class names in label order.
+        native: (height, width) of every file; None streams whatever they fit into.
+        settings, cache, memory_limit: as those of `load_folder`.
+    Raises:
+        DataError: a file cannot be decoded, or has another size.
+    """
+    total = sum(len(files) for files, _ in listed.values())
+    parts: dict[str, Part] = {}
+    for name, (files, labels) in listed.items():
+        if native is None or total * native[0] * native[1] * 3 > memory_limit:
+            parts[name] = StreamingPart(tuple(files), labels, native, settings.image_size)
+        else:
+            decode = partial(_decode_files, files, labels, classes, native, name)
+            decoded = cached(f"{title}-{name}", files, decode, cache)
+            parts[name] = Images(torch.from_numpy(decoded.images), labels)
+    return parts
+
+
+def in_fixed_order(files: list[Path], labels: Tensor) -> Listing:
+    """The listing in one shuffled order, the same for ever: its first n are a fair sample."""
+    order = torch.randperm(len(files), generator=generator(0, "folder order"))
+    return [files[row] for row in order.tolist()], labels[order]
+
+
 def _find_parts(root: Path) -> dict[str, Path]:
     if not (root / "train").is_dir():
         raise DataError(f"{root}: no folder train with one folder per class; give another root")
@@ -103,7 +137,7 @@ def _list_classes(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
 
 
-def _list_images(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], Tensor]:
+def _list_images(folder: Path, classes: tuple[str, ...]) -> Listing:
     unknown = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(classes))
     if unknown:
         raise DataError(f"{folder / unknown[0]}: a class that the training folder does not have")
@@ -117,8 +151,7 @@ def _list_images(folder: Path, classes: tuple[str, ...]) -> tuple[list[Path], Te
         labels += [label] * len(found)
     if not files:
         raise DataError(f"{folder}: no images ({', '.join(SUFFIXES)}) in folders named by class")
-    order = torch.randperm(len(files), generator=generator(0, "folder order"))
-    return [files[row] for row in order.tolist()], torch.tensor(labels)[order]
+    return in_fixed_order(files, torch.tensor(labels))
 
 
 def _decode_files(

@@ -1,4 +1,5 @@
-"""Image folders drawn by a program: they have the layout of ImageNet and nothing of its content.
+"""Image files drawn by a program: they have the layout of a real data set and nothing of its
+content.
 
 They prove that a path works from files to figures. Nothing that is trained on them feeds a verdict.
 """
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from lthlib.data.tiny_imagenet import CLASSES, FOLDER, SIDE
 from lthlib.errors import ConfigError, DataError
 
 
@@ -34,25 +36,69 @@ def write_image_folder(
             f"cannot draw {classes} classes of {train} and {held_out} images of {size} pixels; "
             "expected at least 1 of each, and 8 pixels"
         )
-    root = Path(root)
-    if root.exists() and any(root.iterdir()):
-        raise DataError(f"{root} is not empty; give a new folder")
+    root = _new_folder(root)
     draw = np.random.default_rng(seed)
     for part, count in (("train", train), ("val", held_out)):
         for label in range(classes):
             folder = root / part / f"class{label:03d}"
             folder.mkdir(parents=True)
             for number in range(count):
-                image = _grating(label / classes, size, draw)
-                Image.fromarray(image).save(folder / f"{number:04d}.JPEG", quality=90)
+                shape = (size + int(draw.integers(size // 2)), size + int(draw.integers(size // 2)))
+                _draw_grating(folder / f"{number:04d}.JPEG", label / classes, shape, size, draw)
     return root
 
 
-def _grating(kind: float, size: int, draw: np.random.Generator) -> np.ndarray:
-    height, width = size + int(draw.integers(size // 2)), size + int(draw.integers(size // 2))
+def write_tiny_imagenet(
+    root: str | Path, *, train: int = 2, held_out: int = 2, seed: int = 0
+) -> Path:
+    """Write ROOT/tiny-imagenet-200 as the archive of Tiny-ImageNet has it, with gratings of 64 x 64
+    pixels in 200 classes whose ids WordNet does not have; returns ROOT.
+
+    train, held_out: images a class in train and in val. Raises ConfigError and DataError as
+    `write_image_folder` does.
+    """
+    if min(train, held_out) < 1:
+        raise ConfigError(f"cannot draw {train} and {held_out} images a class; expected at least 1")
+    root = _new_folder(root)
+    folder = root / FOLDER
+    draw = np.random.default_rng(seed)
+    names = [f"n{99_000_000 + label}" for label in range(CLASSES)]
+    for label, name in enumerate(names):
+        images = folder / "train" / name / "images"
+        images.mkdir(parents=True)
+        for number in range(train):
+            file = images / f"{name}_{number}.JPEG"
+            _draw_grating(file, label / CLASSES, (SIDE, SIDE), SIDE, draw)
+        boxes = (f"{name}_{number}.JPEG\t0\t0\t63\t63\n" for number in range(train))
+        (folder / "train" / name / f"{name}_boxes.txt").write_text("".join(boxes))
+    (folder / "val" / "images").mkdir(parents=True)
+    annotations = []
+    for number, label in enumerate(draw.permutation(np.repeat(np.arange(CLASSES), held_out))):
+        file = folder / "val" / "images" / f"val_{number}.JPEG"
+        _draw_grating(file, label / CLASSES, (SIDE, SIDE), SIDE, draw)
+        annotations.append(f"{file.name}\t{names[label]}\t0\t0\t63\t63\n")
+    (folder / "val" / "val_annotations.txt").write_text("".join(annotations))
+    listed = draw.permutation(CLASSES)
+    (folder / "wnids.txt").write_text("".join(f"{names[label]}\n" for label in listed))
+    words = (f"{name}\tgrating {label}\n" for label, name in enumerate(names))
+    (folder / "words.txt").write_text("".join(words))
+    return root
+
+
+def _new_folder(root: str | Path) -> Path:
+    root = Path(root)
+    if root.exists() and any(root.iterdir()):
+        raise DataError(f"{root} is not empty; give a new folder")
+    return root
+
+
+def _draw_grating(
+    file: Path, kind: float, shape: tuple[int, int], size: int, draw: np.random.Generator
+) -> None:
+    height, width = shape
     rows, columns = np.mgrid[:height, :width] / size
     along = columns * np.cos(np.pi * kind) + rows * np.sin(np.pi * kind)
     wave = np.sin(2 * np.pi * (4 * along + draw.random()))
     colour = 0.5 + 0.5 * np.cos(2 * np.pi * (kind + np.array([0, 1 / 3, 2 / 3])))
     image = 128 + 90 * wave[:, :, None] * colour + draw.normal(0, 20, (height, width, 3))
-    return image.clip(0, 255).astype(np.uint8)
+    Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(file, quality=90)

@@ -15,9 +15,10 @@ from lthlib.data.folders import load_folder, load_imagenet
 from lthlib.data.parts import Dataset, Images, split_training
 from lthlib.data.settings import DataSettings
 from lthlib.data.splits import split_indices
+from lthlib.data.tiny_imagenet import load_tiny_imagenet
 from lthlib.errors import DataError
 
-SUPPORTED = ("digits", "cifar10", "cifar100", "folder", "imagenet")
+SUPPORTED = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder")
 _DIGITS_TEST_IMAGES = 497
 _DIGITS_TEST_SEED = 1797
 
@@ -39,7 +40,7 @@ def load_dataset(
         cache: folder of decoded images; None takes $LTHLIB_CACHE, else the user's cache folder.
         settings: how to split; None takes the defaults. Its `dataset` gives way to `name`.
         download: let torchvision fetch CIFAR into `root` if it is not there.
-        memory_limit: bytes of decoded images beyond which a folder streams from disk.
+        memory_limit: bytes of decoded images beyond which image files stream from disk.
     Returns:
         The data set, its images memory-mapped where there is a cache.
     Raises:
@@ -55,8 +56,8 @@ def load_dataset(
     if name in KINDS:
         train, test = read_cifar(name, found, cache, download)
         return _assemble(name, train, test, settings)
-    load = load_imagenet if name == "imagenet" else load_folder
-    return load(found, settings, cache, memory_limit)
+    readers = {"tiny-imagenet": load_tiny_imagenet, "imagenet": load_imagenet}
+    return readers.get(name, load_folder)(found, settings, cache, memory_limit)
 
 
 def _load_digits(settings: DataSettings) -> Dataset:

@@ -41,8 +41,8 @@ def open_at_size(file: Path, native: tuple[int, int] | None) -> np.ndarray:
     image = np.array(open_rgb(file, str(file)))
     if image.shape[:2] != native:
         raise DataError(
-            f"{file}: {image.shape[0]} x {image.shape[1]} pixels, the first image has {native}; "
-            "where sizes differ, set image_size"
+            f"{file}: {image.shape[0]} x {image.shape[1]} pixels, the others have {native}; "
+            "where sizes differ, use dataset: folder and set image_size"
         )
     return image
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from lthlib.errors import ConfigError
 
+OFFICIAL_VALIDATION = ("test", "halves")
+
 
 @dataclass(frozen=True)
 class DataSettings:
@@ -25,6 +27,10 @@ class DataSettings:
         image_size: `folder` and `imagenet` only; train on RandomResizedCrop(image_size), evaluate
             on the centre. None takes the images at their own size, which must then be the same for
             all; `imagenet` needs a number, its standard being 224.
+        official_validation: `tiny-imagenet` only, whose official test images have no labels. `test`
+            judges on all official validation images. `halves`, as the BiP release, judges on the
+            second half of each class; the first half is the validation part, so that
+            `validation_images` is 0.
 
     Raises:
         ConfigError: a value makes no sense; the message names the field.
@@ -39,6 +45,7 @@ class DataSettings:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     image_size: int | None = None
+    official_validation: str = "test"
 
     def __post_init__(self) -> None:
         if not isinstance(self.dataset, str) or not self.dataset:
@@ -61,10 +68,36 @@ class DataSettings:
             raise ConfigError(
                 "imagenet has images of all sizes: set image_size; its standard is 224"
             )
+        if self.dataset == "tiny-imagenet" and self.image_size is not None:
+            raise ConfigError(
+                f"image_size is {self.image_size}, but the images of tiny-imagenet all have 64 x "
+                "64 pixels and are taken as they are; leave it out"
+            )
+        self._check_official_validation()
         object.__setattr__(self, "mean", _numbers("mean", self.mean))
         object.__setattr__(self, "std", _numbers("std", self.std))
         if min(self.std) <= 0:
             raise ConfigError(f"std must hold numbers above 0, not {self.std}")
+
+    def _check_official_validation(self) -> None:
+        if self.official_validation not in OFFICIAL_VALIDATION:
+            raise ConfigError(
+                f"official_validation is {self.official_validation!r}; expected one of "
+                f"{', '.join(OFFICIAL_VALIDATION)}"
+            )
+        if self.official_validation == "test":
+            return
+        if self.dataset != "tiny-imagenet":
+            raise ConfigError(
+                f"official_validation is {self.official_validation!r}, but {self.dataset} has no "
+                "choice of it: leave it out, or set dataset to tiny-imagenet"
+            )
+        if self.validation_images:
+            raise ConfigError(
+                f"validation_images is {self.validation_images}, but with official_validation: "
+                "halves the validation part is half of the official validation images; set "
+                "validation_images to 0"
+            )
 
     def check_channels(self, channels: int) -> None:
         """Raise ConfigError unless mean and std hold one number or one per channel."""

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from lthlib.errors import ConfigError
-from lthlib.methods import bip, cs, dense, gmp, imp, iss, l0, omp, random, retrain
+from lthlib.methods import (
+    bip,
+    cs,
+    dense,
+    gmp,
+    grasp,
+    hydra,
+    imp,
+    iss,
+    l0,
+    omp,
+    random,
+    retrain,
+    snip,
+    synflow,
+)
 from lthlib.methods.base import Method, make_ticket
 
 METHODS: dict[str, Method] = {
     module.METHOD.name: module.METHOD
-    for module in (dense, imp, cs, bip, omp, gmp, l0, iss, random, retrain)
+    for module in (
+        *(dense, imp, cs, bip, hydra, omp, snip, grasp, synflow, gmp, l0, iss, random, retrain),
+    )
 }
 
 __all__ = ["METHODS", "Method", "get_method", "make_ticket"]

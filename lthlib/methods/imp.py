@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lthlib.errors import ConfigError
-from lthlib.masks import Mask, top_k_global
+from lthlib.masks import STRUCTURES, Mask, select, top_k_global
 from lthlib.methods.base import Method, make_ticket
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -33,6 +33,8 @@ class IMPSettings:
     `learning-rate` schedule alone (Renda et al., 2020), or `none` (IMP-C: weights carry on, the
     schedule restarts from 0).
     optimiser: momenta after a rewind are `fresh` zeros, as in open_lth, or `restored` from step k.
+    structure: `unstructured`; or whole `filter`s or `channel`s by the norm of their weights, the
+    same share of each convolution (see `lthlib.masks.select`).
     """
 
     rounds: int = 10
@@ -40,6 +42,7 @@ class IMPSettings:
     rewind: str = "0it"
     rewinding: str = "weights"
     optimiser: str = "fresh"
+    structure: str = "unstructured"
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
@@ -53,6 +56,10 @@ class IMPSettings:
         if self.optimiser not in OPTIMISER:
             raise ConfigError(
                 f"imp.optimiser is {self.optimiser!r}; expected one of {', '.join(OPTIMISER)}"
+            )
+        if self.structure not in STRUCTURES:
+            raise ConfigError(
+                f"imp.structure is {self.structure!r}; expected one of {', '.join(STRUCTURES)}"
             )
 
 
@@ -93,14 +100,24 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
             trainer, mask, trainer.group("weights"), point=f"round-{r}", index=r,
             judged="found" if found else "retrained", rewind_step=k, target_density=target,
         )  # fmt: skip
-        mask = prune_by_magnitude(
-            weights, mask, max(1, round(size * (1 - settings.fraction) ** (r + 1)))
-        )
-        masks.copy_(join_mask(mask))
+        masks.copy_(join_mask(_pruned(weights, mask, settings, r + 1)))
         if settings.rewinding == "weights":
             trainer.rewind(settings.optimiser)
         else:
             trainer.zero("momentum")
+
+
+def _pruned(weights: Mapping[str, Tensor], mask: Mask, settings: IMPSettings, r: int) -> Mask:
+    """The mask of round r."""
+    density = (1 - settings.fraction) ** r
+    if settings.structure == "unstructured":
+        return prune_by_magnitude(weights, mask, max(1, round(mask.total * density)))
+    magnitudes = {name: weight.detach().abs() for name, weight in weights.items()}
+    return select(magnitudes, density, settings.structure, within=mask.to(_device(weights)))
+
+
+def _device(weights: Mapping[str, Tensor]) -> torch.device:
+    return next(iter(weights.values())).device
 
 
 def join_mask(mask: Mask) -> Tensor:

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lthlib.errors import ConfigError
-from lthlib.masks import Mask, kept_count
+from lthlib.masks import STRUCTURES, kept_count, select
 from lthlib.methods.base import Method, make_ticket
-from lthlib.methods.imp import prune_by_magnitude
 from lthlib.methods.retrain import STARTS, check_start, load_start
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -20,24 +19,29 @@ class OMPSettings:
     run's rewind point and its place in the schedule), `own` (the pruned weights themselves,
     schedule from 0) or `fresh` (new initialisation).
     length: of the schedule, by default the recipe's; a longer one matches another method's compute.
+    structure: `unstructured`, `filter` or `channel`, see `lthlib.masks.select`.
     """
 
     density: float = 0.1
     start: str = "rewind"
     length: str = ""
+    structure: str = "unstructured"
 
     def __post_init__(self) -> None:
         kept_count(1 << 40, self.density)
         if self.start not in STARTS:
             raise ConfigError(f"omp.start is {self.start!r}; expected one of {', '.join(STARTS)}")
+        if self.structure not in STRUCTURES:
+            raise ConfigError(
+                f"omp.structure is {self.structure!r}; expected one of {', '.join(STRUCTURES)}"
+            )
 
 
 def search(trainer: Trainer, settings: OMPSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Yield one ticket, judged after training under its mask. parent: the trained dense network."""
     assert parent is not None and parent.weights is not None
-    dense = {name: parent.weights[name] for name in trainer.names}
-    full = Mask.full(dense, trainer.names)
-    mask = prune_by_magnitude(dense, full, kept_count(full.total, settings.density))
+    magnitudes = {name: parent.weights[name].abs() for name in trainer.names}
+    mask = select(magnitudes, settings.density, settings.structure)
     stop = trainer.steps(settings.length)
     for _ in trainer.rounds(1):
         start = load_start(trainer, parent, settings.start)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lthlib.data import generator
 from lthlib.errors import ConfigError, TicketError
+from lthlib.masks import Mask
 from lthlib.methods.base import Method, make_ticket
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -22,6 +23,8 @@ class RetrainSettings:
     """start: weights to train: the ticket's `rewind` point, its `own` (fine-tuning) or a `fresh`
     initialisation.
 
+    rewind: with `start: rewind`, another point to start from than the parent's own: the network is
+    trained dense up to that step first, as its dense run was.
     mask: as `found`, or `shuffled` within each layer. schedule: with `rewind`, `continue` from the
     rewind step or `restart` from 0 for the full length, as the CS release does. length: of the
     schedule, by default the recipe's.
@@ -34,6 +37,7 @@ class RetrainSettings:
     schedule: str = "continue"
     length: str = ""
     mask_value: float = 1.0
+    rewind: str = ""
 
     def __post_init__(self) -> None:
         if not self.mask_value > 0:
@@ -45,6 +49,8 @@ class RetrainSettings:
                 "retrain.mask_value goes with other weights than the ticket's own, which hold it "
                 "already; leave it at 1"
             )
+        if self.rewind and self.start != "rewind":
+            raise ConfigError("retrain.rewind goes with start: rewind")
         for name, value, allowed in (
             ("start", self.start, STARTS),
             ("mask", self.mask, MASKS),
@@ -91,8 +97,14 @@ def search(trainer: Trainer, settings: RetrainSettings, parent: Ticket | None) -
     if settings.mask == "shuffled":
         mask = mask.shuffled(generator(trainer.seed, "shuffled mask"))
     stop = trainer.steps(settings.length)
-    for _ in trainer.rounds(1):
-        start = load_start(trainer, parent, settings.start)
+    for r in trainer.rounds(2 if settings.rewind else 1):
+        if settings.rewind and r == 0:
+            _train_dense(trainer, settings.rewind)
+            continue
+        if settings.rewind:
+            start = trainer.steps(settings.rewind)
+        else:
+            start = load_start(trainer, parent, settings.start)
         if settings.schedule == "restart":
             start = 0
         check_start(start, stop)
@@ -106,7 +118,19 @@ def search(trainer: Trainer, settings: RetrainSettings, parent: Ticket | None) -
         )  # fmt: skip
 
 
+def _train_dense(trainer: Trainer, length: str) -> None:
+    k, steps = trainer.steps(length), trainer.steps()
+    if k > steps:
+        raise ConfigError(f"retrain.rewind {length} is after the end of training ({steps} steps)")
+    full = Mask.full(trainer.group("weights"), trainer.names)
+    trainer.fit(trainer.masked_step(full, steps), stop=k)
+    trainer.zero("momentum")
+
+
 def _work(settings: RetrainSettings, steps: Callable[[str], int], start: int) -> int:
+    if settings.rewind:
+        again = settings.schedule == "restart"
+        return steps(settings.length) + (steps(settings.rewind) if again else 0)
     skips = settings.start == "rewind" and settings.schedule == "continue"
     return steps(settings.length) - (start if skips else 0)
 

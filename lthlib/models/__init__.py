@@ -10,27 +10,38 @@ from torch import nn
 from lthlib.errors import ConfigError
 from lthlib.models.initialisation import xavier_
 from lthlib.models.resnet import SHORTCUTS, CifarResNet
-from lthlib.models.vgg import CifarVGG
+from lthlib.models.vgg import CifarVGG, HiddenVGG
 
-__all__ = ["ARCHITECTURES", "CifarResNet", "CifarVGG", "ModelSettings", "build_model"]
+__all__ = [
+    "ARCHITECTURES",
+    "CifarResNet",
+    "CifarVGG",
+    "HiddenVGG",
+    "ModelSettings",
+    "build_model",
+]
 
 RESNET_BLOCKS = {"resnet8": 1, "resnet20": 3, "resnet56": 9}
-ARCHITECTURES = (*RESNET_BLOCKS, "vgg16", "resnet50")
+TORCHVISION = {"resnet18-7x7": "resnet18", "resnet50": "resnet50"}
+ARCHITECTURES = (*RESNET_BLOCKS, "resnet18", "vgg16", "vgg16-fc", *TORCHVISION)
 INITIALISATIONS = ("kaiming", "xavier")
-_RESNET50_WIDTH = 64
+_TORCHVISION_WIDTH = 64
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """Which network, how its weights are drawn, and which of them may be pruned.
 
-    architecture: `resnet8`, `resnet20`, `resnet56` and `vgg16` for small images, `resnet50` for
-        ImageNet (torchvision's).
-    width: channels of the first stage of any architecture. The papers' networks have 16 (the CIFAR
-        ResNets) and 64 (`vgg16`, `resnet50`); `resnet50` has no other.
-    shortcut: of the CIFAR ResNets alone, see `CifarResNet`.
+    architecture: for small images, `resnet8`, `resnet20`, `resnet56`, `resnet18` (3x3 stem without
+        max-pooling, projections), `vgg16` (one linear layer) and `vgg16-fc` (three, as the BiP
+        release has it); for ImageNet, torchvision's `resnet50` and, for `resnet18-7x7`, its
+        resnet18 (7x7 stem of stride 2 and max-pooling).
+    width: channels of the first stage of any architecture. The papers' networks have 16
+        (`resnet20`, `resnet56`) and 64 (all others); torchvision's have no other.
+    shortcut: of `resnet8`, `resnet20` and `resnet56` alone, see `CifarResNet`.
     prunable: see `lthlib.masks.prunable_names`.
-    initialisation: `kaiming` (for `resnet50`, what torchvision does) or `xavier` (the CS release).
+    initialisation: `kaiming` (for torchvision's networks, what torchvision does) or `xavier` (the
+        CS release).
     Raises ConfigError for a value that makes no sense, or none for that architecture.
     """
 
@@ -55,10 +66,10 @@ class ModelSettings:
                 f"model.shortcut is {self.shortcut!r}, but {self.architecture} has no choice of "
                 "shortcuts; leave it out"
             )
-        if self.architecture == "resnet50" and self.width != _RESNET50_WIDTH:
+        if self.architecture in TORCHVISION and self.width != _TORCHVISION_WIDTH:
             raise ConfigError(
-                f"model.width is {self.width}; resnet50 is torchvision's and has "
-                f"{_RESNET50_WIDTH} only: set that"
+                f"model.width is {self.width}; {self.architecture} is torchvision's and has "
+                f"{_TORCHVISION_WIDTH} only: set that"
             )
 
 
@@ -68,28 +79,36 @@ def build_model(settings: ModelSettings, classes: int, channels: int, seed: int)
 
     classes: of the data set, the length of a row of logits. channels: of its images.
     Returns a network from images [b, channels, h, w] to logits [b, classes].
-    Raises ConfigError for `resnet50` with other than 3 channels.
+    Raises ConfigError for a network of torchvision's with other than 3 channels.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: nn.Module
-        if settings.architecture == "vgg16":
-            model = CifarVGG(classes, channels, settings.width)
-        elif settings.architecture == "resnet50":
-            model = _resnet50(classes, channels)
-        else:
-            blocks = RESNET_BLOCKS[settings.architecture]
-            model = CifarResNet(blocks, classes, channels, settings.width, settings.shortcut)
+        model = _network(settings, classes, channels)
         if settings.initialisation == "xavier":
             xavier_(model)
         return model
 
 
-def _resnet50(classes: int, channels: int) -> nn.Module:
+def _network(settings: ModelSettings, classes: int, channels: int) -> nn.Module:
+    architecture, width = settings.architecture, settings.width
+    if architecture in TORCHVISION:
+        return _from_torchvision(architecture, classes, channels)
+    if architecture == "vgg16":
+        return CifarVGG(classes, channels, width)
+    if architecture == "vgg16-fc":
+        return HiddenVGG(classes, channels, width)
+    if architecture == "resnet18":
+        return CifarResNet(2, classes, channels, width, "projection", stages=4)
+    blocks = RESNET_BLOCKS[architecture]
+    return CifarResNet(blocks, classes, channels, width, settings.shortcut)
+
+
+def _from_torchvision(architecture: str, classes: int, channels: int) -> nn.Module:
     if channels != 3:
-        raise ConfigError(f"resnet50 takes images of 3 channels, and these have {channels}")
+        raise ConfigError(f"{architecture} takes images of 3 channels, and these have {channels}")
     # Imported here: torchvision takes seconds, and the other networks do without.
     from lthlib._torchvision import torchvision
 
-    model: nn.Module = torchvision.models.resnet50(weights=None, num_classes=classes)
+    build = getattr(torchvision.models, TORCHVISION[architecture])
+    model: nn.Module = build(weights=None, num_classes=classes)
     return model

@@ -1,5 +1,5 @@
 """VGG-16 for CIFAR (Simonyan and Zisserman, 2015, configuration D): BatchNorm after each
-convolution, one linear layer."""
+convolution, and one linear layer or three."""
 
 from __future__ import annotations
 
@@ -34,14 +34,44 @@ class CifarVGG(nn.Module):
         kaiming_(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        if min(height, width) < SMALLEST_SIDE:
-            raise ConfigError(
-                f"images of {height} x {width} pixels are too small for vgg16, which halves them "
-                f"four times; use a side of {SMALLEST_SIDE} at least, or a resnet"
-            )
+        _check_side(x)
         x = F.adaptive_avg_pool2d(self.features(x), 1)
         return self.linear(torch.flatten(x, 1))
+
+
+class HiddenVGG(nn.Module):
+    """images [b, channels, h, w], h and w at least 16 -> logits [b, classes].
+
+    The convolutions of `CifarVGG`, averaged to 2 x 2 pixels, and three linear layers: from 32 times
+    `width` inputs (2,048 at 64) to 4 times (256), to as many, to the classes, with ReLU between.
+    Raises ConfigError as `CifarVGG` does.
+
+    Source: the BiP release, models/vgg_cifar.py.
+    """
+
+    def __init__(self, classes: int, channels: int = 3, width: int = 64):
+        super().__init__()
+        self.features = _features(channels, width)
+        hidden = 4 * width
+        self.linear1 = nn.Linear(2 * 2 * STAGES[-1][0] * width, hidden)
+        self.linear2 = nn.Linear(hidden, hidden)
+        self.linear3 = nn.Linear(hidden, classes)
+        kaiming_(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _check_side(x)
+        x = torch.flatten(F.adaptive_avg_pool2d(self.features(x), 2), 1)
+        x = F.relu(self.linear2(F.relu(self.linear1(x))))
+        return self.linear3(x)
+
+
+def _check_side(x: Tensor) -> None:
+    height, width = x.shape[-2:]
+    if min(height, width) < SMALLEST_SIDE:
+        raise ConfigError(
+            f"images of {height} x {width} pixels are too small for vgg16, which halves them "
+            f"four times; use a side of {SMALLEST_SIDE} at least, or a resnet"
+        )
 
 
 def _features(channels: int, width: int) -> nn.Sequential:

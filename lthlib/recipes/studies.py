@@ -10,6 +10,7 @@ from typing import Any
 
 from lthlib.errors import ConfigError
 from lthlib.methods import get_method
+from lthlib.methods.bip import DEPARTURES
 from lthlib.recipes.recipe import Recipe
 from lthlib.runs import Parent, RunConfig, RunResult, Store
 
@@ -268,14 +269,6 @@ def _plus(length: str, other: str) -> str:
     return f"{amount + more:g}{unit}"
 
 
-def _bip_retrained(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-    found = CONTESTANTS["bip"](recipe, seed, densities)
-    return [
-        Entry(recipe.config("retrain", seed, Parent(entry.config, "ticket")), "BiP, retrained")
-        for entry in found
-    ]
-
-
 def _per_density(method: str, label: str, contestant: str = "", **change: Any) -> Contestant:
     """One run a density. The recipe's settings of the method hold, then the variant's change, then
     what the recipe says under the contestant's own name."""
@@ -298,6 +291,79 @@ def _per_density(method: str, label: str, contestant: str = "", **change: Any) -
     return entries
 
 
+def _trained(method: str, label: str, contestant: str, **change: Any) -> Contestant:
+    """Tickets that a method finds, one a density, trained under their masks; the change, and what
+    the recipe says under the contestant's own name, say how. A list there is a run for each value,
+    whose label names it."""
+
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+        settings = change | recipe.method(contestant)
+        lists = {name: value for name, value in settings.items() if isinstance(value, list)}
+        made = []
+        for found in CONTESTANTS[method](recipe, seed, densities):
+            for chosen in itertools.product(*lists.values()):
+                one = dict(zip(lists, chosen, strict=True))
+                title = ", ".join([label, *(f"{name} {value}" for name, value in one.items())])
+                parent = Parent(found.config, "ticket")
+                run = recipe.config("retrain", seed, parent, **settings | one)
+                made.append(Entry(run, title))
+        return made
+
+    return entries
+
+
+def _found_and_tuned(method: str, label: str, contestant: str, **change: Any) -> Contestant:
+    """A method that is given its density, each ticket judged as found and fine-tuned."""
+
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+        found = _per_density(method, f"{label}, as found", **change)(recipe, seed, densities)
+        settings = {"start": "own"} | recipe.method(contestant)
+        tuned = [
+            Entry(recipe.config("retrain", seed, Parent(one.config, "ticket"), **settings), label)
+            for one in found
+        ]
+        return [*found, *tuned]
+
+    return entries
+
+
+def _density_variants(method: str, label: str, contestant: str) -> Contestant:
+    """As `_variants`, for a method that is given its density; judged as found."""
+
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+        return [
+            entry
+            for name, values in recipe.method(contestant).items()
+            for value in values
+            for entry in _per_density(method, f"{label}, {name} {value}", **{name: value})(
+                recipe, seed, densities
+            )
+        ]
+
+    return entries
+
+
+def _departures(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+    """What the BiP release does otherwise, one departure at a time from either end: made in the
+    paper's variant, undone in the release."""
+    made = []
+    for name in recipe.method("bip-departures").get("switched", list(DEPARTURES)):
+        made += _per_density("bip", f"BiP, {name}", switched=[name])(recipe, seed, densities)
+        if name != "signed":  # undone alone, `aliased` brings it all the same
+            label, change = f"BiP, as released, not {name}", {**_RELEASE, "switched": [name]}
+            made += _per_density("bip", label, "bip-release", **change)(recipe, seed, densities)
+    return made
+
+
+def _bip_dense(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+    """BiP at density 1: the dense network trained for as long as BiP alternates."""
+    run = recipe.config("bip", seed, _parent(recipe, seed), **recipe.method("bip"), density=1.0)
+    return [Entry(run, "dense, BiP's epochs")]
+
+
+_RELEASE: dict[str, Any] = {"variant": "release", "clip": 0.0}
+_RETHRESHOLDED: dict[str, Any] = {"switched": ["aliased"], "upper_learning_rate": 0.0}
+
 CONTESTANTS: dict[str, Contestant] = {
     "imp": _imp("IMP"),
     "imp-c": _imp("IMP-C", rewinding="none"),
@@ -314,14 +380,32 @@ CONTESTANTS: dict[str, Contestant] = {
     "iss": _gated("iss", "ISS"),
     "iss-variants": _variants("iss", "ISS", "iss-variants"),
     "bip": _per_density("bip", "BiP"),
-    "bip-retrained": _bip_retrained,
+    "bip-retrained": _trained("bip", "BiP, retrained", "bip-retrained"),
+    "bip-rewound": _trained("bip", "BiP", "bip-rewound", schedule="restart"),
+    "bip-shuffled": _trained("bip", "BiP, layers shuffled", "bip-shuffled", mask="shuffled"),
+    "bip-fresh": _trained("bip", "BiP, fresh initialisation", "bip-fresh", start="fresh"),
+    "bip-explicit": _per_density("bip", "BiP, implicit term off", "bip-explicit", implicit=False),
+    "bip-frozen": _per_density("bip", "BiP, mask frozen", "bip-frozen", upper_learning_rate=0.0),
+    "bip-magnitude": _per_density(
+        "bip", "BiP, |theta| re-thresholded", "bip-magnitude", **_RETHRESHOLDED
+    ),
+    "bip-dense": _bip_dense,
+    "bip-variants": _density_variants("bip", "BiP", "bip-variants"),
+    "bip-departures": _departures,
+    "hydra": _found_and_tuned("hydra", "Hydra", "hydra-fine-tuned"),
+    "hydra-release": _found_and_tuned(
+        "hydra", "Hydra, as released", "hydra-fine-tuned", initial="weights", aliased=True
+    ),
+    "snip": _per_density("snip", "SNIP"),
+    "grasp": _per_density("grasp", "GraSP"),
+    "synflow": _per_density("synflow", "SynFlow"),
     "omp": _per_density("omp", "OMP"),
     "omp-fine-tuned": _per_density("omp", "OMP, fine-tuned", "omp-fine-tuned", start="own"),
     "omp-matched": _per_density("omp", "OMP, compute-matched", "omp-matched"),
     "gmp": _per_density("gmp", "GMP"),
     "random": _per_density("random", "random"),
     "bip-unclipped": _per_density("bip", "BiP, unclipped", "bip-unclipped", clip=0.0),
-    "bip-release": _per_density("bip", "BiP, as released", "bip-release", variant="release"),
+    "bip-release": _per_density("bip", "BiP, as released", "bip-release", **_RELEASE),
     "dense-equal": _dense_longer("dense, equal training", _ticket_length),
     "dense-search": _dense_longer("dense, search epochs", _search_length),
 }

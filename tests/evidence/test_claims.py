@@ -143,7 +143,7 @@ B2: dict[str, tuple[Table, str]] = {
 
 def b3(omp: float, untrained: float | None, bip: Shape = 2.0) -> Table:
     parts = [curve("BiP", judged="found", cost=bip)]
-    parts += [curve("OMP", cost=omp), curve("Hydra", judged="found", cost=omp)]
+    parts += [curve("OMP", cost=omp), curve("Hydra", cost=omp)]
     if untrained is not None:
         parts += [curve(label, cost=untrained) for label in ("SNIP", "GraSP", "SynFlow")]
     return join(*parts)

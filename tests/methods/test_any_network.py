@@ -22,7 +22,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cs": {"temperature_per": "step", "rewind": "1it", "gate_learning_rate": 1.0},
     "bip": {"density": 0.5},
     "bip-release": {"density": 0.5, "variant": "release"},
+    "hydra": {"density": 0.5},
     "omp": {"density": 0.5},
+    "snip": {"density": 0.5},
+    "grasp": {"density": 0.5},
+    "synflow": {"density": 0.5, "iterations": 3},
     "random": {"density": 0.5},
     "retrain": {"mask": "shuffled"},
 }

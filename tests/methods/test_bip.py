@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -11,13 +13,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lthlib.errors import ConfigError, MaskError
-from lthlib.masks import Mask
+from lthlib.masks import Mask, kept_groups, top_k_global
 from lthlib.methods.bip import (
+    DEPARTURES,
+    Alternation,
     BiPSettings,
     clip_norm,
     effective,
-    magnitude_mask,
-    paper_step,
     search,
     upper_gradient,
 )
@@ -26,6 +28,10 @@ from lthlib.training import Trainer
 from tests.training.toys import batches_of, dense_parent, tiny, tiny_trainer
 
 DOUBLE = torch.float64
+
+
+def magnitude_mask(weights: Mapping[str, Tensor], names: tuple[str, ...], kept: int) -> Mask:
+    return top_k_global({name: weights[name].abs() for name in names}, kept)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -203,7 +209,7 @@ def test_the_lower_step_moves_no_score_and_the_upper_step_nothing_else() -> None
         return gradients(*arguments)  # type: ignore[arg-type]
 
     trainer.network.gradients = watched  # type: ignore[assignment,method-assign]
-    trainer.fit(paper_step(trainer, BiPSettings(0.3), 7), stop=1, streams=("lower-0", "upper"))
+    trainer.fit(Alternation(trainer, BiPSettings(0.3), 7), stop=1, streams=("lower-0", "upper"))
     start, middle = seen
     after = trainer.state
     upper = ("scores/", "score_momentum/", "masks/")
@@ -359,6 +365,11 @@ def test_a_search_that_diverges_says_so() -> None:
         ({"clip": -1.0}, "clip >= 0"),
         ({"lower_steps": 0}, "lower_steps >= 1"),
         ({"variant": "fast"}, "paper, release"),
+        ({"weight_decay": -1.0}, "0 or more"),
+        ({"structure": "row"}, "unstructured, filter, channel"),
+        ({"upper_at": "weights"}, "mask, scores"),
+        ({"switched": ("aliasing",)}, "expected one of aliased, signed"),
+        ({"switched": ("signed",), "variant": "release"}, "undo both"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(
@@ -447,29 +458,118 @@ class Released:
 
 
 def test_the_release_variant_is_the_released_program() -> None:
-    """Seven alternations over three epochs, against the program above, in float64."""
-    settings = BiPSettings(0.3, variant="release", implicit_rate=0.05)
+    """Twenty alternations over seven epochs, against the program above, in float64."""
+    settings = BiPSettings(0.3, variant="release", implicit_rate=0.05, upper_learning_rate=7.0)
     parent = dense_parent(tiny_trainer())
-    trainer = tiny_trainer()
+    trainer = tiny_trainer(length="20it")
     (ticket,) = search(trainer, settings, parent)
 
     assert parent.weights is not None
-    released = Released(parent.weights, trainer.names, 44)
-    batches = zip(batches_of(trainer, "lower", 7), batches_of(trainer, "upper", 7), strict=True)
+    released = Released(parent.weights, trainer.names, 45)  # 147 - int(0.7 * 147)
+    batches = zip(batches_of(trainer, "lower-0", 20), batches_of(trainer, "upper", 20), strict=True)
     for t, (low, up) in enumerate(batches):
         epoch = t // 3
-        cosine = 0.1 * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / 3))
+        cosine = 0.1 * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / 7))
         released.lower.param_groups[0]["lr"] = cosine
-        released.upper.param_groups[0]["lr"] = 0.1 if epoch < 2 else 0.1 * 0.1
+        drops = (epoch >= 3.5) + (epoch >= 5.25)
+        released.upper.param_groups[0]["lr"] = 0.1 * 0.1**drops
         released.alternate(low, up)
     for name, parameter in released.parameters.items():
         found = trainer.group("weights")[name]
         torch.testing.assert_close(found, parameter.detach(), rtol=1e-9, atol=1e-12)
     for name, buffer in released.model.named_buffers():
         torch.testing.assert_close(trainer.group("buffers")[name], buffer, rtol=1e-9, atol=1e-12)
-    assert int(trainer.group("buffers")["bn1.num_batches_tracked"]) == 7 + 4 * 7
-    assert ticket.mask.kept == 44
-    assert ticket.mask == magnitude_mask(trainer.group("weights"), trainer.names, 44)
+    assert int(trainer.group("buffers")["bn1.num_batches_tracked"]) == 7 + 4 * 20
+    assert ticket.mask.kept == 45
+    assert ticket.mask == magnitude_mask(trainer.group("weights"), trainer.names, 45)
+
+
+def path(**settings: Any) -> tuple[list[Tensor], Ticket]:
+    """Where a search from one dense network ends: weights, statistics, momenta, and the ticket."""
+    trainer = tiny_trainer()
+    chosen = {"density": 0.3, "upper_learning_rate": 0.5, "implicit_rate": 0.05} | settings
+    (ticket,) = search(trainer, BiPSettings(**chosen), dense_parent(tiny_trainer()))
+    groups = [trainer.group(name) for name in ("weights", "buffers", "momentum")]
+    return [tensor for group in groups for tensor in group.values()], ticket
+
+
+def same(one: tuple[list[Tensor], Ticket], other: tuple[list[Tensor], Ticket]) -> bool:
+    equal = all(a.equal(b) for a, b in zip(one[0], other[0], strict=True))
+    return equal and one[1].mask == other[1].mask
+
+
+def test_all_departures_together_are_the_release_and_without_them_it_is_the_paper() -> None:
+    every = tuple(DEPARTURES)
+    assert same(path(switched=every), path(variant="release"))
+    assert same(path(variant="release", switched=every), path())
+
+
+@pytest.mark.parametrize("variant", ["paper", "release"])
+@pytest.mark.parametrize("departure", DEPARTURES)
+def test_each_departure_changes_the_path_from_either_end(variant: str, departure: str) -> None:
+    base, rate = (), 0.5
+    if departure == "signed":
+        # It shows once a score passes 0, which takes large steps; and `aliased` brings it back.
+        base, rate = ("aliased", "mask-rate") if variant == "release" else (), 5.0
+    before = path(variant=variant, switched=base, upper_learning_rate=rate)
+    after = path(variant=variant, switched=(*base, departure), upper_learning_rate=rate)
+    assert not same(before, after)
+
+
+def test_the_alternation_may_decay_its_weights_otherwise_than_the_recipe() -> None:
+    assert same(path(weight_decay=1e-2), path())  # the recipe's
+    assert not same(path(weight_decay=0.0), path())
+    assert not same(path(weight_decay=0.0, variant="release"), path(variant="release"))
+
+
+def test_scores_as_the_mask_of_the_upper_level() -> None:
+    """A4 as printed: one step by autograd, m = s."""
+    settings = BiPSettings(0.3, upper_at="scores", gamma=2.0, upper_learning_rate=0.5)
+    trainer = prepared(settings)
+    weights = {n: w.clone() for n, w in trainer.group("weights").items()}
+    trainer.fit(Alternation(trainer, settings, 7), stop=1, streams=("lower-0", "upper"))
+    # The lower level has moved; the upper one is looked at from where it left the weights.
+    now = trainer.group("weights")
+    assert not now["conv1.weight"].equal(weights["conv1.weight"])
+    ((x, y),) = batches_of(trainer, "upper", 1)
+    model = tiny().train()
+    begun = {n: w.abs() for n, w in weights.items() if n in trainer.names}
+    m = {n: s.clone().requires_grad_() for n, s in begun.items()}
+    theta = {n: now[n].clone().requires_grad_() for n in m}
+    z = {n: m[n] * theta[n] for n in m}
+    loss = nn.functional.cross_entropy(functional_call(model, {**now, **z}, (x,)), y)
+    found = torch.autograd.grad(loss, [*m.values(), *theta.values(), *z.values()])
+    k = len(m)
+    for i, (name, score) in enumerate(begun.items()):
+        by_m, by_theta, by_z = found[i], found[k + i], found[2 * k + i]
+        expected = score - 0.5 * (by_m - by_z * by_theta / 2.0)
+        torch.testing.assert_close(trainer.group("scores")[name], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("structure", ["filter", "channel"])
+def test_structured_masks_keep_whole_groups_of_every_convolution(structure: str) -> None:
+    trainer = tiny_trainer()
+    settings = BiPSettings(0.4, structure=structure, upper_learning_rate=5.0)
+    (ticket,) = search(trainer, settings, dense_parent(tiny_trainer()))
+    for name, mask in ticket.mask.items():
+        if mask.dim() == 4:
+            groups = mask if structure == "filter" else mask.transpose(0, 1)
+            alive = groups.flatten(1)
+            assert (alive.all(1) | ~alive.any(1)).all()
+            assert int(alive.all(1).sum()) == kept_groups(len(alive), 0.4)
+        else:
+            assert mask.all(), name
+
+
+def test_the_history_follows_the_mask() -> None:
+    trainer = tiny_trainer()
+    list(search(trainer, BiPSettings(0.2, upper_learning_rate=5.0), dense_parent(tiny_trainer())))
+    overlaps = [entry["overlap"] for entry in trainer.history]
+    assert len(overlaps) == 3
+    assert 0 < min(overlaps) < 1
+    trainer = tiny_trainer()
+    list(search(trainer, BiPSettings(0.2, upper_learning_rate=0.0), dense_parent(tiny_trainer())))
+    assert [entry["overlap"] for entry in trainer.history] == [1.0, 1.0, 1.0]
 
 
 def test_the_paper_s_implicit_term_is_not_the_release_s() -> None:
@@ -493,9 +593,3 @@ def test_paper_and_release_part_ways() -> None:
         return ticket
 
     assert found("paper").mask != found("release").mask
-
-
-def test_a_mask_keeps_the_order_of_the_network() -> None:
-    trainer = tiny_trainer()
-    assert list(magnitude_mask(trainer.group("weights"), trainer.names, 5)) == list(trainer.names)
-    assert isinstance(magnitude_mask(trainer.group("weights"), trainer.names, 5), Mask)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lthlib.errors import ConfigError, TicketError
-from lthlib.masks import Mask
+from lthlib.masks import Mask, kept_groups
 from lthlib.methods import METHODS, get_method, imp, omp, random, retrain
 from lthlib.methods.imp import IMPSettings, prune_by_magnitude
 from lthlib.methods.omp import OMPSettings
@@ -344,7 +344,76 @@ def test_settings_that_make_no_sense_are_refused(
 
 def test_methods_are_found_by_name() -> None:
     assert list(METHODS) == [
-        "dense", "imp", "cs", "bip", "omp", "gmp", "l0", "iss", "random", "retrain",
+        "dense", "imp", "cs", "bip", "hydra", "omp", "snip", "grasp", "synflow", "gmp", "l0", "iss",
+        "random", "retrain",
     ]  # fmt: skip
     with pytest.raises(ConfigError, match="method is 'sgd'; expected one of dense, imp, cs, bip"):
         get_method("sgd")
+
+
+def groups(mask: Tensor, structure: str) -> Tensor:
+    return (mask if structure == "filter" else mask.transpose(0, 1)).flatten(1)
+
+
+@pytest.mark.parametrize("structure", ["filter", "channel"])
+def test_structured_one_shot_pruning_keeps_the_groups_of_largest_norm(structure: str) -> None:
+    parent = dense_parent(tiny_trainer())
+    settings = OMPSettings(0.5, structure=structure)
+    (ticket,) = omp.search(tiny_trainer(), settings, parent)
+    assert parent.weights is not None
+    for name, mask in ticket.mask.items():
+        if mask.dim() < 4:
+            assert mask.all()
+            continue
+        alive = groups(mask, structure)
+        assert (alive.all(1) == alive.any(1)).all()
+        norms = groups(parent.weights[name], structure).norm(dim=1)
+        kept = alive.any(1)
+        assert int(kept.sum()) == kept_groups(len(kept), 0.5)
+        if not kept.all():
+            assert norms[kept].min() > norms[~kept].max()
+
+
+@pytest.mark.parametrize("structure", ["filter", "channel"])
+def test_structured_imp_prunes_whole_groups_round_by_round(structure: str) -> None:
+    settings = IMPSettings(rounds=3, fraction=0.3, structure=structure)
+    tickets = list(imp.search(tiny_trainer(), settings, None))
+    for r, (before, after) in enumerate(itertools.pairwise(tickets), start=1):
+        for name, mask in after.mask.items():
+            if mask.dim() == 4:
+                alive = groups(mask, structure)
+                assert (alive.all(1) == alive.any(1)).all()
+                assert int(alive.any(1).sum()) == kept_groups(len(alive), 0.7**r)
+                assert not (mask & ~before.mask[name]).any()
+    assert tickets[-1].mask.kept < tickets[0].mask.kept
+
+
+@pytest.mark.parametrize("rewind", ["0it", "3it", "7it"])
+def test_retraining_from_another_point_of_the_dense_training(rewind: str) -> None:
+    """As if the dense run had kept that point, bit for bit."""
+    settings = {"schedule": "restart"}
+    parent = dense_parent(tiny_trainer(), rewind=rewind)
+    (ticket,) = omp.search(tiny_trainer(), OMPSettings(0.4, start="own"), parent)
+    ticket.rewind, ticket.rewind_step = parent.rewind, parent.rewind_step
+    (expected,) = retrain.search(tiny_trainer(), RetrainSettings(**settings), ticket)
+    ticket.rewind = None
+    trainer = tiny_trainer()
+    again = RetrainSettings(rewind=rewind, **settings)
+    (found,) = retrain.search(trainer, again, ticket)
+    assert found.weights is not None and expected.weights is not None
+    for name, tensor in expected.weights.items():
+        assert found.weights[name].equal(tensor), name
+    method = METHODS["retrain"]
+    assert method.work(again, trainer.steps, 99) * 16 >= trainer.cost.backward_passes
+    assert trainer.cost.epochs == pytest.approx((7 + int(rewind[0])) / 3)
+
+
+def test_another_rewind_point_is_within_training_and_with_rewinding() -> None:
+    with pytest.raises(ConfigError, match="goes with start: rewind"):
+        RetrainSettings(start="own", rewind="1it")
+    parent = dense_parent(tiny_trainer())
+    (ticket,) = omp.search(tiny_trainer(), OMPSettings(0.4), parent)
+    with pytest.raises(ConfigError, match=r"retrain.rewind 8it is after the end of training \(7"):
+        list(retrain.search(tiny_trainer(), RetrainSettings(rewind="8it"), ticket))
+    with pytest.raises(ConfigError, match="not before the end"):
+        list(retrain.search(tiny_trainer(), RetrainSettings(rewind="7it"), ticket))

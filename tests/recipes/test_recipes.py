@@ -79,7 +79,9 @@ def test_contestants_are_named_as_the_documentation_names_them() -> None:
         "cs", "cs-fine-tuned", "l0-fine-tuned", "iss-fine-tuned",
         "cs-shuffled", "cs-fresh", "cs-variants",
         "l0", "l0-variants", "iss", "iss-variants",
-        "bip", "bip-retrained", "omp", "omp-fine-tuned", "omp-matched", "gmp", "random",
+        "bip", "bip-retrained", "bip-rewound", "bip-shuffled", "bip-fresh", "bip-explicit",
+        "bip-frozen", "bip-magnitude", "bip-dense", "bip-variants", "bip-departures",
+        "hydra", "hydra-release", "snip", "grasp", "synflow", "omp", "omp-fine-tuned", "omp-matched", "gmp", "random",
         "bip-unclipped", "bip-release", "dense-equal", "dense-search",
     ]  # fmt: skip
 

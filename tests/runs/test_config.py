@@ -25,6 +25,7 @@ DEFAULTS = {
         "mean": [0.0],
         "std": [1.0],
         "image_size": None,
+        "official_validation": "test",
     },
     "model": {
         "architecture": "resnet8",
@@ -58,6 +59,7 @@ METHOD_DEFAULTS = {
         "rewind": "0it",
         "rewinding": "weights",
         "optimiser": "fresh",
+        "structure": "unstructured",
     },
     "cs": {
         "initial_gate": 0.0,
@@ -82,8 +84,28 @@ METHOD_DEFAULTS = {
         "lower_steps": 1,
         "variant": "paper",
         "implicit_rate": 0.0001,
+        "structure": "unstructured",
+        "upper_at": "mask",
+        "switched": [],
+        "weight_decay": None,
     },
-    "omp": {"density": 0.1, "start": "rewind", "length": ""},
+    "hydra": {
+        "density": 0.1,
+        "length": "",
+        "learning_rate": 0.1,
+        "initial": "scaled",
+        "aliased": False,
+        "structure": "unstructured",
+    },
+    "omp": {"density": 0.1, "start": "rewind", "length": "", "structure": "unstructured"},
+    "snip": {"density": 0.1, "images_per_class": 10},
+    "grasp": {
+        "density": 0.1,
+        "images_per_class": 10,
+        "temperature": 200.0,
+        "structure": "unstructured",
+    },
+    "synflow": {"density": 0.1, "iterations": 100},
     "random": {"density": 0.1, "layers": "global"},
     "gmp": {"density": 0.1, "begin": 0.2, "end": 0.8, "every": "100it", "rewind": "0it"},
     "l0": {
@@ -109,6 +131,7 @@ METHOD_DEFAULTS = {
         "schedule": "continue",
         "length": "",
         "mask_value": 1.0,
+        "rewind": "",
     },
 }
 IDS = {
@@ -116,6 +139,9 @@ IDS = {
     "cs": "cd33b8cbdb297131",
     "bip": "6a09df07bc334479",
     "omp": "2fd38feb971f5e25",
+    "snip": "7da0138596aabe4b",
+    "grasp": "b9ac732c1bd2097a",
+    "synflow": "cde6f30e8f4fcc55",
     "random": "962dcd11e542dfd3",
     "retrain": "3d2ce571cc30fb92",
     "gmp": "90141427df97be52",
@@ -126,8 +152,8 @@ DENSE = RunConfig()
 
 
 def default(method: str) -> RunConfig:
-    starts_alone = method in ("dense", "imp", "cs", "gmp", "l0", "iss")
-    return RunConfig(method=method, parent=None if starts_alone else Parent(DENSE, "dense"))
+    alone = ("dense", "imp", "cs", "snip", "grasp", "synflow", "gmp", "l0", "iss")
+    return RunConfig(method=method, parent=None if method in alone else Parent(DENSE, "dense"))
 
 
 def test_the_defaults_are_pinned() -> None:
@@ -270,7 +296,7 @@ def test_values_are_coerced_to_the_type_of_their_field(
             r"training.milestones is '1ep'; expected a list of str",
         ),
         ({"model": {"architecture": "vgg"}}, r"model.architecture is 'vgg'; expected one of resn"),
-        ({"method": "sgd"}, r"method is 'sgd'; expected one of dense, imp, cs, bip, omp, gmp, l0"),
+        ({"method": "sgd"}, r"method is 'sgd'; expected one of dense, imp, cs, bip, hydra, omp"),
         ({"seed": None}, r"seed is None; expected int"),
         ({"threads": 0}, r"threads is 0; expected at least 1"),
         ({"settings": [1]}, r"settings are list; dense takes DenseSettings"),

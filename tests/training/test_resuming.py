@@ -40,8 +40,14 @@ SEARCHES = {
     "gmp": ("gmp", {"density": 0.3, "every": "2it", "rewind": "1it"}, 0.0),
     "bip": ("bip", {"density": 0.3, "clip": 1.0, "lower_steps": 2}, 0.5),
     "release": ("bip", {"density": 0.3, "variant": "release"}, 0.0),
+    "switched": ("bip", {"density": 0.3, "switched": ["signed", "upper-batchnorm"]}, 0.5),
+    "hydra": ("hydra", {"density": 0.3}, 0.5),
     "omp": ("omp", {"density": 0.3, "start": "own"}, 0.0),
+    "snip": ("snip", {"density": 0.3}, 0.5),
+    "grasp": ("grasp", {"density": 0.3, "structure": "filter"}, 0.5),
+    "synflow": ("synflow", {"density": 0.3, "iterations": 5}, 0.5),
     "retrain": ("retrain", {"mask": "shuffled"}, 0.5),
+    "rewound": ("retrain", {"rewind": "3it", "schedule": "restart"}, 0.5),
 }
 # Before step 0, within an epoch, at its end; at the end of a round of 7 steps, within the next.
 STOPS = (0, 1, 3)

@@ -1,0 +1,160 @@
+"""Tiny-ImageNet as its archive unpacks: class folders of training images, and validation images in
+one folder beside a file that names the class of each.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lthlib.data.folders import SUFFIXES, Listing, in_fixed_order, read_parts
+from lthlib.data.parts import Dataset, split_training
+from lthlib.data.settings import DataSettings
+from lthlib.errors import DataError
+
+FOLDER = "tiny-imagenet-200"
+CLASSES = 200
+SIDE = 64
+_AGAIN = f"unpack {FOLDER}.zip again"
+
+
+def load_tiny_imagenet(
+    root: Path, settings: DataSettings, cache: str | Path | None, memory_limit: int
+) -> Dataset:
+    """Tiny-ImageNet from ROOT/tiny-imagenet-200 or ROOT: 64 x 64 pixels, 200 classes.
+
+    Classes are the ids of wnids.txt in alphabetical order. Training files are listed in a fixed
+    shuffled order, so that the first n are a fair sample; the official validation images by name,
+    as text. What those are for, `settings.official_validation` says. The official test images,
+    which have no labels, words.txt and bounding boxes are not read.
+
+    The BiP release takes the halves in the order in which the file system lists the images, and
+    drops the last image of each part; here the order is fixed, and nothing is dropped.
+
+    Arguments:
+        root: data root, or the unpacked folder itself.
+        settings: how to split and augment.
+        cache: see `cache_folder`.
+        memory_limit: bytes of decoded images beyond which they stream.
+    Raises:
+        DataError: a folder, file or annotation is missing or does not fit the others, or an image
+            cannot be used; names the file.
+    """
+    folder = root / FOLDER if (root / FOLDER).is_dir() else root
+    classes = _read_classes(folder / "wnids.txt", root)
+    listed = {
+        "train": in_fixed_order(*_list_training(folder / "train", classes)),
+        "val": _list_validation(folder / "val", classes),
+    }
+    size = (SIDE, SIDE)
+    parts = read_parts("tiny-imagenet", listed, classes, size, settings, cache, memory_limit)
+    train, validation = split_training(parts["train"], settings)
+    test = parts["val"]
+    if settings.official_validation == "halves":
+        first, second = _halves(test.labels)
+        validation, test = test.select(first), test.select(second)
+    return Dataset("tiny-imagenet", classes, train, validation, test)
+
+
+def _read_classes(file: Path, root: Path) -> tuple[str, ...]:
+    if not file.is_file():
+        raise DataError(
+            f"no tiny-imagenet: looked for wnids.txt in {root / FOLDER} and in {root}. Unpack "
+            f"{FOLDER}.zip into the data root, or use dataset: folder for class folders of your own"
+        )
+    names = [name for line in _read_lines(file) if (name := line.strip())]
+    if len(names) != CLASSES or len(set(names)) != CLASSES:
+        raise DataError(
+            f"{file}: {len(set(names))} classes in {len(names)} lines, Tiny-ImageNet has "
+            f"{CLASSES}, each named once; use dataset: folder for anything else"
+        )
+    return tuple(sorted(names))
+
+
+def _list_training(folder: Path, classes: tuple[str, ...]) -> Listing:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; {_AGAIN}")
+    unknown = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(classes))
+    if unknown:
+        raise DataError(
+            f"{folder / unknown[0]}: a class that wnids.txt does not name; remove it, or use "
+            "dataset: folder"
+        )
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = _images_in(folder / name / "images")
+        if not found:
+            raise DataError(f"{folder / name / 'images'}: no images; {_AGAIN}")
+        files += found
+        labels += [label] * len(found)
+    return files, torch.tensor(labels)
+
+
+def _list_validation(folder: Path, classes: tuple[str, ...]) -> Listing:
+    annotations = folder / "val_annotations.txt"
+    if not annotations.is_file() or not (folder / "images").is_dir():
+        raise DataError(
+            f"{folder}: needs val_annotations.txt and the folder images, as the archive has them; "
+            "where another program has moved the images into class folders, unpack it again, or "
+            "use dataset: folder"
+        )
+    labels = _read_annotations(annotations, classes)
+    files = _images_in(folder / "images")
+    there = {file.name for file in files}
+    if missing := sorted(labels.keys() - there):
+        raise DataError(
+            f"{annotations} names {missing[0]}, which is not in {folder / 'images'}; {_AGAIN}"
+        )
+    if extra := sorted(there - labels.keys()):
+        raise DataError(
+            f"{folder / 'images' / extra[0]}: val_annotations.txt does not name it; "
+            "remove it, or add its line"
+        )
+    if empty := sorted(set(range(len(classes))) - set(labels.values())):
+        raise DataError(f"{annotations}: no image of {classes[empty[0]]}; {_AGAIN}")
+    return files, torch.tensor([labels[file.name] for file in files])
+
+
+def _read_annotations(file: Path, classes: tuple[str, ...]) -> dict[str, int]:
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels: dict[str, int] = {}
+    for number, line in enumerate(_read_lines(file), start=1):
+        image, *rest = line.split("\t")
+        if not rest:
+            raise DataError(
+                f"{file}, line {number}: {line!r}; expected an image, its class and its box, with "
+                "tabs between"
+            )
+        if rest[0] not in label_of:
+            raise DataError(
+                f"{file}, line {number}: class {rest[0]!r}, which wnids.txt does not name"
+            )
+        if image in labels:
+            raise DataError(f"{file}, line {number}: {image} a second time; keep one of its lines")
+        labels[image] = label_of[rest[0]]
+    return labels
+
+
+def _images_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+
+
+def _read_lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{file}: not readable text ({error}); {_AGAIN}") from error
+
+
+def _halves(labels: Tensor) -> tuple[Tensor, Tensor]:
+    first, second = [], []
+    for label in labels.unique():
+        rows = (labels == label).nonzero().squeeze(1)
+        first.append(rows[: len(rows) // 2])
+        second.append(rows[len(rows) // 2 :])
+    return torch.cat(first).sort().values, torch.cat(second).sort().values

@@ -1,0 +1,131 @@
+"""What pruning at initialisation shares: score the untrained network, prune it once, train what is
+left."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lthlib.data import EvaluationBatches, Part, evaluation_batches, generator
+from lthlib.errors import ConfigError
+from lthlib.masks import Mask
+from lthlib.methods.base import make_ticket
+from lthlib.methods.imp import join_mask, split_mask
+from lthlib.tickets import Ticket
+from lthlib.training import Cost, Tensors, Trainer
+
+
+def train_pruned(
+    trainer: Trainer, density: float, prune: Callable[[], Mask], cost: Cost
+) -> Iterator[Ticket]:
+    """Prune the untrained network, train it under the mask for the full schedule, and yield one
+    ticket, which can be retrained from the initial weights.
+
+    prune: finds the mask; not called again when a run resumes. cost: passes that this takes, whose
+    operations and seconds are added here.
+    """
+    weights, stop = trainer.prunable_weights(), trainer.steps()
+    if "mask/packed" not in trainer.state:
+        begun = time.perf_counter()
+        packed = join_mask(prune())
+        # Before the mask sets weights to 0: a control may keep others than the ticket does.
+        trainer.snapshot()
+        trainer.state["mask/packed"] = packed
+        passes = cost.forward_passes + 2 * cost.backward_passes
+        seconds = time.perf_counter() - begun
+        trainer.cost += replace(cost, flops=trainer.flops_per_image() * passes, seconds=seconds)
+    mask = split_mask(trainer.state["mask/packed"].cpu(), weights)
+    for _ in trainer.rounds(1):
+        trainer.fit(trainer.masked_step(mask, stop), stop=stop)
+        yield make_ticket(
+            trainer, mask, trainer.group("weights"), point="ticket", index=0, judged="retrained",
+            rewind_step=0, target_density=density,
+        )  # fmt: skip
+
+
+@contextmanager
+def untrained(
+    trainer: Trainer, dtype: torch.dtype | None = None, batch_statistics: bool = False
+) -> Iterator[tuple[nn.Module, Tensors]]:
+    """A copy of the network to score, with its prunable weights, which alone take gradients.
+
+    dtype: to compute in, by default the network's and at least fp32, whatever the run's precision.
+    batch_statistics: BatchNorm normalises by the batch; otherwise by what it has stored. All else
+    is in evaluation mode. Neither the trainer nor torch's generators see what happens to the copy.
+    """
+    device = trainer.network.device
+    model = copy.deepcopy(trainer.model).to(device, dtype or _precision(trainer))
+    model.eval().requires_grad_(False)
+    for module in model.modules():
+        if batch_statistics and isinstance(module, _BatchNorm):
+            module.train()
+    state = trainer.group("weights") | trainer.group("buffers")
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        tensor.copy_(state[name])
+    named = dict(model.named_parameters())
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        # A network that draws numbers even in evaluation mode draws the same in every process.
+        torch.default_generator.manual_seed(trainer.seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(trainer.seed)
+        yield model, {name: named[name].requires_grad_() for name in trainer.names}
+
+
+def _precision(trainer: Trainer) -> torch.dtype:
+    return torch.promote_types(trainer.network.dtype, torch.float32)
+
+
+def scoring_images(trainer: Trainer, images_per_class: int) -> Part:
+    """Training images drawn with the run's seed, as many of each class, or all that a class has;
+    ordered so that every stretch of them is balanced."""
+    labels = trainer.dataset.train.labels
+    order = torch.randperm(len(labels), generator=generator(trainer.seed, "scoring images"))
+    classes = order[labels[order].argsort(stable=True)].split(torch.bincount(labels).tolist())
+    chosen = [rows[:images_per_class] for rows in classes]
+    turn = torch.cat([torch.arange(len(rows)) for rows in chosen])
+    return trainer.dataset.train.select(torch.cat(chosen)[turn.argsort(stable=True)])
+
+
+def check_images(method: str, images_per_class: int) -> None:
+    """Raise ConfigError unless there is an image of each class to score with."""
+    if images_per_class < 1:
+        raise ConfigError(f"{method}.images_per_class is {images_per_class}; expected at least 1")
+
+
+def pieces(trainer: Trainer, images: Part) -> EvaluationBatches:
+    """The images, not augmented, in batches as even as can be, none larger than in training."""
+    count = -(-len(images) // trainer.settings.batch_size)
+    return evaluation_batches(
+        images,
+        trainer.data,
+        -(-len(images) // count),
+        device=trainer.network.device,
+        dtype=_precision(trainer),
+    )
+
+
+def losses(
+    model: nn.Module, batches: EvaluationBatches, temperature: float = 1.0
+) -> Iterator[Tensor]:
+    """What each batch adds to the mean cross-entropy of all images, logits divided by
+    `temperature`."""
+    for x, y in batches:
+        yield F.cross_entropy(model(x) / temperature, y) * (len(y) / batches.images)
+
+
+def gradient_of_sum(terms: Iterable[Tensor], weights: Tensors) -> Tensors:
+    """Gradient of a sum of scalars with respect to weights, holding one term's graph at a time."""
+    total = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+    for term in terms:
+        parts = torch.autograd.grad(term, list(weights.values()), materialize_grads=True)
+        for name, part in zip(total, parts, strict=True):
+            total[name] += part
+    return total

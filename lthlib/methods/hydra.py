@@ -1,0 +1,138 @@
+"""Hydra (Sehwag et al., 2020), without its robust loss: learn a score for every weight of a trained
+network while the weights rest, then keep the largest.
+
+The mask is the top-k of |s|, its gradient passed straight through to the scores. What is found is
+meant to be fine-tuned under the mask afterwards (`retrain` with `start: own`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lthlib.errors import ConfigError
+from lthlib.masks import STRUCTURES, Mask, kept_count, select
+from lthlib.methods.base import Method, make_ticket
+from lthlib.methods.bip import batchnorm_names, effective
+from lthlib.methods.retrain import load_start
+from lthlib.tickets import Ticket
+from lthlib.training import Outcome, Trainer, sgd_step
+
+INITIAL = ("scaled", "weights")
+
+
+@dataclass(frozen=True)
+class HydraSettings:
+    """density: kept fraction in (0, 1]; over all prunable weights together, where Hydra's own code
+    goes layer by layer. length: of the training of the scores, by default the recipe's.
+
+    learning_rate: of the scores and of BatchNorm's affine parameters, which both learn, with the
+    recipe's schedule, momentum and decay.
+    initial: scores start as sqrt(6 / fan-in) theta / max|theta| of their layer (`scaled`, Hydra's
+    code), or as the `weights` (the BiP release).
+    aliased: scores and weights share storage, as in the BiP release, so that the weights, said to
+    rest, move with the scores; needs `initial: weights`.
+    structure: `unstructured`, `filter` or `channel`, see `lthlib.masks.select`.
+    """
+
+    density: float = 0.1
+    length: str = ""
+    learning_rate: float = 0.1
+    initial: str = "scaled"
+    aliased: bool = False
+    structure: str = "unstructured"
+
+    def __post_init__(self) -> None:
+        kept_count(1 << 40, self.density)
+        if not self.learning_rate > 0:
+            raise ConfigError(
+                f"hydra.learning_rate is {self.learning_rate}; expected a positive number"
+            )
+        for name, value, allowed in (
+            ("initial", self.initial, INITIAL),
+            ("structure", self.structure, STRUCTURES),
+        ):
+            if value not in allowed:
+                raise ConfigError(
+                    f"hydra.{name} is {value!r}; expected one of {', '.join(allowed)}"
+                )
+        if self.aliased and self.initial != "weights":
+            raise ConfigError("hydra.aliased scores are the weights; set hydra.initial to weights")
+
+
+def initial_scores(weights: Mapping[str, Tensor], initial: str) -> dict[str, Tensor]:
+    """Scores of the weights of each layer, of their shape; `initial` as in `HydraSettings`."""
+    if initial == "weights":
+        return {name: weight.clone() for name, weight in weights.items()}
+    return {
+        name: (6 / weight[0].numel()) ** 0.5 * weight / weight.abs().amax().clamp_min(1e-12)
+        for name, weight in weights.items()
+    }
+
+
+def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Callable[..., Outcome]:
+    weights, buffers, masks = (trainer.group(g) for g in ("weights", "buffers", "masks"))
+    scores = trainer.prunable_weights() if settings.aliased else trainer.group("scores")
+    learned = dict(scores) | {
+        name: weights[name] for name in batchnorm_names(trainer.network.model)
+    }
+    momenta = trainer.group("score_momentum") | {
+        name: momentum for name, momentum in trainer.group("momentum").items() if name not in scores
+    }
+    options = trainer.optimiser_options()
+
+    def step(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
+        x, y = batch
+        thin = effective(weights, masks)
+        loss, correct, gradients = trainer.network.gradients(thin, buffers, x, y)
+        for name, score in scores.items():
+            gradients[name] = gradients[name] * weights[name] * score.sign()
+        rate = settings.learning_rate * trainer.rate(t, steps) / trainer.settings.learning_rate
+        sgd_step(
+            learned.values(), [gradients[n] for n in learned], [momenta[n] for n in learned], rate,
+            **options,
+        )  # fmt: skip
+        trainer.load("masks", _choose(scores, settings))
+        return Outcome(loss, correct, len(y), len(y), len(y))
+
+    return step
+
+
+def _choose(scores: Mapping[str, Tensor], settings: HydraSettings) -> Mask:
+    magnitudes = {name: score.abs() for name, score in scores.items()}
+    return select(magnitudes, settings.density, settings.structure)
+
+
+def search(trainer: Trainer, settings: HydraSettings, parent: Ticket | None) -> Iterator[Ticket]:
+    """Yield one ticket, judged as found: the resting weights under the mask. parent: the trained
+    dense network."""
+    assert parent is not None and parent.weights is not None
+    steps = trainer.steps(settings.length)
+    if trainer.round == 0:
+        load_start(trainer, parent, "own")
+    prunable = trainer.prunable_weights()
+    scores = initial_scores(prunable, settings.initial)
+    trainer.keep("score_momentum", {n: torch.zeros_like(score) for n, score in scores.items()})
+    if not settings.aliased:
+        trainer.keep("scores", scores)
+    trainer.keep("masks", _choose(scores, settings))
+    for _ in trainer.rounds(1):
+        trainer.fit(_step(trainer, settings, steps), stop=steps)
+        mask = Mask({name: mask.clone() for name, mask in trainer.group("masks").items()})
+        yield make_ticket(
+            trainer, mask, trainer.group("weights"), point="ticket", index=0, judged="found",
+            target_density=settings.density,
+        )  # fmt: skip
+
+
+METHOD = Method(
+    "hydra",
+    "Hydra",
+    HydraSettings,
+    search,
+    lambda settings, steps, start: steps(settings.length),
+    parent="dense",
+)

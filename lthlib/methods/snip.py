@@ -1,0 +1,62 @@
+"""SNIP (Lee et al., 2019): prune the untrained network's connections to which the loss is least
+sensitive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lthlib.data import Part
+from lthlib.masks import kept_count, select
+from lthlib.methods.at_init import (
+    check_images,
+    gradient_of_sum,
+    losses,
+    pieces,
+    scoring_images,
+    train_pruned,
+    untrained,
+)
+from lthlib.methods.base import Method
+from lthlib.tickets import Ticket
+from lthlib.training import Cost, Tensors, Trainer
+
+
+@dataclass(frozen=True)
+class SNIPSettings:
+    """density: kept fraction in (0, 1]. images_per_class: training images of each class that the
+    sensitivity is measured on."""
+
+    density: float = 0.1
+    images_per_class: int = 10
+
+    def __post_init__(self) -> None:
+        kept_count(1 << 40, self.density)
+        check_images("snip", self.images_per_class)
+
+
+def scores(trainer: Trainer, images: Part) -> Tensors:
+    """|weight * dL/dweight| by name, L the mean cross-entropy of `images`; the largest are kept.
+
+    The release's connection sensitivity (snip/model.py) without the division by its sum, which
+    changes no rank. BatchNorm normalises by the batch here; the release scores with is_train False,
+    by BatchNorm's initial statistics, and draws other weights to score than to train.
+    """
+    with untrained(trainer, batch_statistics=True) as (model, weights):
+        gradient = gradient_of_sum(losses(model, pieces(trainer, images)), weights)
+        return {name: (w * gradient[name]).detach().abs().cpu() for name, w in weights.items()}
+
+
+def search(trainer: Trainer, settings: SNIPSettings, parent: Ticket | None) -> Iterator[Ticket]:
+    """Yield one ticket, trained from initialisation under its mask."""
+    images = scoring_images(trainer, settings.images_per_class)
+    n = len(images)
+    return train_pruned(
+        trainer,
+        settings.density,
+        lambda: select(scores(trainer, images), settings.density),
+        Cost(images=n, forward_passes=n, backward_passes=n),
+    )
+
+
+METHOD = Method("snip", "SNIP", SNIPSettings, search, lambda settings, steps, start: steps(""))

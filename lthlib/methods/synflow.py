@@ -1,0 +1,83 @@
+"""SynFlow (Tanaka et al., 2020): prune the untrained network, without data, so that no layer
+collapses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lthlib.errors import ConfigError
+from lthlib.masks import Mask, kept_count, select
+from lthlib.methods.at_init import gradient_of_sum, pieces, train_pruned, untrained
+from lthlib.methods.base import Method
+from lthlib.tickets import Ticket
+from lthlib.training import Cost, Tensors, Trainer
+
+
+@dataclass(frozen=True)
+class SynFlowSettings:
+    """density: kept fraction in (0, 1]. iterations: prunings in which it is reached, each by the
+    same factor; 1 scores once."""
+
+    density: float = 0.1
+    iterations: int = 100
+
+    def __post_init__(self) -> None:
+        kept_count(1 << 40, self.density)
+        if self.iterations < 1:
+            raise ConfigError(f"synflow.iterations is {self.iterations}; expected at least 1")
+
+
+def scores(trainer: Trainer, mask: Mask, x: Tensor) -> Tensors:
+    """|weight * dR/dweight| by name under a mask, with R the sum of the outputs for `x` of the
+    network whose parameters and buffers are replaced by their absolute values.
+
+    x: [1, ...], ones; float64, as everything here is: R grows with every layer. BatchNorm is in
+    evaluation mode. Source: their Pruners/pruners.py (SynFlow) and prune.py.
+    """
+    with untrained(trainer, torch.float64) as (model, weights):
+        with torch.no_grad():
+            for tensor in (*model.parameters(), *model.buffers()):
+                if tensor.is_floating_point():
+                    tensor.abs_()
+            for name, kept in mask.items():
+                weights[name].mul_(kept.to(weights[name].device))
+        gradient = gradient_of_sum((f.sum() for f in [model(x)]), weights)
+        return {name: (w * gradient[name]).detach().abs().cpu() for name, w in weights.items()}
+
+
+def ones(trainer: Trainer) -> Tensor:
+    """Ones in the shape of one training input, [1, ...]: float64, or whole numbers if inputs
+    are."""
+    first = trainer.dataset.train.select(torch.tensor([0]))
+    x, _ = next(iter(pieces(trainer, first)))
+    return torch.ones_like(x, dtype=torch.float64 if x.is_floating_point() else None)
+
+
+def prune(trainer: Trainer, settings: SynFlowSettings) -> Mask:
+    """Score and prune again and again, to density^(i / iterations) at iteration i, as their
+    prune.py does; what was pruned stays pruned."""
+    mask, x = Mask.full(trainer.prunable_weights(), trainer.names).to("cpu"), ones(trainer)
+    for i in range(1, settings.iterations + 1):
+        density = settings.density ** (i / settings.iterations)
+        mask = select(scores(trainer, mask, x), density, within=mask)
+    return mask
+
+
+def search(trainer: Trainer, settings: SynFlowSettings, parent: Ticket | None) -> Iterator[Ticket]:
+    """Yield one ticket, trained from initialisation under its mask."""
+    n = settings.iterations
+    return train_pruned(
+        trainer,
+        settings.density,
+        lambda: prune(trainer, settings),
+        Cost(forward_passes=n, backward_passes=n),
+    )
+
+
+METHOD = Method(
+    "synflow", "SynFlow", SynFlowSettings, search, lambda settings, steps, start: steps("")
+)
