@@ -41,3 +41,7 @@ class Diverged(LthlibError):
 
 class Paused(LthlibError):
     """A run stopped on request, with its state saved; starting it again goes on from there."""
+
+
+class Unsolved(LthlibError):
+    """A system of equations has no solution of the kind asked for, or none was found."""

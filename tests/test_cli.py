@@ -153,7 +153,7 @@ def test_missing_data_name_the_folders_and_what_to_do(tmp_path: Path) -> None:
         "run",
         "dense",
         "--recipe",
-        "cifar10-reduced",
+        "cifar10-cs",
         "--data",
         tmp_path / "nowhere",
         cwd=tmp_path,

@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from lthlib._torchvision import torchvision
 from lthlib.errors import ConfigError
 from lthlib.masks import prunable_names
 from lthlib.models import ModelSettings, build_model
+from lthlib.models.resnet import Projection
 
 
 def network(**settings: Any) -> nn.Module:
@@ -29,18 +31,31 @@ def weights_of(model: nn.Module, kind: type) -> int:
     return sum(m.weight.numel() for m in model.modules() if isinstance(m, kind))
 
 
+VGG_CONVOLUTIONS = 9 * (
+    3 * 64 + 64 * 64 + 64 * 128 + 128 * 128 + 128 * 256 + 2 * 256 * 256 + 256 * 512 + 5 * 512 * 512
+)
+
+
 @pytest.mark.parametrize(
     ("architecture", "classes", "convolutions", "linear"),
     [
         ("resnet20", 10, 267_696, 640),
         ("resnet20", 100, 267_696, 6_400),
         ("resnet56", 10, 848_304, 640),
+        ("resnet18", 10, 11_159_232, 5_120),
+        ("resnet18", 100, 11_159_232, 51_200),
+        # A stem of 7 x 7 has 40 weights more for each of 3 x 64 pairs of channels.
+        ("resnet18-7x7", 200, 11_159_232 + 40 * 192, 102_400),
+        ("resnet50", 1000, 23_454_912, 2_048_000),
+        ("vgg16-fc", 10, VGG_CONVOLUTIONS, 2048 * 256 + 256 * 256 + 256 * 10),
+        ("vgg16-fc", 100, 14_710_464, 615_424),
     ],
 )
-def test_option_a_networks_have_the_release_of_bip_s_counts(
+def test_the_networks_of_bip_have_its_release_s_counts(
     architecture: str, classes: int, convolutions: int, linear: int
 ) -> None:
-    model = network(architecture=architecture, width=16, classes=classes)
+    width = 16 if architecture in ("resnet20", "resnet56") else 64
+    model = network(architecture=architecture, width=width, classes=classes)
     assert weights_of(model, nn.Conv2d) == convolutions
     assert weights_of(model, nn.Linear) == linear
     parameters = dict(model.named_parameters())
@@ -76,10 +91,63 @@ def test_resnet50_is_torchvision_s() -> None:
     assert weights_of(model, nn.Conv2d) + weights_of(model, nn.Linear) == 25_502_912
 
 
-def test_torchvision_is_imported_for_resnet50_alone() -> None:
+def test_resnet18_is_torchvision_s_with_a_stem_for_small_images() -> None:
+    ours, theirs = network(architecture="resnet18", width=64), torchvision.models.resnet18()
+    theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    theirs.maxpool = nn.Identity()
+    theirs.fc = nn.Linear(512, 10)
+    pairs = zip(theirs.state_dict(), ours.state_dict().values(), strict=True)
+    theirs.load_state_dict({name: tensor.clone() for name, tensor in pairs})
+    x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
+
+
+def test_resnet18_may_be_narrow() -> None:
+    model = network(architecture="resnet18", width=4, classes=200, channels=1)
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    assert [m.out_channels for m in convolutions if m.kernel_size == (3, 3)] == (
+        [4] * 5 + [8] * 4 + [16] * 4 + [32] * 4
+    )
+    assert model.eval()(torch.zeros(2, 1, 64, 64)).shape == (2, 200)
+
+
+def test_resnet18_7x7_is_torchvision_s() -> None:
+    model = network(architecture="resnet18-7x7", width=64, classes=1000)
+    assert parameters_of(model) == 11_689_512
+    theirs = torchvision.models.resnet18()
+    assert list(model.state_dict()) == list(theirs.state_dict())
+    theirs.load_state_dict(model.state_dict())
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert model.eval()(x).equal(theirs.eval()(x))
+
+
+def test_vgg16_fc_averages_to_four_pixels_and_has_three_linear_layers() -> None:
+    model = network(architecture="vgg16-fc", width=2, classes=7).eval()
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear)]
+    assert [tuple(m.weight.shape) for m in linear] == [(8, 64), (8, 8), (7, 8)]
+    # Random BatchNorm statistics and biases, so that each ReLU closes for some and not for others.
+    draw = torch.Generator().manual_seed(1)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.running_mean, generator=draw)
+    for size in (32, 64):
+        x = torch.randn(3, 3, size, size, generator=draw)
+        features = model.get_submodule("features")(x)
+        assert features.shape[2:] == (size // 16, size // 16)
+        half = size // 32
+        hidden = features.unflatten(2, (2, half)).unflatten(4, (2, half)).mean((3, 5)).flatten(1)
+        for layer in linear[:2]:
+            hidden = (hidden @ layer.weight.T + layer.bias).clamp(min=0)
+        expected = hidden @ linear[2].weight.T + linear[2].bias
+        assert torch.allclose(model(x), expected, atol=1e-5)
+        assert expected.abs().max() > 0.01
+
+
+def test_torchvision_is_imported_for_its_own_networks_alone() -> None:
     code = (
         "import sys; from lthlib.models import ModelSettings, build_model;"
-        "build_model(ModelSettings('vgg16', 1), 10, 3, 0); sys.exit('torchvision' in sys.modules)"
+        "[build_model(ModelSettings(name, 1), 10, 3, 0) for name in ('vgg16', 'resnet18')];"
+        "sys.exit('torchvision' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -97,14 +165,16 @@ def test_images_of_any_size_become_one_row_of_logits_each(shortcut: str, size: i
     assert model(torch.zeros(2, 3, size, size)).shape == (2, 7)
 
 
+@pytest.mark.parametrize("architecture", ["vgg16", "vgg16-fc"])
 @pytest.mark.parametrize("size", [16, 17, 32])
-def test_vgg16_takes_images_that_can_be_halved_four_times(size: int) -> None:
-    model = network(architecture="vgg16", width=2, classes=7).eval()
+def test_vgg16_takes_images_that_can_be_halved_four_times(architecture: str, size: int) -> None:
+    model = network(architecture=architecture, width=2, classes=7).eval()
     assert model(torch.zeros(2, 3, size, 32)).shape == (2, 7)
 
 
-def test_images_too_small_for_vgg16_are_refused_with_the_smallest_side() -> None:
-    model = network(architecture="vgg16", width=2, channels=1)
+@pytest.mark.parametrize("architecture", ["vgg16", "vgg16-fc"])
+def test_images_too_small_for_vgg16_are_refused_with_the_smallest_side(architecture: str) -> None:
+    model = network(architecture=architecture, width=2, channels=1)
     with pytest.raises(ConfigError, match=r"8 x 8 pixels are too small.*side of 16 at least"):
         model(torch.zeros(2, 1, 8, 8))
     with pytest.raises(ConfigError, match="32 x 15 pixels are too small"):
@@ -119,6 +189,27 @@ def test_option_a_takes_every_second_pixel_and_pads_channels_with_zeros() -> Non
     expected[0, 1] = torch.tensor([[0.0, 2.0], [8.0, 10.0]])
     expected[0, 2] = torch.tensor([[16.0, 18.0], [24.0, 26.0]])
     assert shortcut(x).equal(expected)
+
+
+# With nn.Conv2d, the larger images corrupt memory or give another gradient (oneDNN#6035).
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (31, 9), (56, 56), (64, 63), (128, 64)])
+@pytest.mark.parametrize("channels", [1, 2, 8, 12, 16])
+def test_a_projection_is_a_product_at_every_second_pixel(
+    channels: int, height: int, width: int
+) -> None:
+    draw = torch.Generator().manual_seed(channels)
+    x = torch.randn(2, channels, height, width, generator=draw)
+    x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
+    projection = Projection(channels, 3, 1, 2, bias=False)
+    projected = projection(x)
+    expected = torch.einsum("oi,bihw->bohw", projection.weight[:, :, 0, 0], x[:, :, ::2, ::2])
+    assert torch.allclose(projected, expected, atol=1e-5)
+    up = torch.randn(projected.shape, generator=draw)
+    found = torch.autograd.grad(projected, (projection.weight, x), up)
+    for one, other in zip(
+        found, torch.autograd.grad(expected, (projection.weight, x), up), strict=True
+    ):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_weights_depend_on_the_seed_alone() -> None:
@@ -141,6 +232,10 @@ def test_weights_depend_on_the_seed_alone() -> None:
             {"architecture": "resnet20", "shortcut": "projection-bare"},
             *(0.20683554, 0.01693806, 0.06336022, 16792.57939),
         ),
+        (
+            {"architecture": "resnet18", "width": 4},
+            *(0.06534260, -0.13907625, 0.11446420, 4363.40387),
+        ),
     ],
 )
 def test_the_standard_weights_of_a_seed_never_change(
@@ -162,6 +257,9 @@ def test_the_standard_weights_of_a_seed_never_change(
     [
         {"architecture": "resnet20", "shortcut": "projection-bare"},
         {"architecture": "vgg16", "width": 16},
+        {"architecture": "vgg16-fc", "width": 16},
+        {"architecture": "resnet18", "width": 16},
+        {"architecture": "resnet18-7x7", "width": 64},
         {"architecture": "resnet50", "width": 64},
     ],
 )
@@ -180,6 +278,15 @@ def test_xavier_balances_fan_in_and_fan_out(settings: dict[str, Any]) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             assert bool((module.weight == 1).all())
             assert not module.bias.any()
+
+
+@pytest.mark.parametrize("architecture", ["resnet20", "resnet18", "vgg16", "vgg16-fc"])
+def test_kaiming_follows_fan_in(architecture: str) -> None:
+    for module in network(architecture=architecture, width=16).modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            expected = math.sqrt(2 / module.weight[0].numel())
+            near = 5 / math.sqrt(2 * module.weight.numel())
+            assert float(module.weight.detach().std()) == pytest.approx(expected, rel=near)
 
 
 @pytest.mark.parametrize("initialisation", ["kaiming", "xavier"])
@@ -213,14 +320,17 @@ def test_settings_that_make_no_sense_are_refused(field: str, value: Any, expecte
         ModelSettings(**{field: value})
 
 
-@pytest.mark.parametrize("settings", [{"architecture": "vgg16"}, {"architecture": "resnet50"}])
-def test_a_shortcut_is_refused_where_there_is_no_choice(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=f"'projection', but {settings['architecture']} has no"):
-        ModelSettings(**settings, width=64, shortcut="projection")
+@pytest.mark.parametrize(
+    "architecture", ["vgg16", "vgg16-fc", "resnet18", "resnet18-7x7", "resnet50"]
+)
+def test_a_shortcut_is_refused_where_there_is_no_choice(architecture: str) -> None:
+    with pytest.raises(ConfigError, match=f"'projection', but {architecture} has no"):
+        ModelSettings(architecture, width=64, shortcut="projection")
 
 
-def test_resnet50_has_one_width_and_three_channels() -> None:
-    with pytest.raises(ConfigError, match=r"model\.width is 16; resnet50 .* 64 only"):
-        ModelSettings(architecture="resnet50")
-    with pytest.raises(ConfigError, match="images of 3 channels, and these have 1"):
-        network(architecture="resnet50", width=64, channels=1)
+@pytest.mark.parametrize("architecture", ["resnet50", "resnet18-7x7"])
+def test_torchvision_s_networks_have_one_width_and_three_channels(architecture: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.width is 16; {architecture} .* 64 only"):
+        ModelSettings(architecture)
+    with pytest.raises(ConfigError, match=f"{architecture} takes images of 3 channels, .* have 1"):
+        network(architecture=architecture, width=64, channels=1)

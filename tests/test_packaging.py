@@ -29,6 +29,7 @@ LAYERS = [
     ["methods"],
     ["runs"],
     ["api", "recipes"],
+    ["facts"],
     ["publish"],
     ["cli"],
 ]

@@ -4,8 +4,9 @@ Nothing here imports torch. The statistics' smaller parts are in `lthlib.evidenc
 """
 
 from lthlib.evidence.claims import CLAIMS, FACTS, OUTCOMES, Claim, Verdict, judge
+from lthlib.evidence.facts import Fact, facts_json, load_facts
 from lthlib.evidence.records import load_results, study_names, tidy, validate
-from lthlib.evidence.reported import quoted, reported, reported_curve
+from lthlib.evidence.reported import quoted, reported, reported_curve, reported_speed_up
 from lthlib.evidence.statistics import (
     band,
     band_difference,
@@ -26,13 +27,16 @@ __all__ = [
     "FACTS",
     "OUTCOMES",
     "Claim",
+    "Fact",
     "Verdict",
     "band",
     "band_difference",
     "d_star",
+    "facts_json",
     "holm",
     "interpolate",
     "judge",
+    "load_facts",
     "load_results",
     "mean_interval",
     "non_inferior",
@@ -41,6 +45,7 @@ __all__ = [
     "quoted",
     "reported",
     "reported_curve",
+    "reported_speed_up",
     "sparsest_on_validation",
     "study_names",
     "summarise",

@@ -94,7 +94,7 @@ def validate(record: Any, where: str = "record") -> None:
     except (TypeError, ValueError, RecursionError) as error:
         raise RecordError(f"{where}: holds what JSON cannot carry ({error})") from error
     failed = record.get("status") == "failed"
-    _check(record, _FAILED if failed else _SUCCEEDED, where)
+    check(record, _FAILED if failed else _SUCCEEDED, where)
     _check_config(record["config"], where, "config.")
     for name in ("method", "seed"):
         if record[name] != record["config"][name]:
@@ -161,10 +161,19 @@ def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
             if len(line) > LINE_LIMIT:
                 raise RecordError(f"{where}: is longer than {LINE_LIMIT} bytes; no record is")
             try:
-                record = json.loads(line, parse_constant=_refuse, object_pairs_hook=_unique)
+                record = parse(line)
             except (ValueError, RecursionError) as error:
                 raise RecordError(f"{where}: is not a line of JSON ({error})") from error
             yield where, record
+
+
+def parse(text: bytes) -> Any:
+    """Return the value of a text of JSON.
+
+    Raises:
+        ValueError: it is no JSON, has a number that is not finite, or a key twice.
+    """
+    return json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -177,17 +186,17 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-class _Field:
+class Field:
     """What a field must be, in words, and the check of it."""
 
     def __init__(self, expected: str, check: Callable[[Any], bool]) -> None:
         self.expected, self.check = expected, check
 
-    def or_null(self) -> _Field:
-        return _Field(f"{self.expected} or null", lambda value: value is None or self.check(value))
+    def or_null(self) -> Field:
+        return Field(f"{self.expected} or null", lambda value: value is None or self.check(value))
 
 
-def _number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -213,45 +222,45 @@ def _layers(value: Any) -> bool:
     )
 
 
-def _one_of(*values: str) -> _Field:
-    return _Field(f"one of {list(values)}", lambda value: value in values)
+def _one_of(*values: str) -> Field:
+    return Field(f"one of {list(values)}", lambda value: value in values)
 
 
-def _hexadecimal(digits: int) -> _Field:
+def _hexadecimal(digits: int) -> Field:
     pattern = re.compile(f"[0-9a-f]{{{digits}}}")
-    return _Field(
+    return Field(
         f"{digits} hexadecimal digits",
         lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None,
     )
 
 
-_TEXT = _Field("a text", lambda value: isinstance(value, str) and value != "")
-_COUNT = _Field("a count of 0 or more", _count)
-_AMOUNT = _Field("a finite number of 0 or more", lambda value: _number(value) and value >= 0)
-_DENSITY = _Field("a fraction in (0, 1]", lambda value: _number(value) and 0 < value <= 1)
-_PERCENT = _Field("a percentage in [0, 100]", lambda value: _number(value) and 0 <= value <= 100)
-_OBJECT = _Field("an object", lambda value: isinstance(value, dict))
-_NULL = _Field("null", lambda value: value is None)
+TEXT = Field("a text", lambda value: isinstance(value, str) and value != "")
+COUNT = Field("a count of 0 or more", _count)
+_AMOUNT = Field("a finite number of 0 or more", lambda value: is_number(value) and value >= 0)
+_DENSITY = Field("a fraction in (0, 1]", lambda value: is_number(value) and 0 < value <= 1)
+_PERCENT = Field("a percentage in [0, 100]", lambda value: is_number(value) and 0 <= value <= 100)
+_OBJECT = Field("an object", lambda value: isinstance(value, dict))
+_NULL = Field("null", lambda value: value is None)
 _METHOD = _one_of(*METHODS)
 _COST = dict.fromkeys(COSTS, _AMOUNT)
-_PROVENANCE = {
-    **dict.fromkeys(("device", "device_name", "torch", "python", "lthlib", "source"), _TEXT),
-    "threads": _COUNT,
-    "commit": _TEXT.or_null(),
-    "dirty": _Field("true or false", lambda value: isinstance(value, bool)),
-    **dict.fromkeys(("started", "finished"), _Field("an ISO 8601 time", _time)),
+PROVENANCE = {
+    **dict.fromkeys(("device", "device_name", "torch", "python", "lthlib", "source"), TEXT),
+    "threads": COUNT,
+    "commit": TEXT.or_null(),
+    "dirty": Field("true or false", lambda value: isinstance(value, bool)),
+    **dict.fromkeys(("started", "finished"), Field("an ISO 8601 time", _time)),
 }
 _SUCCEEDED: dict[str, Any] = {
-    **dict.fromkeys(("schema", "method_version", "seed", "kept", "total"), _COUNT),
-    **dict.fromkeys(("study", "label"), _TEXT),
+    **dict.fromkeys(("schema", "method_version", "seed", "kept", "total"), COUNT),
+    **dict.fromkeys(("study", "label"), TEXT),
     "scale": _one_of("embedded", "reduced", "paper"),
     "run": _hexadecimal(16),
     "parent": _hexadecimal(16).or_null(),
     "config": _OBJECT,
     "method": _METHOD,
     "ticket": {
-        "index": _COUNT,
-        "point": _TEXT,
+        "index": COUNT,
+        "point": TEXT,
         "sha256": _hexadecimal(64),
         "target_density": _DENSITY.or_null(),
     },
@@ -259,35 +268,45 @@ _SUCCEEDED: dict[str, Any] = {
     "status": _one_of("ok", "failed"),
     "failure": _NULL,
     "density": _DENSITY,
-    "layers": _Field("[kept, total] by parameter, kept <= total", _layers),
+    "layers": Field("[kept, total] by parameter, kept <= total", _layers),
     "accuracy": dict.fromkeys(("validation", "test"), _PERCENT.or_null()),
     "cost": {"own": _COST, "cumulative": _COST},
-    "provenance": _PROVENANCE,
+    "provenance": PROVENANCE,
 }
 _FAILED: dict[str, Any] = {
     **_SUCCEEDED,
-    "failure": _TEXT,
+    "failure": TEXT,
     **dict.fromkeys(("density", "kept", "total"), _NULL),
     # A run that failed has no ticket: what is said of one is ignored.
     "ticket": _OBJECT.or_null(),
-    "layers": _Field("empty or null", lambda value: not value),
-    "accuracy": _Field("null", lambda value: value in (None, {"validation": None, "test": None})),
+    "layers": Field("empty or null", lambda value: not value),
+    "accuracy": Field("null", lambda value: value in (None, {"validation": None, "test": None})),
 }
 _CONFIG = {
     **dict.fromkeys(("data", "model", "training", "settings"), _OBJECT),
     "method": _METHOD,
-    "seed": _COUNT,
+    "seed": COUNT,
     "parent": _OBJECT.or_null(),
 }
 
 
-def _check(value: Any, rule: Any, where: str, path: str = "") -> None:
-    if isinstance(rule, _Field):
+def check(value: Any, rule: Any, where: str, path: str = "") -> None:
+    """Check a value by a `Field`, or an object by the rules of its keys, all of them and no other.
+
+    Args:
+        value: as read from JSON.
+        rule: a `Field`, or name -> rule.
+        where, path: how to name the value in an error: file and line, then the field.
+
+    Raises:
+        RecordError: names the field, its value and what was expected.
+    """
+    if isinstance(rule, Field):
         if not rule.check(value):
             text = repr(value)[:80]
             raise RecordError(f"{where}: {path} is {text}, expected {rule.expected}")
         return
-    _check(value, _OBJECT, where, path)
+    check(value, _OBJECT, where, path)
     prefix = f"{path}." if path else ""
     for wrong, names in (
         ("lacks", set(rule) - set(value)),
@@ -298,17 +317,17 @@ def _check(value: Any, rule: Any, where: str, path: str = "") -> None:
                 f"{where}: {wrong} {', '.join(prefix + name for name in sorted(names))}"
             )
     for name, inner in rule.items():
-        _check(value[name], inner, where, prefix + name)
+        check(value[name], inner, where, prefix + name)
 
 
 def _check_config(config: Any, where: str, prefix: str) -> None:
     """Check what the tidy table reads; the rest of a configuration grows with the library."""
-    _check({name: config[name] for name in _CONFIG if name in config}, _CONFIG, where, prefix[:-1])
-    _check(config["data"].get("dataset"), _TEXT, where, f"{prefix}data.dataset")
-    _check(config["model"].get("architecture"), _TEXT, where, f"{prefix}model.architecture")
+    check({name: config[name] for name in _CONFIG if name in config}, _CONFIG, where, prefix[:-1])
+    check(config["data"].get("dataset"), TEXT, where, f"{prefix}data.dataset")
+    check(config["model"].get("architecture"), TEXT, where, f"{prefix}model.architecture")
     parent = config["parent"]
     if parent is not None:
-        _check(parent, {"config": _OBJECT, "point": _TEXT}, where, f"{prefix}parent")
+        check(parent, {"config": _OBJECT, "point": TEXT}, where, f"{prefix}parent")
         _check_config(parent["config"], where, f"{prefix}parent.config.")
     elif config["method"] == "retrain":
         raise RecordError(f"{where}: {prefix}parent is null, expected the search it retrains")

@@ -18,6 +18,7 @@ from lthlib.figures.style import (
     in_percent,
     looks,
     panels,
+    short,
     styled,
 )
 
@@ -27,6 +28,15 @@ UNITS = {
     "flops": "floating-point operations",
     "seconds": "seconds",
 }
+
+
+def with_passes(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with passes and own_passes: images sent forward plus images sent back."""
+    sums = {
+        f"{own}passes": table[f"{own}forward_passes"] + table[f"{own}backward_passes"]
+        for own in ("", "own_")
+    }
+    return table.assign(**sums)
 
 
 def costs_at(table: pd.DataFrame, densities: Sequence[float], unit: str) -> pd.DataFrame:
@@ -43,7 +53,7 @@ def costs_at(table: pd.DataFrame, densities: Sequence[float], unit: str) -> pd.D
     Returns:
         Columns curve, density, n, accuracy, low, high (95 % t-interval), cost.
     """
-    rows = _with_passes(table[(table["status"] == "ok") & (table["curve"] != "dense")])
+    rows = with_passes(table[(table["status"] == "ok") & (table["curve"] != "dense")])
     found = []
     for curve, group in rows.groupby("curve", sort=False):
         accuracy, cost = on_grid(group, densities), on_grid(group, densities, unit)
@@ -63,7 +73,7 @@ def curve_costs(table: pd.DataFrame, unit: str) -> pd.DataFrame:
     Each run counts once, with all it rests on: one IMP sequence yields all its densities, BiP
     repeats for each, and the dense network that they start from is trained once.
     """
-    rows = _with_passes(table)
+    rows = with_passes(table)
     runs = rows.groupby("run")[f"own_{unit}"].max()
     parents = rows.drop_duplicates("run").set_index("run")["parent"]
     found = []
@@ -95,7 +105,7 @@ def accuracy_against_cost(table: pd.DataFrame, unit: str, densities: Sequence[fl
     if not shown:
         raise ConfigError(f"no curve reaches any of the densities {', '.join(map(str, densities))}")
     known = looks(list(dict.fromkeys(points["curve"])))
-    dense = _with_passes(table[(table["curve"] == "dense") & (table["status"] == "ok")])
+    dense = with_passes(table[(table["curve"] == "dense") & (table["status"] == "ok")])
     with styled():
         rows, columns = -(-len(shown) // 2), min(2, len(shown))
         fig, axes = panels(rows, columns, 7.4, 1.1 + 2.6 * rows)
@@ -133,7 +143,7 @@ def cost_of_curves(table: pd.DataFrame, unit: str) -> Figure:
             bar.set_color(known[curve].colour)
             bar.set_alpha(0.45 if "," in curve else 0.9)
         words = [
-            f" {_short(cost)}, {_tickets(n)}"
+            f" {short(cost)}, {_tickets(n)}"
             for cost, n in zip(costs["cost"], costs["tickets"], strict=True)
         ]
         ax.bar_label(bars, words, fontsize=9, color=INK)
@@ -148,7 +158,7 @@ def cost_of_curves(table: pd.DataFrame, unit: str) -> Figure:
 def describe_costs(points: pd.DataFrame, unit: str) -> str:
     """Say in words what `accuracy_against_cost` shows, from the table of `costs_at`."""
     parts = [
-        f"{row['curve']} reaches {row['accuracy']:.1f} % for {_short(row['cost'])} {unit}"
+        f"{row['curve']} reaches {row['accuracy']:.1f} % for {short(row['cost'])} {unit}"
         f" at {in_percent(row['density'])} density"
         for _, row in points.iterrows()
     ]
@@ -175,14 +185,6 @@ def _dense(ax: Axes, dense: pd.DataFrame, unit: str) -> None:
     ax.plot([dense[unit].mean()], [mean], "*", color=INK, markersize=9, label="dense")
 
 
-def _with_passes(table: pd.DataFrame) -> pd.DataFrame:
-    sums = {
-        f"{own}passes": table[f"{own}forward_passes"] + table[f"{own}backward_passes"]
-        for own in ("", "own_")
-    }
-    return table.assign(**sums)
-
-
 def _with_ancestors(runs: set[str], parents: pd.Series) -> list[str]:
     waiting, found = list(runs), set(runs)
     while waiting:
@@ -191,13 +193,6 @@ def _with_ancestors(runs: set[str], parents: pd.Series) -> list[str]:
             found.add(parent)
             waiting.append(parent)
     return sorted(found)
-
-
-def _short(cost: float) -> str:
-    for size, name in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if cost >= size:
-            return f"{cost / size:.3g} {name}"
-    return f"{cost:.3g}"
 
 
 def _tickets(count: int) -> str:

@@ -63,6 +63,17 @@ def round_numbers(table: pd.DataFrame) -> pd.Series:
     return (index + gated).where(gated | (table["method"] == "imp"))
 
 
+def pruned(table: pd.DataFrame) -> pd.Series:
+    """Return the percentage pruned of each ticket: the pruning ratio of the BiP paper.
+
+    Of a structured ticket it is the share of filters or channels taken from every layer, as asked
+    for; of any other the share of weights.
+    """
+    structured = table["structure"] != "unstructured"
+    kept = table["density"].where(~structured, table["target_density"].fillna(table["density"]))
+    return 100 * (1 - kept)
+
+
 def curve_points(table: pd.DataFrame, value: str = "test_accuracy") -> pd.DataFrame:
     """Return curve, point, mean density and n, mean, std, low, high of `value`, dense to sparse."""
     points = summarise(table, ["curve", "point"], value)

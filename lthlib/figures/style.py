@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import pyplot as plt
@@ -27,13 +27,18 @@ _LOOKS = {
     "l0": ("#E69F00", "<"),
     "ISS": ("#882255", ">"),
     "GMP": ("#332288", "P"),
+    "GraSP": ("#CC6677", "X"),
+    "SNIP": ("#999933", "h"),
+    "SynFlow": ("#6699CC", "d"),
     "random": (FAINT, "v"),
 }
-_OTHERS = ("#44AA99", "#999933", "#6699CC", "#661100", "#DDCC77")
+_OTHERS = ("#44AA99", "#661100", "#DDCC77", "#117733", "#888800")
 _DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 _FILLS = ("full", "none", "left", "top")
 _ACCURACIES = (10, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8)
 _DENSITIES = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1)
+_RATIOS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
+_LOW_RATIOS = (0, 20, 40, 60, 70, 80, 90)
 _SMALLEST_ERROR = 0.1
 
 STYLE: Any = {
@@ -94,10 +99,23 @@ def looks(curves: Sequence[str]) -> dict[str, Look]:
     return found
 
 
+def on_top(curve: str) -> float:
+    """Return the height to draw a curve at where curves coincide: BiP on top, then IMP."""
+    return {"BiP": 2.6, "IMP": 2.5}.get(curve, 2.0)
+
+
 def in_percent(density: float) -> str:
     """Return a density as a text in percent, two digits: `100 %`, `5.2 %`."""
     value = 100 * density
     return f"{value:.0f} %" if value >= 9.95 else f"{value:.2g} %"
+
+
+def short(cost: float) -> str:
+    """Return an amount with three digits and a prefix: `12.5 M`, `830`."""
+    for size, name in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if cost >= size:
+            return f"{cost / size:.3g} {name}"
+    return f"{cost:.3g}"
 
 
 @contextmanager
@@ -107,33 +125,43 @@ def styled() -> Iterator[None]:
         yield
 
 
-def panels(rows: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Return a figure of equal panels that share their axes; sizes of the whole in inches."""
+def panels(
+    rows: int,
+    columns: int,
+    width: float,
+    height: float,
+    scales: Literal["all", "row", "none"] = "all",
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of equal panels; sizes of the whole in inches.
+
+    All share their x axis; `scales` says which of them share their y axis.
+    """
     fig, axes = plt.subplots(
         rows,
         columns,
         figsize=(width, height),
         sharex=True,
-        sharey=True,
+        sharey=scales,
         squeeze=False,
         layout="constrained",
     )
     return fig, list(axes.flat)
 
 
+def _stretch(values: np.ndarray) -> np.ndarray:
+    return -np.log10(np.maximum(100 - np.asarray(values, float), _SMALLEST_ERROR))
+
+
+def _shrink(values: np.ndarray) -> np.ndarray:
+    return 100 - 10 ** -np.asarray(values, float)
+
+
 def accuracy_axis(ax: Axes, low: float, high: float) -> None:
     """Scale y by the logarithm of the error: differences near dense and collapse both show."""
-
-    def forward(values: np.ndarray) -> np.ndarray:
-        return -np.log10(np.maximum(100 - np.asarray(values, float), _SMALLEST_ERROR))
-
-    def inverse(values: np.ndarray) -> np.ndarray:
-        return 100 - 10 ** -np.asarray(values, float)
-
-    ax.set_yscale("function", functions=(forward, inverse))
-    ends = forward(np.array([low, high]))
+    ax.set_yscale("function", functions=(_stretch, _shrink))
+    ends = _stretch(np.array([low, high]))
     margin = 0.06 * max(ends[1] - ends[0], 0.1)
-    bottom, top = inverse(ends + np.array([-margin, margin])).tolist()
+    bottom, top = _shrink(ends + np.array([-margin, margin])).tolist()
     ax.set_ylim(max(bottom, 0.0), min(top, 100 - _SMALLEST_ERROR))
     bottom, top = ax.get_ylim()
     ticks: list[float] = [tick for tick in _ACCURACIES if bottom <= tick <= top]
@@ -154,12 +182,31 @@ def density_axis(ax: Axes, smallest: float) -> None:
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def cost_axis(ax: Axes) -> None:
-    """Scale x by the logarithm, numbers with a prefix: 20 k, 50 k."""
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+def ratio_axis(ax: Axes, largest: float) -> None:
+    """Scale x by the logarithm of what is kept and label it by what is pruned, in percent.
+
+    Equal steps are equal shares of what is left: IMP's rounds stand evenly.
+
+    Args:
+        ax: whose x data are percentages pruned.
+        largest: the highest percentage to show.
+    """
+    kept = 100 - max(largest, 10)
+    ax.set_xscale("function", functions=(_stretch, _shrink))
+    ax.set_xlim(100 - 100 * (kept / 100) ** -0.05, 100 - kept * (kept / 100) ** 0.05)
+    ticks = _LOW_RATIOS if largest < 92 else (0, 20, *_RATIOS[1:]) if largest < 96 else _RATIOS
+    ax.xaxis.set_major_locator(FixedLocator([one for one in ticks if one <= ax.get_xlim()[1]]))
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(EngFormatter(sep="\N{NO-BREAK SPACE}"))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def cost_axis(ax: Axes, which: Literal["x", "y"] = "x") -> None:
+    """Scale an axis by the logarithm, numbers with a prefix: 20 k, 50 k."""
+    scale, axis = (ax.set_xscale, ax.xaxis) if which == "x" else (ax.set_yscale, ax.yaxis)
+    scale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(EngFormatter(sep="\N{NO-BREAK SPACE}"))
 
 
 def label_ends(ax: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:

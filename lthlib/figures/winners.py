@@ -50,7 +50,11 @@ def winning_tickets(table: pd.DataFrame) -> pd.DataFrame:
     tickets = good[~good["curve"].str.startswith("dense")]
     found: list[dict[str, Any]] = []
     for curve, rows in tickets.groupby("curve", sort=False):
-        whole = {"curve": curve, "seeds": rows["seed"].nunique(), **_d_star(rows, reference)}
+        whole = {
+            "curve": curve,
+            "seeds": rows["seed"].nunique(),
+            **whole_d_star(rows, reference),
+        }
         chosen = {SPARSEST: sparsest_on_validation(rows, target), BEST: best_on_validation(rows)}
         found += [
             {"choice": name, **whole, **_judged(own, reference)} for name, own in chosen.items()
@@ -73,13 +77,15 @@ def winners_in_words(winners: pd.DataFrame) -> pd.DataFrame:
             "round": [_text(row["round"], "g") for row in rows],
             "kept (%)": [_text(100 * row["density"], ".3g") for row in rows],
             "accuracy (%)": [
-                _interval(row["accuracy"], row["low"], row["high"], ".1f") for row in rows
+                in_brackets(row["accuracy"], row["low"], row["high"], ".1f") for row in rows
             ],
             "minus dense (points)": [
-                _interval(row["difference"], row["difference_low"], row["difference_high"], "+.1f")
+                in_brackets(
+                    row["difference"], row["difference_low"], row["difference_high"], "+.1f"
+                )
                 for row in rows
             ],
-            "d* (%)": [_star(row) for row in rows],
+            "d* (%)": [d_star_in_words(row) for row in rows],
         }
     )
 
@@ -120,6 +126,21 @@ def describe_winners(winners: pd.DataFrame) -> str:
     return f"Test accuracy minus dense, and density: {'; '.join(parts)}."
 
 
+def whole_d_star(rows: pd.DataFrame, reference: pd.Series) -> dict[str, Any]:
+    """Return d_star, d_star_low, d_star_high and edge of a curve; no d_star where none is known.
+
+    Args:
+        rows: of one curve, from `ticket_table`.
+        reference: test accuracies of the dense networks, percent.
+    """
+    curve = on_grid(rows, IMP_DENSITIES)
+    star = d_star(curve, reference, np.random.default_rng(0))
+    if star is None:
+        return {"edge": ""}
+    names = {"d_star": star.density, "d_star_low": star.low, "d_star_high": star.high}
+    return {**names, "edge": star.edge}
+
+
 def _judged(rows: pd.DataFrame, reference: pd.Series) -> dict[str, Any]:
     if rows.empty:
         return {"n": 0}
@@ -135,15 +156,6 @@ def _judged(rows: pd.DataFrame, reference: pd.Series) -> dict[str, Any]:
         "difference_low": gap.low,
         "difference_high": gap.high,
     }
-
-
-def _d_star(rows: pd.DataFrame, reference: pd.Series) -> dict[str, Any]:
-    curve = on_grid(rows, IMP_DENSITIES)
-    star = d_star(curve, reference, np.random.default_rng(0))
-    if star is None:
-        return {"edge": ""}
-    names = {"d_star": star.density, "d_star_low": star.low, "d_star_high": star.high}
-    return {**names, "edge": star.edge}
 
 
 def _by_seed(rows: pd.DataFrame) -> pd.Series:
@@ -172,16 +184,18 @@ def _dot(ax: Axes, place: int, row: pd.Series, look: Look) -> None:
     ax.text(1.02, place, text, transform=across, va="center", fontsize=9, color=INK)
 
 
-def _star(row: Mapping[Any, Any]) -> str:
+def d_star_in_words(row: Mapping[Any, Any]) -> str:
+    """Return d* of a row, in percent with its interval: `at most 5.5 [4.9, 6.1]`."""
     star, low, high = (100 * row[name] for name in ("d_star", "d_star_low", "d_star_high"))
-    return _EDGES.get(row["edge"], "") + _interval(star, low, high, ".2g")
+    return _EDGES.get(row["edge"], "") + in_brackets(star, low, high, ".2g")
 
 
 def _text(value: float, form: str) -> str:
     return "–" if math.isnan(value) else format(value, form)
 
 
-def _interval(value: float, low: float, high: float, form: str) -> str:
+def in_brackets(value: float, low: float, high: float, form: str) -> str:
+    """Return a value with its interval, if both are known: `+0.3 [0.1, 0.5]`."""
     if math.isnan(value) or math.isnan(low):
         return _text(value, form)
     plain = form.lstrip("+")

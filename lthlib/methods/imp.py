@@ -83,6 +83,7 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
         )
     weights = trainer.prunable_weights()
     size = sum(tensor.numel() for tensor in weights.values())
+    select(weights, 1.0, settings.structure)  # a structure it lacks is refused before training
     masks = trainer.state.setdefault("mask/packed", torch.ones(size, dtype=torch.bool))
     start = 0 if settings.rewinding == "none" else k
     for r in trainer.rounds(settings.rounds + 1):

@@ -17,6 +17,7 @@ from lthlib.publish.parameters import (
     numbers,
     optional,
     text,
+    texts,
     whole,
     wholes,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "optional",
     "papermill_command",
     "text",
+    "texts",
     "whole",
     "wholes",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,8 @@ import pandas as pd
 from lthlib.errors import PublishError
 from lthlib.evidence import (
     CLAIMS,
+    FACTS,
+    Fact,
     Verdict,
     judge,
     mean_interval,
@@ -20,20 +22,24 @@ from lthlib.evidence import (
     sparsest_on_validation,
 )
 from lthlib.evidence.statistics import compare, pooled_std
-from lthlib.figures.points import curve_points, ticket_table
+from lthlib.figures.cost import UNITS
+from lthlib.figures.points import curve_points, pruned, ticket_table
+from lthlib.figures.speed import speed_up
+from lthlib.figures.table1 import table1_winners
+from lthlib.figures.winners import in_brackets
 from lthlib.publish import artefacts
 
 _JOIN = "\N{NARROW NO-BREAK SPACE}"
 
 
 def page_context(
-    records: Iterable[Mapping[str, Any]], facts: Mapping[str, float] | None = None
+    records: Iterable[Mapping[str, Any]], facts: Mapping[str, Fact] | None = None
 ) -> dict[str, Callable[..., Any]]:
     """Return the functions that pages may call, by name: the public methods of `Results`.
 
     Args:
         records: of all studies: published ones and those of the local store.
-        facts: measurements that no record holds, by the names in `evidence.FACTS`.
+        facts: measurements that no record holds, from `evidence.load_facts`.
     """
     results = Results(records, facts)
     names = [name for name in vars(Results) if not name.startswith("_")]
@@ -50,7 +56,7 @@ class Results:
     """
 
     def __init__(
-        self, records: Iterable[Mapping[str, Any]], facts: Mapping[str, float] | None = None
+        self, records: Iterable[Mapping[str, Any]], facts: Mapping[str, Fact] | None = None
     ) -> None:
         self._records = list(records)
         self._table = ticket_table(self._records)
@@ -117,6 +123,28 @@ class Results:
             return f"{gap.mean:+.1f}"
         return f"{gap.mean:+.1f} [{gap.low:.1f}, {gap.high:.1f}]"
 
+    def difference_table(self, study: str, label: str, others: Sequence[str] | None = None) -> str:
+        """A Markdown table of what a curve is ahead of others by: a row each, a column a ratio.
+
+        Points of test accuracy with their 95 % interval, paired by seed, at the curve's own
+        densities; others are interpolated in log density, seed by seed, and a dash where they do
+        not reach. What is dense counts at every density. others: default all curves but dense.
+        `difference_table("digits", "BiP", ["IMP", "OMP"])`
+        """
+        ours = self._ok(study, label)
+        ours = ours.assign(pruned=pruned(ours))
+        points = sorted(
+            (own for _, own in ours.groupby("point")), key=lambda own: float(own["pruned"].mean())
+        )
+        if others is None:
+            others = [one for one in self.curves(study) if one not in (label, "dense")]
+        rows = []
+        for other in others:
+            theirs = self._ok(study, other)
+            rows.append([other, *(_ahead(own, theirs) for own in points)])
+        heads = [f"{own['pruned'].mean():.3g} % pruned" for own in points]
+        return _markdown([f"{label} less", *heads], rows)
+
     def best_sparse(self, study: str, label: str) -> str:
         """Density, in percent, of the sparsest ticket that matches dense, chosen on validation.
 
@@ -128,6 +156,46 @@ class Results:
         target = dense.mean - (0.0 if math.isnan(dense.std) else dense.std)
         chosen = sparsest_on_validation(self._ok(study, label), target)
         return _significant(100 * chosen["density"].median()) if len(chosen) else "none"
+
+    def sparsest_winning(self, study: str, label: str, chosen: str = "test") -> str:
+        """Percentage pruned of the sparsest ticket whose mean is no less than dense's, or `none`.
+
+        chosen: `test`, as the BiP paper's Table 1 does, or `validation`.
+        `sparsest_winning("cifar10-bip", "BiP")` -> `74`
+        """
+        self._ok(study, label)
+        winners = table1_winners({study: self._of(study)}, [label])
+        known = ", ".join(winners["chosen"])
+        if chosen not in set(winners["chosen"]):
+            raise PublishError(f"chosen is {chosen!r}; expected one of {known}")
+        share = float(winners.set_index("chosen")["pruned"][chosen])
+        return "none" if math.isnan(share) else f"{share:.3g}"
+
+    def cost_ratio(
+        self,
+        study: str,
+        slow: str,
+        fast: str,
+        density: float,
+        unit: str = "passes",
+        pretraining: bool = True,
+    ) -> str:
+        """How many times more a ticket of one method costs than one of another, near a density.
+
+        unit: `passes`, `epochs`, `flops` or `seconds`. pretraining: count everybody's dense
+        training, or nobody's. `cost_ratio("digits", "IMP", "BiP", 0.05)` -> `3.2`
+        """
+        near = self._at(study, fast, density)
+        self._ok(study, slow)
+        rows = self._of(study)
+        compared = rows[(rows["curve"] != fast) | rows["point"].isin(near["point"])]
+        name = f"{unit}_{'both' if pretraining else 'neither'}"
+        found = speed_up(compared, slow, fast)
+        if name not in found.columns:
+            raise PublishError(f"unit is {unit!r}; expected one of {', '.join(UNITS)}")
+        if found.empty:
+            raise PublishError(f"{slow!r} of study {study!r} does not reach density {density}")
+        return f"{float(found[name].iloc[0]):.1f}"
 
     def n_seeds(self, study: str, label: str) -> int:
         """How many seeds a curve has: `n_seeds("digits", "dense")` -> `10`."""
@@ -221,10 +289,44 @@ class Results:
         ]
         return _markdown(["study", "scale", "tickets", "date", "computing time", "machine"], rows)
 
+    def has_fact(self, name: str) -> bool:
+        """Whether a fact was measured: `[% if has_fact("cosine_network") %]`."""
+        if name not in FACTS:
+            raise PublishError(f"unknown fact {name!r}; known: {', '.join(FACTS)}")
+        return name in self._facts
+
+    def fact(self, name: str) -> str:
+        """The value of a fact: `fact("cosine_network")` -> `0.97`."""
+        value = self._fact(name).value
+        return f"{value:.2f}" if 0.005 <= abs(value) < 1e3 else f"{value:.1g}"
+
+    def fact_spread(self, name: str) -> str:
+        """The least and the greatest value over a fact's seeds: `0.96 to 0.98`."""
+        values = self._fact(name).values
+        return f"{min(values):.2f} to {max(values):.2f}"
+
+    def fact_made(self, name: str) -> str:
+        """How a fact is defined, and what measured it when, on what."""
+        fact = self._fact(name)
+        made = fact.provenance
+        commit = (made["commit"] or "none")[:7] + (", with changes" if made["dirty"] else "")
+        seeds = ", ".join(map(str, fact.seeds))
+        return (
+            f"{fact.definition}. Seeds: {seeds} · device: {made['device_name']} "
+            f"({made['device']}) · date: {made['finished'][:10]} · commit: {commit} · "
+            f"PyTorch {made['torch']}"
+        )
+
+    def _fact(self, name: str) -> Fact:
+        if not self.has_fact(name):
+            raise PublishError(f"fact {name!r} was not measured; `lth facts` measures it")
+        return self._facts[name]
+
     def verdicts(self) -> list[Verdict]:
         """All verdicts, in the order of the claims; the gate G comes first."""
         if self._judged is None:
-            self._judged = judge(self._table, self._facts)
+            values = {name: fact.value for name, fact in self._facts.items()}
+            self._judged = judge(self._table, values)
         return self._judged
 
     def verdict_board(self) -> str:
@@ -262,6 +364,12 @@ class Results:
         """A claim as data: `claim("B1").statement`, `.criterion`, `.requires`, `.paper`."""
         self.verdict(claim_id)
         return next(one for one in CLAIMS if one.id == claim_id)
+
+    def about(self, recipe: str) -> str:
+        """A recipe in one sentence. `about("cifar10-bip")`"""
+        from lthlib.recipes import load_recipe
+
+        return load_recipe(recipe).about
 
     def recipe_table(self, recipe: str) -> str:
         """A Markdown table of a recipe: field, value, source. `recipe_table("digits")`"""
@@ -303,6 +411,19 @@ class Results:
                 f"density {density}; it has, in percent: {known}"
             )
         return near
+
+
+def _ahead(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
+    """The difference of a point to a curve at its density."""
+    keys = ["study", "seed"]
+    if theirs["curve"].iloc[0].startswith("dense"):
+        other = theirs.groupby(keys)["test_accuracy"].mean()
+    else:
+        other = on_grid(theirs, [ours["density"].mean()]).iloc[:, 0].dropna()
+    if other.empty:
+        return "–"
+    gap = compare(ours.groupby(keys)["test_accuracy"].mean(), other)
+    return in_brackets(gap.mean, gap.low, gap.high, "+.1f")
 
 
 def _nearest(rows: pd.DataFrame, density: float, tolerance: float) -> pd.DataFrame:

@@ -96,6 +96,11 @@ def text() -> Spec:
     return Spec("text", lambda value: _typed(value, str))
 
 
+def texts() -> Spec:
+    """A list of texts, each at most once; also as a JSON string."""
+    return _listing(text())
+
+
 def optional(spec: Spec) -> Spec:
     """What `spec` takes, or None."""
     return Spec(

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lthlib.evidence import load_results, study_names
+from lthlib.evidence import load_facts, load_results, study_names
 from lthlib.figures import curve_points, ticket_table
 from lthlib.publish.book import Page, build
 from lthlib.publish.context import page_context
 from lthlib.publish.freshness import digest, digests
+from lthlib.publish.several import STRUCTURES
 from lthlib.publish.source import quoting
 from lthlib.publish.study import compute
 from lthlib.recipes import Study, load_recipe, recipe_names, ticket_study
@@ -22,9 +23,19 @@ from lthlib.runs import Machine, Store
 
 EMBEDDED = "digits"
 TUNING = "digits-tuning"
-# Studies with a notebook of their own.
-OWN_NOTEBOOKS = {"digits-pruning": "pruning", "digits-sensitivity": "sensitivity"}
+# Studies with notebooks of their own, and what those take besides the study. The first study of a
+# notebook gives its page the notebook's name, another one adds its own.
+OWN_NOTEBOOKS: dict[str, dict[str, dict[str, Any]]] = {
+    "digits-pruning": {"pruning": {}},
+    "digits-sensitivity": {"sensitivity": {}},
+    "digits-bip": {"sensitivity": {"method": "bip"}, "controls": {}},
+    "digits-release": {"release": {}},
+    "bip-cifar10-resnet20-study": {"sensitivity": {"method": "bip"}, "controls": {}},
+    "bip-cifar10-resnet20-release": {"release": {"mask_seeds": None}},
+}
 _COMPARED = {"CS", "IMP"}
+_DILEMMA = {"BiP", "IMP"}
+_JOINING = ("digits-bip",)  # the embedded study's network, with more methods
 _PANELS = 4
 
 
@@ -51,22 +62,25 @@ def build_site(
     Raises:
         Paused: computing was interrupted; its state is saved.
         PublishError: a notebook, a page or the site cannot be built; the previous site stays.
+        RecordError: what is published in `results` is malformed.
     """
     runs, study = Store(store), ticket_study(load_recipe(EMBEDDED))
+    results = root / "results"
+    facts = load_facts(results)  # a damaged file is told before anything is computed
     missing = study.missing(runs)
     if missing:
         say(f"{study.name}: {len(missing)} of {len(study.entries)} runs to compute")
         for run, why in compute(study.name, missing, runs, Machine(device), jobs).items():
             say(f"run {run} failed: {why}")
-    results = root / "results"
     pages = [Page(Path("notebooks/quickstart.ipynb")), *_embedded(study, runs)]
+    pages += [_dilemma(study, runs, results), *_of_the_paper(results)]
     pages += [page for name in _published(results) for page in _recorded(results, name)]
     pages = [page for page in pages if _shown(root / "book", page.title)]
 
     def context() -> dict[str, Any]:
         others = load_results(results) if results.is_dir() else []
         shown = [record for record in others if record["study"] != study.name]
-        return {**page_context([*study.records(runs), *shown]), **quoting(root)}
+        return {**page_context([*study.records(runs), *shown], facts), **quoting(root)}
 
     with _notebooks_use(runs):
         return build(root, notebooks=pages, context_factory=context, say=say)
@@ -74,11 +88,40 @@ def build_site(
 
 def _embedded(study: Study, store: Store) -> Iterator[Page]:
     def inputs() -> Mapping[str, str]:
-        return {study.name: digest(json.dumps(study.records(store), sort_keys=True))}
+        return _local(study, store)
 
     for name in ("tickets", "cost", "masks", "winners", "search-cost"):
         yield Page(Path(f"notebooks/{name}.ipynb"), {"source": "local"}, inputs)
-    yield Page(Path("notebooks/gates.ipynb"))
+    for name in ("gates", "convergence", "bilevel"):
+        yield Page(Path(f"notebooks/{name}.ipynb"))
+
+
+def _local(study: Study, store: Store) -> Mapping[str, str]:
+    return {study.name: digest(json.dumps(study.records(store), sort_keys=True))}
+
+
+def _dilemma(study: Study, store: Store, results: Path) -> Page:
+    """The embedded study's page on accuracy and cost; curves of studies that go on from it join."""
+    files = [results / f"{name}.jsonl" for name in _JOINING]
+    files = [path for path in files if path.exists()]
+
+    def inputs() -> Mapping[str, str]:
+        return {**_local(study, store), **digests(files)}
+
+    also = {"also": [path.stem for path in files]} if files else {}
+    return Page(Path("notebooks/dilemma.ipynb"), {"source": "local", **also}, inputs)
+
+
+def _of_the_paper(results: Path) -> Iterator[Page]:
+    """Pages of the BiP paper's panels and of its Table 1, with what is published of ours."""
+
+    def inputs() -> Mapping[str, str]:
+        return digests(results.glob("*.jsonl"))
+
+    for structure in STRUCTURES:
+        name = "panels" if structure == STRUCTURES[0] else f"panels-{structure}"
+        yield Page(Path("notebooks/panels.ipynb"), {"structure": structure}, inputs, name=name)
+    yield Page(Path("notebooks/table1.ipynb"), {}, inputs)
 
 
 def _published(results: Path) -> list[str]:
@@ -106,13 +149,16 @@ def _recorded(results: Path, name: str) -> Iterator[Page]:
         "source": "results",
     }
     if name in OWN_NOTEBOOKS:
-        yield _own_page(results, name, shown)
+        for notebook, more in OWN_NOTEBOOKS[name].items():
+            yield _own_page(results, name, notebook, {**shown, **more})
         return
     records = [one for one in load_results(results) if one["study"] == name]
     densities = _most_shared(records)
     special: dict[str, dict[str, Any]] = {"tickets": {}}
     if {record["label"] for record in records} >= _COMPARED:
         special |= {"winners": {}, "search-cost": {}}
+    if {record["label"] for record in records} >= _DILEMMA:
+        special["dilemma"] = {}
     if densities:
         special["cost"] = {"at": sorted(densities[:_PANELS], reverse=True)}
         special["masks"] = {"density": densities[0]}
@@ -125,15 +171,21 @@ def _recorded(results: Path, name: str) -> Iterator[Page]:
         )
 
 
-def _own_page(results: Path, name: str, shown: Mapping[str, Any]) -> Page:
-    """The page of a study's own notebook; pruning shows the tuning too, where it is recorded."""
-    notebook, files = OWN_NOTEBOOKS[name], [results / f"{name}.jsonl"]
+def _own_page(results: Path, name: str, notebook: str, shown: Mapping[str, Any]) -> Page:
+    """A page of a study's own; pruning shows the tuning too, where it is recorded."""
+    files = [results / f"{name}.jsonl"]
     more: dict[str, Any] = {}
     if notebook == "pruning":
         tuning = results / f"{TUNING}.jsonl"
         more["tuning"] = TUNING if tuning.exists() else None
         files += [tuning] if tuning.exists() else []
-    return Page(Path(f"notebooks/{notebook}.ipynb"), {**shown, **more}, lambda: digests(files))
+    first = next(study for study, own in OWN_NOTEBOOKS.items() if notebook in own)
+    return Page(
+        Path(f"notebooks/{notebook}.ipynb"),
+        {**shown, **more},
+        lambda: digests(files),
+        name=notebook if name == first else f"{notebook}-{name}",
+    )
 
 
 def _most_shared(records: Iterable[Mapping[str, Any]]) -> list[float]:

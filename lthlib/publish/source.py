@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lthlib.errors import PublishError
-from lthlib.evidence import quoted, reported
+from lthlib.evidence import quoted, reported, reported_speed_up
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -30,6 +30,9 @@ def quoting(root: Path) -> dict[str, Callable[..., Any]]:
         "reported_tickets": reported_tickets,
         "reported_minutes": reported_minutes,
         "reported_epochs": reported_epochs,
+        "reported_faster": reported_faster,
+        "reported_rewinding": reported_rewinding,
+        "departures": departures,
         "quoted_table": quoted_table,
     }
 
@@ -104,6 +107,21 @@ def reported_minutes() -> str:
     return _table(lines)
 
 
+def reported_faster(percent: float, pretraining: bool = False) -> str:
+    """Return IMP's minutes over BiP's by BiP's runtime figure: `reported_faster(89.3)` -> `8.0`.
+
+    percent: pruned. pretraining: count everybody's dense training, or nobody's.
+
+    Raises:
+        PublishError: no value is known there; the message lists where there are.
+    """
+    table = reported_speed_up().set_index("pruning_ratio_pct")
+    if percent not in table.index:
+        known = ", ".join(f"{one:g}" for one in table.index)
+        raise PublishError(f"no minutes are known at {percent} % pruned; there are: {known}")
+    return f"{table['both' if pretraining else 'neither'][percent]:.1f}"
+
+
 def reported_epochs(method: str) -> str:
     """Return the epochs in sequence that CS's summary gives: `reported_epochs("CS")` -> `425`.
 
@@ -112,6 +130,29 @@ def reported_epochs(method: str) -> str:
     """
     rows = _reported("epochs_in_sequence_for_the_tickets", method=method)
     return f"{rows['value'].iloc[0]:,.0f}"
+
+
+def reported_rewinding() -> str:
+    """Return BiP's rewinding figure: accuracy by what is pruned and where retraining starts."""
+    rows = _reported("test_accuracy_pct", artefact="rewinding figure")
+    starts = [name.removeprefix("BiP, ") for name in dict.fromkeys(rows["method"])]
+    names = ["network", "pruned", *(name.removeprefix("rewind ") for name in starts)]
+    lines = [names, ["---"] * len(names)]
+    for key, own in rows.groupby(["dataset", "architecture", "pruning_ratio_pct"], sort=False):
+        data, net, ratio = key
+        values = (f"{value:.2f}" for value in own["value"])
+        lines.append([f"{data}, {net}", f"{ratio:g} %", *values])
+    return _table(lines)
+
+
+def departures() -> str:
+    """Return what the release of BiP does otherwise than its paper, by the names of `switched`."""
+    from lthlib.methods.bip import DEPARTURES  # it imports torch
+
+    lines = [["name", "what the release does"], ["---", "---"]]
+    for name, what in DEPARTURES.items():
+        lines.append([f"`{name}`", what.replace("|", r"\|")])
+    return _table(lines)
 
 
 def quoted_table() -> str:

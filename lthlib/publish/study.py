@@ -26,7 +26,8 @@ from lthlib.recipes import (
     ticket_study,
 )
 from lthlib.recipes.recipe import SCALES
-from lthlib.runs import Machine, RunConfig, Store, bar, execute_many
+from lthlib.recipes.studies import dense_run
+from lthlib.runs import Machine, Parent, RunConfig, Store, bar, execute_many
 from lthlib.training import steps_of
 
 SOURCES = ("published", "local", "results")
@@ -349,9 +350,13 @@ def gate_study(recipe: Recipe, penalties: Mapping[str, float], seeds: int = 1) -
 
 
 def base_settings(recipe: Recipe, method: str = "cs") -> dict[str, Any]:
-    """Return all settings of a recipe's search with gates; of a list its first value."""
-    settings = {"rewind": recipe.rewind, **_first_values(recipe.method(method))}
-    found: dict[str, Any] = recipe.config(method, 0, **settings).to_json()["settings"]
+    """Return all settings of a recipe's search; of a list its first value."""
+    settings = _first_values(recipe.method(method))
+    if method in GATED:
+        settings = {"rewind": recipe.rewind, **settings}
+    starts = get_method(method).parent
+    parent = Parent(dense_run(recipe, 0), "dense") if starts == "dense" else None
+    found: dict[str, Any] = recipe.config(method, 0, parent, **settings).to_json()["settings"]
     return found
 
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -28,7 +24,8 @@ from lthlib.data import (
 )
 from lthlib.data.generated import write_tiny_imagenet
 from lthlib.errors import ConfigError, DataError
-from lthlib.runs import RunConfig
+from lthlib.recipes import load_recipe, ticket_study
+from lthlib.runs import Machine, Store, execute
 from tests.conftest import with_sources
 
 WHOLE = DataSettings("tiny-imagenet", validation_images=200)
@@ -337,7 +334,7 @@ RECIPE = {
         "mean": [0.485, 0.456, 0.406],
         "std": [0.229, 0.224, 0.225],
     },
-    "model": {"architecture": "resnet18", "width": 4},
+    "model": {"architecture": "resnet18", "width": 8},
     "training": {"length": "2it", "batch_size": 32},
     "rewind": "1it",
     "study": {"densities": [0.5], "methods": [], "seeds": 1, "dense_seeds": 1},
@@ -348,18 +345,10 @@ def test_a_recipe_trains_on_it(drawn: Path, tmp_path: Path) -> None:
     recipe = {"name": "drawn", "scale": "embedded", "about": "two steps", "methods": {}}
     recipe |= {key: with_sources(value) for key, value in RECIPE.items()}
     (tmp_path / "drawn.yaml").write_text(yaml.safe_dump(recipe))
-    code = "from lthlib.cli import main; main()"
-    command = [sys.executable, "-c", code, "sweep", "drawn.yaml", "--data", str(drawn)]
-    done = subprocess.run(
-        [*command, "--jobs", "1"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"COLUMNS": "200"},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    runs = [json.loads(p.read_text()) for p in (tmp_path / "store/runs").glob("*/run.json")]
-    dense = next(run for run in runs if run["config"]["method"] == "dense")
-    assert dense["config"]["data"]["official_validation"] == "halves"
-    assert {record["status"] for run in runs for record in run["records"]} == {"ok"}
-    assert RunConfig.from_json(dense["config"]).id == dense["id"]
+    (config,) = ticket_study(load_recipe(tmp_path / "drawn.yaml")).configs
+    assert config.data.official_validation == "halves"
+    result = execute(config, Store(tmp_path / "store"), Machine("cpu", str(drawn)))
+    (record,) = result.records
+    assert record["status"] == "ok"
+    assert record["cost"]["own"]["backward_passes"] == 2 * 32
+    assert record["accuracy"]["validation"] is not None

@@ -9,14 +9,14 @@ import pandas as pd
 import pytest
 
 from lthlib.errors import RecordError
-from lthlib.evidence import quoted, reported, reported_curve
+from lthlib.evidence import quoted, reported, reported_curve, reported_speed_up
 from lthlib.evidence.reported import _read, _typed, plain_name
 
 
 def test_every_published_value_is_there() -> None:
     table = reported()
-    assert len(table) == 576
-    assert table["paper"].value_counts().to_dict() == {"BiP": 532, "Renda et al. 2020": 42, "CS": 2}
+    assert len(table) == 647
+    assert table["paper"].value_counts().to_dict() == {"BiP": 603, "Renda et al. 2020": 42, "CS": 2}
     assert table[["pruning_ratio_pct", "value", "std", "density"]].dtypes.eq("float64").all()
 
 
@@ -42,6 +42,13 @@ def test_structure_and_artefact_select() -> None:
     assert filters["value"].iloc[[0, -1]].tolist() == [68.8, 49.4]
     assert set(reported_curve("cifar10", "resnet20", artefact="Fig 1")["artefact"]) == {"Fig 1"}
     assert reported_curve("digits", "resnet8").empty
+
+
+def test_the_papers_minutes_make_a_speed_up() -> None:
+    ratios = reported_speed_up().set_index("pruning_ratio_pct")
+    assert ratios.loc[36.0, "neither"] == pytest.approx(2 * 69 / 86)
+    assert ratios.loc[89.3, "neither"] == pytest.approx(10 * 69 / 86)
+    assert ratios.loc[[48.8, 86.6], "both"].tolist() == pytest.approx([4 * 69 / 168, 10 * 69 / 168])
 
 
 def test_plain_names() -> None:

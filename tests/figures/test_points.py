@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pandas as pd
+import pytest
 
 from lthlib.figures import by_initial_gate, curve_points, round_numbers, ticket_table
+from lthlib.figures.points import pruned
 from tests.figures.toys import record, searches, study, table
 
 
@@ -80,3 +82,11 @@ def test_rounds_count_from_one() -> None:
     assert rounds["IMP"] == [1, 2, 3]
     assert rounds["CS"] == rounds["CS, as found"] == [1, 2]
     assert round_numbers(both[both["curve"] == "dense"]).isna().all()
+
+
+def test_pruned_is_the_share_of_weights_or_of_what_was_asked_for() -> None:
+    records = [
+        record("IMP", "imp", 0, 0.25, 97.0),
+        record("BiP", "bip", 0, 0.63, 97.0, density=0.6, structure="filter"),
+    ]
+    assert pruned(ticket_table(records)).tolist() == pytest.approx([75.0, 40.0])

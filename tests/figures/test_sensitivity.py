@@ -65,13 +65,76 @@ def test_the_base_stands_in_every_panel() -> None:
         "penalty": [97.0, 98.0],
         "rewind": [97.0, 98.0],
     }
-    assert set(table["round"]) == {1}
+    assert set(table["line"]) == {"round 1"}
 
 
 def test_means_over_seeds() -> None:
     means = sensitivity_means(sensitivity_table(study(), BASE)).set_index(["setting", "value"])
     assert means.loc[("penalty", "0.001"), ["n", "accuracy"]].tolist() == [2, 96.5]
     assert means["is_base"].tolist() == [False, True, False, True, False]
+
+
+BIP = {"density": 0.1, "gamma": 1.0, "implicit": True, "lower_steps": 1, "switched": []}
+
+
+def pruned(seed: int, density: float, test: float, **changed: object) -> Record:
+    given = BIP | {"density": density} | changed
+    return record("any label", "bip", seed, density, test, judged="found", **given)
+
+
+def bip() -> list[Record]:
+    records = [
+        pruned(seed, density, level - 10 * density + seed, **changed)
+        for seed in (0, 1)
+        for density in (0.05, 0.2)
+        for level, changed in (
+            (96.0, {}),
+            (95.0, {"gamma": 100.0}),
+            (94.0, {"implicit": False}),
+            (90.0, {"implicit": False, "lower_steps": 2}),
+        )
+    ]
+    retrained = record(
+        "any label", "retrain", 0, 0.2, 50.0, source={"config": records[0]["config"]}
+    )
+    return [*records, retrained, pruned(0, 1.0, 98.0), pruned(0, 0.2, 40.0, switched=["aliased"])]
+
+
+def test_of_bip_the_tickets_as_found_count_a_line_a_density() -> None:
+    table = sensitivity_table(bip()[:-1], BIP, "bip")
+    assert set(table["setting"]) == {"gamma"}
+    assert list(dict.fromkeys(table["line"])) == ["20 % density", "5 % density"]
+    sparse = table[table["line"] == "5 % density"]
+    assert sparse["accuracy"].tolist() == [95.5, 96.5, 94.5, 95.5, 93.5, 94.5]
+
+
+def test_no_implicit_term_is_an_infinite_gamma() -> None:
+    means = sensitivity_means(sensitivity_table(bip()[:-1], BIP, "bip"))
+    assert list(dict.fromkeys(means["value"])) == ["1", "100", "∞"]
+    assert list(dict.fromkeys(means.loc[means["is_base"], "value"])) == ["1"]
+
+
+def test_a_list_is_a_value_too() -> None:
+    means = sensitivity_means(sensitivity_table(bip(), BIP, "bip"))
+    own = means[(means["setting"] == "switched") & (means["line"] == "20 % density")]
+    assert own["value"].tolist() == ["none", "aliased"]
+
+
+def test_a_method_that_is_given_its_density_has_one_panel_a_setting() -> None:
+    table = sensitivity_table(bip(), BIP, "bip")
+    fig = sensitivity_figure(table, pd.Series([98.0]), "bip")
+    assert [ax.get_title("left") for ax in fig.axes] == ["gamma", "switched"]
+    means = [list(line.get_ydata()) for line in fig.axes[0].lines if line.get_gid() == "mean"]
+    assert means == [[94.5, 93.5, 92.5], [96.0, 95.0, 94.0]]
+    assert [text.get_text() for text in fig.legends[0].get_texts()] == [
+        "20 % density",
+        "5 % density",
+    ]
+
+
+def test_of_bip_the_sparsest_density_is_put_into_words() -> None:
+    words = describe_sensitivity(sensitivity_means(sensitivity_table(bip()[:-1], BIP, "bip")))
+    assert "gamma: 1 96.0 % at 5 % density, 100 95.0 % at 5 % density" in words
 
 
 def test_nothing_to_compare_is_said() -> None:

@@ -6,9 +6,10 @@ import itertools
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lthlib.errors import ConfigError, TicketError
+from lthlib.data import Dataset
+from lthlib.errors import ConfigError, MaskError, TicketError
 from lthlib.masks import Mask, kept_groups
 from lthlib.methods import METHODS, get_method, imp, omp, random, retrain
 from lthlib.methods.imp import IMPSettings, prune_by_magnitude
@@ -406,6 +407,13 @@ def test_retraining_from_another_point_of_the_dense_training(rewind: str) -> Non
     method = METHODS["retrain"]
     assert method.work(again, trainer.steps, 99) * 16 >= trainer.cost.backward_passes
     assert trainer.cost.epochs == pytest.approx((7 + int(rewind[0])) / 3)
+
+
+def test_a_network_without_groups_is_refused_before_it_is_trained() -> None:
+    trainer = Trainer(nn.Linear(4, 2), Dataset.from_tensors(torch.randn(9, 4), torch.arange(9) % 2))
+    with pytest.raises(MaskError, match="no prunable parameter is a convolution's"):
+        list(imp.search(trainer, IMPSettings(structure="filter"), None))
+    assert trainer.cost.images == 0
 
 
 def test_another_rewind_point_is_within_training_and_with_rewinding() -> None:

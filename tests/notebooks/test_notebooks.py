@@ -50,9 +50,9 @@ def words(notebook: Path) -> str:
     )
 
 
-def test_there_are_nine() -> None:
-    assert len(NAMES) == 9
+def test_they_are_found() -> None:
     assert {"gates", "pruning", "search-cost", "sensitivity", "winners"} < set(NAMES)
+    assert {"dilemma", "panels", "table1"} < set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,7 +76,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("name", "given", "made"),
     [
         ("tickets", {"dense_seeds": 1}, ["accuracy", "points", "variants"]),
-        ("cost", {"at": [0.5]}, ["one-ticket", "units", "whole-curve"]),
+        (
+            *("cost", {"at": [0.5]}),
+            ["against-ratio", "faster", "one-ticket", "units", "whole-curve"],
+        ),
+        ("dilemma", {"pretraining": False}, ["as-published", "dilemma"]),
         ("masks", {"density": 0.5}, ["layers", "overlap"]),
         ("winners", {"dense_seeds": 1}, ["beside-dense", "winners"]),
         ("search-cost", {}, ["derived", "same-density", "search-cost", "table"]),
@@ -96,6 +100,29 @@ def test_a_study_from_the_local_store(
     run_notebook(FOLDER / f"{name}.ipynb", output, {**common, **given}, REPOSITORY)
     assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
     assert "Runs: " in words(output)
+
+
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [("panels", ["bip-minus-imp", "panels"]), ("table1", ["beside-paper", "ours"])],
+)
+def test_ours_beside_the_papers_panels(
+    name: str, made: list[str], store: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    given = {"recipes": [str(tiny_recipe)], "source": "local", "store": str(store), "jobs": 1}
+    given |= {"device": "cpu", "artefacts": str(tmp_path / "made"), "methods": ["bip", "imp"]}
+    output = tmp_path / "out.ipynb"
+    run_notebook(FOLDER / f"{name}.ipynb", output, given, REPOSITORY)
+    assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
+    assert "`tiny` (embedded scale): a few steps on digits" in words(output)
+
+
+def test_without_a_run_the_papers_curves_stand_alone(tmp_path: Path) -> None:
+    given = {"results": str(tmp_path / "none"), "artefacts": str(tmp_path / "made")}
+    run_notebook(FOLDER / "panels.ipynb", tmp_path / "out.ipynb", given, REPOSITORY)
+    table = pd.read_csv(tmp_path / "made" / "panels.csv")
+    assert set(table["whose"]) == {"paper"}
+    assert table["panel"].nunique() == 8
 
 
 def rewritten(folder: Path, methods: dict[str, Any], study: dict[str, Any]) -> Path:
@@ -129,6 +156,57 @@ def test_a_study_with_a_notebook_of_its_own(
     given |= {"tuning": recipe} if name == "pruning" else {}
     run_notebook(FOLDER / f"{name}.ipynb", tmp_path / "out.ipynb", given, REPOSITORY)
     assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
+
+
+@pytest.mark.parametrize(
+    ("name", "methods", "contestants", "more", "made"),
+    [
+        (
+            *("sensitivity", {"bip-variants": {"lower_steps": [2]}}, ["bip-variants", "bip"]),
+            *({"method": "bip"}, ["sensitivity", "table"]),
+        ),
+        (
+            *("controls", {"bip-rewound": {"rewind": ["2it", "20it"]}}),
+            *(["bip", "bip-rewound", "bip-frozen"], {}),
+            ["controls", "rewinding", "rewinding-means", "table"],
+        ),
+        (
+            *("release", {"bip-departures": {"switched": ["aliased"]}}),
+            *(["bip", "bip-release", "bip-departures"], {"density": 0.5}),
+            ["effects", "masks", "table"],
+        ),
+        (
+            *("convergence", {}, ["bip"], {"density": 0.5, "methods": ["bip", "bip-frozen"]}),
+            ["overlap", "table"],
+        ),
+    ],
+)
+def test_bip_from_the_inside(
+    name: str,
+    methods: dict[str, Any],
+    contestants: list[str],
+    more: dict[str, Any],
+    made: list[str],
+    tmp_path: Path,
+) -> None:
+    recipe = str(rewritten(tmp_path, methods, {"methods": contestants, "densities": [0.5]}))
+    given = {"recipe": recipe, "store": str(tmp_path / "store"), "jobs": 1, "device": "cpu", **more}
+    given |= {"artefacts": str(tmp_path / "made")}
+    given |= {} if name == "convergence" else {"source": "local"}
+    run_notebook(FOLDER / f"{name}.ipynb", tmp_path / "out.ipynb", given, REPOSITORY)
+    assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
+
+
+def test_a_published_release_without_tickets_shows_no_masks(tmp_path: Path) -> None:
+    study = ticket_study(load_recipe("digits-release"), seeds=1, dense_seeds=1, densities=[0.05])
+    write(tmp_path / "results", study, published(study))
+    given = {"source": "results", "results": str(tmp_path / "results"), "mask_seeds": None}
+    given |= {"artefacts": str(tmp_path / "made"), "store": str(tmp_path / "store")}
+    output = tmp_path / "out.ipynb"
+    run_notebook(FOLDER / "release.ipynb", output, given, REPOSITORY)
+    assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == ["effects", "table"]
+    assert "No masks here" in words(output)
+    assert not (tmp_path / "store").exists()
 
 
 def test_gates_are_computed_where_they_are_missing(tiny_recipe: Path, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from lthlib.errors import PublishError
 from lthlib.evidence import CLAIMS
+from lthlib.methods.bip import DEPARTURES
 from lthlib.publish.context import page_context
 from lthlib.publish.render import render
-from lthlib.publish.source import quoted_table
+from lthlib.publish.source import departures, quoted_table, reported_faster, reported_rewinding
 from tests.figures.toys import record, study
 
 FAILED = record("BiP", "bip", 3, 0.1, None, density=0.1)
@@ -33,6 +34,10 @@ def say(expression: str) -> str:
         ('difference("toy", "BiP", "BiP, unclipped", 0.5)', "+47.3 [46.6, 48.0]"),
         ('difference("toy", "IMP", "dense", 0.25)', "-1.9 [-2.1, -1.7]"),
         ('best_sparse("toy", "IMP")', "none"),
+        ('sparsest_winning("toy", "IMP")', "none"),
+        ('cost_ratio("toy", "IMP", "BiP", 0.25, "epochs")', "1.0"),
+        ('cost_ratio("toy", "IMP", "BiP", 0.5, "epochs")', "0.7"),
+        ('cost_ratio("toy", "IMP", "BiP", 0.5, "epochs", False)', "0.5"),
         ('n_seeds("toy", "IMP")', "3"),
         ('count("toy", "IMP")', "6"),
         ('count("toy")', "33"),
@@ -62,9 +67,14 @@ def test_values(expression: str, words: str) -> None:
         ('accuracy("toy", "Bip", 0.5)', "no judged 'Bip'; its curves: dense, IMP, BiP"),
         ('accuracy("toy", "BiP", 0.1)', r"within 15 % of density 0\.1; it has, in percent: 50, 25"),
         ('accuracy("toy", "BiP", 5)', "density is 5; expected a kept fraction"),
+        (
+            'cost_ratio("toy", "IMP", "BiP", 0.5, "hours")',
+            "unit is 'hours'; expected one of",
+        ),
+        ('sparsest_winning("toy", "IMP", "luck")', "chosen is 'luck'; expected one of test, valid"),
         ('verdict("Z9")', "unknown claim 'Z9'; known: G, B1"),
-        ('recipe_table("moon")', "expected one of cifar10-cs, cifar10-reduced"),
-        ("acuracy", "'acuracy' is undefined; known: accuracy"),
+        ('recipe_table("moon")', "expected one of bip-cifar10-resnet18"),
+        ("acuracy", "'acuracy' is undefined; known: about, accuracy"),
     ],
 )
 def test_what_no_record_holds_fails(expression: str, message: str) -> None:
@@ -92,6 +102,21 @@ def test_tables_are_tables() -> None:
     assert say("studies()").splitlines()[2].startswith("| toy | embedded | 33 | 2026-11-21 |")
 
 
+def test_what_a_curve_is_ahead_by_is_a_table() -> None:
+    lines = say('difference_table("toy", "BiP", ["IMP", "dense"])').splitlines()
+    assert lines[0] == "| BiP less | 50 % pruned | 75 % pruned |"
+    assert lines[2].startswith("| IMP | +0.1 [-0.1, 0.3] | +0.1 ")
+    assert lines[3].startswith("| dense | -0.8 ")
+    assert len(say('difference_table("toy", "BiP")').splitlines()) == 2 + 4
+
+
+def test_the_papers_minutes_are_ratios() -> None:
+    assert reported_faster(89.3) == "8.0"
+    assert reported_faster(86.6, True) == "4.1"
+    with pytest.raises(PublishError, match="no minutes are known at 50 % pruned; there are: 20"):
+        reported_faster(50)
+
+
 def test_every_function_says_what_it_does() -> None:
     assert all(function.__doc__ for function in CONTEXT.values())
 
@@ -102,6 +127,22 @@ def test_emptied_layers_are_those_that_keep_nothing_in_any_seed() -> None:
         one["layers"] = {"stem": [3, 9], "middle": [0, 9], "linear": [one["seed"], 9]}
     dense = record("dense", "dense", 0, 1.0, 98.0)
     assert page_context([dense, *tickets])["emptied"]("toy", "OMP", 0.1) == ["middle"]
+
+
+def test_what_the_release_does_otherwise_is_listed_by_name() -> None:
+    lines = departures().splitlines()
+    assert lines[0] == "| name | what the release does |"
+    assert [line.split(" | ")[0].strip("| `") for line in lines[2:]] == list(DEPARTURES)
+    assert r"\|theta\|" in lines[2]
+
+
+def test_the_paper_s_rewinding_figure_is_a_table() -> None:
+    lines = reported_rewinding().splitlines()
+    assert lines[0] == "| network | pruned | as found | 5 % | 10 % | 50 % | 75 % | 100 % |"
+    assert lines[2] == (
+        "| CIFAR-10, ResNet-20 | 20 % | 92.54 | 92.20 | 92.18 | 92.36 | 92.62 | 92.20 |"
+    )
+    assert len(lines) == 2 + 9
 
 
 def test_results_of_others_are_quoted_with_their_source() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lthlib.errors import PublishError
-from lthlib.publish import choice, declare, flag, many, number, optional, text, whole, wholes
+from lthlib.publish import choice, declare, flag, many, number, optional, text, texts, whole, wholes
 
 METHODS = many("imp", "bip", "cs")
 
@@ -54,6 +54,7 @@ def test_lists_also_as_json(given: object) -> None:
         (float("nan"), number(), "a number"),
         ("yes", flag(), "true or false"),
         (3, text(), "text"),
+        (["a", 3], texts(), "a list of distinct values, each text"),
         ("x", optional(whole()), "a whole number, or None"),
         (None, whole(), "a whole number"),
     ],
@@ -64,9 +65,9 @@ def test_wrong_values_are_refused(value: object, spec, expected: str) -> None:
 
 
 def test_right_values_are_accepted() -> None:
-    names = {"a": True, "b": "x", "c": None, "d": 3, "e": [2, 1]}
+    names = {"a": True, "b": "x", "c": None, "d": 3, "e": [2, 1], "f": '["x"]'}
     specs = {"a": flag(), "b": text(), "c": optional(whole()), "d": number(), "e": wholes(1, 2)}
-    assert declare(names, **specs) == (True, "x", None, 3.0, (2, 1))
+    assert declare(names, **specs, f=texts()) == (True, "x", None, 3.0, (2, 1), ("x",))
 
 
 def test_a_typo_is_named_with_the_valid_names() -> None:

@@ -13,6 +13,7 @@ from lthlib.publish import site, stage
 from lthlib.publish.book import Page, build
 from lthlib.publish.notebooks import check_parameters
 from lthlib.recipes import load_recipe, ticket_study
+from lthlib.runs import Store
 from tests.conftest import write_tiny
 from tests.publish.records import published, write
 from tests.publish.toys import REPOSITORY
@@ -28,7 +29,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         seen.update(given, store=os.environ["LTHLIB_STORE"])
         return root / "index.html"
 
-    for name in ("cifar10-reduced", "digits-pruning", "digits-tuning"):
+    for name in ("cifar10-cs", "digits-pruning", "digits-tuning"):
         study = ticket_study(load_recipe(name), seeds=1, dense_seeds=1)
         write(root / "results", study, published(study))
     with pytest.MonkeyPatch.context() as patch:
@@ -60,11 +61,18 @@ def test_published_studies_have_pages_of_their_own(built: dict[str, Any]) -> Non
         "winners",
         "search-cost",
         "gates",
-        "tickets-cifar10-reduced",
-        "winners-cifar10-reduced",
-        "search-cost-cifar10-reduced",
-        "cost-cifar10-reduced",
-        "masks-cifar10-reduced",
+        "convergence",
+        "bilevel",
+        "dilemma",
+        "panels",
+        "panels-filter",
+        "panels-channel",
+        "table1",
+        "tickets-cifar10-cs",
+        "winners-cifar10-cs",
+        "search-cost-cifar10-cs",
+        "cost-cifar10-cs",
+        "masks-cifar10-cs",
         "pruning",
     ]
 
@@ -91,11 +99,50 @@ def test_without_a_record_of_the_tuning_there_is_none(tmp_path: Path) -> None:
     assert list(page.inputs()) == ["digits-pruning.jsonl"]
 
 
-def test_a_search_alone_has_no_page_of_comparisons(tmp_path: Path) -> None:
-    study = ticket_study(load_recipe("cifar10-reduced"), methods=["imp"])
+@pytest.mark.parametrize(
+    ("name", "titles"),
+    [
+        ("digits-sensitivity", ["sensitivity"]),
+        ("digits-bip", ["sensitivity-digits-bip", "controls"]),
+        ("digits-release", ["release"]),
+        ("bip-cifar10-resnet20-release", ["release-bip-cifar10-resnet20-release"]),
+    ],
+)
+def test_a_study_with_notebooks_of_its_own(name: str, titles: list[str], tmp_path: Path) -> None:
+    study = ticket_study(load_recipe(name), seeds=1, dense_seeds=1)
     write(tmp_path, study, published(study))
-    titles = [page.title for page in site._recorded(tmp_path, "cifar10-reduced")]
-    assert titles == [f"{name}-cifar10-reduced" for name in ("tickets", "cost", "masks")]
+    pages = list(site._recorded(tmp_path, name))
+    assert [page.title for page in pages] == titles
+    for page in pages:
+        check_parameters(REPOSITORY / page.notebook, page.parameters)
+        assert page.parameters["recipe"] == name
+
+
+def test_a_study_of_bip_and_imp_has_a_page_of_the_dilemma(tmp_path: Path) -> None:
+    study = ticket_study(load_recipe("cifar10-bip"), methods=["bip", "imp"], seeds=1, dense_seeds=1)
+    write(tmp_path, study, published(study))
+    pages = list(site._recorded(tmp_path, "cifar10-bip"))
+    assert "dilemma-cifar10-bip" in [page.title for page in pages]
+    for page in pages:
+        check_parameters(REPOSITORY / page.notebook, page.parameters)
+
+
+def test_other_studies_join_the_embedded_dilemma_once_they_are_published(tmp_path: Path) -> None:
+    study = ticket_study(load_recipe("digits"), methods=["bip"], seeds=1, dense_seeds=1)
+    store = Store(tmp_path / "store")
+    assert "also" not in site._dilemma(study, store, tmp_path).parameters
+    more = ticket_study(load_recipe("digits-bip"), methods=["hydra"], seeds=1, dense_seeds=1)
+    write(tmp_path, more, published(more))
+    page = site._dilemma(study, store, tmp_path)
+    assert page.parameters["also"] == ["digits-bip"]
+    assert sorted(page.inputs()) == ["digits", "digits-bip.jsonl"]
+
+
+def test_a_search_alone_has_no_page_of_comparisons(tmp_path: Path) -> None:
+    study = ticket_study(load_recipe("cifar10-cs"), methods=["imp"])
+    write(tmp_path, study, published(study))
+    titles = [page.title for page in site._recorded(tmp_path, "cifar10-cs")]
+    assert titles == [f"{name}-cifar10-cs" for name in ("tickets", "cost", "masks")]
 
 
 def test_only_what_the_book_shows_is_run(tmp_path: Path) -> None:
@@ -124,7 +171,7 @@ def test_contents_leave_out_notebooks_that_were_not_run(tmp_path: Path) -> None:
 def test_pages_speak_of_local_and_published_studies(built: dict[str, Any]) -> None:
     context = built["context_factory"]()
     assert context["n_seeds"]("tiny", "dense") == 2
-    assert context["dense_accuracy"]("cifar10-reduced") == "90.0"
+    assert context["dense_accuracy"]("cifar10-cs") == "90.0"
     assert "source" in context
 
 

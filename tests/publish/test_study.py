@@ -39,7 +39,7 @@ def study(tiny_recipe: Path) -> Study:
 
 def test_a_pair_chooses_a_recipe() -> None:
     assert choose_study("digits", "resnet8", seeds=1).name == "digits"
-    assert choose_study("cifar10", "resnet20").name == "cifar10-cs"
+    assert choose_study("cifar10", "resnet20").name == "cifar10-bip"
     with pytest.raises(
         ConfigError, match="no recipe trains resnet8 on cifar10; there are: cifar10"
     ):
@@ -49,7 +49,8 @@ def test_a_pair_chooses_a_recipe() -> None:
 def test_of_several_recipes_the_smallest_scale_counts_then_the_name() -> None:
     pairs = recipe_pairs()
     assert pairs["digits", "resnet8"] == "digits"
-    assert pairs["cifar10", "resnet20"] == "cifar10-cs"  # not cifar10-reduced, nor cs-resnet20
+    assert pairs["cifar10", "resnet20"] == "cifar10-bip"  # not cs-resnet20
+    assert pairs["cifar10", "resnet18"] == "bip-cifar10-resnet18"
     assert pairs["cifar10", "vgg16"] == "cs-vgg16"
     assert list(pairs) == sorted(pairs)
 
@@ -129,6 +130,12 @@ def test_the_base_of_a_comparison_has_the_first_value_of_every_list() -> None:
     assert base["reset"] == "formula"  # a default is among them
 
 
+def test_the_base_of_bip_is_what_its_recipe_says() -> None:
+    base = base_settings(choose_recipe("digits", "resnet8"), "bip")
+    assert (base["gamma"], base["lower_steps"], base["implicit"]) == (1.0, 1, True)
+    assert "rewind" not in base
+
+
 def test_gates_are_watched_in_one_search_a_method(tiny_recipe: Path, tmp_path: Path) -> None:
     study = gate_study(load_recipe(tiny_recipe), {"cs": 1e-3, "iss": 1e-5}, seeds=2)
     assert [(one.label, one.config.seed) for one in study.entries] == [
@@ -197,7 +204,7 @@ def test_a_record_of_an_older_method_is_shown_and_said_to_be_stale(study, tmp_pa
     write(tmp_path / "results", study, records)
     found = study_records(study, Store(tmp_path / "store"), CPU, results=tmp_path / "results")
     assert len(found.records) == 4
-    assert "**Stale:** 1 published records: bip is at version 1, recorded at 99" in (
+    assert "**Stale:** 1 published records: bip is at version 2, recorded at 99" in (
         found._repr_markdown_()
     )
 

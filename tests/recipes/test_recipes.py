@@ -81,7 +81,8 @@ def test_contestants_are_named_as_the_documentation_names_them() -> None:
         "l0", "l0-variants", "iss", "iss-variants",
         "bip", "bip-retrained", "bip-rewound", "bip-shuffled", "bip-fresh", "bip-explicit",
         "bip-frozen", "bip-magnitude", "bip-dense", "bip-variants", "bip-departures",
-        "hydra", "hydra-release", "snip", "grasp", "synflow", "omp", "omp-fine-tuned", "omp-matched", "gmp", "random",
+        "hydra", "hydra-release", "snip", "grasp", "synflow",
+        "omp", "omp-fine-tuned", "omp-matched", "gmp", "random",
         "bip-unclipped", "bip-release", "dense-equal", "dense-search",
     ]  # fmt: skip
 

@@ -189,6 +189,9 @@ CHANGES: list[dict[str, Any]] = [
         "dataset": "cifar10", "train_images": 100, "validation_images": 10, "split_seed": 1,
         "padding": 4, "flip": True, "mean": [0.5], "std": [0.5], "image_size": 64,
     }.items()),
+    {"data": {
+        "dataset": "tiny-imagenet", "validation_images": 0, "official_validation": "halves",
+    }},
     *({"model": {n: v}} for n, v in {
         "architecture": "resnet20", "width": 8, "shortcut": "projection", "prunable": "conv",
         "initialisation": "xavier",

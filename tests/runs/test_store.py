@@ -232,7 +232,7 @@ def test_the_fingerprint_sees_code_and_not_prose(
 
     def prints() -> dict[str, str]:
         fingerprint.cache_clear()
-        return {m: fingerprint(m) for m in ("dense", "imp", "omp", "bip")}
+        return {m: fingerprint(m) for m in ("dense", "imp", "gmp", "bip")}
 
     def edit(name: str, old: str, new: str) -> None:
         text = (package / name).read_text()
@@ -247,8 +247,8 @@ def test_the_fingerprint_sees_code_and_not_prose(
         assert prints() == first
         edit("methods/imp.py", "-1.0", "-2.0")
         second = prints()
-        # OMP prunes as IMP does.
-        assert {m for m in first if first[m] != second[m]} == {"imp", "omp"}
+        # GMP prunes as IMP does.
+        assert {m for m in first if first[m] != second[m]} == {"imp", "gmp"}
         edit("training.py", "0.1 **", "0.2 **")
         assert {m for m in first if prints()[m] != second[m]} == set(first)
     finally:
