@@ -55,6 +55,7 @@ FACTS = {
     "gap_stochastic": "A3: the same for the stochastic methods",
     "tuning_trials_equal": "C6: 1 if every method had the same number of tuning trials, else 0",
 }
+_LEADS = {"G": "IMP", "A1": "OMP", "A2": "BiP", "A3": "CS"}
 _UNITS = ("passes", "seconds")
 _GATE_MARGIN = 0.5
 _FLAT = 1.1
@@ -118,6 +119,11 @@ class Claim:
         """Whether the gate must stand first: for all claims that rest on trained networks."""
         return self.id not in ("G", "B4")
 
+    @property
+    def lead(self) -> str:
+        """The method whose studies this claim is judged on."""
+        return _LEADS.get(self.id) or {"B": "BiP", "C": "CS"}[self.id[0]]
+
     def judge(self, table: pd.DataFrame, facts: Mapping[str, float] | None = None) -> Verdict:
         """Judge this claim alone, without the gate; at reduced scale if none ran at the paper's.
 
@@ -131,7 +137,8 @@ class Claim:
         return self._judged(_views(table, facts))
 
     def _judged(self, views: Sequence[View]) -> Verdict:
-        verdicts = [_verdict(self, view, self.find(view)) for view in views]
+        led = [view.led_by(self.lead) for view in views]
+        verdicts = [_verdict(self, view, self.find(view)) for view in led]
         return next((one for one in verdicts if one.outcome != NOT_RUN), verdicts[0])
 
 
@@ -330,7 +337,9 @@ def find_b4(view: View) -> Finding:
     ]
     nets = view.nets(BIP, BIP_EXPLICIT)
     gains, _ = on.split(on.band_part(view, net, BIP, BIP_EXPLICIT) for net in nets)
-    notes = [part.text for part in gains] or ["The implicit term on against off was not run"]
+    notes = [part.text for part in gains] or [
+        f"The implicit term on against off was not run at {view.scale} scale"
+    ]
     if gains and all(part.high < -stats.MARGIN for part in gains):
         notes.append("The implicit term is immaterial")
     notes += _beside(view.facts)

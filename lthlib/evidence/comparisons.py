@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -64,7 +64,7 @@ class View:
     """The rows that may feed a verdict at one scale, and facts measured outside any record.
 
     Only runs that succeeded on the papers' data sets count: no digits, no generated image folders.
-    A run recorded under two studies counts once. `groups` holds the rows by data set, network,
+    `groups` holds the rows by data set, network,
     structure, label and judged; `failed` is the number of runs that did not succeed.
     """
 
@@ -86,7 +86,7 @@ class View:
             raise ConfigError(f"the table lacks columns {missing}; make it with tidy(records)")
         rows = table[table["scale"] == scale]
         names = {name: rows[name].map(plain_name) for name in ("dataset", "architecture")}
-        rows = rows.assign(**names).drop_duplicates(["run", "round", "judged"])
+        rows = rows.assign(**names)
         rows = rows[rows["dataset"].isin(DATASETS)]
         for own in ("", "own_"):
             rows[f"{own}passes"] = rows[f"{own}forward_passes"] + rows[f"{own}backward_passes"]
@@ -94,6 +94,34 @@ class View:
         keys = ["dataset", "architecture", "structure", "label", "judged"]
         groups = {tuple(map(str, key)): group for key, group in rows[good].groupby(keys)}
         return cls(groups, rows[:0], scale, facts, int(rows.loc[~good, "run"].nunique()))
+
+    def led_by(self, label: str) -> View:
+        """Return the view of one study for each network and structure: the one with most tickets of
+        this label.
+
+        Studies train one network by different recipes; rows of two are never compared. The dense
+        rows are those of the studies chosen. A network where no study has the label keeps all.
+        """
+        counts: dict[tuple[str, ...], dict[str, int]] = {}
+        for (*where, shown, _judged), group in self.groups.items():
+            if shown.split(",")[0] == label:
+                tally = counts.setdefault(tuple(where), {})
+                for study, n in group["study"].value_counts().items():
+                    tally[str(study)] = tally.get(str(study), 0) + int(n)
+        # Of two with as many, the first by name.
+        chosen = {
+            where: min(tally, key=lambda s: (-tally[s], s)) for where, tally in counts.items()
+        }
+        groups = {}
+        for key, group in self.groups.items():
+            own = {study for where, study in chosen.items() if where[:2] == key[:2]}
+            if own and not key[3].startswith("dense"):
+                own = {chosen[key[:3]]} if key[:3] in chosen else own
+            rows = group[group["study"].isin(own)] if own else group
+            rows = rows.drop_duplicates(["run", "round", "judged"])
+            if len(rows):
+                groups[key] = rows
+        return replace(self, groups=groups)
 
     @property
     def seeds(self) -> int:

@@ -695,3 +695,22 @@ def test_sides() -> None:
     assert (
         most_of(["for", "for", "against"]) == "for" and most_of(["for", "against"]) == "undecided"
     )
+
+
+def test_studies_of_one_network_are_not_mixed() -> None:
+    """Two recipes, one of whose networks are 10 points worse: each claim sees its own method's."""
+    ours = [curve("BiP", 0.5, "found"), curve("BiP", 0.5), curve("IMP"), dense()]
+    theirs = [curve("CS", -9.0), curve("IMP", -10.0), dense(gap=-10.0)]
+    table = join(
+        *(part.assign(study="bip") for part in ours),
+        *(part.assign(study="cs", run="cs " + part["run"]) for part in theirs),
+    )
+    for claim, method, gap in (("B1", "BiP", 0.5), ("C2", "CS", 1.0), ("G", "IMP", 0.0)):
+        assert verdict_of(claim, at("reduced", table)).effect == pytest.approx(gap, abs=0.1), method
+
+
+def test_a_run_of_two_studies_counts_once() -> None:
+    parts = [curve("BiP", 0.5, "found"), curve("BiP", 0.5), curve("IMP"), dense()]
+    table = join(*parts)
+    again = join(table.assign(study="a"), table.assign(study="b"))
+    assert verdict_of("B1", at("reduced", again)) == verdict_of("B1", at("reduced", table))
