@@ -231,7 +231,7 @@ def test_quickstart(tmp_path: Path) -> None:
 def test_published_records_are_shown_without_data_or_training(tmp_path: Path) -> None:
     study = ticket_study(load_recipe("cifar10-cs"), methods=["imp", "cs"], seeds=1, dense_seeds=1)
     write(tmp_path / "results", study, published(study))
-    arguments = ["-p", "architecture", "resnet20", "-p", "dataset", "cifar10"]
+    arguments = ["-p", "recipe", "cifar10-cs"]
     arguments += ["-y", "methods: [imp, cs]", "-p", "results", str(tmp_path / "results")]
     arguments += ["-p", "seeds", "1", "-p", "dense_seeds", "1"]
     arguments += ["-p", "artefacts", str(tmp_path / "made")]
@@ -261,7 +261,7 @@ def test_published_records_are_shown_without_data_or_training(tmp_path: Path) ->
         ),
         (
             ["-p", "architecture", "resnet20"],
-            "no recipe trains resnet20 on digits; there are: cifar10 with resnet20; cifar10 with",
+            "no recipe trains resnet20 on digits; there are: cifar10 with resnet18; cifar10 with",
         ),
     ],
 )

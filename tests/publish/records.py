@@ -27,7 +27,10 @@ def write(folder: Path, study: Study, records: list[dict[str, Any]]) -> Path:
 
 def _record(study: Study, entry: Entry) -> dict[str, Any]:
     config = entry.config
-    density = 1.0 if config.method == "dense" else getattr(config.settings, "density", 0.5)
+    search = config
+    while config.method == "retrain" and search.parent and not hasattr(search.settings, "density"):
+        search = search.parent.config
+    density = 1.0 if config.method == "dense" else getattr(search.settings, "density", 0.5)
     kept = round(1000 * density)
     return {
         "schema": 1,
