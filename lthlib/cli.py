@@ -314,7 +314,7 @@ def facts(
     """Measure what no run records, for the claims that need it, and write results/facts.json: how
     BiP's hypergradient lies to the exact one. A minute or two.
     """
-    from lthlib.evidence import facts_json
+    from lthlib.evidence import FACTS, facts_json
     from lthlib.facts import measure
     from lthlib.files import write_atomically
     from lthlib.runs import Store
@@ -324,6 +324,10 @@ def facts(
     for name, fact in found.items():
         typer.echo(f"{name} = {fact.value:.4g}: {fact.definition}")
     typer.echo(f"{results / 'facts.json'}: {len(found)} facts")
+    wanted = [name for name, about in FACTS.items() if about.startswith("B4")]
+    if missing := [name for name in wanted if name not in found]:
+        reason = "the lower level has no minimum for some seed"
+        typer.echo(f"not measured, since {reason}: {', '.join(missing)}", err=True)
 
 
 @app.command("list")

@@ -35,6 +35,7 @@ def test_help_names_every_command_and_does_not_import_torch(tmp_path: Path) -> N
         "sweep",
         "estimate",
         "bisect",
+        "facts",
         "record",
         "list",
         "show",

@@ -136,11 +136,12 @@ def test_an_unknown_point_is_refused(recipe: Recipe, store: Store) -> None:
 
 
 def test_a_table_says_what_made_it(recipe: Recipe, network: pd.DataFrame) -> None:
-    rows = facts.with_provenance(network, recipe, CPU, time.monotonic() - 8.0)
+    rows = facts.with_provenance(network, recipe, CPU, time.monotonic())
     line = provenance(rows)
     assert line.startswith("Scale: embedded · seeds: 0–1 · device: ")
     assert "runs: 2" in line
-    assert rows["own_seconds"].unique() == pytest.approx([4.0], abs=0.5)
+    assert rows["own_seconds"].nunique() == 1
+    assert (rows["own_seconds"] >= 0).all()
 
 
 @pytest.fixture
@@ -188,6 +189,19 @@ def test_a_cosine_that_some_seed_lacks_is_left_out(
     assert B4 - set(found) == {
         *("cosine_network", "implicit_cosine_network", "direct_cosine_network")
     }
+
+
+@pytest.mark.usefixtures("small")
+def test_the_command_says_what_was_not_measured(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "_exact", lambda point, gamma: None)
+    arguments = ["facts", "--store", str(folder / "store"), "--results", str(tmp_path)]
+    told = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
+    assert told.exit_code == 0
+    assert "4 facts" in told.output
+    assert "no minimum for some seed: cosine_network, implicit_cosine_network" in told.output
+    assert "cosine_network" not in load_facts(tmp_path)
 
 
 @pytest.mark.usefixtures("small")

@@ -535,6 +535,18 @@ def test_b4_says_when_the_implicit_term_is_immaterial() -> None:
     assert "immaterial" not in verdict_of("B4", gain, HARD | SOFT).because
 
 
+def test_b4_says_what_the_implicit_term_does_alone() -> None:
+    beside = {"implicit_cosine_quadratic": -0.311, "implicit_cosine_network": 0.012}
+    without = beside | {"direct_cosine_network": 0.797}
+    said = verdict_of("B4", tidy([]), HARD | SOFT | without)
+    assert said.outcome == "reproduced"
+    assert (
+        "Of the implicit term alone the cosine is -0.31 on quadratics and 0.01 on the network; "
+        "with that term left out, the network's is 0.80." in said.because
+    )
+    assert "implicit term alone" not in verdict_of("B4", tidy([]), HARD | SOFT | beside).because
+
+
 def test_c6_without_equal_tuning_is_partly_at_best() -> None:
     verdict = verdict_of("C6", c6(-0.5, -0.5))
     assert verdict.outcome == "partly"

@@ -221,6 +221,26 @@ def test_gates_are_computed_where_they_are_missing(tiny_recipe: Path, tmp_path: 
     assert [line.partition(",")[0] for line in gap[1:]] == ["CS", "CS", "ISS", "ISS"]
 
 
+def test_the_hypergradient_is_looked_at_on_quadratics_and_on_a_network(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    given = {"recipe": str(tiny_recipe), "device": "cpu", "artefacts": str(tmp_path / "made")}
+    given |= {"gammas": [0.1, 1.0, 100.0], "sizes": [6, 12], "quadratics": 2, "images": 64}
+    given |= {"network_gammas": [1.0, 1000.0], "seeds": 1, "solver_steps": 10}
+    given |= {"points": ["start", "trained"], "store": str(tmp_path / "store")}
+    output = tmp_path / "out.ipynb"
+    run_notebook(FOLDER / "bilevel.ipynb", output, given, REPOSITORY)
+    made = tmp_path / "made"
+    assert sorted(path.stem for path in made.glob("*.csv")) == [
+        *("distances", "hypergradient", "table")
+    ]
+    table = pd.read_csv(made / "table.csv")
+    assert table["problem"].value_counts().to_dict() == {"quadratic": 6, "network": 4}
+    assert set(table["point"]) == {"solved", "start", "trained"}
+    assert table.loc[table["gamma"] >= 100, "cosine"].min() > 0.99
+    assert "Scale: embedded · seeds: 0 · device: " in words(output)
+
+
 def test_quickstart(tmp_path: Path) -> None:
     given = {"length": "20it", "density": 0.5, "device": "cpu", "artefacts": str(tmp_path / "made")}
     run_notebook(FOLDER / "quickstart.ipynb", tmp_path / "out.ipynb", given, REPOSITORY)

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from lthlib.errors import RecordError
+from lthlib.evidence import facts_json
 from lthlib.publish import site, stage
 from lthlib.publish.book import Page, build
 from lthlib.publish.notebooks import check_parameters
 from lthlib.recipes import load_recipe, ticket_study
 from lthlib.runs import Store
 from tests.conftest import write_tiny
+from tests.evidence.toys import facts
 from tests.publish.records import published, write
 from tests.publish.toys import REPOSITORY
 
@@ -32,6 +35,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     for name in ("cifar10-cs", "digits-pruning", "digits-tuning"):
         study = ticket_study(load_recipe(name), seeds=1, dense_seeds=1)
         write(root / "results", study, published(study))
+    (root / "results" / "facts.json").write_text(facts_json(facts()))
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("LTHLIB_STORE", raising=False)
         patch.setattr(site, "EMBEDDED", write_tiny(root))
@@ -173,6 +177,24 @@ def test_pages_speak_of_local_and_published_studies(built: dict[str, Any]) -> No
     assert context["n_seeds"]("tiny", "dense") == 2
     assert context["dense_accuracy"]("cifar10-cs") == "90.0"
     assert "source" in context
+
+
+def test_facts_reach_the_pages(built: dict[str, Any]) -> None:
+    context = built["context_factory"]()
+    assert context["fact"]("cosine_network") == "0.85"
+    assert context["verdict"]("B4").startswith("**reproduced**")
+    assert "bilevel" in [page.title for page in built["notebooks"]]
+
+
+def test_damaged_facts_stop_the_build_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "EMBEDDED", write_tiny(tmp_path))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "facts.json").write_text('{"schema": 1, "facts": {"speed": {}}}')
+    with pytest.raises(RecordError, match=r"results/facts.json: unknown fact 'speed'"):
+        site.build_site(tmp_path, tmp_path / "runs", jobs=1, device="cpu", say=print)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_two_pages_may_run_one_notebook(toy: Path) -> None:
