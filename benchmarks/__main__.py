@@ -9,25 +9,60 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.other import ROOT, memory_row, start_up_row, top_k_row
+from benchmarks.other import ROOT, digits_rows, peak, start_up_row, top_k_row
 from benchmarks.reference import WORKERS
-from benchmarks.steps import Steps, images
-from benchmarks.timing import Row
+from benchmarks.steps import (
+    Case,
+    against_reference,
+    agreement_rows,
+    alternation_rows,
+    images,
+    many_rows,
+    memory_on_device,
+)
+from benchmarks.timing import Row, row
 from lthlib.files import write_atomically
 from lthlib.models import ModelSettings
 
-PARTS = ("memory", "startup", "topk", "steps", "bip")
-# Network, batch size; dense steps that an alternation may take, and times it is to be faster.
-ALTERNATIONS = (
-    ("resnet20", 16, 128, 2.3, 4.0),
-    ("resnet18", 64, 32, 2.6, 6.0),
-    ("resnet18", 64, 128, 2.6, 4.5),
-)
+PARTS = ("agreement", "memory", "startup", "topk", "steps", "bip", "many")
+WIDTHS = {"resnet20": 16, "resnet18": 64, "vgg16": 64}
+# Of each network: how many times faster than the reference a step is to be, 0 for no target.
+AIMS: dict[str, dict[str, dict[tuple[str, str], float]]] = {
+    "cpu": {
+        "resnet20": {
+            ("dense", "fp32"): 1.5,
+            ("dense", "bf16"): 2.5,
+            ("imp", "bf16"): 0,
+            ("cs", "fp32"): 0,
+            ("cs", "bf16"): 2.0,
+            ("bip", "fp32"): 0,
+            ("bip", "bf16"): 4.0,
+        },
+        "resnet18": {("dense", "bf16"): 2.0},
+        "vgg16": {("dense", "bf16"): 0, ("cs", "bf16"): 0},
+    },
+    "cuda": {
+        "resnet20": {
+            ("dense", "fp32"): 0,
+            ("dense", "tf32"): 0,
+            ("dense", "bf16"): 10.0,
+            ("imp", "bf16"): 0,
+            ("cs", "bf16"): 8.0,
+            ("bip", "bf16"): 8.0,
+        },
+        "resnet18": {("dense", "bf16"): 4.0, ("cs", "bf16"): 0, ("bip", "bf16"): 8.0},
+        "vgg16": {("dense", "bf16"): 0, ("cs", "bf16"): 0},
+    },
+}
+TINY = {key: {"resnet20": {("dense", "fp32"): 0.0, ("cs", "bf16"): 0.0}} for key in AIMS}
+# On a CPU, batch sizes of ResNet-18: dense steps an alternation may take, times it is to be faster.
+ALTERNATIONS = {32: (2.6, 6.0), 128: (2.6, 4.5)}
 COLUMNS = "{:<46} {:>9} {:>9} {:<4} {:>6}  {:<11} {:<7} {}"
 
 
@@ -56,27 +91,59 @@ def main() -> None:
 
 def _rows(part: str, options: argparse.Namespace) -> Iterator[Row]:
     if part == "memory":
-        yield memory_row("full" if options.full else "tiny" if options.tiny else "short")
+        yield from digits_rows("full" if options.full else "tiny" if options.tiny else "short")
     elif part == "startup":
         yield start_up_row()
     elif part == "topk":
         for size in (1_000,) if options.tiny else (270_000, 11_000_000, 25_000_000):
-            yield top_k_row(size, rounds=3)
-    elif part == "bip":
-        dataset, source = images()
-        cases = (("resnet8", 2, 8, 2.3, 4.0),) if options.tiny else ALTERNATIONS
-        for name, width, batch_size, dense, reference in cases:
-            extent = (batch_size, 2, 1) if options.tiny else (batch_size, 3, 1)
-            steps = Steps(
-                dataset, torch.device(options.device), ModelSettings(name, width), *extent
-            )
-            yield from steps.alternations(dense, reference)
+            yield top_k_row(size, 3, options.device)
     else:
-        dataset, source = images()
-        model = ModelSettings("resnet8", 2) if options.tiny else ModelSettings("resnet20", 16)
-        extent = (8, 2, 1) if options.tiny else (128, 5, 4)
-        print(f"batch {extent[0]}, {source}; {WORKERS} loader workers in the reference")
-        yield from Steps(dataset, torch.device(options.device), model, *extent).rows()
+        yield from _training(part, options)
+
+
+def _training(part: str, options: argparse.Namespace) -> Iterator[Row]:
+    tiny, on_gpu = options.tiny, options.device != "cpu"
+    cores = 1 if on_gpu else os.cpu_count() or 1
+    small = _case("resnet20", 128, options, cores)
+    if part == "agreement" and on_gpu:
+        yield from agreement_rows(small)
+    elif part == "many":
+        counts = (1, 2, 4, 8) if on_gpu else (2,) if tiny else (1, 2)
+        yield from many_rows(small, counts, 2 if tiny else 4, 1 if tiny else 50 if on_gpu else 4)
+    elif part == "bip" and not on_gpu:
+        for size, (dense, times) in {8: (0.0, 0.0)}.items() if tiny else ALTERNATIONS.items():
+            case = _case("resnet18", size, options, cores)
+            yield from alternation_rows(case, dense, times, 2 if tiny else 3)
+    elif part == "steps":
+        yield from _steps(options, cores, on_gpu)
+
+
+def _steps(options: argparse.Namespace, cores: int, on_gpu: bool) -> Iterator[Row]:
+    tiny = options.tiny
+    print(f"{images()[1]}; {WORKERS} loader workers in the reference")
+    torch.set_num_threads(cores)
+    precisions = ("fp32", "tf32", "bf16") if on_gpu else ("fp32", "bf16")
+    size = 64 if tiny else 8192 if on_gpu else 2048
+    peaks = {p: peak(options.device, p, size) for p in precisions}
+    for precision, value in peaks.items():
+        yield row(f"product of {size} x {size} matrices, {precision}", value / 1e9, "GF/s")
+    for name, aims in (TINY if tiny else AIMS)["cuda" if on_gpu else "cpu"].items():
+        units = 1 if tiny else 60 if on_gpu else 4 if name == "resnet20" else 1
+        rounds = 2 if tiny or name != "resnet20" else 5
+        case = _case(name, 128, options, cores)
+        yield from against_reference(case, aims, peaks, rounds, units)
+        if on_gpu:
+            yield memory_on_device(case)
+        elif name == "resnet20" and cores > 1 and not tiny:
+            one = {key: 0.0 for key in aims if key[0] == "dense"}
+            yield from against_reference(replace(case, threads=1), one, peaks, rounds, units)
+
+
+def _case(name: str, batch_size: int, options: argparse.Namespace, threads: int) -> Case:
+    if options.tiny:
+        name, batch_size = "resnet8", 8
+    model = ModelSettings(name, 2 if options.tiny else WIDTHS[name])
+    return Case(model, batch_size, options.device, threads)
 
 
 def _machine(device: str) -> dict[str, Any]:
@@ -101,11 +168,11 @@ def _now() -> str:
 
 def _table(rows: list[Row]) -> Iterator[str]:
     yield COLUMNS.format("", "reference", "ours", "", "ratio", "target", "", "")
-    for row in rows:
+    for line in rows:
         numbers = ("reference", ".4g"), ("ours", ".4g"), ("ratio", ".2f")
-        shown = {key: "" if row[key] is None else format(row[key], how) for key, how in numbers}
-        met = {True: "met", False: "not met", None: ""}[row["met"]]
-        values = row | shown | {"met": met}
+        shown = {key: "" if line[key] is None else format(line[key], how) for key, how in numbers}
+        met = {True: "met", False: "not met", None: ""}[line["met"]]
+        values = line | shown | {"met": met}
         order = ("name", "reference", "ours", "unit", "ratio", "target", "met", "note")
         yield COLUMNS.format(*(values[key] for key in order)).rstrip()
 

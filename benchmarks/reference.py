@@ -1,5 +1,6 @@
 """What ours is compared with, as CIFAR training code commonly is: eager, NCHW, fp32, foreach SGD,
-a DataLoader whose persistent workers augment images decoded beforehand."""
+a DataLoader whose persistent workers augment images decoded beforehand. CS and BiP compute what
+their releases compute in a step."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from lthlib.masks import prunable_names
 from lthlib.training import TrainingSettings
 
 WORKERS = 2
+DENSITY, PENALTY, TEMPERATURE = 0.1, 1e-8, 20.0
 Batches = Iterator[tuple[Tensor, Tensor]]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class DecodedImages(Dataset[tuple[Tensor, int]]):
@@ -47,7 +50,6 @@ def batches(images: DecodedImages, batch_size: int, device: torch.device) -> Bat
         shuffle=True,
         num_workers=WORKERS,
         persistent_workers=True,
-        multiprocessing_context="spawn",
         pin_memory=device.type == "cuda",
     )
     while True:
@@ -57,8 +59,40 @@ def batches(images: DecodedImages, batch_size: int, device: torch.device) -> Bat
 
 def dense(model: nn.Module, source: Batches, s: TrainingSettings) -> Callable[[int], float]:
     """A function that trains n more steps and returns their mean loss."""
+    return _trained(lambda x, y: F.cross_entropy(model(x), y), model.parameters(), source, s)
+
+
+def imp(model: nn.Module, source: Batches, s: TrainingSettings) -> Callable[[int], float]:
+    """As `dense`, each weight multiplied by its fixed mask in the forward pass."""
+    parameters, masks = dict(model.named_parameters()), _masks(model)
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        thin = {name: parameters[name] * mask for name, mask in masks.items()}
+        return F.cross_entropy(functional_call(model, {**parameters, **thin}, (x,)), y)
+
+    return _trained(loss, parameters.values(), source, s)
+
+
+def cs(model: nn.Module, source: Batches, s: TrainingSettings) -> Callable[[int], float]:
+    """As `dense`, with a gate for each weight: autograd goes through w * sigmoid(beta s), and the
+    penalty is part of the loss."""
+    parameters = dict(model.named_parameters())
+    gates = {n: nn.Parameter(torch.zeros_like(parameters[n])) for n in prunable_names(model)}
+
+    def loss(x: Tensor, y: Tensor) -> Tensor:
+        soft = {name: torch.sigmoid(TEMPERATURE * gate) for name, gate in gates.items()}
+        thin = {name: parameters[name] * mask for name, mask in soft.items()}
+        logits = functional_call(model, {**parameters, **thin}, (x,))
+        return F.cross_entropy(logits, y) + PENALTY * sum(mask.sum() for mask in soft.values())
+
+    return _trained(loss, [*parameters.values(), *gates.values()], source, s)
+
+
+def _trained(
+    loss: Loss, owned: Iterator[nn.Parameter], source: Batches, s: TrainingSettings
+) -> Callable[[int], float]:
     optimiser = torch.optim.SGD(
-        model.parameters(),
+        owned,
         s.learning_rate,
         momentum=s.momentum,
         nesterov=s.nesterov,
@@ -69,12 +103,17 @@ def dense(model: nn.Module, source: Batches, s: TrainingSettings) -> Callable[[i
     def step() -> float:
         x, y = next(source)
         optimiser.zero_grad()
-        loss = F.cross_entropy(model(x), y)
-        loss.backward()
+        value = loss(x, y)
+        value.backward()
         optimiser.step()
-        return loss.item()
+        return value.item()
 
     return lambda n: sum(step() for _ in range(n)) / n
+
+
+def _masks(model: nn.Module) -> dict[str, Tensor]:
+    names = prunable_names(model)
+    return {n: (torch.rand_like(model.get_parameter(n)) < DENSITY).float() for n in names}
 
 
 class _Passed(torch.autograd.Function):
@@ -89,15 +128,13 @@ class _Passed(torch.autograd.Function):
         return gradient, None
 
 
-def alternation(
-    model: nn.Module, source: Batches, s: TrainingSettings, density: float
-) -> Callable[[int], float]:
+def bip(model: nn.Module, source: Batches, s: TrainingSettings) -> Callable[[int], float]:
     """A function that makes n bi-level alternations and returns their mean loss: 4 forwards that
     each sort all scores, 3 backwards, two optimisers that own everything."""
     parameters = dict(model.named_parameters())
     names = prunable_names(model)
     scores = {name: nn.Parameter(parameters[name].detach().abs()) for name in names}
-    kept = round(density * sum(score.numel() for score in scores.values()))
+    kept = round(DENSITY * sum(score.numel() for score in scores.values()))
     owned = [*parameters.values(), *scores.values()]
     options = {"momentum": s.momentum, "weight_decay": s.weight_decay, "foreach": True}
     lower, upper = (torch.optim.SGD(owned, s.learning_rate, **options) for _ in range(2))
@@ -130,3 +167,6 @@ def alternation(
             return loss(x, y).item()
 
     return lambda n: sum(step() for _ in range(n)) / n
+
+
+METHODS = {"dense": dense, "imp": imp, "cs": cs, "bip": bip}

@@ -1,29 +1,34 @@
-"""A training step of ours against one of the reference, and the methods' steps in dense steps."""
+"""Training steps: the reference's, ours, and many of ours at once."""
 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.nn import functional as F
 
 from benchmarks import reference
-from benchmarks.timing import Contestant, Row, compared, row, take_turns
+from benchmarks.timing import Contestant, Elsewhere, Row, Work, compared, row, take_turns
 from lthlib.data import Dataset, DataSettings, Images, load_dataset
 from lthlib.errors import DataError
-from lthlib.masks import Mask
+from lthlib.graphs import Replayed
+from lthlib.masks import Mask, random_mask
 from lthlib.methods import bip, cs
 from lthlib.methods.gates import gated_step
 from lthlib.models import ModelSettings, build_model
-from lthlib.training import Trainer, TrainingSettings
+from lthlib.runs.process import set_up
+from lthlib.training import Trainer, TrainingSettings, sgd_step
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-COUNT, LENGTH, DENSITY = 10_000, 10_000, 0.1
+COUNT, LENGTH, EPOCH = 10_000, 10_000, 50_000
 DATA = DataSettings("cifar10", COUNT, 0, padding=4, flip=True, mean=MEAN, std=STD)
-TARGETS = {"fp32": 1.4, "bf16": 2.3}
+STREAMS = {"bip": ("lower-0", "upper")}
 
 
 def images() -> tuple[Dataset, str]:
@@ -45,128 +50,265 @@ def _generated() -> Dataset:
     return Dataset("generated", tuple("0123456789"), part, nothing, nothing)
 
 
-@dataclass
-class Steps:
-    """The network and batch that are measured, in `rounds` turns of `units` steps."""
+@dataclass(frozen=True)
+class Case:
+    """What a step is of: network, batch size, device, intra-op threads."""
 
-    dataset: Dataset
-    device: torch.device
     model: ModelSettings
     batch_size: int
-    rounds: int
-    units: int
+    device: str
+    threads: int
 
-    def rows(self) -> Iterator[Row]:
-        """Measure all steps; contestants of every number of threads take turns with each other."""
-        cores = os.cpu_count() or 1
-        assert isinstance(self.dataset.train, Images)
-        decoded = reference.DecodedImages(self.dataset.train, DATA)
-        source = reference.batches(decoded, self.batch_size, self.device)
-        groups = {n: self._contestants(n, source, n == 1) for n in sorted({cores, 1})[::-1]}
-        take_turns([c for group in groups.values() for c in group.values()], self.rounds)
-        for threads, group in groups.items():
-            for precision, target in TARGETS.items():
-                name = f"{self.model.architecture} step, {precision}, {threads} thread(s)"
-                aim = target if threads == cores else 0
-                yield compared(name, group["reference"], group[precision], aim)
-        for precision in TARGETS:
-            group = groups[cores]
-            yield self._losses(precision, group["reference"].late_loss, group[precision].late_loss)
-        group = groups[1]
-        for method in ("CS", "BiP"):
-            cost = f"{group[method].typical / group['fp32'].typical:.2f} dense steps"
-            name = f"{method} step, fp32, 1 thread(s), to our dense"
-            yield compared(name, group["fp32"], group[method]) | {"note": cost}
+    @property
+    def settings(self) -> TrainingSettings:
+        """Of the training whose steps are taken."""
+        return TrainingSettings(f"{LENGTH}it", self.batch_size, schedule="constant")
 
-    def alternations(self, times_dense: float, times_reference: float) -> Iterator[Row]:
-        """BiP's alternation in bf16 against our dense step and against the reference's alternation,
-        on all cores; what it keeps beside the dense state. The two numbers are what is aimed at: at
-        most so many dense steps, at least so many times faster."""
-        assert isinstance(self.dataset.train, Images)
-        decoded = reference.DecodedImages(self.dataset.train, DATA)
-        source = reference.batches(decoded, self.batch_size, self.device)
-        settings = TrainingSettings(
-            f"{LENGTH}it", self.batch_size, schedule="constant", precision="bf16"
+    def title(self, method: str, precision: str) -> str:
+        """Name of a row."""
+        name = {"dense": "dense", "imp": "IMP", "cs": "CS", "bip": "BiP"}[method]
+        where = f", {self.threads} thread(s)" if self.device == "cpu" else ""
+        return f"{self.model.architecture} {name} step, {precision}, batch {self.batch_size}{where}"
+
+
+def theirs(case: Case, method: str) -> Work:
+    """The reference's worker."""
+    torch.set_num_threads(case.threads)
+    dataset, _ = images()
+    assert isinstance(dataset.train, Images)
+    device = torch.device(case.device)
+    source = reference.batches(
+        reference.DecodedImages(dataset.train, DATA), case.batch_size, device
+    )
+    model = build_model(case.model, 10, 3, seed=0).to(device).train()
+    return reference.METHODS[method](model, source, case.settings)
+
+
+def ours(case: Case, method: str, precision: str, replays: bool | None = None) -> Work:
+    """Our worker; replays: see `Trainer`."""
+    set_up(case.threads, deterministic=False)
+    trainer, step = prepared(case, method, precision)
+    if replays is None:
+        replays = case.device != "cpu"
+    if replays:
+        step = Replayed(step, trainer.network.device)
+    trainer.replays = replays
+
+    def run(n: int) -> float:
+        if not n:
+            return 0.0
+        trainer.fit(step, stop=trainer.step + n, streams=STREAMS.get(method, ("train",)))
+        return float(trainer.history[-1]["loss"])
+
+    return run
+
+
+def prepared(case: Case, method: str, precision: str) -> tuple[Trainer, Callable[..., Any]]:
+    """A trainer and the step of a method."""
+    dataset, _ = images()
+    settings = replace(case.settings, precision=precision)
+    model = build_model(case.model, 10, 3, seed=0)
+    trainer = Trainer(model, dataset, settings, DATA, device=case.device)
+    weights = trainer.prunable_weights()
+    if method == "cs":
+        for group in ("gates", "gate_momentum"):
+            trainer.keep(group, {n: torch.zeros_like(w) for n, w in weights.items()})
+        chosen = cs.CSSettings(temperature_per="step")
+        gate = cs.gate_of(chosen, LENGTH, trainer.steps_per_epoch)
+        return trainer, gated_step(trainer, chosen, LENGTH, gate)
+    if method == "bip":
+        bip_settings = bip.BiPSettings(density=reference.DENSITY)
+        bip.prepare(trainer, bip_settings)
+        return trainer, bip.Alternation(trainer, bip_settings, LENGTH)
+    mask = Mask.full(weights, trainer.names)
+    if method == "imp":
+        shapes = {name: weight.shape for name, weight in weights.items()}
+        kept = round(reference.DENSITY * mask.total)
+        mask = random_mask(shapes, kept, torch.Generator().manual_seed(0))
+    return trainer, trainer.masked_step(mask, LENGTH)
+
+
+def against_reference(
+    case: Case, aims: dict[tuple[str, str], float], peaks: dict[str, float], rounds: int, units: int
+) -> Iterator[Row]:
+    """Our steps against the reference's of the same method.
+
+    aims: method and precision -> how many times faster ours is to be, 0 for no target. peaks:
+    precision -> measured operations a second of matrix products.
+    """
+    methods = list(dict.fromkeys(method for method, _ in aims))
+    with ExitStack() as stack:
+        apart = {m: stack.enter_context(Elsewhere(theirs, [(case, m)])) for m in methods}
+        for worker in apart.values():
+            worker(0)
+        slow = {m: Contestant(work, units, case.threads) for m, work in apart.items()}
+        fast = {key: Contestant(ours(case, *key), units, case.threads) for key in aims}
+        take_turns([*slow.values(), *fast.values()], rounds)
+    flops = prepared(case, "dense", "fp32")[0].flops_per_image()
+    for (method, precision), aim in aims.items():
+        found = fast[method, precision]
+        line = compared(case.title(method, precision), slow[method], found, aim)
+        passes = 2 if method == "bip" else 1
+        rate = 3 * passes * flops * case.batch_size / (found.typical / 1000)
+        epoch = EPOCH / case.batch_size * found.typical / 1000
+        share = f"{100 * rate / peaks[precision]:.0f} % of peak"
+        dense = fast.get(("dense", precision))
+        times = f", {found.typical / dense.typical:.2f} dense steps" if dense else ""
+        yield line | {"note": f"{epoch:.2g} s for 50,000 images, {share}{times}"}
+    for precision in dict.fromkeys(p for m, p in aims if m == "dense"):
+        yield _losses(
+            case, precision, slow["dense"], fast["dense", precision], rounds * (units + 1)
         )
-        runs = {
-            "dense": self._ours(_dense_step, settings),
-            "BiP": self._ours(_bip_step, settings, ("lower-0", "upper")),
-            "reference": reference.alternation(self._network(), source, settings, DENSITY),
-        }
-        cores = os.cpu_count() or 1
-        group = {name: Contestant(run, self.units, cores) for name, run in runs.items()}
-        take_turns(group.values(), self.rounds)
-        what = f"{self.model.architecture} BiP alternation, bf16, batch {self.batch_size}"
-        share = group["BiP"].typical / group["dense"].typical
-        aim = {"target": f"<= {times_dense:g} x", "met": share <= times_dense}
-        line = row(f"{what}, to dense", group["BiP"].typical, "ms", group["dense"].typical)
-        yield line | aim | {"note": f"{share:.2f} dense steps"}
-        yield compared(f"{what}, to reference", group["reference"], group["BiP"], times_reference)
-        yield self._state()
-
-    def _state(self) -> Row:
-        trainer = Trainer(self._network(), self.dataset, TrainingSettings("1it"), DATA)
-        before, prunable = _bytes(trainer.state), _bytes(trainer.prunable_weights())
-        bip.prepare(trainer, bip.BiPSettings(density=DENSITY))
-        copies = (_bytes(trainer.state) - before) / prunable
-        aim = {"target": "<= 2", "met": copies <= 2}
-        note = "scores, their momentum, masks; in copies of the prunable weights"
-        name = f"{self.model.architecture} state BiP adds"
-        return row(name, copies, "", note=note) | aim
-
-    def _losses(self, precision: str, theirs: float, ours: float) -> Row:
-        note = f"later half of {self.rounds * (self.units + 1)} steps from the same weights"
-        aim = {"target": "within 10 %", "met": abs(theirs / ours - 1) <= 0.1}
-        return row(f"training loss, {precision}", ours, "nats", theirs, note=note, **aim)
-
-    def _contestants(
-        self, threads: int, source: reference.Batches, methods: bool
-    ) -> dict[str, Contestant]:
-        settings = TrainingSettings(f"{LENGTH}it", self.batch_size, schedule="constant")
-        runs = {"reference": reference.dense(self._network(), source, settings)}
-        for precision in TARGETS:
-            runs[precision] = self._ours(_dense_step, replace(settings, precision=precision))
-        if methods:
-            runs["CS"] = self._ours(_cs_step, settings)
-            runs["BiP"] = self._ours(_bip_step, settings, ("lower-0", "upper"))
-        return {name: Contestant(run, self.units, threads) for name, run in runs.items()}
-
-    def _network(self) -> nn.Module:
-        return build_model(self.model, 10, 3, seed=0).to(self.device).train()
-
-    def _ours(
-        self,
-        make_step: Callable[[Trainer], Callable[..., Any]],
-        settings: TrainingSettings,
-        streams: tuple[str, ...] = ("train",),
-    ) -> Callable[[int], float]:
-        trainer = Trainer(self._network(), self.dataset, settings, DATA, device=self.device)
-        step = make_step(trainer)
-
-        def run(n: int) -> float:
-            trainer.fit(step, stop=trainer.step + n, streams=streams)
-            return trainer.history[-1]["loss"]
-
-        return run
 
 
-def _bytes(tensors: dict[str, torch.Tensor]) -> int:
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+def _losses(case: Case, precision: str, slow: Contestant, fast: Contestant, steps: int) -> Row:
+    name = f"{case.model.architecture} training loss, {precision}"
+    note = f"later half of {steps} steps from the same weights"
+    aim = {"target": "within 10 %", "met": abs(slow.late_loss / fast.late_loss - 1) <= 0.1}
+    return row(name, fast.late_loss, "nats", slow.late_loss, note=note, **aim)
 
 
-def _dense_step(trainer: Trainer) -> Callable[..., Any]:
-    return trainer.masked_step(Mask.full(trainer.group("weights"), trainer.names), LENGTH)
+def alternation_rows(case: Case, dense: float, times: float, rounds: int) -> Iterator[Row]:
+    """BiP's alternation in bf16 in dense steps, at most so many, and against the reference's, at
+    least so many times faster; what it keeps beside the dense state."""
+    with Elsewhere(theirs, [(case, "bip")]) as apart:
+        apart(0)
+        slow = Contestant(apart, 1, case.threads)
+        fast = {m: Contestant(ours(case, m, "bf16"), 1, case.threads) for m in ("dense", "bip")}
+        take_turns([slow, *fast.values()], rounds)
+    yield compared(case.title("bip", "bf16"), slow, fast["bip"], times)
+    share = fast["bip"].typical / fast["dense"].typical
+    aim = {"target": f"<= {dense:g}", "met": share <= dense}
+    title = f"{case.model.architecture} BiP step, batch {case.batch_size}, in dense steps"
+    yield row(title, share, "") | aim
+    yield state_row(case)
 
 
-def _cs_step(trainer: Trainer) -> Callable[..., Any]:
-    for group in ("gates", "gate_momentum"):
-        trainer.keep(group, {n: torch.zeros_like(w) for n, w in trainer.prunable_weights().items()})
-    settings = cs.CSSettings(temperature_per="step")
-    gate = cs.gate_of(settings, LENGTH, trainer.steps_per_epoch)
-    return gated_step(trainer, settings, LENGTH, gate.relax)
+def state_row(case: Case) -> Row:
+    """What BiP keeps beside the weights, in copies of the prunable ones."""
+    before, _ = prepared(case, "dense", "fp32")
+    after, _ = prepared(case, "bip", "fp32")
+    copies = (_bytes(after) - _bytes(before)) / sum(
+        w.numel() * w.element_size() for w in after.prunable_weights().values()
+    )
+    aim = {"target": "<= 2", "met": copies <= 2}
+    note = "scores, their momentum, masks; in copies of the prunable weights"
+    return row(f"{case.model.architecture} state BiP adds", copies, "", note=note) | aim
 
 
-def _bip_step(trainer: Trainer) -> Callable[..., Any]:
-    settings = bip.BiPSettings(density=DENSITY)
-    bip.prepare(trainer, settings)
-    return bip.Alternation(trainer, settings, LENGTH)
+def _bytes(trainer: Trainer) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in trainer.state.values())
+
+
+def many_rows(case: Case, counts: tuple[int, ...], rounds: int, units: int) -> Iterator[Row]:
+    """Several dense trainings at once, in processes and, on a GPU, in threads with streams of their
+    own or under `torch.func.vmap`, against one after another. On a CPU the one has all cores. In
+    single precision: under vmap BatchNorm takes no other."""
+    on_gpu = case.device != "cpu"
+    precision = "tf32" if on_gpu else "fp32"
+    cores = 1 if on_gpu else os.cpu_count() or 1
+    alone = replace(case, threads=cores)
+    runs: dict[tuple[str, int], Contestant] = {}
+    with ExitStack() as stack:
+
+        def enter(name: str, count: int, how: Case) -> None:
+            apart = stack.enter_context(Elsewhere(ours, [(how, "dense", precision)] * count))
+            runs[name, count] = Contestant(apart, units)
+
+        enter("one after another", 1, alone)
+        for count in counts:
+            enter("processes", count, replace(case, threads=1))
+            if on_gpu:
+                runs["streams", count] = Contestant(_streams(case, count, precision), units)
+            if count > 1:
+                runs["vmap", count] = Contestant(stacked(case, count, precision), units, cores)
+        for found in runs.values():
+            found.run(0)
+        take_turns(runs.values(), rounds)
+    single = runs.pop(("one after another", 1)).typical
+    for (how, count), found in runs.items():
+        # Images a second over those of one run after another, all with the same batch.
+        ratio = count * single / found.typical
+        aimed = (count == 2 and 1.2, count == 8 and 3.0)[on_gpu] if how == "processes" else False
+        aim = {"target": f">= {aimed:g} x", "met": ratio >= aimed} if aimed else {}
+        title = f"{case.model.architecture} runs at once, {how}, K = {count}"
+        rate = 1000 * count * case.batch_size / found.typical
+        yield row(title, rate, "im/s", 1000 * case.batch_size / single) | {"ratio": ratio} | aim
+
+
+def _streams(case: Case, count: int, precision: str) -> Work:
+    works = [ours(case, "dense", precision) for _ in range(count)]
+    streams = [torch.cuda.Stream() for _ in works]
+
+    def run(n: int) -> float:
+        def one(place: int) -> None:
+            with torch.cuda.stream(streams[place]):
+                works[place](n)
+
+        threads = [threading.Thread(target=one, args=(place,)) for place in range(count)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return 0.0
+
+    return run
+
+
+def stacked(case: Case, count: int, precision: str) -> Work:
+    """`count` networks whose parameters are stacked, stepped together by `torch.func.vmap`."""
+    dataset, _ = images()
+    device = torch.device(case.device)
+    models = [build_model(case.model, 10, 3, seed).to(device).train() for seed in range(count)]
+    weights, buffers = stack_module_state(models)  # type: ignore[arg-type]
+    momenta = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
+    settings = replace(case.settings, precision=precision)
+    trainer = Trainer(models[0], dataset, settings, DATA, device=device)
+    source = trainer.batches("train").stream()
+
+    def loss(own: Any, statistics: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(functional_call(models[0], (own, statistics), (x,)), y)
+
+    gradients = vmap(grad(loss), in_dims=(0, 0, 0, 0), randomness="different")
+
+    def run(n: int) -> float:
+        for _ in range(n):
+            drawn = [next(source) for _ in range(count)]
+            x, y = (torch.stack(parts) for parts in zip(*drawn, strict=True))
+            with trainer.network.arithmetic():
+                found = gradients(weights, buffers, x, y)
+            sgd_step(
+                weights.values(), found.values(), momenta.values(), 0.1,
+                momentum=0.9, nesterov=True, weight_decay=1e-4,
+            )  # fmt: skip
+        return float(next(iter(weights.values())).sum())
+
+    return run
+
+
+def memory_on_device(case: Case) -> Row:
+    """Peak memory of a dense training on a GPU, one run."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    ours(case, "dense", "bf16")(30)
+    gib = torch.cuda.max_memory_reserved() / 2**30
+    aim = {"target": "<= 4 GiB", "met": gib <= 4}
+    return row(f"{case.model.architecture} device memory, K = 1", gib, "GiB") | aim
+
+
+def agreement_rows(case: Case) -> Iterator[Row]:
+    """On a GPU: replayed steps against eager ones from the same state, in single precision."""
+    for method in ("dense", "imp", "cs", "bip"):
+        states = []
+        for replays in (False, True):
+            trainer, step = prepared(case, method, "fp32")
+            trainer.replays = replays
+            trainer.fit(step, stop=12, streams=STREAMS.get(method, ("train",)))
+            states.append(trainer)
+        eager, replayed = (t.group("weights") for t in states)
+        apart = max(
+            float((replayed[n] - eager[n]).norm() / eager[n].norm().clamp_min(1e-12)) for n in eager
+        )
+        aim = {"target": "<= 1e-2", "met": apart <= 1e-2}
+        note = "largest relative distance of a weight tensor after 12 steps"
+        yield row(f"{method}: replayed to eager", apart, "", note=note) | aim

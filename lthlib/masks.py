@@ -8,6 +8,7 @@ cheaper than a sort.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -81,7 +82,6 @@ class Mask(Mapping[str, Tensor]):
                 raise MaskError(f"mask of {name!r} has dtype {tensor.dtype}; expected torch.bool")
         self._tensors = dict(tensors)
         self.total = sum(tensor.numel() for tensor in self._tensors.values())
-        self.kept = sum(int(tensor.sum()) for tensor in self._tensors.values())
 
     def __getitem__(self, name: str) -> Tensor:
         return self._tensors[name]
@@ -104,6 +104,11 @@ class Mask(Mapping[str, Tensor]):
             f"Mask({self.kept:,} of {self.total:,} weights kept, density {self.density:.4f}, "
             f"{len(self)} tensors)"
         )
+
+    @cached_property
+    def kept(self) -> int:
+        """How many weights are kept. Counted when first asked for: on a GPU that waits for it."""
+        return sum(int(tensor.sum()) for tensor in self._tensors.values())
 
     @property
     def density(self) -> float:
@@ -184,24 +189,36 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     scores: floating-point tensor of any shape, without NaN. k: 0 <= k <= scores.numel().
     Returns a boolean tensor of the same shape with exactly k True; among equal scores the lower
     flat index wins.
-    Raises MaskError for k out of range and for NaN.
+    Raises MaskError for k out of range and for NaN. On a GPU, where looking for NaN would stop the
+    queue, nothing is kept where there is one.
     """
     n = scores.numel()
     if not 0 <= k <= n:
         raise MaskError(f"cannot keep {k} of {n} scores")
-    flat = scores.detach().reshape(-1)
-    if n and bool(flat.amin().isnan()):
-        raise MaskError("cannot rank scores that hold NaN")
     if k in (0, n):
+        _refuse_nan(scores)
         return torch.full_like(scores, k == n, dtype=torch.bool)
-    if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
-        return torch.from_numpy(_top_k_numpy(flat.numpy(), k)).view(scores.shape)
-    comparable = flat if flat.dtype == torch.float64 else flat.float()
-    threshold = torch.kthvalue(comparable, n - k + 1).values.to(flat.dtype)
-    chosen = flat > threshold
-    missing = k - int(chosen.sum())
-    chosen[(flat == threshold).nonzero().squeeze(1)[:missing]] = True
-    return chosen.view(scores.shape)
+    flat = scores.detach().reshape(-1)
+    if flat.device.type != "cpu":
+        return _top_k_queued(flat, k).view(scores.shape)
+    _refuse_nan(flat)
+    if flat.dtype not in (torch.float32, torch.float64):
+        flat = flat.float()
+    return torch.from_numpy(_top_k_numpy(flat.numpy(), k)).view(scores.shape)
+
+
+def _refuse_nan(scores: Tensor) -> None:
+    if scores.device.type == "cpu" and scores.numel() and bool(scores.amin().isnan()):
+        raise MaskError("cannot rank scores that hold NaN")
+
+
+def _top_k_queued(flat: Tensor, k: int) -> Tensor:
+    # Nothing here reads a result back, so that a CUDA graph can hold it. NaN ranks highest in
+    # topk, and a threshold of NaN keeps nothing.
+    highest = torch.topk(flat, k, sorted=False).values
+    threshold = torch.where(highest.isnan().any(), torch.nan, highest.amin())
+    above, tied = flat > threshold, flat == threshold
+    return above | (tied & (tied.cumsum(0, dtype=torch.int32) <= k - above.sum()))
 
 
 def _top_k_numpy(flat: np.ndarray, k: int) -> np.ndarray:

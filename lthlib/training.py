@@ -37,18 +37,26 @@ from lthlib.data import (
     Part,
     evaluation_batches,
 )
+from lthlib.distributed import Ranks, current
 from lthlib.errors import ConfigError, Diverged, MaskError, Paused
+from lthlib.graphs import Recorder, Replayed, record_graph
 from lthlib.masks import Mask, prunable_names
 
 SCHEDULES = ("cosine", "step", "constant")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """How a network is trained. Lengths are text with a unit: `85ep` (epochs) or `500it` (optimiser
-    steps)."""
+    steps).
+
+    precision: of products and convolutions, everything that is kept being in single precision:
+    `fp32`, `bf16` (autocast), or `tf32` (10 bits of mantissa, on a GPU; as fp32 elsewhere).
+    ranks: processes that share the run, see `lthlib.distributed`; `batch_size` counts the images of
+    all. sync_batchnorm: BatchNorm normalises over all ranks, on CUDA.
+    """
 
     length: str = "20ep"
     batch_size: int = 128
@@ -60,6 +68,8 @@ class TrainingSettings:
     nesterov: bool = True
     weight_decay: float = 1e-4
     precision: str = "fp32"
+    ranks: int = 1
+    sync_batchnorm: bool = False
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
@@ -72,12 +82,22 @@ class TrainingSettings:
             )
         if self.batch_size < 1:
             raise ConfigError(f"training.batch_size is {self.batch_size}; expected at least 1")
-        if not self.learning_rate > 0:
+        if not 0 < self.learning_rate < math.inf:
             raise ConfigError(
                 f"training.learning_rate is {self.learning_rate}; expected a positive number"
             )
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"training.momentum is {self.momentum}; expected 0 or more, below 1")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ConfigError(
+                f"training.weight_decay is {self.weight_decay}; expected a finite number, 0 or more"
+            )
         if self.schedule == "step" and not self.milestones:
             raise ConfigError("training.schedule 'step' needs milestones such as ('56ep', '71ep')")
+        if self.ranks < 1:
+            raise ConfigError(f"training.ranks is {self.ranks}; expected at least 1")
+        if self.sync_batchnorm and self.ranks == 1:
+            raise ConfigError("training.sync_batchnorm goes with training.ranks of 2 or more")
         for text in (self.length, self.warmup, *self.milestones):
             steps_of(text, 1)
 
@@ -146,10 +166,15 @@ class Network:
     """A module seen as a function of named tensors."""
 
     def __init__(
-        self, model: nn.Module, device: torch.device | str = "cpu", precision: str = "fp32"
+        self,
+        model: nn.Module,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        ranks: Ranks | None = None,
     ):
         self.device = torch.device(device)
         self.precision = precision
+        self.ranks = ranks or Ranks()
         # In training mode as a whole, whatever mode its parts came in.
         self.model = copy.deepcopy(model).to(self.device).train()
         floating = (p.dtype for p in model.parameters() if p.is_floating_point())
@@ -164,6 +189,26 @@ class Network:
     def buffers(self) -> Tensors:
         """Copies of the buffers (BatchNorm statistics)."""
         return {name: b.detach().clone() for name, b in self.model.named_buffers()}
+
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """On a GPU: products and convolutions as precise as `precision` says, by the kernels that
+        are fastest, or by deterministic ones where torch was asked for these."""
+        if self.device.type != "cuda":
+            yield
+            return
+        cudnn: Any = torch.backends.cudnn
+        products = (torch.backends.cuda.matmul, cudnn.conv)
+        before, searched = [kind.fp32_precision for kind in products], cudnn.benchmark
+        try:
+            for kind in products:
+                kind.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
+            cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+            yield
+        finally:
+            cudnn.benchmark = searched
+            for kind, value in zip(products, before, strict=True):
+                kind.fp32_precision = value
 
     def _training_mode(self) -> None:
         if not self.model.training:
@@ -210,6 +255,7 @@ class Network:
         self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor, Tensors]:
         """One forward and backward pass in training mode; BatchNorm's statistics in `buffers` move.
+        Where ranks share a run, each brings its images, and all get what one process would.
 
         weights: effective weights by name. x: [b, ...]. y: int64 [b].
         Returns the mean cross-entropy, the number of correct predictions and d loss / d weight by
@@ -218,10 +264,14 @@ class Network:
         self._training_mode()
         leaves = {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}
         logits = self._forward(leaves, buffers, x)
-        loss = F.cross_entropy(logits, y)
-        gradients = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        alone = self.ranks.world == 1
+        loss = F.cross_entropy(logits, y, reduction="mean" if alone else "sum")
+        parts = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         correct = (logits.detach().argmax(1) == y).sum()
-        return loss.detach(), correct, dict(zip(leaves, gradients, strict=True))
+        gradients = dict(zip(leaves, parts, strict=True))
+        if alone:
+            return loss.detach(), correct, gradients
+        return self.ranks.mean(loss.detach(), correct, gradients, len(y))
 
     @torch.no_grad()
     def accuracy(
@@ -230,14 +280,16 @@ class Network:
         buffers: Mapping[str, Tensor],
         batches: Iterable[tuple[Tensor, Tensor]],
     ) -> float:
-        """Percent of correct predictions over `batches`, in evaluation mode."""
+        """Percent of correct predictions over `batches`, those of all ranks, in evaluation mode."""
         self.model.eval()
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         total = 0
-        for x, y in batches:
-            correct += (self._forward(weights, buffers, x).argmax(1) == y).sum()
-            total += len(y)
-        return 100 * int(correct) / total
+        with self.arithmetic():
+            for x, y in batches:
+                correct += (self._forward(weights, buffers, x).argmax(1) == y).sum()
+                total += len(y)
+        hits, images = self.ranks.total(int(correct), total)
+        return 100 * hits / images
 
     def flops_per_image(self, x: Tensor) -> int:
         """Floating-point operations of one forward pass of one image, two for each multiply-add. x:
@@ -259,21 +311,24 @@ def sgd_step(
     weights: Iterable[Tensor],
     gradients: Iterable[Tensor],
     momenta: Iterable[Tensor],
-    rate: float,
+    rate: float | Tensor,
     *,
     momentum: float,
     nesterov: bool,
     weight_decay: float,
 ) -> None:
     """One step of torch's SGD in place, on tensors the caller owns; zero momenta behave as a first
-    step."""
+    step. On a GPU it is one kernel, and the rate may be a 0-d tensor."""
+    owned = list(weights)
+    fused = bool(owned) and owned[0].is_cuda
     with torch.no_grad():
         sgd(
-            list(weights),
+            owned,
             list(gradients),
             list(momenta),
-            foreach=True,
-            lr=rate,
+            foreach=not fused,
+            fused=fused,
+            lr=rate,  # type: ignore[arg-type]
             momentum=momentum,
             nesterov=nesterov and momentum > 0,
             weight_decay=weight_decay,
@@ -300,6 +355,9 @@ class Trainer:
     `trainer.fit(...)` resumes by itself: both begin at the saved place, and everything else a
     method needs lives in `state`.
 
+    replays: whether training steps are recorded and replayed (see `lthlib.graphs`), by default on a
+    GPU. recorder: how.
+
     A method may set two functions: `observe(step)`, what the history is to hold beside loss and
     accuracy, with `density` among it; and `standing()`, the ticket if the search ended now.
     """
@@ -314,9 +372,15 @@ class Trainer:
     hooks: Hooks = field(default_factory=Hooks)
     observe: Callable[[int], dict[str, Any]] | None = None
     standing: Callable[[], Any] | None = None
+    replays: bool | None = None
+    recorder: Recorder = record_graph
+    ranks: Ranks = field(default_factory=current)
 
     def __post_init__(self) -> None:
-        self.network = Network(self.model, self.device, self.settings.precision)
+        model = self.model
+        if self.settings.sync_batchnorm and torch.device(self.device).type == "cuda":
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+        self.network = Network(model, self.device, self.settings.precision, self.ranks)
         self.names = prunable_names(self.model, self.prunable)
         self.state: Tensors = {}
         for name, tensor in self.network.weights().items():
@@ -330,6 +394,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.steps_per_epoch = self.batches("train").steps_per_epoch
         self._flops: int | None = None
+        self._replayed: Replayed | None = None
         self._meter = _Meter(self.network.device)
 
     def group(self, prefix: str) -> Tensors:
@@ -371,13 +436,19 @@ class Trainer:
         """Learning rate of `step` in a training of `steps`."""
         return learning_rate(self.settings, step, steps, self.steps_per_epoch)
 
+    def dial(self, value: Callable[[int], float], t: int) -> float | Tensor:
+        """`value(t)`, a number that changes from step to step, such as the learning rate. A step
+        asks for it here: where steps are replayed, it is a tensor that is set before each."""
+        return self._replayed.dial(value, t) if self._replayed else value(t)
+
     def optimiser_options(self) -> dict[str, Any]:
         """The recipe's options of `sgd_step`."""
         s = self.settings
         return {"momentum": s.momentum, "nesterov": s.nesterov, "weight_decay": s.weight_decay}
 
     def batches(self, stream: str) -> Batches:
-        """The training images in the order of a named stream."""
+        """The training images in the order of a named stream; a rank gets its share of each
+        batch."""
         return Batches(
             self.dataset.train,
             self.data,
@@ -386,13 +457,16 @@ class Trainer:
             stream=stream,
             device=self.network.device,
             dtype=self.network.dtype,
+            share=self.ranks.share,
         )
 
-    def in_order(self, images: Part, batch_size: int = 1000) -> EvaluationBatches:
-        """Every image of a part once, as judging takes them."""
+    def in_order(
+        self, images: Part, batch_size: int = 1000, share: tuple[int, int] = (0, 1)
+    ) -> EvaluationBatches:
+        """Every image of a part once, as judging takes them, or a rank's share of them."""
         network = self.network
         return evaluation_batches(
-            images, self.data, batch_size, device=network.device, dtype=network.dtype
+            images, self.data, batch_size, device=network.device, dtype=network.dtype, share=share
         )
 
     def rounds(self, count: int) -> Iterator[int]:
@@ -412,19 +486,28 @@ class Trainer:
         start: int = 0,
         streams: Sequence[str] = ("train",),
         snapshot_at: int | None = None,
+        replays: bool = True,
     ) -> None:
         """Run `step(t, *batches)` for t = start ... stop - 1, or from the saved step on.
 
         streams: one batch of each is drawn per step. snapshot_at: the step before which weights,
-        buffers and momenta are kept as the rewind point. Raises Diverged for a loss that is not
+        buffers and momenta are kept as the rewind point. replays: every step does the same but for
+        its batches and dials, so that it may be replayed. Raises Diverged for a loss that is not
         finite, Paused when asked to stop.
         """
         begin = max(start, self.step)
         sources = [self.batches(name).stream(begin) for name in streams]
         salt = _salt(self.seed, self.round, *streams)
         self._meter.reset()
-        with torch.random.fork_rng(
-            devices=[self.network.device] if self.network.device.type == "cuda" else []
+        device = self.network.device
+        on_gpu = device.type == "cuda"
+        wanted = on_gpu if self.replays is None else self.replays
+        if wanted and replays and self.ranks.world == 1 and not isinstance(step, Replayed):
+            step = Replayed(step, device, self.recorder)
+        self._replayed = step if isinstance(step, Replayed) else None
+        with (
+            torch.random.fork_rng(devices=[device] if on_gpu else []),
+            self.network.arithmetic(),
         ):
             for t in range(begin, stop):
                 self.step = t
@@ -453,26 +536,42 @@ class Trainer:
     @property
     def passes(self) -> int:
         """Images sent backward so far, the current epoch included."""
-        return self.cost.backward_passes + self._meter.backward_passes
+        return self.cost.backward_passes + self.ranks.world * self._meter.backward_passes
+
+    @property
+    def spent(self) -> Cost:
+        """What the run cost so far, the current epoch included."""
+        meter = self._meter
+        if meter.steps == 0:
+            return self.cost
+        cost = self.cost + Cost(
+            images=meter.images,
+            forward_passes=meter.forward_passes,
+            backward_passes=meter.backward_passes,
+            flops=self.flops_per_image() * (meter.forward_passes + 2 * meter.backward_passes),
+            seconds=time.perf_counter() - meter.started,
+        )
+        # From whole steps, so that a run that was interrupted ends with the same number.
+        steps = round(self.cost.epochs * self.steps_per_epoch) + meter.steps
+        cost.epochs = steps / self.steps_per_epoch
+        return cost
 
     def _book(self, step: int) -> None:
         meter = self._meter
         if meter.steps == 0:
             return
+        self._agree(f"round {self.round}, step {step}")
+        meter.gather(self.ranks)
         epoch = meter.read()
-        # From whole steps, so that a run that was interrupted ends with the same number.
-        steps = round(self.cost.epochs * self.steps_per_epoch) + meter.steps
-        self.cost += Cost(
-            images=meter.images,
-            forward_passes=meter.forward_passes,
-            backward_passes=meter.backward_passes,
-            flops=self.flops_per_image() * (meter.forward_passes + 2 * meter.backward_passes),
-            seconds=epoch["seconds"],
-        )
-        self.cost.epochs = steps / self.steps_per_epoch
+        self.cost = self.spent
         seen = self.observe(step - 1) if self.observe else {}
         self.history.append({"round": self.round, "step": step, **epoch, **seen})
         meter.reset()
+
+    def _agree(self, when: str) -> None:
+        """BatchNorm's statistics become those of rank 0; all else must be equal already."""
+        self.ranks.follow(self.group("buffers").values())
+        self.ranks.check_same(self.state, when)
 
     def flops_per_image(self) -> int:
         """Forward floating-point operations of one image."""
@@ -483,6 +582,7 @@ class Trainer:
 
     def snapshot(self) -> None:
         """Keep weights, buffers and momenta as the rewind point."""
+        self.ranks.follow(self.group("buffers").values())
         for group in ("weights", "buffers", "momentum"):
             for name, tensor in self.group(group).items():
                 self.state[f"rewind/{group}/{name}"] = tensor.clone()
@@ -505,7 +605,8 @@ class Trainer:
         images = getattr(self.dataset, part)
         if images is None or len(images) == 0:
             return None
-        return self.network.accuracy(weights, buffers, self.in_order(images))
+        batches = self.in_order(images, share=self.ranks.share)
+        return self.network.accuracy(weights, buffers, batches)
 
     def gather_statistics(self, weights: Mapping[str, Tensor]) -> Tensors:
         """BatchNorm's buffers averaged over one epoch forward with these effective weights; the
@@ -513,11 +614,13 @@ class Trainer:
         buffers = {name: tensor.clone() for name, tensor in self.group("buffers").items()}
         begun, images = time.perf_counter(), 0
         source = self.batches("statistics").stream()
-        with self.network.averaging(buffers):
+        with self.network.averaging(buffers), self.network.arithmetic():
             for _ in range(self.steps_per_epoch):
                 x, _y = next(source)
                 self.network.forward(weights, buffers, x)
                 images += len(x)
+        self.ranks.average(buffers.values())
+        (images,) = self.ranks.total(images)
         flops, seconds = self.flops_per_image() * images, time.perf_counter() - begun
         self.cost += Cost(images=images, forward_passes=images, flops=flops, seconds=seconds)
         return buffers
@@ -542,6 +645,9 @@ class Trainer:
             momenta[name].mul_(kept)
         options = self.optimiser_options()
 
+        def rate(t: int) -> float:
+            return self.rate(t, steps)
+
         def step(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
             x, y = batch
             effective = weights
@@ -556,7 +662,7 @@ class Trainer:
                 weights.values(),
                 gradients.values(),
                 momenta.values(),
-                self.rate(t, steps),
+                self.dial(rate, t),
                 **options,
             )
             for name, kept in pruned.items():
@@ -600,6 +706,12 @@ class _Meter:
         self.images += outcome.images
         self.forward_passes += outcome.forward_passes
         self.backward_passes += outcome.backward_passes
+
+    def gather(self, ranks: Ranks) -> None:
+        """Count the images of all ranks; loss and correct predictions are already those of all."""
+        self.images, self.forward_passes, self.backward_passes = ranks.total(
+            self.images, self.forward_passes, self.backward_passes
+        )
 
     def read(self) -> dict[str, float]:
         bad = int(self.first_bad)

@@ -28,12 +28,15 @@ def test_every_part_is_measured(measured):
         "peak memory",
         "lth --help",
         "top-k",
-        "fp32",
-        "bf16",
-        "training loss",
-        "CS",
-        "BiP alternation",
+        "product of 64 x 64 matrices",
+        "dense step, fp32, batch 8",
+        "CS step, bf16, batch 8",
+        "training loss, fp32",
+        "BiP step, bf16, batch 8",
+        "BiP step, batch 8, in dense steps",
         "state BiP adds",
+        "runs at once, processes, K = 2",
+        "runs at once, vmap, K = 2",
     ):
         assert part in names
 

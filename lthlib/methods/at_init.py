@@ -36,6 +36,7 @@ def train_pruned(
     if "mask/packed" not in trainer.state:
         begun = time.perf_counter()
         packed = join_mask(prune())
+        trainer.ranks.follow([packed])  # on a GPU two scorings need not agree to the last bit
         # Before the mask sets weights to 0: a control may keep others than the ticket does.
         trainer.snapshot()
         trainer.state["mask/packed"] = packed

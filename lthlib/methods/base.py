@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lthlib.errors import MaskError
 from lthlib.masks import Mask
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -48,6 +49,8 @@ def make_ticket(
 ) -> Ticket:
     """A ticket whose own weights are `weights` under `mask` plus the trainer's buffers, unless
     `weights` holds others, all copied to the CPU."""
+    if mask.kept == 0:
+        raise MaskError(f"the mask of {point} keeps no weight")
     own = {
         name: tensor.detach().clone()
         for name, tensor in (trainer.group("buffers") | weights).items()

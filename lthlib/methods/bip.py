@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, MaskError
 from lthlib.masks import STRUCTURES, Mask, kept_count, pack, select, top_k_global, unpack
 from lthlib.methods.base import Method, make_ticket
 from lthlib.methods.retrain import load_start
@@ -180,7 +180,7 @@ class Alternation:
         x, y = batch
         loss, correct, gradients = self._gradients(self.masks, self.buffers, x, y)
         gradients |= {name: gradients[name] * mask for name, mask in self.masks.items()}
-        rate = self._lower_rate(t)
+        rate = self.trainer.dial(self._lower_rate, t)
         _sgd(self.weights, gradients, self.momenta, rate, self.lower_options)
         # The release's first lower step skips the scores: their gradient does not exist yet.
         if self.settings.departs("shared-optimisers") and t > 0:
@@ -214,7 +214,7 @@ class Alternation:
             )
         if settings.clip:
             clip_norm(upward.values(), settings.clip)
-        rate = self._upper_rate(t)
+        rate = self.trainer.dial(self._upper_rate, t)
         if settings.departs("shared-optimisers"):
             others = _zeros(weights) | others
         owned = {n: weights[n] for n in others}
@@ -275,7 +275,11 @@ def batchnorm_names(model: nn.Module) -> set[str]:
 
 
 def _sgd(
-    weights: Tensors, gradients: Tensors, momenta: Tensors, rate: float, options: dict[str, Any]
+    weights: Tensors,
+    gradients: Tensors,
+    momenta: Tensors,
+    rate: float | Tensor,
+    options: dict[str, Any],
 ) -> None:
     names = list(weights)
     sgd_step(
@@ -356,6 +360,8 @@ def _watch(trainer: Trainer, steps: int) -> Callable[[int], dict[str, Any]]:
 
     def observe(step: int) -> dict[str, Any]:
         mask = Mask(masks).to("cpu")
+        if mask.kept == 0:  # on a GPU, where the ranking does not look for them
+            raise MaskError("the scores hold NaN; a smaller upper_learning_rate may help")
         before = Mask({n: unpack(earlier[n].cpu(), kept.shape) for n, kept in mask.items()})
         if (step + 1) % trainer.steps_per_epoch == 0 or step + 1 == steps:
             trainer.load("earlier_masks", {name: pack(kept) for name, kept in mask.items()})

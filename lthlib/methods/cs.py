@@ -92,7 +92,7 @@ def reset_gate(gate: Tensor, settings: CSSettings) -> None:
 
 
 def relax(
-    gate: Tensor, beta: float, settings: CSSettings
+    gate: Tensor, beta: float | Tensor, settings: CSSettings
 ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """The soft mask m = c sigma(beta s), and how a gradient at it becomes one at s.
 
@@ -110,12 +110,10 @@ def relax(
 def gate_of(settings: CSSettings, steps: int, steps_per_epoch: int) -> Gate:
     """The gate of CS in a round of `steps`."""
 
-    def beta(step: int) -> float:
-        return temperature(settings, step, steps, steps_per_epoch)
-
     return Gate(
-        relax=lambda step, s: relax(s, beta(step), settings),
-        soft=lambda step, s: torch.sigmoid(beta(step) * s),
+        dial=lambda step: temperature(settings, step, steps, steps_per_epoch),
+        relax=lambda beta, s: relax(s, beta, settings),
+        soft=lambda beta, s: torch.sigmoid(beta * s),
         kept=lambda s: (s > 0).to(s.dtype) * settings.scale,
         reset=lambda s: reset_gate(s, settings),
     )

@@ -44,26 +44,28 @@ class GateSettings(Protocol):
         """Step k that tickets are retrained from."""
 
 
-# step, gate -> mask value, and the gradient at the mask -> the gradient at the gate with penalty.
-Relax = Callable[[int, Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]
+# dial, gate -> mask value, and the gradient at the mask -> the gradient at the gate with penalty.
+Relax = Callable[[float | Tensor, Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]
 
 
 @dataclass(frozen=True)
 class Gate:
     """How a gate s becomes a mask value, of any shape.
 
-    relax: in a training step. soft: what of it is deterministic, in [0, 1], at a step: the soft
-    mask, or the chance that the gate is open. kept: in the ticket; 0 where the weight is pruned.
-    reset: prepares the next round, in place. drawn: whether `relax` draws random numbers.
-    recalibrated: whether the ticket's BatchNorm statistics are gathered anew, under its own mask.
+    relax: in a training step. soft: what of it is deterministic, in [0, 1]: the soft mask, or the
+    chance that the gate is open. Both take what `dial` says at a step, CS's temperature, first.
+    kept: in the ticket; 0 where the weight is pruned. reset: prepares the next round, in place.
+    drawn: whether `relax` draws random numbers. recalibrated: whether the ticket's BatchNorm
+    statistics are gathered anew, under its own mask.
     """
 
     relax: Relax
-    soft: Callable[[int, Tensor], Tensor]
+    soft: Callable[[float, Tensor], Tensor]
     kept: Callable[[Tensor], Tensor]
     reset: Callable[[Tensor], object]
     drawn: bool = False
     recalibrated: bool = False
+    dial: Callable[[int], float] = lambda step: 0.0
 
 
 def check_gates(name: str, settings: GateSettings) -> None:
@@ -80,7 +82,7 @@ def check_gates(name: str, settings: GateSettings) -> None:
 
 
 def gated_step(
-    trainer: Trainer, settings: GateSettings, steps: int, relax: Relax
+    trainer: Trainer, settings: GateSettings, steps: int, gate: Gate
 ) -> Callable[..., Outcome]:
     """One SGD step on weights and gates, from one backward pass.
 
@@ -96,22 +98,26 @@ def gated_step(
     options = trainer.optimiser_options()
     ratio = settings.gate_learning_rate / trainer.settings.learning_rate
 
+    def rate(t: int) -> float:
+        return trainer.rate(t, steps)
+
     def step(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
         x, y = batch
-        relaxed = {name: relax(t, gate) for name, gate in gates.items()}
+        dial = trainer.dial(gate.dial, t)
+        relaxed = {name: gate.relax(dial, s) for name, s in gates.items()}
         effective = weights | {name: weights[name] * m for name, (m, _) in relaxed.items()}
         loss, correct, gradients = trainer.network.gradients(effective, buffers, x, y)
         gate_gradients = []
         for name, (m, backward) in relaxed.items():
             gate_gradients.append(backward(weights[name] * gradients[name]))
             gradients[name] = gradients[name] * m
-        rate = trainer.rate(t, steps)
-        sgd_step(weights.values(), gradients.values(), momenta.values(), rate, **options)
+        now = trainer.dial(rate, t)
+        sgd_step(weights.values(), gradients.values(), momenta.values(), now, **options)
         sgd_step(
             gates.values(),
             gate_gradients,
             gate_momenta.values(),
-            ratio * rate,
+            ratio * now,
             **(options | {"weight_decay": 0.0}),
         )
         return Outcome(loss, correct, len(y), len(y), len(y))
@@ -138,32 +144,32 @@ def search_gates(
     trainer.standing = lambda: _ticket(trainer, gate, "stopped", trainer.round, k)
     for r in trainer.rounds(settings.rounds):
         trainer.fit(
-            gated_step(trainer, settings, steps, gate.relax),
+            gated_step(trainer, settings, steps, gate),
             stop=steps,
             streams=("train",) if r == 0 else (f"round-{r}",),
             snapshot_at=k if r == 0 else None,
         )
         trainer.history[-1]["gated_validation"] = gated_accuracy(trainer, gate, steps - 1)
         # Before the reset: after it no gate is above s0, and with s0 <= 0 none is open.
-        ticket = _ticket(trainer, gate, f"round-{r}", r, k)
-        if ticket.mask.kept == 0:
-            raise MaskError(
-                f"no gate is open after round {r}, the mask is empty; lower penalty or raise "
-                "initial_gate"
-            )
-        yield ticket
+        yield _ticket(trainer, gate, f"round-{r}", r, k)
         for s in gates.values():
             gate.reset(s)
 
 
 def _ticket(trainer: Trainer, gate: Gate, point: str, index: int, k: int) -> Ticket:
     kept = {name: gate.kept(s) for name, s in trainer.group("gates").items()}
+    mask = Mask({name: value > 0 for name, value in kept.items()})
+    if mask.kept == 0:
+        raise MaskError(
+            f"no gate is open after round {index}, the mask is empty; lower penalty or raise "
+            "initial_gate"
+        )
     weights = trainer.group("weights")
     effective = weights | {name: weights[name] * value for name, value in kept.items()}
     buffers = trainer.gather_statistics(effective) if gate.recalibrated else {}
     return make_ticket(
         trainer,
-        Mask({name: value > 0 for name, value in kept.items()}),
+        mask,
         effective | buffers,
         point=point,
         index=index,
@@ -176,7 +182,7 @@ def gate_readout(trainer: Trainer, gate: Gate, step: int) -> dict[str, Any]:
     """What the gates say at a step: `density`, the share of open ones, and `gates`, how many have
     their soft value in each of 20 equal bins of [0, 1]."""
     flat = torch.cat([s.reshape(-1) for s in trainer.group("gates").values()])
-    counts = torch.histc(gate.soft(step, flat).float(), BINS, 0, 1)
+    counts = torch.histc(gate.soft(gate.dial(step), flat).float(), BINS, 0, 1)
     return {
         "density": float((gate.kept(flat) > 0).double().mean()),
         "gates": [int(count) for count in counts.tolist()],
@@ -224,7 +230,9 @@ def gated_accuracy(trainer: Trainer, gate: Gate, step: int) -> float | None:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(trainer.seed)
         for _ in range(DRAWS if gate.drawn else 1):
-            masks = {n: gate.relax(step, s)[0] for n, s in trainer.group("gates").items()}
+            masks = {
+                n: gate.relax(gate.dial(step), s)[0] for n, s in trainer.group("gates").items()
+            }
             gated = weights | {name: weights[name] * m for name, m in masks.items()}
             found.append(trainer.evaluate("validation", gated, buffers))
     known = [value for value in found if value is not None]

@@ -65,7 +65,10 @@ def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> It
     packed = trainer.state.setdefault("mask/packed", torch.ones(size, dtype=torch.bool))
     for _ in trainer.rounds(1):
         trainer.fit(
-            _step(trainer, settings, (begin, end, every), packed, size), stop=stop, snapshot_at=k
+            _step(trainer, settings, (begin, end, every), packed, size),
+            stop=stop,
+            snapshot_at=k,
+            replays=False,
         )
         yield make_ticket(
             trainer, split_mask(packed, weights), trainer.group("weights"), point="ticket",

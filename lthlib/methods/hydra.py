@@ -84,16 +84,18 @@ def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Callable[...
     }
     options = trainer.optimiser_options()
 
+    def rate(t: int) -> float:
+        return settings.learning_rate * trainer.rate(t, steps) / trainer.settings.learning_rate
+
     def step(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
         x, y = batch
         thin = effective(weights, masks)
         loss, correct, gradients = trainer.network.gradients(thin, buffers, x, y)
         for name, score in scores.items():
             gradients[name] = gradients[name] * weights[name] * score.sign()
-        rate = settings.learning_rate * trainer.rate(t, steps) / trainer.settings.learning_rate
         sgd_step(
-            learned.values(), [gradients[n] for n in learned], [momenta[n] for n in learned], rate,
-            **options,
+            learned.values(), [gradients[n] for n in learned], [momenta[n] for n in learned],
+            trainer.dial(rate, t), **options,
         )  # fmt: skip
         trainer.load("masks", _choose(scores, settings))
         return Outcome(loss, correct, len(y), len(y), len(y))

@@ -61,17 +61,21 @@ def relax(
     return (uniform < chance).to(gate.dtype), backward
 
 
-def search(trainer: Trainer, settings: ISSSettings, parent: Ticket | None) -> Iterator[Ticket]:
-    """Yield one ticket a round: the weights more likely kept than not, s > 0."""
-    gate = Gate(
-        relax=lambda step, s: relax(s, torch.rand_like(s), settings.penalty),
-        soft=lambda step, s: torch.sigmoid(s),
+def gate_of(settings: ISSSettings) -> Gate:
+    """The gate of ISS."""
+    return Gate(
+        relax=lambda dial, s: relax(s, torch.rand_like(s), settings.penalty),
+        soft=lambda dial, s: torch.sigmoid(s),
         kept=lambda s: (s > 0).to(s.dtype),
         reset=lambda s: s.mul_(settings.hardening).clamp_(max=settings.initial_gate),
         drawn=True,
         recalibrated=settings.recalibrated,
     )
-    return search_gates(trainer, settings, "iss", gate)
+
+
+def search(trainer: Trainer, settings: ISSSettings, parent: Ticket | None) -> Iterator[Ticket]:
+    """Yield one ticket a round: the weights more likely kept than not, s > 0."""
+    return search_gates(trainer, settings, "iss", gate_of(settings))
 
 
 METHOD = Method(

@@ -85,8 +85,8 @@ def _noise(gate: Tensor) -> Tensor:
 def search(trainer: Trainer, settings: L0Settings, parent: Ticket | None) -> Iterator[Ticket]:
     """Yield one ticket a round: the weights whose final gate is above 0, times that gate."""
     gate = Gate(
-        relax=lambda step, s: relax(s, _noise(s), settings.penalty),
-        soft=lambda step, s: chance_open(s),
+        relax=lambda dial, s: relax(s, _noise(s), settings.penalty),
+        soft=lambda dial, s: chance_open(s),
         kept=final_gate,
         reset=lambda s: None,
         drawn=True,

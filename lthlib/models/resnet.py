@@ -4,12 +4,12 @@ section 4.2), and for ResNet-18 a fourth of 8w.
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthlib.errors import ConfigError
 from lthlib.models.initialisation import kaiming_
+from lthlib.models.pooling import global_average
 
 SHORTCUTS = ("identity", "projection", "projection-bare")
 
@@ -22,7 +22,9 @@ class PaddedShortcut(nn.Module):
         self.extra = outputs - inputs
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
+        # Not x[:, :, ::2, ::2]: its gradient is not channels_last, as in `global_average`.
+        pixels = F.avg_pool2d(x, 1, 2)
+        return F.pad(pixels, (0, 0, 0, 0, self.extra // 2, self.extra - self.extra // 2))
 
 
 class Projection(nn.Conv2d):
@@ -33,8 +35,7 @@ class Projection(nn.Conv2d):
         # pixels on, where a vector holds more numbers than there are channels
         # (uxlfoundation/oneDNN#6035). Below, the bits of published runs stay as they are.
         if x.device.type == "cpu" and self.in_channels < 16 and x.shape[-2:].numel() > 32 * 32:
-            down, right = self.stride
-            return F.conv2d(x[:, :, ::down, ::right], self.weight)
+            return F.conv2d(F.avg_pool2d(x, 1, self.stride), self.weight)
         return super().forward(x)
 
 
@@ -105,7 +106,7 @@ class CifarResNet(nn.Module):
         x = F.relu(self.bn(self.stem(x)))
         for name in self.stages:
             x = self.get_submodule(name)(x)
-        return self.linear(torch.flatten(F.adaptive_avg_pool2d(x, 1), 1))
+        return self.linear(global_average(x))
 
 
 def _stage(blocks: int, inputs: int, outputs: int, stride: int, shortcut: str) -> nn.Sequential:

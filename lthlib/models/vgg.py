@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lthlib.errors import ConfigError
 from lthlib.models.initialisation import kaiming_
+from lthlib.models.pooling import global_average
 
 # Of each stage: its channels, in units of the first one's, and how many convolutions it has.
 STAGES = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
@@ -35,8 +36,7 @@ class CifarVGG(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _check_side(x)
-        x = F.adaptive_avg_pool2d(self.features(x), 1)
-        return self.linear(torch.flatten(x, 1))
+        return self.linear(global_average(self.features(x)))
 
 
 class HiddenVGG(nn.Module):

@@ -27,7 +27,7 @@ from tests.training.toys import batches_of, tiny, tiny_trainer
 
 def search_step(trainer: Trainer, settings: CSSettings, steps: int) -> Callable[..., Outcome]:
     gate = gate_of(settings, steps, trainer.steps_per_epoch)
-    return gated_step(trainer, settings, steps, gate.relax)
+    return gated_step(trainer, settings, steps, gate)
 
 
 def doubles(*values: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -139,7 +140,9 @@ def test_one_step_of_iss_on_two_weights_by_hand() -> None:
     trainer.keep("gate_momentum", {"weight": torch.zeros(2, 1, dtype=torch.float64)})
     settings = ISSSettings(penalty=0.05, gate_learning_rate=0.7)
     uniform = doubles(0.5, 0.5)[:, None]
-    step = gated_step(trainer, settings, 2, lambda t, s: iss.relax(s, uniform, settings.penalty))
+    drawing = iss.gate_of(settings)
+    fixed = replace(drawing, relax=lambda dial, s: iss.relax(s, uniform, settings.penalty))
+    step = gated_step(trainer, settings, 2, fixed)
     step(0, batches_of(trainer, "train", 1)[0])
 
     # sigma(0.3) = 0.574 > 0.5 is open, sigma(-0.2) = 0.450 < 0.5 is not: logits (1.6, 0).

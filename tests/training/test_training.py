@@ -77,7 +77,7 @@ def test_warm_up_rises_linearly_and_multiplies_the_schedule() -> None:
     ("settings", "expected"),
     [
         ({"schedule": "linear"}, "cosine, step, constant"),
-        ({"precision": "fp16"}, "fp32, bf16"),
+        ({"precision": "fp16"}, "fp32, tf32, bf16"),
         ({"schedule": "step"}, "needs milestones"),
         ({"batch_size": 0}, "at least 1"),
         ({"learning_rate": 0.0}, "a positive number"),
