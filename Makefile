@@ -9,16 +9,16 @@ BIN := .venv/bin
 STUDY ?= digits
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test sweep bench clean
+.PHONY: help setup book test test-gpu check-results sweep bench clean
 
 help:  ## list these targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 setup: .venv/.installed  ## .venv with lthlib and all it needs, at the versions of constraints.txt
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(if $(and $(PYTHON),$(call RUNS,$(PYTHON))),,$(error $(NO_PYTHON)))$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --editable '.[book,dev]' --constraint constraints.txt && touch $@
+	$(BIN)/python -m pip install --editable '.[book,cluster,dev]' --constraint constraints.txt && touch $@
 
 book: setup  ## compute what is missing, run the notebooks, build the book
 	$(BIN)/lth book
@@ -26,6 +26,12 @@ book: setup  ## compute what is missing, run the notebooks, build the book
 test: setup  ## lint, types and all tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+test-gpu: setup  ## tests marked gpu, on a machine with a GPU
+	$(BIN)/pytest -m gpu
+
+check-results: setup  ## compute published studies again, compare with the record
+	$(BIN)/lth check-results
 
 sweep: setup  ## run one study: make sweep STUDY=digits
 	$(BIN)/lth sweep $(STUDY)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from lthlib.data import Dataset, DataSettings, Images
+from lthlib.distributed import check_ranks
 from lthlib.errors import ConfigError, DataError, MaskError, Paused, TicketError
 from lthlib.masks import Mask
 from lthlib.methods import get_method
@@ -209,9 +210,9 @@ def _trainer(
         augmentation = DataSettings(dataset.name)
         if isinstance(dataset.train, Images) and dataset.name == "digits":
             augmentation = DataSettings("digits", padding=1, mean=(0.3,), std=(0.37,))
-    return Trainer(
-        model, dataset, training or TrainingSettings(), augmentation, seed, prunable, device
-    )
+    training = training or TrainingSettings()
+    check_ranks(training.ranks, training.sync_batchnorm, torch.device(device))
+    return Trainer(model, dataset, training, augmentation, seed, prunable, device)
 
 
 def _dataset(data: Any) -> Dataset:

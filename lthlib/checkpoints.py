@@ -4,18 +4,27 @@ run it belongs to."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from lthlib.errors import StoreError, TicketError
-from lthlib.files import write_atomically
+from lthlib.files import shallow, write_atomically
 from lthlib.tickets import seal, unseal
 from lthlib.training import Cost, Trainer, channels_last
 
 
-def save_checkpoint(trainer: Trainer, path: Path, owner: str) -> None:
-    """Write the trainer's state, place, cost and history to `path`, atomically. owner: names run
-    and source."""
+def save_checkpoint(
+    trainer: Trainer,
+    path: Path,
+    owner: str,
+    write: Callable[[Path, bytes], object] = write_atomically,
+) -> None:
+    """Write the trainer's state, place, cost and history to `path`. owner: names run and source.
+    write: how a file gets its content."""
     place = {
         "owner": owner,
         "round": trainer.round,
@@ -25,32 +34,45 @@ def save_checkpoint(trainer: Trainer, path: Path, owner: str) -> None:
         # A file has no order, but the tensors of a group are stepped and ranked in theirs.
         "names": list(trainer.state),
     }
-    write_atomically(path, seal(trainer.state, "checkpoint", json.dumps(place)))
+    write(path, seal(trainer.state, "checkpoint", json.dumps(place)))
 
 
 def load_checkpoint(trainer: Trainer, path: Path, owner: str) -> bool:
     """Bring a trainer to the saved place; False when there is no checkpoint.
 
-    Raises StoreError when the file is damaged or belongs to another run or another version of the
-    source.
+    Raises StoreError when the file is damaged, does not fit the trainer, or belongs to another run
+    or another version of the source.
     """
     try:
-        content = path.read_bytes()
+        content = trainer.ranks.first(path.read_bytes)
     except FileNotFoundError:
         return False
     try:
         tensors, text = unseal(content, "checkpoint")
     except TicketError as error:
         raise StoreError(f"checkpoint {path} is damaged ({error})") from None
-    place = json.loads(text)
-    if place["owner"] != owner:
-        raise StoreError(f"checkpoint {path} belongs to {place['owner']}, not to {owner}")
+    try:
+        place = json.loads(shallow(text.encode()))
+        if place["owner"] != owner:
+            raise StoreError(f"checkpoint {path} belongs to {place['owner']}, not to {owner}")
+        _restore(trainer, place, tensors)
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise StoreError(
+            f"checkpoint {path} does not fit the run ({type(error).__name__}: {error})"
+        ) from None
+    return True
+
+
+def _restore(trainer: Trainer, place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     for name in place["names"]:
-        if name in trainer.state:
+        if name not in trainer.state:
+            trainer.state[name] = channels_last(tensors[name].to(trainer.network.device))
+        elif trainer.state[name].shape == tensors[name].shape:
             trainer.state[name].copy_(tensors[name])
         else:
-            trainer.state[name] = channels_last(tensors[name].to(trainer.network.device))
+            raise ValueError(f"{name!r} has shape {tuple(tensors[name].shape)}")
+    if not all(type(place[name]) is int and place[name] >= 0 for name in ("round", "step")):
+        raise ValueError("round and step are no counts")
     trainer.round, trainer.step = place["round"], place["step"]
     trainer.cost = Cost(**place["cost"])
-    trainer.history = place["history"]
-    return True
+    trainer.history = [dict(entry) for entry in place["history"]]

@@ -27,6 +27,18 @@ class StoreError(LthlibError):
     """The run store cannot be read or written."""
 
 
+class LeaseLost(StoreError):
+    """Another process took over a run that this one was computing; nothing more was written."""
+
+
+class RunDamaged(StoreError):
+    """A file of a complete run is not as it was written; the run was moved aside."""
+
+
+class ClusterError(LthlibError):
+    """The processes or machines that runs were handed to are gone, or do not suit."""
+
+
 class RecordError(LthlibError):
     """A published record is malformed."""
 
@@ -41,6 +53,11 @@ class Diverged(LthlibError):
 
 class Paused(LthlibError):
     """A run stopped on request, with its state saved; starting it again goes on from there."""
+
+
+class RanksDiffer(LthlibError):
+    """Processes that share a run hold different states; what they would find is not to be
+    trusted."""
 
 
 class Unsolved(LthlibError):

@@ -38,7 +38,8 @@ from lthlib.methods.hypergradient import (
 from lthlib.recipes import Recipe, load_recipe
 from lthlib.recipes.studies import dense_run
 from lthlib.runs import Machine, Parent, RunConfig, Store, execute, fingerprint
-from lthlib.runs.execute import _Execution, build_trainer
+from lthlib.runs.execute import build_trainer, now
+from lthlib.runs.execute import provenance as provenance_of
 from lthlib.tickets import Ticket
 from lthlib.training import Tensors, Trainer
 
@@ -354,5 +355,6 @@ def _exact(point: Point, gamma: float) -> Tensor | None:
 
 def provenance(recipe: Recipe, machine: Machine) -> Callable[[], dict[str, Any]]:
     """Note the time; return what gives the provenance, as run records hold it, once all is done."""
-    run = _Execution(dense_run(recipe, 0), Store(), machine, None)
-    return lambda: run._provenance(None) | {"source": fingerprint("hypergradient")}
+    config, device, started = dense_run(recipe, 0), machine.torch_device(), now()
+    own = {"source": fingerprint("hypergradient")}
+    return lambda: provenance_of(config, device, started) | own

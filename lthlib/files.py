@@ -1,24 +1,74 @@
-"""Writing files so that a reader sees the old or the new content, never half of it."""
+"""Writing files so that a reader sees the old or the new content, never half of it; reading them
+within bounds."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import os
-import tempfile
+import re
+import stat
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 
+DEPTH_LIMIT = 64
+# Texts, also one that never ends, and brackets; possessive, so that no input takes long.
+_STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary file beside `path`, flush it to disk, then rename it into place."""
+
+def write_atomically(
+    path: Path, content: bytes, check: Callable[[], object] = lambda: None
+) -> None:
+    """Write to a temporary file beside `path`, flush it to disk, then rename it into place. check:
+    called right before the rename; what it raises leaves the old content."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        check()
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
+    _flush_folder(path.parent)
+
+
+def _flush_folder(folder: Path) -> None:
+    # After a power loss the new name may be missing otherwise. Windows and some network file
+    # systems cannot flush a folder.
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """Content of a regular file. Raises OSError when it cannot be read, is something else than a
+    file (a device never ends), or is longer than `limit` bytes."""
+    # A named pipe would wait for somebody who writes.
+    flag = getattr(os, "O_NONBLOCK", 0)
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | flag)) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
+        if about.st_size > limit:
+            raise OSError(errno.EFBIG, f"is longer than {limit} bytes", str(path))
+        return file.read(limit)
+
+
+def shallow(text: bytes) -> str:
+    """A text of JSON, decoded. Raises ValueError when it is nested more than `DEPTH_LIMIT` deep:
+    nothing may recurse into what a stranger nested."""
+    decoded = text.decode()
+    steps = (1 if one in "[{" else -1 for one in _STRUCTURE.findall(decoded) if one[0] != '"')
+    if max(itertools.accumulate(steps), default=0) > DEPTH_LIMIT:
+        raise ValueError(f"nested more than {DEPTH_LIMIT} deep")
+    return decoded

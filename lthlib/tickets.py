@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,21 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from lthlib.errors import MaskError, TicketError
-from lthlib.files import write_atomically
+from lthlib.files import read_bounded, shallow, write_atomically
 from lthlib.masks import Mask, pack, unpack
 
 FORMAT = 1
-_HEADER_LIMIT = 100 << 20
+FILE_LIMIT = 4 << 30
+_HEADER_LIMIT = 16 << 20
 _DIGEST_LENGTH = 32
+_WEIGHTS_LIMIT = 1 << 30
+# Ends up in the names of files.
+POINT = re.compile(r"\w[\w.+-]{0,79}", re.ASCII)
+# What json, safetensors and torch raise for a header that makes no sense.
+_NO_SAFETENSORS = (
+    *(SafetensorError, ValueError, KeyError, TypeError, AttributeError, AssertionError),
+    *(RecursionError, OverflowError, RuntimeError),
+)
 
 
 @dataclass
@@ -107,6 +118,7 @@ class Ticket:
             "target_density": self.target_density,
             "info": self.info,
         }
+        _check_header(header)
         text = json.dumps(header)
         return seal(tensors, "ticket", text)
 
@@ -116,7 +128,7 @@ class Ticket:
         ticket."""
         path = Path(path)
         try:
-            content = path.read_bytes()
+            content = read_bounded(path, FILE_LIMIT)
         except OSError as error:
             raise TicketError(f"cannot read ticket {path}: {error.strerror}") from None
         try:
@@ -127,18 +139,13 @@ class Ticket:
     @classmethod
     def from_bytes(cls, content: bytes) -> Ticket:
         """Inverse of `to_bytes`. Raises TicketError when anything is not as it was written."""
+        tensors, text = unseal(content, "ticket")
         try:
-            tensors, text = unseal(content, "ticket")
-            header = json.loads(text)
-            if header["format"] != FORMAT:
-                raise TicketError(
-                    f"ticket format {header['format']}; this lthlib reads format {FORMAT}"
-                )
-            return _assemble(header, tensors)
-        except (KeyError, TypeError, ValueError, OverflowError, RuntimeError, MaskError) as error:
-            raise TicketError(
-                f"not a ticket, or damaged ({type(error).__name__}: {error})"
-            ) from None
+            header = json.loads(shallow(text.encode()))
+        except (ValueError, RecursionError) as error:
+            raise TicketError(f"not a ticket ({error})") from None
+        _check_header(header)
+        return _assemble(header, tensors)
 
     def sha256(self) -> str:
         """Digest of the ticket's file, in hexadecimal."""
@@ -154,26 +161,66 @@ class Ticket:
         return f"ticket {self.point!r}: {self.mask!r}; {own}; {start}"
 
 
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _are_shapes(value: Any) -> bool:
+    # Without weights there is no density.
+    return (
+        isinstance(value, dict)
+        and value != {}
+        and all(
+            isinstance(shape, list) and all(_is_count(side) and side > 0 for side in shape)
+            for shape in value.values()
+        )
+    )
+
+
+_HEADER: dict[str, Callable[[Any], bool]] = {
+    "format": lambda value: value == FORMAT,
+    "shapes": _are_shapes,
+    "rewind_step": _is_count,
+    "point": lambda value: isinstance(value, str) and POINT.fullmatch(value) is not None,
+    "index": _is_count,
+    "judged": lambda value: value in ("found", "retrained"),
+    "target_density": lambda value: (
+        value is None or (type(value) in (int, float) and 0 < value <= 1)
+    ),
+    "info": lambda value: isinstance(value, dict),
+}
+
+
+def _check_header(header: Any) -> None:
+    if not isinstance(header, dict) or header.keys() != _HEADER.keys():
+        raise TicketError(f"a ticket's header needs exactly {', '.join(_HEADER)}")
+    for name, is_right in _HEADER.items():
+        if not is_right(header[name]):
+            found = repr(header[name])[:80]
+            raise TicketError(f"{name} is {found}, which no ticket of format {FORMAT} holds")
+
+
 def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ticket:
     shapes = header["shapes"]
+    if sum(math.prod(shape) for shape in shapes.values()) > _WEIGHTS_LIMIT:
+        raise TicketError(f"the mask covers more than {_WEIGHTS_LIMIT} weights")
     kinds: dict[str, dict[str, Tensor]] = {"mask": {}, "weights": {}, "rewind": {}}
     for key, tensor in tensors.items():
         kind, _, name = key.partition("/")
         if kind not in kinds:
             raise TicketError(f"unknown tensor {key!r} in a ticket")
-        kinds[kind][name] = unpack(tensor, tuple(shapes[name])) if kind == "mask" else tensor
+        kinds[kind][name] = tensor
     if kinds["mask"].keys() != shapes.keys():
         raise TicketError("the mask's tensors and its table of shapes disagree")
+    try:
+        mask = Mask({name: unpack(kinds["mask"][name], tuple(shapes[name])) for name in shapes})
+    except MaskError as error:
+        raise TicketError(str(error)) from None
     return Ticket(
-        mask=Mask({name: kinds["mask"][name] for name in shapes}),
+        mask=mask,
         weights=kinds["weights"] or None,
         rewind=kinds["rewind"] or None,
-        rewind_step=int(header["rewind_step"]),
-        point=str(header["point"]),
-        index=int(header["index"]),
-        judged=str(header["judged"]),
-        target_density=header["target_density"],
-        info=dict(header["info"]),
+        **{name: header[name] for name in _HEADER if name not in ("format", "shapes")},
     )
 
 
@@ -196,16 +243,19 @@ def unseal(content: bytes, kind: str) -> tuple[dict[str, Tensor], str]:
     if len(content) < 8 or length > min(len(content) - 8, _HEADER_LIMIT):
         raise TicketError("the file is shorter than its header says")
     try:
-        header = json.loads(content[8 : 8 + length])
+        header = json.loads(shallow(content[8 : 8 + length]))
+        # Compares every tensor's place and size with the file's before it makes one.
         tensors = load(content)
-    except (SafetensorError, ValueError, RecursionError) as error:
+        metadata = header.get("__metadata__") or {}
+        if kind not in metadata:
+            raise TicketError(f"a safetensors file, but not a {kind}")
+        digest, text = metadata[kind][:_DIGEST_LENGTH], metadata[kind][_DIGEST_LENGTH:]
+        if digest != _digest(tensors, text):
+            raise TicketError(
+                "the digest does not match: the file was altered after it was written"
+            )
+    except _NO_SAFETENSORS as error:
         raise TicketError(f"not a safetensors file, or damaged ({error})") from None
-    metadata = header.get("__metadata__") or {}
-    if kind not in metadata:
-        raise TicketError(f"a safetensors file, but not a {kind}")
-    digest, text = metadata[kind][:_DIGEST_LENGTH], metadata[kind][_DIGEST_LENGTH:]
-    if digest != _digest(tensors, text):
-        raise TicketError("the digest does not match: the file was altered after it was written")
     return tensors, text
 
 

@@ -11,6 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from lthlib.cli import app
+from lthlib.recipes import load_recipe, ticket_study
+from lthlib.runs import Machine, Store, execute
 
 LTH = [sys.executable, "-c", "from lthlib.cli import main; main()"]
 
@@ -36,10 +41,14 @@ def test_help_names_every_command_and_does_not_import_torch(tmp_path: Path) -> N
         "estimate",
         "bisect",
         "facts",
+        "check-results",
         "record",
         "list",
         "show",
         "verify",
+        "gc",
+        "export",
+        "import",
         "ticket",
         "book",
         "studies",
@@ -89,6 +98,48 @@ def test_a_study_from_nothing_to_a_published_record(tmp_path: Path, tiny_recipe:
     assert "altered" in lth("ticket", "show", ticket, cwd=tmp_path, status=2)
 
 
+def test_runs_travel_and_are_looked_after(tmp_path: Path, tiny_recipe: Path) -> None:
+    def lth_here(*arguments: object, store: str, status: int = 0) -> str:
+        # In this process: ten commands would import torch ten times.
+        words = [*map(str, arguments), "--store", str(tmp_path / store)]
+        done = CliRunner().invoke(app, words, env={"COLUMNS": "200"})
+        assert done.exit_code == status, done.output
+        return done.output
+
+    only = ("--methods", "omp", "--densities", 0.5, "--dense-seeds", 1)
+    recipe = load_recipe(tiny_recipe)
+    for run in ticket_study(recipe, methods=["omp"], densities=[0.5], dense_seeds=1).configs:
+        execute(run, Store(tmp_path / "there"), Machine(device="cpu"))
+    archive = tmp_path / "results.tar"
+    assert "2 runs" in lth_here("export", tiny_recipe, archive, *only, store="there")
+    assert "2 new" in lth_here("import", archive, store="here")
+    assert "2 same" in lth_here("import", archive, store="here")
+    assert "0 faults" in lth_here("verify", store="here")
+    table = lth_here("list", store="here")
+    assert table.count("imported") == 2
+    folder = next((tmp_path / "here" / "runs").iterdir())
+    shown = json.loads(lth_here("show", folder.name, store="here"))
+    assert shown["imported"]["archive"] == "results.tar"
+
+    (folder / "run.json").write_bytes(b"")
+    assert "--repair" in lth_here("verify", store="here", status=1)
+    assert f"{folder.name}: moved to" in lth_here("verify", "--repair", store="here", status=1)
+    assert "0 faults" in lth_here("verify", store="here")
+    assert "1 places would be freed" in lth_here("gc", store="here")
+    assert "1 places freed" in lth_here("gc", "--yes", store="here")
+    assert "0 places" in lth_here("gc", store="here")
+    again = lth_here("import", archive, store="here")
+    assert "1 new" in again and "1 same" in again
+
+
+def test_a_dry_run_prints_the_job_script_and_runs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "cluster.yaml").write_text("kind: pbs\ncores: 4\nmemory: 8GiB\ngpus: 1\n")
+    script = lth("sweep", "digits", "--cluster", "cluster.yaml", "--dry-run", cwd=tmp_path)
+    assert "#PBS -l select=1:ncpus=4:mem=8192MB:ngpus=1" in script
+    assert "distributed.cli.dask_worker" in script
+    assert not (tmp_path / "store").exists()
+
+
 def test_one_run_is_computed_once_and_then_shown(tmp_path: Path, tiny_recipe: Path) -> None:
     first = lth(
         "run", "omp", "--recipe", tiny_recipe, "--set", "settings.density=0.5", cwd=tmp_path
@@ -110,6 +161,8 @@ def test_one_run_is_computed_once_and_then_shown(tmp_path: Path, tiny_recipe: Pa
             "unknown name 'settings.dense'; expected one of density",
         ),
         (["run", "bip", "--set", "density=2"], "expected PART.NAME=VALUE"),
+        (["sweep", "digits", "--set", "study.precisions=bf16"], "'bf16'; expected a list of names"),
+        (["sweep", "digits", "--set", "study.precisions=[fp16]"], "training.precision is 'fp16'"),
         (
             ["run", "bip", "--set", "model.architecture=vgg"],
             "model.architecture is 'vgg'; expected one of resnet8",
@@ -136,6 +189,19 @@ def test_one_run_is_computed_once_and_then_shown(tmp_path: Path, tiny_recipe: Pa
             "cannot look for density 1.5",
         ),
         (["sweep", "nothing"], "recipe is 'nothing'; expected one of"),
+        (["sweep", "digits", "--executor", "ray"], "--executor is 'ray'; expected local or dask"),
+        (["sweep", "digits", "--dry-run"], "name its --cluster file"),
+        (["sweep", "digits", "--cluster", "no.yaml"], "cannot read cluster file no.yaml"),
+        (
+            ["sweep", "digits", "--scheduler", "tcp://a:1", "--cluster", "no.yaml"],
+            "name one of them",
+        ),
+        (["sweep", "digits", "--scheduler", "tcp://a:1", "--workers", "2"], "leave out --jobs"),
+        (
+            ["sweep", "digits", "--executor", "local", "--scheduler", "tcp://a:1"],
+            "leave out --executor local",
+        ),
+        (["sweep", "digits", "--jobs", "2", "--jobs-per-device", "2"], "name one of them"),
         (["show", "abc"], "no complete run's id begins with 'abc'"),
         (["ticket", "show", "nowhere.safetensors"], "cannot read ticket nowhere.safetensors"),
         (["run", "--config", "nowhere.json"], "cannot read configuration nowhere.json"),

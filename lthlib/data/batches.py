@@ -82,11 +82,13 @@ class _OnDevice:
         device: torch.device | str,
         dtype: torch.dtype,
         workers: int | None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
         self.part, self.settings, self.batch_size = part, settings, batch_size
         self.device, self.dtype, self.workers = torch.device(device), dtype, _workers(workers)
+        self._rank, self._ranks = share
         self._labels = part.labels.to(self.device)
         self._are_images = isinstance(part, Images | StreamingPart)
         if self._are_images:
@@ -107,7 +109,8 @@ class Batches(_OnDevice):
     """Endless training batches, addressed by their global step.
 
     The permutation and the augmentation of an epoch are drawn on the CPU from
-    generator(seed, stream, epoch), so that every device and every resumed run sees the same.
+    generator(seed, stream, epoch), so that every device and every resumed run sees the same. Ranks
+    that share a run draw the same too, and each takes, and reads, its own rows of every batch.
 
     Arguments:
         part: training images; plain tensors are shuffled only, whatever the settings say.
@@ -119,8 +122,11 @@ class Batches(_OnDevice):
         dtype: floating-point type of the inputs.
         drop_last: leave out the short last batch of each epoch.
         workers: decoding processes of a streaming part; None chooses by the number of cores.
+        share: (rank, ranks): every ranks-th image of a batch from `rank` on; `batch_size` counts
+            those of all ranks.
     Raises:
-        ConfigError: the part holds no batch, or the constants do not fit its channels.
+        ConfigError: the part holds no batch, or one with fewer images than ranks, or the constants
+            do not fit its channels.
     """
 
     def __init__(
@@ -135,8 +141,9 @@ class Batches(_OnDevice):
         dtype: torch.dtype = torch.float32,
         drop_last: bool = False,
         workers: int | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
-        super().__init__(part, settings, batch_size, device, dtype, workers)
+        super().__init__(part, settings, batch_size, device, dtype, workers, share)
         self.images_per_epoch = len(part) - (len(part) % batch_size if drop_last else 0)
         if not self.images_per_epoch:
             raise ConfigError(
@@ -144,6 +151,12 @@ class Batches(_OnDevice):
                 "use a smaller batch_size or more training images"
             )
         self.steps_per_epoch = -(-self.images_per_epoch // batch_size)
+        smallest = self.images_per_epoch - (self.steps_per_epoch - 1) * batch_size
+        if smallest < self._ranks:
+            raise ConfigError(
+                f"{self.images_per_epoch} images in batches of {batch_size} leave {smallest} for "
+                f"the last one, and {self._ranks} ranks share it; use another batch_size"
+            )
         self._address = (seed, stream)
         self._padding = settings.padding if self._are_images else 0
         self._augments = self._are_images and (settings.padding > 0 or settings.flip)
@@ -188,7 +201,8 @@ class Batches(_OnDevice):
         while True:
             plan = [drawn.to(device) for drawn in self._plan(epoch)]
             for step in range(first, self.steps_per_epoch):
-                rows = slice(step * self.batch_size, (step + 1) * self.batch_size)
+                begin, end = step * self.batch_size, (step + 1) * self.batch_size
+                rows = slice(begin + self._rank, end, self._ranks)
                 yield _Step(epoch, *(drawn[rows] for drawn in plan))
             epoch, first = epoch + 1, 0
 
@@ -205,18 +219,19 @@ class Batches(_OnDevice):
 
 
 class EvaluationBatches(_OnDevice):
-    """Every input of a part once, in its order and without augmentation; may be iterated again."""
+    """Every input of a part, or of a rank's share of it, once, in its order and without
+    augmentation; may be iterated again."""
 
     @property
     def images(self) -> int:
-        """Number of inputs in all."""
-        return len(self.part)
+        """Number of inputs in all batches."""
+        return len(range(self._rank, len(self.part), self._ranks))
 
     def __len__(self) -> int:
         return -(-self.images // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        order = torch.arange(self.images)
+        order = torch.arange(len(self.part))[self._rank :: self._ranks]
         pieces = order.to(self.device).split(self.batch_size) if self.images else ()
         if not isinstance(self.part, StreamingPart):
             yield from (self._finish(self.part.gather(rows), rows) for rows in pieces)
@@ -235,17 +250,20 @@ def evaluation_batches(
     device: torch.device | str,
     dtype: torch.dtype = torch.float32,
     workers: int | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> EvaluationBatches:
     """Batches for judging, with `len` and `images`; arguments as those of `Batches`.
 
     Yields:
         inputs and labels as `Batches.stream` does, in the order of the part, not augmented.
     """
-    return EvaluationBatches(part, settings, batch_size, device, dtype, workers)
+    return EvaluationBatches(part, settings, batch_size, device, dtype, workers, share)
 
 
 def _workers(workers: int | None) -> int:
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return 0 if not cores or cores <= 2 else min(cores - 1, 8)
+    # The ranks that torchrun starts on a host share its cores.
+    cores = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return 0 if cores <= 2 else min(cores - 1, 8)

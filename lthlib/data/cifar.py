@@ -1,17 +1,21 @@
 """CIFAR-10 and CIFAR-100: Parquet shards in the Hub layout, or torchvision's verified files.
 
-torchvision unpickles its files after checking their MD5 sums: the one place where lthlib unpickles.
+torchvision's files are pickles. They are read only when their MD5 sums are the published ones, and
+then by an unpickler that makes arrays and plain values: nothing in a file can call anything.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +28,8 @@ from lthlib.data.pictures import decode_all, open_rgb
 from lthlib.errors import DataError
 
 SIDE = 32
+# In a file of a few bytes, a column may claim any number of rows.
+MOST_ROWS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -112,8 +118,10 @@ def _open_shard(file: Path, kind: _Kind) -> pq.ParquetFile:
         raise DataError(f"{file}: needs a column img of struct{{bytes, path}}, has {schema.names}")
     if kind.label not in schema.names or not pa.types.is_integer(schema.field(kind.label).type):
         raise DataError(f"{file}: needs an integer column {kind.label}, has {schema.names}")
-    if not shard.metadata.num_rows:
-        raise DataError(f"{file}: holds no rows; fetch it again")
+    if not 0 < shard.metadata.num_rows <= MOST_ROWS:
+        raise DataError(
+            f"{file}: {shard.metadata.num_rows} rows, expected 1 to {MOST_ROWS}; fetch it again"
+        )
     return shard
 
 
@@ -178,19 +186,55 @@ def _read_torchvision(
     kind: _Kind, root: Path, download: bool, split: str, cache: str | Path | None
 ) -> Decoded:
     reader = getattr(torchvision.datasets, kind.torchvision)
-
-    def verify_and_unpickle() -> Decoded:
-        source = reader(str(root), train=split == "train", download=download)
-        return Decoded(np.asarray(source.data), np.array(source.targets), tuple(source.classes))
-
+    folder = root / reader.base_folder
     try:
-        files = sorted((root / reader.base_folder).glob("*"))
-        if not files:
-            return verify_and_unpickle()
-        return cached(f"{kind.name}-{split}", files, verify_and_unpickle, cache)
+        if download and not folder.exists():
+            torchvision.datasets.utils.download_and_extract_archive(
+                reader.url, str(root), filename=reader.filename, md5=reader.tgz_md5
+            )
+        files = sorted(folder.glob("*"))
+        decode = partial(_decode_batches, reader, folder, split)
+        return cached(f"{kind.name}-{split}", files, decode, cache) if files else decode()
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"no {kind.name}: looked for {root / kind.name}/*.parquet, {root}/*.parquet and "
             f"torchvision's files in {root} ({error}). Give the data root by --data or "
             "LTHLIB_DATA, or allow the download with download=True"
         ) from error
+
+
+def _decode_batches(reader: Any, folder: Path, split: str) -> Decoded:
+    listed = reader.train_list if split == "train" else reader.test_list
+    batches = [_read_batch(folder / name, md5) for name, md5 in listed]
+    meta = _read_batch(folder / reader.meta["filename"], reader.meta["md5"])
+    images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, SIDE, SIDE)
+    labels = [label for b in batches for label in b["labels" if "labels" in b else "fine_labels"]]
+    classes = tuple(meta[reader.meta["key"]])
+    return Decoded(images.transpose(0, 2, 3, 1), np.array(labels), classes)
+
+
+def _read_batch(file: Path, md5: str) -> dict[str, Any]:
+    with file.open("rb") as opened:
+        if hashlib.file_digest(opened, "md5").hexdigest() != md5:
+            raise DataError(f"{file}: is not the published file; remove it and fetch it again")
+        opened.seek(0)
+        # Written by Python 2, whose texts are bytes.
+        content: dict[str, Any] = _Arrays(opened, encoding="latin1").load()
+        return content
+
+
+class _Arrays(pickle.Unpickler):
+    """Reads plain values and numpy arrays, and refuses whatever else a pickle names."""
+
+    allowed = {  # noqa: RUF012
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        # As the files name it, and as numpy 2 does.
+        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.allowed:
+            raise DataError(f"a pickle names {module}.{name}; the published files hold only arrays")
+        return self.allowed[module, name]

@@ -16,20 +16,27 @@ from tqdm import tqdm
 from lthlib.errors import DataError
 
 DECODING_THREADS = 2
+# Pillow reads dozens of formats more, and for one of them (EPS) runs a program on the file.
+FORMATS = ("PNG", "JPEG", "WEBP")
+# As Pillow's own, beyond which it warns: 270 MB decoded. Who may switch that off cannot this.
+PIXEL_LIMIT = 89_478_485
 
 
 def open_rgb(source: Path | bytes, where: str) -> Image.Image:
     """Decode one image file to RGB.
 
     Arguments:
-        source: path or content of a PNG, JPEG, WebP ... file.
+        source: path or content of a PNG, JPEG or WebP file, whatever the file is called.
         where: what an error message calls the image.
     Raises:
-        DataError: the bytes are no image, are damaged, or claim more than PIL's pixel limit.
+        DataError: the bytes are no image, are damaged, or claim more pixels than `PIXEL_LIMIT`.
     """
+    opened = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            _check_pixels(image)
+        with Image.open(opened, formats=FORMATS) as image:
+            if image.width * image.height > PIXEL_LIMIT:
+                size = f"{image.width} x {image.height}"
+                raise ValueError(f"{size} pixels, more than {PIXEL_LIMIT} in all")
             return image.convert("RGB")
     # Pillow's readers raise whatever they stumble on: OSError, SyntaxError, struct.error, ...
     except Exception as error:
@@ -63,9 +70,3 @@ def decode_all(
                 out[done] = array
                 done += 1
             bar.update(len(piece))
-
-
-def _check_pixels(image: Image.Image) -> None:
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        raise ValueError(f"{image.width} x {image.height} pixels, more than {limit} in all")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +13,11 @@ from typing import Any, NoReturn
 import pandas as pd
 
 from lthlib.errors import RecordError
+from lthlib.files import shallow
 
 SCHEMA = 1
 LINE_LIMIT = 1 << 20
+_MOST = sys.float_info.max
 METHODS = (
     *("dense", "imp", "imp_c", "cs", "bip", "hydra", "omp", "snip", "grasp", "synflow", "gmp"),
     *("l0", "iss", "random", "retrain"),
@@ -171,9 +173,10 @@ def parse(text: bytes) -> Any:
     """Return the value of a text of JSON.
 
     Raises:
-        ValueError: it is no JSON, has a number that is not finite, or a key twice.
+        ValueError: it is no JSON, has a number that is not finite, or a key twice, or is nested
+            deeper than any record.
     """
-    return json.loads(text, parse_constant=_refuse, object_pairs_hook=_unique)
+    return json.loads(shallow(text), parse_constant=_refuse, object_pairs_hook=_unique)
 
 
 def _refuse(constant: str) -> NoReturn:
@@ -197,11 +200,12 @@ class Field:
 
 
 def is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    # Not math.isfinite, which cannot take every whole number.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
 
 
 def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
 
 
 def _time(value: Any) -> bool:

@@ -24,24 +24,33 @@ from lthlib.evidence import (
 from lthlib.evidence.statistics import compare, pooled_std
 from lthlib.figures.cost import UNITS
 from lthlib.figures.points import curve_points, pruned, ticket_table
+from lthlib.figures.precision import (
+    margin,
+    precision_differences,
+    precision_outcome,
+    precision_table,
+)
 from lthlib.figures.speed import speed_up
 from lthlib.figures.table1 import table1_winners
 from lthlib.figures.winners import in_brackets
-from lthlib.publish import artefacts
+from lthlib.publish import artefacts, checks
 
 _JOIN = "\N{NARROW NO-BREAK SPACE}"
 
 
 def page_context(
-    records: Iterable[Mapping[str, Any]], facts: Mapping[str, Fact] | None = None
+    records: Iterable[Mapping[str, Any]],
+    facts: Mapping[str, Fact] | None = None,
+    reports: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Callable[..., Any]]:
     """Return the functions that pages may call, by name: the public methods of `Results`.
 
     Args:
         records: of all studies: published ones and those of the local store.
         facts: measurements that no record holds, from `evidence.load_facts`.
+        reports: on studies that were computed again, from `publish.checks.load_reports`.
     """
-    results = Results(records, facts)
+    results = Results(records, facts, reports)
     names = [name for name in vars(Results) if not name.startswith("_")]
     return {name: getattr(results, name) for name in names}
 
@@ -56,11 +65,15 @@ class Results:
     """
 
     def __init__(
-        self, records: Iterable[Mapping[str, Any]], facts: Mapping[str, Fact] | None = None
+        self,
+        records: Iterable[Mapping[str, Any]],
+        facts: Mapping[str, Fact] | None = None,
+        reports: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         self._records = list(records)
         self._table = ticket_table(self._records)
         self._facts = facts or {}
+        self._reports = reports or {}
         self._judged: list[Verdict] | None = None
 
     def has_study(self, study: str) -> bool:
@@ -289,6 +302,15 @@ class Results:
         ]
         return _markdown(["study", "scale", "tickets", "date", "computing time", "machine"], rows)
 
+    def precisions(self, study: str) -> str:
+        """Whether a study's precisions are interchangeable: `precisions("digits-precision")`."""
+        scale = str(self._of(study)["scale"].iloc[0])
+        rows = precision_table(one for one in self._records if one["study"] == study)
+        found = precision_differences(rows)
+        if found.empty:
+            raise PublishError(f"study {study!r} has no seed in two precisions")
+        return precision_outcome(found, margin(scale))
+
     def has_fact(self, name: str) -> bool:
         """Whether a fact was measured: `[% if has_fact("cosine_network") %]`."""
         if name not in FACTS:
@@ -321,6 +343,28 @@ class Results:
         if not self.has_fact(name):
             raise PublishError(f"fact {name!r} was not measured; `lth facts` measures it")
         return self._facts[name]
+
+    def checked(self) -> list[str]:
+        """The studies of which a report on computing them again is published."""
+        return list(self._reports)
+
+    def check_rule(self) -> str:
+        """How far numbers that are computed again may differ, in words."""
+        return checks.rule()
+
+    def check(self, study: str) -> str:
+        """How computing a study again went, in a few sentences: `check("digits")`."""
+        return checks.sentence(self._report(study))
+
+    def check_table(self, study: str) -> str:
+        """A Markdown table of that, curve by curve."""
+        return checks.table(self._report(study))
+
+    def _report(self, study: str) -> Mapping[str, Any]:
+        if study not in self._reports:
+            known = ", ".join(self._reports) or "none"
+            raise PublishError(f"no report on computing {study!r} again; there are: {known}")
+        return self._reports[study]
 
     def verdicts(self) -> list[Verdict]:
         """All verdicts, in the order of the claims; the gate G comes first."""

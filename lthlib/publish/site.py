@@ -7,16 +7,18 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lthlib.evidence import load_facts, load_results, study_names
 from lthlib.figures import curve_points, ticket_table
 from lthlib.publish.book import Page, build
+from lthlib.publish.checks import load_reports
 from lthlib.publish.context import page_context
 from lthlib.publish.freshness import digest, digests
 from lthlib.publish.several import STRUCTURES
-from lthlib.publish.source import quoting
+from lthlib.publish.source import bench_files, quoting
 from lthlib.publish.study import compute
 from lthlib.recipes import Study, load_recipe, recipe_names, ticket_study
 from lthlib.runs import Machine, Store
@@ -30,6 +32,8 @@ OWN_NOTEBOOKS: dict[str, dict[str, dict[str, Any]]] = {
     "digits-sensitivity": {"sensitivity": {}},
     "digits-bip": {"sensitivity": {"method": "bip"}, "controls": {}},
     "digits-release": {"release": {}},
+    "digits-precision": {"precision": {}},
+    "cifar10-precision": {"precision": {}},
     "bip-cifar10-resnet20-study": {"sensitivity": {"method": "bip"}, "controls": {}},
     "bip-cifar10-resnet20-release": {"release": {"mask_seeds": None}},
 }
@@ -66,21 +70,22 @@ def build_site(
     """
     runs, study = Store(store), ticket_study(load_recipe(EMBEDDED))
     results = root / "results"
-    facts = load_facts(results)  # a damaged file is told before anything is computed
+    # A damaged file is told before anything is computed.
+    facts, reports = load_facts(results), load_reports(results)
     missing = study.missing(runs)
     if missing:
         say(f"{study.name}: {len(missing)} of {len(study.entries)} runs to compute")
         for run, why in compute(study.name, missing, runs, Machine(device), jobs).items():
             say(f"run {run} failed: {why}")
     pages = [Page(Path("notebooks/quickstart.ipynb")), *_embedded(study, runs)]
-    pages += [_dilemma(study, runs, results), *_of_the_paper(results)]
+    pages += [_dilemma(study, runs, results), *_of_the_paper(results), *_speed(results)]
     pages += [page for name in _published(results) for page in _recorded(results, name)]
     pages = [page for page in pages if _shown(root / "book", page.title)]
 
     def context() -> dict[str, Any]:
         others = load_results(results) if results.is_dir() else []
         shown = [record for record in others if record["study"] != study.name]
-        return {**page_context([*study.records(runs), *shown], facts), **quoting(root)}
+        return {**page_context([*study.records(runs), *shown], facts, reports), **quoting(root)}
 
     with _notebooks_use(runs):
         return build(root, notebooks=pages, context_factory=context, say=say)
@@ -122,6 +127,18 @@ def _of_the_paper(results: Path) -> Iterator[Page]:
         name = "panels" if structure == STRUCTURES[0] else f"panels-{structure}"
         yield Page(Path("notebooks/panels.ipynb"), {"structure": structure}, inputs, name=name)
     yield Page(Path("notebooks/table1.ipynb"), {}, inputs)
+
+
+def _speed(results: Path) -> Iterator[Page]:
+    """A page of each benchmark that was recorded."""
+    for part, name in (("cpu", "speed"), ("cuda", "speed-cuda")):
+        if files := bench_files(results, part):
+            yield Page(
+                Path("notebooks/speed.ipynb"),
+                {"part": part},
+                partial(digests, files[-1:]),
+                name=name,
+            )
 
 
 def _published(results: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator
@@ -34,6 +35,11 @@ def quoting(root: Path) -> dict[str, Callable[..., Any]]:
         "reported_rewinding": reported_rewinding,
         "departures": departures,
         "quoted_table": quoted_table,
+        "bench": partial(bench, root),
+        "bench_table": partial(bench_table, root),
+        "bench_made": partial(bench_made, root),
+        "bench_targets": partial(bench_targets, root),
+        "has_bench": partial(has_bench, root),
     }
 
 
@@ -84,6 +90,82 @@ def setting_source(recipe: str, name: str) -> str:
 
     setting(recipe, name)
     return str(load_recipe(recipe).sources[name])
+
+
+def bench(root: Path, part: str, name: str, field: str = "ours") -> str:
+    """Return what a benchmark measured: `bench("cluster", "efficiency")` -> `98.2`.
+
+    part: the newest `results/bench/DATE-part.json` is read. field: `ours`, or another of a row.
+
+    Raises:
+        PublishError: there is no such file or row; the message lists the rows there are.
+    """
+    rows = {row["name"]: row for row in read_bench(root, part)["rows"]}
+    if name not in rows:
+        raise PublishError(f"benchmark {part!r} has no row {name!r}; known: {', '.join(rows)}")
+    value = rows[name][field]
+    if not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.2g}"
+
+
+def bench_table(root: Path, part: str, *groups: str) -> str:
+    """Return rows of a benchmark as a table: of `bip: runs` the group is `bip`, the column `runs`.
+
+    Raises:
+        PublishError: as `bench`.
+    """
+    rows = read_bench(root, part)["rows"]
+    columns = {
+        row["name"].partition(": ")[2]: row["unit"]
+        for row in rows
+        if row["name"].startswith(f"{groups[0]}: ")
+    }
+    head = [f"{name}, {unit}" if unit else name for name, unit in columns.items()]
+    lines = [["", *head], ["---"] * (len(head) + 1)]
+    lines += [[one, *(bench(root, part, f"{one}: {name}") for name in columns)] for one in groups]
+    return _table(lines)
+
+
+def bench_made(root: Path, part: str) -> str:
+    """Return what measured a benchmark, and when."""
+    report = read_bench(root, part)
+    machine = report["machine"]
+    load = machine.get("load average, before and after")
+    busy = f" · load average before and after: {load[0]:g}, {load[1]:g}" if load else ""
+    return (
+        f"{machine['processor']}, {machine['cores']} cores · device: {machine['device']} · "
+        f"date: {report['started'][:10]} · PyTorch {machine['torch']}{busy}"
+    )
+
+
+def bench_targets(root: Path, part: str) -> str:
+    """Return how many targets of a benchmark are met, and the names of those that are not; or that
+    it was not measured."""
+    if not has_bench(root, part):
+        return "nothing has been measured"
+    aimed = [row for row in read_bench(root, part)["rows"] if row["met"] is not None]
+    missed = [row["name"] for row in aimed if not row["met"]]
+    words = f"{len(aimed) - len(missed)} of {len(aimed)} targets are met"
+    return f"{words}; not met: {'; '.join(missed)}" if missed else words
+
+
+def has_bench(root: Path, part: str) -> bool:
+    """Return whether a benchmark was recorded: `[% if has_bench("cuda") %]`."""
+    return bool(bench_files(root / "results", part))
+
+
+def bench_files(results: Path, part: str) -> list[Path]:
+    """Return the recorded files of a benchmark, the newest last."""
+    return sorted(results.glob(f"bench/*-{part}.json"))
+
+
+def read_bench(root: Path, part: str) -> Any:
+    """Return the newest file of a benchmark; raises as `bench`."""
+    found = bench_files(root / "results", part)
+    if not found:
+        raise PublishError(f"there is no results/bench/DATE-{part}.json; `benchmarks` writes it")
+    return json.loads(found[-1].read_text(encoding="utf-8"))
 
 
 def reported_tickets() -> str:

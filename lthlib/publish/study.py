@@ -104,6 +104,7 @@ def choose_study(
     densities: Sequence[float] | None = None,
     seeds: int | None = None,
     dense_seeds: int | None = None,
+    precisions: Sequence[str] | None = None,
     **changes: Any,
 ) -> Study:
     """Return the study of accuracy against density for a data set and a network.
@@ -111,7 +112,8 @@ def choose_study(
     Args:
         dataset, architecture: of one of the recipes that come with lthlib.
         recipe: a recipe by name or a YAML file, in place of the two.
-        methods, densities, seeds, dense_seeds: as `ticket_study` takes them; the recipe's if None.
+        methods, densities, seeds, dense_seeds, precisions: as `ticket_study` takes them; the
+            recipe's if None.
         changes: as `choose_recipe` takes them.
 
     Raises:
@@ -123,6 +125,7 @@ def choose_study(
         densities=densities,
         seeds=seeds,
         dense_seeds=dense_seeds,
+        precisions=precisions,
     )
 
 

@@ -2,7 +2,16 @@
 
 from lthlib.runs.config import Parent, RunConfig
 from lthlib.runs.execute import Machine, execute
-from lthlib.runs.many import Progress, Swept, bar, estimate, execute_many, with_ancestors
+from lthlib.runs.forecast import estimate
+from lthlib.runs.many import (
+    Progress,
+    Swept,
+    bar,
+    default_jobs,
+    execute_many,
+    gpus,
+    with_ancestors,
+)
 from lthlib.runs.store import RunResult, Store, fingerprint
 
 __all__ = [
@@ -14,9 +23,11 @@ __all__ = [
     "Store",
     "Swept",
     "bar",
+    "default_jobs",
     "estimate",
     "execute",
     "execute_many",
     "fingerprint",
+    "gpus",
     "with_ancestors",
 ]

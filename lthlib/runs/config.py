@@ -8,13 +8,15 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from functools import cache, cached_property
 from typing import Any
 
 from lthlib.data import DataSettings
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, MaskError
 from lthlib.masks import PRUNABLE
 from lthlib.methods import get_method
 from lthlib.models import ModelSettings
+from lthlib.tickets import POINT
 from lthlib.training import TrainingSettings
 
 
@@ -24,6 +26,12 @@ class Parent:
 
     config: RunConfig
     point: str
+
+    def __post_init__(self) -> None:
+        if not POINT.fullmatch(self.point):
+            raise ConfigError(
+                f"point is {self.point!r}; expected a ticket's name, letters, digits, '.' and '-'"
+            )
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class RunConfig:
                 f"{self.method} starts from a dense run; its parent is {self.parent.config.method}"
             )
 
-    @property
+    @cached_property  # a sweep asks for it again and again
     def id(self) -> str:
         """16 hexadecimal digits; equal configurations, and only they, share it."""
         text = json.dumps(_differences(self), sort_keys=True, separators=(",", ":"))
@@ -99,16 +107,26 @@ class RunConfig:
 
     def describe(self) -> str:
         """One line for people."""
-        settings = ", ".join(f"{k}={v}" for k, v in _differences(self.settings).items())
-        point = (
-            f" of {self.parent.config.method} {self.parent.point}"
-            if self.method == "retrain" and self.parent
-            else ""
-        )
-        place = f"{self.data.dataset}/{self.model.architecture}"
-        return f"{self.method}{point} on {place} seed {self.seed}" + (
-            f" ({settings})" if settings else ""
-        )
+        return describe(self.to_json())
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """One line for people on a configuration of plain values."""
+    method, parent = values["method"], values["parent"]
+    usual = _usual(method)
+    own = {name: value for name, value in values["settings"].items() if value != usual.get(name)}
+    settings = ", ".join(f"{name}={value}" for name, value in own.items())
+    point = ""
+    if method == "retrain" and parent:
+        point = f" of {parent['config']['method']} {parent['point']}"
+    place = f"{values['data']['dataset']}/{values['model']['architecture']}"
+    line = f"{method}{point} on {place} seed {values['seed']}"
+    return f"{line} ({settings})" if settings else line
+
+
+@cache
+def _usual(method: str) -> dict[str, Any]:
+    return typing.cast("dict[str, Any]", _plain(get_method(method).settings()))
 
 
 def replace_fields(instance: Any, values: Mapping[str, Any], where: str) -> Any:
@@ -121,16 +139,26 @@ def build(kind: type, values: Mapping[str, Any], where: str) -> Any:
     the wrong type."""
     if not isinstance(values, Mapping):
         raise ConfigError(f"{where or 'configuration'} is {values!r}; expected names with values")
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     known = [f.name for f in fields(kind)]
     unknown = [name for name in values if name not in known]
     if unknown:
         raise ConfigError(
             f"unknown name {_dotted(where, unknown[0])!r}; expected one of {', '.join(known)}"
         )
-    return kind(
-        **{name: coerce(value, hints[name], _dotted(where, name)) for name, value in values.items()}
-    )
+    missing = [f.name for f in fields(kind) if f.name not in values and _default(f) is MISSING]
+    if missing:
+        raise ConfigError(f"{_dotted(where, missing[0])} is missing; give it a value")
+    own = {name: coerce(value, hints[name], _dotted(where, name)) for name, value in values.items()}
+    try:
+        return kind(**own)
+    except MaskError as error:
+        raise ConfigError(f"{where}: {error}") from None
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
 
 
 def coerce(value: Any, kind: Any, where: str) -> Any:
@@ -155,7 +183,7 @@ def coerce(value: Any, kind: Any, where: str) -> Any:
     if kind is float and not isinstance(value, bool):
         try:
             return float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
     raise ConfigError(f"{where} is {value!r}; expected {getattr(kind, '__name__', kind)}")
 

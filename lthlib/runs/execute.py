@@ -3,6 +3,7 @@ record."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -12,10 +13,10 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,22 @@ import torch
 from lthlib._version import __version__
 from lthlib.checkpoints import load_checkpoint, save_checkpoint
 from lthlib.data import Dataset, DataSettings, generator, load_dataset
-from lthlib.errors import ConfigError, Diverged, MaskError, StoreError
-from lthlib.files import write_atomically
+from lthlib.distributed import check_ranks, current
+from lthlib.errors import (
+    ConfigError,
+    Diverged,
+    LeaseLost,
+    MaskError,
+    RunDamaged,
+    StoreError,
+    TicketError,
+)
 from lthlib.masks import prunable_names
 from lthlib.methods import get_method
 from lthlib.models import build_model
 from lthlib.runs.config import RunConfig
+from lthlib.runs.leases import Lease
+from lthlib.runs.process import set_up
 from lthlib.runs.store import RunResult, Store, fingerprint, source
 from lthlib.tickets import Ticket
 from lthlib.training import Cost, Hooks, Trainer, steps_of
@@ -41,7 +52,8 @@ class Machine:
 
     device: `cuda`, `cpu`, or `auto` for cuda if there is one. data_root: folder with the data sets.
     deadline: seconds of `time.time()` at which to stop. stop_file: stop when it exists.
-    checkpoint_every: seconds.
+    checkpoint_every: seconds. deterministic: on a GPU, only kernels that give the same bits each
+    time; slower.
     """
 
     device: str = "auto"
@@ -49,6 +61,7 @@ class Machine:
     deadline: float | None = None
     stop_file: str | None = None
     checkpoint_every: float = 60.0
+    deterministic: bool = False
 
     def default_jobs(self) -> int:
         """Runs at once where nobody says: one on a GPU, one a core on a CPU."""
@@ -58,7 +71,7 @@ class Machine:
         """The device by name. Raises ConfigError when there is no such device."""
         cuda = torch.cuda.is_available()
         if self.device == "auto":
-            return torch.device("cuda" if cuda else "cpu")
+            return _own(torch.device("cuda" if cuda else "cpu"))
         try:
             device = torch.device(self.device)
         except RuntimeError:
@@ -67,12 +80,19 @@ class Machine:
             ) from None
         if device.type == "cuda" and not cuda:
             raise ConfigError(f"device is {self.device!r}, but torch finds no GPU; use cpu or auto")
-        return device
+        return _own(device)
 
     def asks_to_stop(self) -> bool:
         """Whether the deadline has passed or the stop file is there."""
         late = self.deadline is not None and time.time() > self.deadline
         return late or (self.stop_file is not None and os.path.exists(self.stop_file))
+
+
+def _own(device: torch.device) -> torch.device:
+    """Of several ranks on a host, each has a GPU of its own."""
+    ranks = current()
+    alone = ranks.world == 1 or device.type != "cuda"
+    return device if alone else torch.device("cuda", ranks.local)
 
 
 @lru_cache(maxsize=2)
@@ -103,18 +123,39 @@ def execute(config: RunConfig, store: Store, machine: Machine | None = None) -> 
     """The result of a run: stored if it is complete and fresh, else computed, from its last
     checkpoint if it has one.
 
-    A parent is obtained first. A run that diverges or empties a mask is recorded as failed. Raises
-    Paused when asked to stop (the state is saved), StoreError when the store cannot be used,
-    DataError when the data cannot, ConfigError for a device that does not exist.
+    A parent is obtained first. A run whose numbers go wrong, that empties its mask, or whose ticket
+    misfits its network is recorded as failed, after what it had already judged. Where another
+    process computes the run, or took it over, its result is waited for; a parent that turns out to
+    be damaged is computed again. Raises Paused when asked to stop (the state is saved), StoreError
+    when the store cannot be used, DataError when the data cannot, ConfigError for a device that
+    does not exist or another number of ranks than there are. Ranks that share the run all call
+    this; only rank 0 touches the store.
     """
-    machine = machine or Machine()
-    found = store.load(config)
-    if found is not None:
-        return found
-    store.prepare()
-    parent = execute(config.parent.config, store, machine) if config.parent else None
-    with store.lock(config):
-        return store.load(config) or _Execution(config, store, machine, parent).run()
+    machine, ranks = machine or Machine(), current()
+    while True:
+        found = ranks.first(lambda: store.load(config))
+        if found is not None:
+            return found
+        training = config.training
+        check_ranks(training.ranks, training.sync_batchnorm, machine.torch_device())
+        ranks.first(store.prepare)
+        parent = execute(config.parent.config, store, machine) if config.parent else None
+        with (
+            contextlib.suppress(LeaseLost, RunDamaged),
+            interruptions() as stopped,
+            _owned(config, store, lambda: stopped() or machine.asks_to_stop()) as lease,
+        ):
+            found = ranks.first(lambda: store.load(config))
+            return found or _Execution(config, store, machine, parent, lease, stopped).run()
+
+
+@contextmanager
+def _owned(config: RunConfig, store: Store, stop: Callable[[], bool]) -> Iterator[Lease]:
+    """The run's lease, which rank 0 holds for all."""
+    with contextlib.ExitStack() as stack:
+        held: list[Lease] = []
+        current().first(lambda: held.append(stack.enter_context(store.lock(config, stop))))
+        yield held[0] if held else Lease(store.root)
 
 
 @dataclass
@@ -123,24 +164,45 @@ class _Execution:
     store: Store
     machine: Machine
     parent: RunResult | None
-    started: str = field(default_factory=lambda: _now())
+    lease: Lease
+    stopped: Callable[[], bool]
+    started: str = field(default_factory=lambda: now())
+    saved: str = "none"
 
     def run(self) -> RunResult:
-        torch.set_num_threads(self.config.threads)
-        if self.parent is not None and self.parent.failure:
-            return self._fail(f"its parent {self.parent.config.id} failed: {self.parent.failure}")
+        set_up(self.config.threads, self.machine.deterministic)
+        trainer, failure = None, None
         try:
-            with interruptions() as stopped:
-                trainer = self._resume(stopped)
-                self._search(trainer)
-        except (Diverged, MaskError) as error:
-            return self._fail(str(error))
-        records = [
+            self._check_parent()
+            trainer = self._resume()
+            self._search(trainer)
+        except (Diverged, MaskError, TicketError) as error:
+            failure = str(error)
+        return current().first(lambda: self._finish(trainer, failure))
+
+    def _check_parent(self) -> None:
+        """A parent that failed may have come as far as the ticket that is wanted."""
+        parent, result = self.config.parent, self.parent
+        if parent is None or result is None or result.failure is None:
+            return
+        if parent.point not in {r["ticket"]["point"] for r in result.records if _is_ok(r)}:
+            raise TicketError(f"its parent {parent.config.id} failed: {result.failure}")
+
+    def _finish(self, trainer: Trainer | None, failure: str | None) -> RunResult:
+        judged = [
             json.loads(p.read_bytes()) for p in sorted((self.folder / "judged").glob("*.json"))
         ]
-        records.sort(key=lambda record: record["ticket"]["index"])
+        records = sorted(judged, key=lambda record: record["ticket"]["index"])
+        if failure is not None:
+            if trainer is not None:
+                failure += (
+                    f" (round {trainer.round}, by step {trainer.step}; "
+                    f"last good checkpoint: {self.saved})"
+                )
+            records.append(self._failed(trainer, failure))
+        history = trainer.history if trainer else []
         return self.store.finish(
-            self.config, records=records, history=trainer.history, failure=None
+            self.config, self.lease, records=records, history=history, failure=failure
         )
 
     @property
@@ -151,52 +213,79 @@ class _Execution:
     def owner(self) -> str:
         return f"{self.config.id}/{source(self.config)}/{self.machine.torch_device().type}"
 
-    def _resume(self, stopped: Callable[[], bool]) -> Trainer:
-        trainer = build_trainer(self.config, self.machine)
-        path = self.folder / "checkpoint.safetensors"
+    def _resume(self) -> Trainer:
+        trainer, ranks = build_trainer(self.config, self.machine), current()
+        ranks.first(self._discard_stale)
         try:
-            resumed = load_checkpoint(trainer, path, self.owner)
+            resumed = load_checkpoint(trainer, self._checkpoint, self.owner)
         except StoreError as error:
-            self.store.set_aside(self.folder, str(error))
+            ranks.first(partial(self.store.set_aside, self.folder, str(error), self.lease))
             trainer, resumed = build_trainer(self.config, self.machine), False
         if not resumed:
-            self.store.discard(self.config)
-        trainer.hooks = self._hooks(trainer, stopped)
+            ranks.first(partial(self.store.discard, self.config))
+        else:
+            self.saved = f"round {trainer.round}, step {trainer.step}"
+            if not trainer.group("rewind/weights"):
+                # Of a rewind point that comes again; where steps do not repeat, not the same.
+                rewind = self.folder / "rewind.safetensors"
+                ranks.first(partial(rewind.unlink, missing_ok=True))
+        trainer.hooks = self._hooks(trainer)
         return trainer
 
-    def _hooks(self, trainer: Trainer, stopped: Callable[[], bool]) -> Hooks:
-        saved = told = time.monotonic()
+    def _discard_stale(self) -> None:
+        if (self.folder / "run.json").exists():
+            self.store.discard(self.config)
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self.folder / "checkpoint.safetensors"
+
+    def _write(self, path: Path, content: bytes) -> None:
+        self.store.write(path, content, self.lease)
+
+    def _hooks(self, trainer: Trainer) -> Hooks:
+        written = told = time.monotonic()
         total = expected_passes(self.config, trainer.steps_per_epoch)
 
         def due() -> bool:
-            return time.monotonic() - saved > self.machine.checkpoint_every
+            return time.monotonic() - written > self.machine.checkpoint_every
 
         def save(trainer: Trainer) -> None:
-            nonlocal saved
-            save_checkpoint(trainer, self.folder / "checkpoint.safetensors", self.owner)
-            saved = time.monotonic()
+            nonlocal written
+            _check_finite(trainer.state, ("weights/", "buffers/", "momentum/"))
+            save_checkpoint(trainer, self._checkpoint, self.owner, self._write)
+            written = time.monotonic()
+            self.saved = f"round {trainer.round}, step {trainer.step}"
 
         def should_stop(trainer: Trainer) -> bool:
             nonlocal told
-            if stopped():
+            if self.stopped() or self.lease.lost:  # then saving raises LeaseLost, on all ranks
                 return True
             now = time.monotonic()
             if now - told < 0.5:
                 return False
             told = now
             progress = {"done": trainer.passes, "total": total}
-            (self.folder / "progress.json").parent.mkdir(parents=True, exist_ok=True)
-            (self.folder / "progress.json").write_text(json.dumps(progress))
+            with contextlib.suppress(OSError):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                (self.folder / "progress.json").write_text(json.dumps(progress))
             return self.machine.asks_to_stop()
 
-        return Hooks(should_stop, due, save)
+        ranks = trainer.ranks
+        asked = should_stop if ranks.rank == 0 else lambda trainer: self.stopped()
+        return Hooks(
+            lambda trainer: ranks.any(asked(trainer)),
+            lambda: ranks.first(due),
+            lambda trainer: ranks.first(lambda: save(trainer)),
+        )
 
     def _search(self, trainer: Trainer) -> None:
-        config = self.config
+        config, ranks = self.config, current()
         method = get_method(config.method)
-        parent = (
-            self.store.ticket(config.parent.config, config.parent.point) if config.parent else None
-        )
+        parent = None
+        if config.parent:
+            own = config.parent.config, config.parent.point
+            parent = ranks.first(partial(self.store.ticket, *own))
         for ticket in method.search(trainer, config.settings, parent):
             # Without the times, which the record has: the same ticket has the same checksum.
             provenance = self._provenance(trainer)
@@ -206,13 +295,18 @@ class _Execution:
                 "config": config.to_json(),
                 "provenance": provenance,
             }
-            content = self.store.save_ticket(config, ticket)
-            record = self._judge(trainer, ticket, hashlib.sha256(content).hexdigest())
+            digest = ranks.first(partial(self._save, ticket))
+            record = self._judge(trainer, ticket, digest)
             path = self.folder / "judged" / f"{ticket.index:04d}-{ticket.point}.json"
-            write_atomically(path, json.dumps(record).encode())
+            ranks.first(partial(self._write, path, json.dumps(record).encode()))
+
+    def _save(self, ticket: Ticket) -> str:
+        content = self.store.save_ticket(self.config, ticket, self.lease)
+        return hashlib.sha256(content).hexdigest()
 
     def _judge(self, trainer: Trainer, ticket: Ticket, digest: str) -> dict[str, Any]:
         assert ticket.weights is not None
+        _check_finite(ticket.weights)
         own = {name: tensor.to(trainer.network.device) for name, tensor in ticket.weights.items()}
         buffers = {name: own.pop(name) for name in trainer.group("buffers")}
         base = ticket.mask.extended(_base_shapes(trainer))
@@ -264,28 +358,47 @@ class _Execution:
 
     def _provenance(self, trainer: Trainer | None) -> dict[str, Any]:
         device = trainer.network.device if trainer else self.machine.torch_device()
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-        return {
-            "device": device.type,
-            "device_name": name,
-            "threads": self.config.threads,
-            "torch": torch.__version__.partition("+")[0],
-            "python": platform.python_version(),
-            "lthlib": __version__,
-            **_commit(),
-            "source": fingerprint(self.config.method),
-            "started": self.started,
-            "finished": _now(),
-        }
+        return provenance(self.config, device, self.started)
 
-    def _fail(self, why: str) -> RunResult:
-        record = self._record(
-            Cost(), None, status="failed", failure=why, judged="found",
-            ticket={"index": 0, "point": "none", "sha256": "", "target_density": None},
+    def _failed(self, trainer: Trainer | None, why: str) -> dict[str, Any]:
+        return self._record(
+            trainer.spent if trainer else Cost(), trainer, status="failed", failure=why,
+            judged="found",
+            ticket={
+                "index": trainer.round if trainer else 0,
+                "point": "none", "sha256": "", "target_density": None,
+            },
             density=None, kept=None, total=None, layers={},
             accuracy={"validation": None, "test": None},
         )  # fmt: skip
-        return self.store.finish(self.config, records=[record], history=[], failure=why)
+
+
+def _is_ok(record: Mapping[str, Any]) -> bool:
+    return bool(record["status"] == "ok")
+
+
+def _check_finite(tensors: Mapping[str, torch.Tensor], groups: tuple[str, ...] = ("",)) -> None:
+    """BatchNorm's statistics may explode while the loss, which does not see them, stays finite."""
+    for name, tensor in tensors.items():
+        if name.startswith(groups) and not bool(tensor.isfinite().all()):
+            raise Diverged(f"{name} holds NaN or infinity; a smaller learning rate may help")
+
+
+def provenance(config: RunConfig, device: torch.device, started: str) -> dict[str, Any]:
+    """Where and with what a run was computed, as its records hold it. started: from `now()`."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {
+        "device": device.type,
+        "device_name": name,
+        "threads": config.threads,
+        "torch": torch.__version__.partition("+")[0],
+        "python": platform.python_version(),
+        "lthlib": __version__,
+        **_commit(),
+        "source": fingerprint(config.method),
+        "started": started,
+        "finished": now(),
+    }
 
 
 def _base_shapes(trainer: Trainer) -> dict[str, torch.Size]:
@@ -327,9 +440,12 @@ def interruptions() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+    if received:
+        signal.raise_signal(received[0])  # it came too late for the loop to ask
 
 
-def _now() -> str:
+def now() -> str:
+    """The time in UTC, as records hold it."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 

@@ -5,17 +5,32 @@ from __future__ import annotations
 import contextlib
 import json
 import multiprocessing
+import os
+import queue
 import signal
+import threading
 import time
 import uuid
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
+import torch
 from tqdm import tqdm
 
-from lthlib.errors import Paused
+from lthlib.distributed import current
+from lthlib.errors import ClusterError, Paused
 from lthlib.runs.config import RunConfig
 from lthlib.runs.execute import Machine, build_trainer, execute, expected_passes
 from lthlib.runs.store import Store
@@ -56,8 +71,9 @@ def with_ancestors(configs: Iterable[RunConfig]) -> list[RunConfig]:
 
 
 def steps_per_epoch(config: RunConfig, machine: Machine) -> int:
-    """Optimiser steps in one epoch of a run, from its data."""
-    return build_trainer(config, machine).steps_per_epoch
+    """Optimiser steps in one epoch of a run, from its data; counted without a GPU, which the one
+    who hands out runs need not have."""
+    return build_trainer(config, replace(machine, device="cpu")).steps_per_epoch
 
 
 def work(configs: Sequence[RunConfig], machine: Machine) -> dict[str, int]:
@@ -79,50 +95,153 @@ def execute_many(
     *,
     executor: Executor | None = None,
     jobs: int | None = None,
+    room: Callable[[], int] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Swept:
     """Execute runs that are not complete, several at once.
 
-    executor: where they run; by default `jobs` processes on this machine (one a core; one
-    on a GPU). report: called about twice a second. Stops cleanly at the machine's deadline and on
-    Ctrl-C: what was under way is saved, and the next call goes on from there. Raises the first
-    error that is not a run's own failure.
+    executor: where they run; by default `jobs` processes on this machine (one a core; one a GPU,
+    and more of them are spread over the GPUs there are). room: how many runs an executor of yours
+    may hold at once; by default all that can begin. report: called about twice a second. Stops
+    cleanly at the machine's deadline and on Ctrl-C: what was under way is saved, and the next call
+    goes on from there. A run whose process died is handed out again and goes on from its
+    checkpoint. Raises ClusterError when it died again and had got no further, and the first error
+    that is not a run's own failure. Where torchrun started several ranks, each run is shared by all
+    of them, and runs follow one another.
     """
     machine = machine or Machine()
+    if current().world > 1:
+        return _execute_together(with_ancestors(configs), store, machine, report)
     store.prepare()
     stored = [(config, store.load(config)) for config in with_ancestors(configs)]
     missing = [config for config, result in stored if result is None]
     failed = {config.id: result.failure for config, result in stored if result and result.failure}
     sizes = work(missing, machine)
-    sweep = _Sweep(store, missing, sizes, report)
-    machine = replace(machine, stop_file=str(store.root / f".stop-{uuid.uuid4().hex[:8]}"))
     if not missing:
         return Swept(failed, 0)
+    root = store.root.resolve()  # workers may stand in other folders
+    machine = replace(
+        machine,
+        stop_file=str(root / f".stop-{uuid.uuid4().hex[:8]}"),
+        data_root=str(Path(machine.data_root).resolve()) if machine.data_root else None,
+    )
     with contextlib.ExitStack() as stack:
         stack.callback(Path(str(machine.stop_file)).unlink, missing_ok=True)
         if executor is None:
-            executor = stack.enter_context(_pool(min(jobs or machine.default_jobs(), len(missing))))
+            places = spread(min(jobs or default_jobs(machine), len(missing)), gpus(machine))
+            executor, room = stack.enter_context(_Processes(places)), lambda: len(places)
+        sweep = _Sweep(Store(root), missing, sizes, room or (lambda: len(missing)), report)
         try:
             sweep.run(executor, machine)
         except KeyboardInterrupt:
-            Path(str(machine.stop_file)).touch()
+            _stop(machine)
             sweep.drain()
         except BaseException:
-            Path(str(machine.stop_file)).touch()
+            _stop(machine)
             wait(sweep.running)
             raise
     return Swept(failed | sweep.failed, len(missing) - sweep.finished)
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
+def _execute_together(
+    configs: list[RunConfig],
+    store: Store,
+    machine: Machine,
+    report: Callable[[Progress], None],
+) -> Swept:
+    ranks = current()
+    ranks.first(store.prepare)
+    # Rank 0 decides what is missing: others may read the store a moment later.
+    known = ranks.first(lambda: {c.id: r.failure for c in configs if (r := store.load(c))})
+    missing = [config for config in configs if config.id not in known]
+    sweep = _Sweep(store, missing, work(missing, machine), lambda: 1, report)
+    for config in missing:
+        if ranks.any(machine.asks_to_stop()):
+            break
+        future: Future[tuple[str, str | None]] = Future()
+        sweep.running[future] = config
+        try:
+            with sweep.telling():
+                future.set_result(("done", execute(config, store, machine).failure))
+        except Paused:
+            break
+        sweep._collect([future])
+        sweep._tell()
+    failed = {run_id: why for run_id, why in known.items() if why}
+    return Swept(failed | sweep.failed, len(missing) - sweep.finished)
+
+
+def gpus(machine: Machine) -> list[str]:
+    """The GPUs that runs may be spread over, as CUDA_VISIBLE_DEVICES names them; none on a CPU,
+    and none where the machine names one GPU."""
+    if str(machine.torch_device()) != "cuda":
+        return []
+    count = torch.cuda.device_count()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return visible.split(",")[:count]
+
+
+def default_jobs(machine: Machine) -> int:
+    """Runs at once where nobody says: one a GPU, or one a core."""
+    return len(gpus(machine)) or machine.default_jobs()
+
+
+def spread(jobs: int, devices: Sequence[str]) -> list[str]:
+    """The GPU of each of several processes, in turn; `spread(3, ["0", "1"])` is 0, 1, 0. Empty
+    names where there are none."""
+    return list(islice(cycle(devices or [""]), jobs))
+
+
+class _Processes(Executor):
+    """One process a place, each with a GPU of its own where it is given one. A process that died
+    takes only its own run with it, and the next run of its place gets another."""
+
+    def __init__(self, places: Sequence[str]):
+        self._places = len(places)
+        self._idle: queue.SimpleQueue[tuple[ProcessPoolExecutor, str]] = queue.SimpleQueue()
+        for device in places:
+            self._idle.put((_process(device), device))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        pool, device = self._idle.get()
+        try:
+            future = pool.submit(fn, *args, **kwargs)
+        except BrokenExecutor:
+            pool = _process(device)
+            future = pool.submit(fn, *args, **kwargs)
+        future.add_done_callback(lambda done: self._idle.put((pool, device)))
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        for _ in range(self._places):
+            self._idle.get()[0].shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _process(device: str) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(device,))
+
+
+def _stop(machine: Machine) -> None:
+    with contextlib.suppress(OSError):  # such as a full disk, which stops the others as well
+        Path(str(machine.stop_file)).touch()
+
+
+def _begin(device: str) -> None:
     # Ctrl-C reaches every process of the terminal; workers leave it to the sweep, which asks them
     # to stop.
-    return ProcessPoolExecutor(
-        jobs,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_IGN),
-    )
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if device:
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A pool's process waits for work for ever when its parent was killed.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 class _Sweep:
@@ -131,25 +250,35 @@ class _Sweep:
         store: Store,
         missing: list[RunConfig],
         sizes: dict[str, int],
+        room: Callable[[], int],
         report: Callable[[Progress], None],
     ):
         self.store = store
         self.sizes = sizes
+        self.room = room
         self.report = report
-        self.waiting = {config.id: config for config in missing}
+        self.ready: deque[RunConfig] = deque()
+        self.children: defaultdict[str, list[RunConfig]] = defaultdict(list)
+        for config in missing:
+            parent = config.parent.config.id if config.parent else ""
+            (self.children[parent] if parent in sizes else self.ready).append(config)
         self.running: dict[Future[tuple[str, str | None]], RunConfig] = {}
+        self.lost: dict[str, int] = {}
         self.failed: dict[str, str] = {}
         self.finished = 0
         self.total = len(missing)
         self.done_passes = 0
+        self.total_passes = sum(sizes.values())
+        self.told = 0.0
         self.paused = False
 
     def run(self, executor: Executor, machine: Machine) -> None:
-        while self.running or (self.waiting and not self.paused):
+        while self.running or (self.ready and not self.paused):
             if machine.deadline is not None and time.time() > machine.deadline:
                 self.paused = True
-            for config in self._ready():
-                del self.waiting[config.id]
+            free = 0 if self.paused else self.room() - len(self.running)
+            for _ in range(min(free, len(self.ready))):
+                config = self.ready.popleft()
                 future = executor.submit(_work, config, str(self.store.root), machine)
                 self.running[future] = config
             done, _ = wait(self.running, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -161,35 +290,60 @@ class _Sweep:
         self.paused = True
         self._collect(wait(self.running).done)
 
-    def _ready(self) -> list[RunConfig]:
-        if self.paused:
-            return []
-        pending = self.waiting.keys() | {config.id for config in self.running.values()}
-        return [
-            c
-            for c in self.waiting.values()
-            if c.parent is None or c.parent.config.id not in pending
-        ]
-
     def _collect(self, done: Iterable[Future[tuple[str, str | None]]]) -> None:
         for future in done:
             config = self.running.pop(future)
-            status, failure = future.result()
+            try:
+                status, failure = future.result()
+            except BrokenExecutor as error:
+                if not self.paused:
+                    self._again(config, error)
+                continue
             if status == "paused":
                 self.paused = True
                 continue
             self.finished += 1
             self.done_passes += self.sizes[config.id]
+            self.ready += self.children[config.id]
             if failure:
                 self.failed[config.id] = failure
 
+    def _again(self, config: RunConfig, error: BrokenExecutor) -> None:
+        passes = self._partial(config)
+        if passes <= self.lost.get(config.id, -1):
+            raise ClusterError(
+                f"run {config.id} ({config.describe()}) lost its process twice and got no further "
+                "in between, as it does when memory runs out; run fewer at once, or look for who "
+                "kills them. The same command goes on from the last checkpoints"
+            ) from error
+        self.lost[config.id] = passes
+        self.ready.appendleft(config)
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Report meanwhile from a thread, where a run takes this one."""
+        done = threading.Event()
+
+        def tell() -> None:
+            while not done.wait(0.5):
+                self._tell()
+
+        thread = threading.Thread(target=tell, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
     def _tell(self) -> None:
+        # Each run under way is a file to read.
+        if self.running and time.monotonic() - self.told < 0.5:
+            return
         under_way = sum(self._partial(config) for config in self.running.values())
-        self.report(
-            Progress(
-                self.finished, self.total, self.done_passes + under_way, sum(self.sizes.values())
-            )
-        )
+        passes = self.done_passes + under_way
+        self.report(Progress(self.finished, self.total, passes, self.total_passes))
+        self.told = time.monotonic()
 
     def _partial(self, config: RunConfig) -> int:
         try:
@@ -222,54 +376,3 @@ def bar(description: str) -> Iterator[Callable[[Progress], None]]:
             shown.update(progress.passes - shown.n)
 
         yield report
-
-
-# Assumed of an H100 and not measured here: what launching one eager training step of a small
-# network takes, and the rate of floating-point operations that larger ones sustain.
-_H100_STEP = 5e-3
-_H100_RATE = {"fp32": 6e13, "bf16": 1.5e14}
-
-
-def estimate(
-    configs: Sequence[RunConfig], machine: Machine, jobs: int, steps: int = 8
-) -> dict[str, float]:
-    """Predict the cost of runs on this machine from a few real training steps of each kind of
-    network, and on an H100 from assumed speeds.
-
-    Returns `passes` (images sent backward), `core_seconds`, `seconds` with `jobs` runs at once, and
-    `h100_seconds`, one run at a time. Raises what the data raise.
-    """
-    sizes = work(configs, machine)
-    rates: dict[str, tuple[float, float]] = {}
-    seconds = assumed = 0.0
-    for config in configs:
-        key = repr((config.data, config.model, config.training, config.threads))
-        if key not in rates:
-            rates[key] = _seconds_per_image(config, machine, steps)
-        here, there = rates[key]
-        seconds += sizes[config.id] * here
-        assumed += sizes[config.id] * there
-    return {
-        "runs": len(configs),
-        "passes": sum(sizes.values()),
-        "core_seconds": seconds,
-        "seconds": seconds / max(1, min(jobs, len(configs) or 1)),
-        "h100_seconds": assumed,
-    }
-
-
-def _seconds_per_image(config: RunConfig, machine: Machine, steps: int) -> tuple[float, float]:
-    import torch
-
-    from lthlib.masks import Mask
-
-    torch.set_num_threads(config.threads)
-    trainer = build_trainer(config, machine)
-    step = trainer.masked_step(Mask.full(trainer.group("weights"), trainer.names), trainer.steps())
-    trainer.fit(step, stop=2)
-    trainer.step, before = 0, trainer.cost.seconds
-    images = trainer.cost.images
-    trainer.fit(step, stop=steps)
-    here = (trainer.cost.seconds - before) / (trainer.cost.images - images)
-    computing = 3 * trainer.flops_per_image() / _H100_RATE[config.training.precision]
-    return here, max(_H100_STEP / config.training.batch_size, computing)

@@ -3,53 +3,69 @@
 STORE/runs/ID/run.json    written last: the run is complete. Records, history, checksums of the
                           other files
               tickets/POINT.safetensors, rewind.safetensors
-              checkpoint.safetensors, judged/POINT.json, progress.json
+              judged/POINT.json, progress.json
                           only while the run is unfinished
+              checkpoint.safetensors
+                          while the run is unfinished, and the last good one of a run that failed
+      locks/ID/           while somebody computes the run
 """
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
-from lthlib.errors import StoreError, TicketError
+from lthlib.errors import RunDamaged, StoreError
 from lthlib.files import write_atomically
 from lthlib.runs.config import RunConfig
+from lthlib.runs.leases import Lease, abandoned, hold
 from lthlib.tickets import Ticket
 
 SCHEMA = 1
+log = logging.getLogger("lthlib")
 _SHARED = (
     "data",
     "models",
     "masks.py",
+    "distributed.py",
+    "graphs.py",
     "training.py",
     "tickets.py",
     "checkpoints.py",
-    "runs",
+    "runs/config.py",
+    "runs/execute.py",
+    "runs/process.py",
     "methods/base.py",
 )
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """A complete run: its configuration, its records (one per judged ticket, without study), and
-    its history."""
+    """A complete run: its configuration as plain values, its records (one per judged ticket,
+    without study), its history, and which archive it was imported from, if it was not computed
+    here."""
 
-    config: RunConfig
+    values: dict[str, Any]
     records: list[dict[str, Any]]
     history: list[dict[str, float]]
     failure: str | None
+    imported: dict[str, Any] | None = None
+
+    @cached_property  # of the 10,000 runs of a store, few are asked
+    def config(self) -> RunConfig:
+        """The run's configuration."""
+        return RunConfig.from_json(self.values)
 
 
 class Store:
@@ -63,20 +79,50 @@ class Store:
         return self.root / "runs" / config.id
 
     def prepare(self) -> None:
-        """Make the store's folder. Raises StoreError when it cannot be written."""
+        """Make the store's folder, and clear up after processes of this host that were killed.
+        Raises StoreError when it cannot be written."""
         try:
             (self.root / "runs").mkdir(parents=True, exist_ok=True)
-            write_atomically(self.root / ".writable", b"")
+            (self.root / ".writable").write_bytes(b"")
         except OSError as error:
             raise StoreError(
                 f"cannot write the run store {self.root} ({error.strerror}); "
                 "name another with --store or LTHLIB_STORE"
             ) from None
+        for run_id in abandoned(self.root / "locks"):
+            with self._lock(run_id):
+                pass
 
-    def lock(self, config: RunConfig) -> FileLock:
-        """The lock that makes each run be computed once; released by the system when its holder
-        dies."""
-        return FileLock(self.root / "runs" / f"{config.id}.lock")
+    def lock(
+        self, config: RunConfig, stop: Callable[[], bool] = lambda: False
+    ) -> contextlib.AbstractContextManager[Lease]:
+        """Wait for the right to write a run and keep it while the body runs; see `leases.hold`."""
+        return self._lock(config.id, stop)
+
+    @contextlib.contextmanager
+    def _lock(self, run_id: str, stop: Callable[[], bool] = lambda: False) -> Iterator[Lease]:
+        folder = self.root / "runs" / run_id
+        with hold(self.root / "locks" / run_id, stop) as lease:
+            # What a killed owner was writing. Also a fence: an owner that was taken over between
+            # its last check and its rename finds nothing left to rename.
+            for left in folder.rglob(".*"):
+                left.unlink(missing_ok=True)
+            stored = self._read(folder / "run.json")
+            if stored is not None:
+                _tidy(folder, stored)
+            yield lease
+
+    def write(self, path: Path, content: bytes, lease: Lease) -> None:
+        """Write a file of a run atomically, as the run's owner. Raises LeaseLost for one that is
+        not, StoreError when the file cannot be written."""
+        try:
+            write_atomically(path, content, lease.check)
+        except OSError as error:
+            lease.check()
+            raise StoreError(
+                f"cannot write {path} ({error.strerror}); what was stored before is kept: make "
+                "room or give permission, and the same command goes on from there"
+            ) from None
 
     def load(self, config: RunConfig) -> RunResult | None:
         """A complete run computed by the present source, or None."""
@@ -87,12 +133,18 @@ class Store:
             return None
         return _result(stored)
 
-    def load_all(self) -> Iterator[RunResult]:
+    def load_all(self) -> list[RunResult]:
         """Every complete run, whatever source computed it."""
-        for path in sorted(self.root.glob("runs/*/run.json")):
-            stored = self._read(path)
-            if stored is not None:
-                yield _result(stored)
+        runs = str(self.root / "runs")
+        names = sorted(os.listdir(runs)) if os.path.isdir(runs) else []
+        collecting = gc.isenabled()
+        gc.disable()  # it would look through all that was read, again and again
+        try:
+            read = (self._read(os.path.join(runs, name, "run.json")) for name in names)
+            return [_result(stored) for stored in read if stored is not None]
+        finally:
+            if collecting:
+                gc.enable()
 
     def find(self, prefix: str) -> RunResult:
         """The complete run whose id begins so. Raises StoreError for none or several."""
@@ -105,22 +157,23 @@ class Store:
             raise StoreError(f"run {found[0]} was damaged and set aside; run it again")
         return _result(stored)
 
-    def _read(self, path: Path) -> dict[str, Any] | None:
+    def _read(self, path: str | Path) -> dict[str, Any] | None:
         try:
-            stored = json.loads(path.read_bytes())
-        except FileNotFoundError:
+            with open(path, "rb", buffering=0) as file:
+                content = file.read()
+            stored = json.loads(content)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except ValueError:
-            self.set_aside(path.parent, "run.json is not JSON")
-            return None
+        except (ValueError, RecursionError):
+            stored = None
         except OSError as error:
             raise StoreError(f"cannot read {path}: {error.strerror}") from None
         if (
             not isinstance(stored, dict)
             or stored.get("schema") != SCHEMA
-            or stored.get("digest") != _digest(stored)
+            or not (_is_sealed(content) or stored.get("digest") == digest_of(stored))
         ):
-            self.set_aside(path.parent, "run.json is damaged or of another version")
+            self.set_aside(Path(path).parent, "run.json is damaged or of another version")
             return None
         return dict(stored)
 
@@ -129,14 +182,15 @@ class Store:
         attached. Raises StoreError when the run lacks that ticket."""
         folder = self.folder(config)
         stored = self._read(folder / "run.json")
-        path = folder / "tickets" / f"{point}.safetensors"
-        if stored is None or not path.exists():
-            points = sorted(p.stem for p in folder.glob("tickets/*.safetensors"))
+        files = stored["files"] if stored else {}
+        name = f"tickets/{point}.safetensors"
+        if stored is None or name not in files:
+            points = [Path(n).stem for n in files if n.startswith("tickets/")]
             raise StoreError(
                 f"run {config.id} has no ticket {point!r}; it has {', '.join(points) or 'none'}"
             )
-        ticket = self._checked(folder, f"tickets/{point}.safetensors", stored)
-        if ticket.rewind is None and (folder / "rewind.safetensors").exists():
+        ticket = self._checked(folder, name, stored)
+        if ticket.rewind is None and "rewind.safetensors" in files:
             ticket.rewind = self._checked(folder, "rewind.safetensors", stored).rewind
         if ticket.rewind is None and config.parent is not None:
             ancestor = self.ticket(config.parent.config, config.parent.point)
@@ -144,96 +198,118 @@ class Store:
         return ticket
 
     def _checked(self, folder: Path, name: str, stored: dict[str, Any]) -> Ticket:
-        content = (folder / name).read_bytes()
-        if hashlib.sha256(content).hexdigest() != stored["files"].get(name):
+        try:
+            content = (folder / name).read_bytes()
+        except FileNotFoundError:
+            content = b""
+        except OSError as error:
+            raise StoreError(f"cannot read {folder / name}: {error.strerror}") from None
+        if hashlib.sha256(content).hexdigest() != stored["files"][name]:
             self.set_aside(folder, f"{name} does not match its checksum")
-            raise StoreError(
+            raise RunDamaged(
                 f"{folder / name} does not match its checksum; the run was set aside, run it again"
             )
         return Ticket.from_bytes(content)
 
-    def set_aside(self, folder: Path, why: str) -> None:
-        """Move a damaged run out of the way, keeping it for inspection."""
+    def set_aside(self, folder: Path, why: str, lease: Lease | None = None) -> None:
+        """Move a damaged run out of the way, keeping it for inspection. One that somebody is
+        computing is left to its owner, who holds the lease."""
+        own = lease or Lease(self.root / "locks" / folder.name)
+        try:
+            if lease or own.take():
+                self._move_aside(folder, why)
+        except OSError as error:
+            raise StoreError(f"{folder}: {why}, and cannot be moved: {error.strerror}") from None
+        finally:
+            if lease is None:
+                own.release()
+
+    def _move_aside(self, folder: Path, why: str) -> None:
         for number in range(1000):
             target = self.root / "damaged" / f"{folder.name}.{number}"
-            if not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with contextlib.suppress(FileNotFoundError):
-                    os.replace(folder, target)
-                    write_atomically(target / "why.txt", why.encode())
-                return
+            if target.exists() or not folder.exists():
+                continue
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(folder, target)
+            write_atomically(target / "why.txt", why.encode())
+            log.warning("run %s: %s; it was moved to %s", folder.name, why, target)
+            return
 
     def discard(self, config: RunConfig) -> None:
         """Remove a run's directory: its results are stale."""
+        # First what makes it complete, so that a run is never half-true.
+        (self.folder(config) / "run.json").unlink(missing_ok=True)
         shutil.rmtree(self.folder(config), ignore_errors=True)
 
-    def save_ticket(self, config: RunConfig, ticket: Ticket) -> bytes:
+    def save_ticket(self, config: RunConfig, ticket: Ticket, lease: Lease) -> bytes:
         """Write a ticket of a run that is under way; its rewind point is stored once for all
         tickets of the run."""
         folder = self.folder(config)
         rewind, ticket.rewind = ticket.rewind, None
         content = ticket.to_bytes()
-        write_atomically(folder / "tickets" / f"{ticket.point}.safetensors", content)
+        self.write(folder / "tickets" / f"{ticket.point}.safetensors", content, lease)
         ticket.rewind = rewind
         if rewind is not None and not (folder / "rewind.safetensors").exists():
-            write_atomically(
-                folder / "rewind.safetensors", Ticket(ticket.mask, rewind=rewind).to_bytes()
-            )
+            start = Ticket(ticket.mask, rewind=rewind).to_bytes()
+            self.write(folder / "rewind.safetensors", start, lease)
         return content
 
-    def finish(self, config: RunConfig, **parts: Any) -> RunResult:
-        """Make a run complete: checksums, then run.json, then its checkpoint goes."""
+    def finish(self, config: RunConfig, lease: Lease, **parts: Any) -> RunResult:
+        """Make a run complete: checksums, then run.json, then its checkpoint goes, unless the run
+        failed. Raises StoreError when a ticket is not the one that was judged."""
         folder = self.folder(config)
-        files = sorted([*folder.glob("tickets/*.safetensors"), *folder.glob("rewind.safetensors")])
+        names = sorted([*folder.glob("tickets/*.safetensors"), *folder.glob("rewind.safetensors")])
+        files = {
+            str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in names
+        }
+        for record in parts["records"]:
+            ticket, ok = record["ticket"], record["status"] == "ok"
+            if ok and files.get(f"tickets/{ticket['point']}.safetensors") != ticket["sha256"]:
+                raise StoreError(
+                    f"ticket {ticket['point']!r} in {folder} is not the one that was judged; "
+                    "something else writes there. Remove the folder and run it again"
+                )
         stored = {
             "schema": SCHEMA,
             "id": config.id,
             "config": config.to_json(),
             "source": source(config),
-            "files": {
-                str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
-                for p in files
-            },
+            "files": files,
             **parts,
         }
-        stored["digest"] = _digest(stored)
-        write_atomically(folder / "run.json", json.dumps(stored, indent=1).encode())
-        for name in ("checkpoint.safetensors", "progress.json"):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / "judged", ignore_errors=True)
+        self.write(folder / "run.json", sealed(stored), lease)
+        _tidy(folder, stored)
         return _result(stored)
 
-    def verify(self) -> Iterator[tuple[str, str]]:
-        """Check all that is stored; yields (run id, what is wrong) for each fault, and sets nothing
-        aside."""
-        for folder in sorted(p for p in self.root.glob("runs/*") if p.is_dir()):
-            path = folder / "run.json"
-            if not path.exists():
-                continue
-            try:
-                stored = json.loads(path.read_bytes())
-                if stored["digest"] != _digest(stored):
-                    yield folder.name, "run.json does not match its digest"
-                if RunConfig.from_json(stored["config"]).id != folder.name:
-                    yield folder.name, "the configuration inside belongs to another id"
-                for name, expected in stored["files"].items():
-                    content = (folder / name).read_bytes()
-                    if hashlib.sha256(content).hexdigest() != expected:
-                        yield folder.name, f"{name} does not match its checksum"
-                    else:
-                        Ticket.from_bytes(content)
-            except (ValueError, KeyError, TypeError, OSError, TicketError) as error:
-                yield folder.name, f"unreadable ({type(error).__name__}: {error})"
+
+def _tidy(folder: Path, stored: dict[str, Any]) -> None:
+    """Remove what a run needs only until it is complete."""
+    if stored["failure"] is None:
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+    (folder / "progress.json").unlink(missing_ok=True)
+    shutil.rmtree(folder / "judged", ignore_errors=True)
 
 
 def _result(stored: dict[str, Any]) -> RunResult:
-    config = RunConfig.from_json(stored["config"])
-    return RunResult(config, stored["records"], stored["history"], stored["failure"])
+    records, history, failure = (stored[name] for name in ("records", "history", "failure"))
+    return RunResult(stored["config"], records, history, failure, stored.get("imported"))
 
 
-def _digest(stored: dict[str, Any]) -> str:
+def sealed(stored: dict[str, Any]) -> bytes:
+    """Content of a run.json, its digest last: it can be checked without writing the rest again."""
+    content = json.dumps({name: value for name, value in stored.items() if name != "digest"})
+    return f'{content[:-1]}, "digest": "{digest_of(stored)}"}}'.encode()
+
+
+def _is_sealed(content: bytes) -> bool:
+    rest, _, end = content.rpartition(b', "digest": "')
+    return hashlib.sha256(rest + b"}").hexdigest().encode() + b'"}' == end
+
+
+def digest_of(stored: dict[str, Any]) -> str:
+    """Checksum of what a run.json says, itself left out."""
     rest = {key: value for key, value in stored.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(rest).encode()).hexdigest()
 
 
 def source(config: RunConfig) -> str:
@@ -247,15 +323,21 @@ def source(config: RunConfig) -> str:
 def fingerprint(method: str) -> str:
     """Hash of the source a run of `method` depends on, comments and docstrings left out."""
     package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in source_files(method):
+        digest.update(path.relative_to(package).as_posix().encode())
+        digest.update(_code(path).encode())
+    return digest.hexdigest()[:16]
+
+
+def source_files(method: str) -> list[Path]:
+    """The files a run of `method` depends on."""
+    package = Path(__file__).parents[1]
     files: list[Path] = []
     for name in (*_SHARED, *_method_files(package, method)):
         path = package / name
         files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    for path in files:
-        digest.update(path.relative_to(package).as_posix().encode())
-        digest.update(_code(path).encode())
-    return digest.hexdigest()[:16]
+    return files
 
 
 def _method_files(package: Path, method: str) -> list[str]:

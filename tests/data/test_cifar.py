@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import pickle
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -156,7 +160,7 @@ def test_classes_without_names_are_numbered(
         ([*ALL_TEN, -1], {}, {}, "row 10: label -1, expected 0 to 9"),
         ([*ALL_TEN, None], {}, {}, "row 10: no label"),
         ([0, 1, 2, 3, 5, 6, 8, 9], {}, {}, "no cifar10-train image of deer, horse"),
-        ([], {}, {}, "holds no rows"),
+        ([], {}, {}, "0 rows, expected 1 to 1000000"),
         (ALL_TEN, {}, {"metadata": {"classes": "ant,bee"}}, "names 2 classes, cifar10 has 10"),
     ],
 )
@@ -209,32 +213,124 @@ def test_no_data_says_where_it_looked_and_how_to_give_some(tmp_path: Path) -> No
         load_dataset("cifar10", tmp_path)
 
 
-def test_torchvision_reads_what_is_not_in_shards(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+class Python2(pickle._Pickler):
+    """Writes texts and bytes alike as the published files have them."""
+
+    dispatch: ClassVar[dict[type, Any]] = dict(pickle._Pickler.dispatch)
+
+    def save_text(self: Any, text: str | bytes) -> None:
+        content = text.encode("latin1") if isinstance(text, str) else text
+        self.write(b"T" + struct.pack("<I", len(content)) + content)
+        self.memoize(text)
+
+    dispatch[str] = dispatch[bytes] = save_text
+
+
+def pickled(content: object) -> bytes:
+    buffer = io.BytesIO()
+    Python2(buffer, protocol=2).dump(content)
+    return buffer.getvalue().replace(b"numpy._core", b"numpy.core")
+
+
+class Published:
+    """torchvision's description of a data set, of files that `write_published` writes."""
+
+    base_folder = "batches"
+    url, filename, tgz_md5 = "an address", "batches.tar.gz", "0" * 32
+    train_list: ClassVar[list[list[str]]] = []
+    test_list: ClassVar[list[list[str]]] = []
+    meta: ClassVar[dict[str, str]] = {"filename": "meta", "key": "label_names"}
+
+
+@pytest.fixture
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., type[Published]]:
+    """published(label, meta=...): write the files of a data set of ten images."""
+
+    def write(label: str, evil: object = None) -> type[Published]:
+        rows = np.stack([pixels_of(row).transpose(2, 0, 1).reshape(-1) for row in range(10)])
+        meta = {"label_names": [str(n) for n in ALL_TEN], "evil": evil}
+        contents = {
+            "batch_1": {"data": rows[:6], label: ALL_TEN[:6], "batch_label": "one"},
+            "batch_2": {"data": rows[6:], label: ALL_TEN[6:], "batch_label": "two"},
+            "meta": meta,
+        }
+        sums = {}
+        (tmp_path / "batches").mkdir()
+        for name, content in contents.items():
+            (tmp_path / "batches" / name).write_bytes(pickled(content))
+            sums[name] = hashlib.md5(pickled(content)).hexdigest()
+        batches = [[name, sums[name]] for name in ("batch_1", "batch_2")]
+        lists = {
+            "train_list": batches,
+            "test_list": batches,
+            "meta": Published.meta | {"md5": sums["meta"]},
+        }
+        described = type("Described", (Published,), lists)
+        monkeypatch.setattr(torchvision.datasets, "CIFAR10", described)
+        return described
+
+    return write
+
+
+@pytest.mark.parametrize("label", ["labels", "fine_labels"])
+def test_torchvision_s_files_are_read_where_there_are_no_shards(
+    tmp_path: Path, label: str, published: Callable[..., type[Published]]
 ) -> None:
-    asked = []
-
-    class Reader:
-        base_folder = "batches"
-
-        def __init__(self, root: str, train: bool, download: bool) -> None:
-            asked.append((train, download))
-            Path(root, "batches").mkdir(exist_ok=True)
-            if not Path(root, "batches", "batch_1").exists():
-                Path(root, "batches", "batch_1").write_bytes(b"checked")
-            self.data = np.stack([pixels_of(row) for row in range(10)])
-            self.targets, self.classes = ALL_TEN, [str(label) for label in ALL_TEN]
-
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", Reader)
-    dataset = load_dataset("cifar10", tmp_path, settings=EVERYTHING, download=True)
-    assert asked == [(True, True), (False, True)]
+    published(label)
+    dataset = load_dataset("cifar10", tmp_path, settings=EVERYTHING)
     assert dataset.test.labels.tolist() == ALL_TEN
+    assert dataset.classes == tuple(str(n) for n in ALL_TEN)
     assert dataset.image_shape == (3, 32, 32)
+    for _ in range(2):  # the second time from the cache
+        assert np.array_equal(load(tmp_path).images[7].numpy(), pixels_of(7))
 
-    load(tmp_path)
-    asked.clear()
-    assert np.array_equal(load(tmp_path).images[3].numpy(), pixels_of(3))
-    assert asked == []
+
+def test_a_file_that_is_not_the_published_one_is_not_unpickled(
+    tmp_path: Path, published: Callable[..., type[Published]]
+) -> None:
+    published("labels")
+    (tmp_path / "batches" / "batch_2").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
+    with pytest.raises(DataError, match="batch_2: is not the published file"):
+        load(tmp_path)
+
+
+def test_a_pickle_can_call_nothing(
+    tmp_path: Path, published: Callable[..., type[Published]]
+) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    published("labels", evil=Evil())
+    with pytest.raises(DataError, match=r"a pickle names posix.mkdir; .* hold only arrays"):
+        load(tmp_path)
+    assert not (tmp_path / "made").exists()
+
+
+def test_torchvision_fetches_what_is_missing(
+    tmp_path: Path, published: Callable[..., type[Published]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    described = published("labels")
+    (tmp_path / "batches").rename(tmp_path / "elsewhere")
+
+    def fetch(url: str, root: str, filename: str, md5: str) -> None:
+        assert (url, filename, md5) == (described.url, described.filename, described.tgz_md5)
+        (tmp_path / "elsewhere").rename(Path(root) / "batches")
+
+    utils = torchvision.datasets.utils
+    monkeypatch.setattr(utils, "download_and_extract_archive", fetch)
+    with pytest.raises(DataError, match="no cifar10"):
+        load(tmp_path)
+    dataset = load_dataset("cifar10", tmp_path, settings=EVERYTHING, download=True)
+    assert dataset.test.labels.tolist() == ALL_TEN
+
+
+def test_only_formats_of_data_sets_are_decoded() -> None:
+    for kind in ("EPS", "TIFF", "PPM"):
+        buffer = io.BytesIO()
+        Image.new("RGB", (32, 32)).save(buffer, kind)
+        with pytest.raises(DataError, match="row 0: not a readable image"):
+            open_rgb(buffer.getvalue(), "row 0")
 
 
 @given(st.integers(0, 60), st.integers(1, 255))

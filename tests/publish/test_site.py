@@ -109,6 +109,8 @@ def test_without_a_record_of_the_tuning_there_is_none(tmp_path: Path) -> None:
         ("digits-sensitivity", ["sensitivity"]),
         ("digits-bip", ["sensitivity-digits-bip", "controls"]),
         ("digits-release", ["release"]),
+        ("digits-precision", ["precision"]),
+        ("cifar10-precision", ["precision-cifar10-precision"]),
         ("bip-cifar10-resnet20-release", ["release-bip-cifar10-resnet20-release"]),
     ],
 )
@@ -140,6 +142,18 @@ def test_other_studies_join_the_embedded_dilemma_once_they_are_published(tmp_pat
     page = site._dilemma(study, store, tmp_path)
     assert page.parameters["also"] == ["digits-bip"]
     assert sorted(page.inputs()) == ["digits", "digits-bip.jsonl"]
+
+
+def test_a_benchmark_has_a_page_once_it_was_recorded(tmp_path: Path) -> None:
+    assert not list(site._speed(tmp_path))
+    (tmp_path / "bench").mkdir()
+    for name in ("2026-01-01-cpu", "2026-01-02-cpu", "2026-01-01-cuda"):
+        (tmp_path / "bench" / f"{name}.json").write_text("{}")
+    pages = {page.title: page for page in site._speed(tmp_path)}
+    assert list(pages) == ["speed", "speed-cuda"]
+    assert list(pages["speed"].inputs()) == ["2026-01-02-cpu.json"]
+    for page in pages.values():
+        check_parameters(REPOSITORY / page.notebook, page.parameters)
 
 
 def test_a_search_alone_has_no_page_of_comparisons(tmp_path: Path) -> None:

@@ -45,6 +45,8 @@ DEFAULTS = {
         "nesterov": True,
         "weight_decay": 0.0001,
         "precision": "fp32",
+        "ranks": 1,
+        "sync_batchnorm": False,
     },
     "method": "dense",
     "settings": {"rewind": "0it"},
@@ -199,8 +201,9 @@ CHANGES: list[dict[str, Any]] = [
     *({"training": {n: v}} for n, v in {
         "length": "21ep", "batch_size": 64, "learning_rate": 0.2, "schedule": "constant",
         "milestones": ["1ep"], "warmup": "1it", "momentum": 0.8, "nesterov": False,
-        "weight_decay": 0.0, "precision": "bf16",
+        "weight_decay": 0.0, "precision": "bf16", "ranks": 2,
     }.items()),
+    {"training": {"ranks": 2, "sync_batchnorm": True}},
     {"settings": {"rewind": "1it"}}, {"seed": 1}, {"threads": 2}, {"method": "imp"},
 ]  # fmt: skip
 

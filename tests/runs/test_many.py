@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import signal
 import time
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from lthlib.errors import DataError, Paused, StoreError
+from lthlib.errors import ClusterError, DataError, Paused, StoreError
 from lthlib.runs import (
     Machine,
     Progress,
@@ -20,10 +29,12 @@ from lthlib.runs import (
     estimate,
     execute,
     execute_many,
+    gpus,
     with_ancestors,
 )
 from lthlib.runs.execute import expected_passes
-from lthlib.runs.many import work
+from lthlib.runs.many import spread, work
+from lthlib.runs.upkeep import verify
 from tests.runs.toys import child, config
 
 DENSE = config()
@@ -126,7 +137,7 @@ def test_a_sweep_that_is_stopped_goes_on_and_ends_as_if_it_had_not_been(
     execute_many(STUDY, other, executor=InPlace())
     everything = with_ancestors(STUDY)
     assert plain(store, everything) == plain(other, everything)
-    assert list(store.verify()) == []
+    assert list(verify(store)) == []
 
 
 LONG = config(training={"length": "100000it"})
@@ -177,6 +188,84 @@ def test_an_error_that_is_no_run_s_own_is_raised_and_the_rest_is_stopped(store: 
     assert (store.folder(LONG) / "checkpoint.safetensors").exists()
 
 
+class Dying(InPlace):
+    """Loses the process of each run `times` times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.lives: dict[str, int] = {}
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        run = args[0].id
+        self.lives[run] = self.lives.get(run, 0) + 1
+        if self.lives[run] > self.times:
+            return super().submit(fn, *args, **kwargs)
+        future: Future[Any] = Future()
+        future.set_exception(BrokenExecutor())
+        return future
+
+
+def test_a_run_whose_process_dies_is_handed_out_again(store: Store) -> None:
+    executor = Dying(times=1)
+    swept = execute_many(STUDY, store, executor=executor)
+    assert (swept.failed, swept.unfinished) == ({}, 0)
+    assert set(executor.lives.values()) == {2}
+
+
+def test_a_run_that_dies_again_and_gets_no_further_ends_the_sweep(store: Store) -> None:
+    with pytest.raises(ClusterError, match=f"run {DENSE.id} .* lost its process twice"):
+        execute_many([DENSE], store, executor=Dying(times=2))
+
+
+def test_a_process_that_is_killed_takes_only_its_run_with_it(store: Store) -> None:
+    runs = [config(seed=seed, training={"length": "100it"}) for seed in range(3)]
+    killed: list[int] = []
+
+    def kill_one(progress: Progress) -> None:
+        workers = multiprocessing.active_children()
+        if progress.passes > 0 and not killed and workers:
+            killed.append(workers[0].pid or 0)
+            os.kill(killed[0], signal.SIGKILL)
+
+    swept = execute_many(runs, store, jobs=2, report=kill_one)
+    assert (swept.failed, swept.unfinished, len(killed)) == ({}, 0, 1)
+    assert all(store.load(run) for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "devices", "places"),
+    [
+        (2, [], ["", ""]),
+        (1, ["0"], ["0"]),
+        (3, ["0", "1"], ["0", "1", "0"]),
+        (4, ["GPU-5", "GPU-7"], ["GPU-5", "GPU-7", "GPU-5", "GPU-7"]),
+        (1, ["2", "3"], ["2"]),
+    ],
+)
+def test_processes_are_spread_over_gpus(jobs: int, devices: list[str], places: list[str]) -> None:
+    assert spread(jobs, devices) == places
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "found"),
+    [
+        ("cpu", "0,1", []),
+        ("auto", "", ["0", "1"]),
+        ("cuda", "", ["0", "1"]),
+        ("cuda", "5,GPU-7", ["5", "GPU-7"]),
+        ("cuda:1", "0,1", []),
+    ],
+)
+def test_the_gpus_there_are(
+    monkeypatch: pytest.MonkeyPatch, device: str, visible: str, found: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus(Machine(device=device)) == found
+
+
 def test_missing_data_are_an_error_before_anything_runs(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,11 +296,10 @@ def test_two_processes_on_one_store_compute_a_run_once(store: Store) -> None:
         first, second = (future.result(timeout=120) for future in futures)
     # The same seconds to the last digit: one of them read what the other wrote.
     assert first == second
-    assert list(store.verify()) == []
+    assert list(verify(store)) == []
 
 
 def test_an_estimate_counts_runs_passes_and_seconds() -> None:
     found = estimate([DENSE, config(seed=1)], Machine(), jobs=2)
     assert (found["runs"], found["passes"]) == (2, 2 * 192)
-    assert found["core_seconds"] > 0
-    assert found["seconds"] == found["core_seconds"] / 2
+    assert 0 < found["busy_seconds"] / 2 < found["seconds"]

@@ -1,0 +1,299 @@
+"""Runs as one file: a tar that another store takes in after checking all of it.
+
+manifest.json comes first: the study, and name, size and SHA-256 of every other member. The rest are
+the runs' own files under `runs/ID/`. Equal runs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import io
+import json
+import os
+import re
+import shutil
+import tarfile
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from lthlib.errors import RecordError, StoreError, TicketError
+from lthlib.evidence.records import TEXT, Field, check, parse
+from lthlib.files import read_bounded, write_atomically
+from lthlib.runs.config import RunConfig
+from lthlib.runs.leases import Lease
+from lthlib.runs.many import with_ancestors
+from lthlib.runs.store import RunResult, Store, sealed, source
+from lthlib.runs.upkeep import FILE_NAME, RUN_ID, RUN_LIMIT, alone, check_file, read_run
+from lthlib.tickets import FILE_LIMIT
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+_MANIFEST_LIMIT = 64 << 20
+_MEMBER = re.compile(rf"runs/{RUN_ID.pattern}/(?:run\.json|{FILE_NAME.pattern})", re.ASCII)
+_ABOUT = {
+    "bytes": Field(f"a size up to {FILE_LIMIT}", lambda v: type(v) is int and 0 < v <= FILE_LIMIT),
+    "sha256": Field("64 hexadecimal digits", lambda v: bool(re.fullmatch("[0-9a-f]{64}", str(v)))),
+}
+_CONTENTS = {
+    "format": Field(str(FORMAT), lambda value: value == FORMAT),
+    "study": TEXT,
+    "tickets": Field("true or false", lambda value: isinstance(value, bool)),
+    "members": Field("an object", lambda value: isinstance(value, dict)),
+}
+# What a result is: not where, when and how fast it was computed.
+_RESULT = ("judged", "status", "failure", "density", "kept", "total", "layers", "accuracy")
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What an import did with a run. outcome: `new`, `same` (the store had it), `kept` (for
+    looking at: this source cannot use it), `busy` (somebody computes it), or `conflict`. why: for
+    people, empty for `new` and `same`."""
+
+    config: RunConfig
+    outcome: str
+    why: str = ""
+
+
+def export_runs(
+    store: Store, name: str, configs: Iterable[RunConfig], path: Path, tickets: bool = True
+) -> int:
+    """Write runs and all they rest on to a tar, atomically.
+
+    name: of the study. tickets: with the tickets, without which the runs can be looked at and
+    compared where they are imported, but nothing can start from them. Returns the number of runs.
+    Raises StoreError when a run is not complete or does not match its checksums.
+    """
+    runs = with_ancestors(configs)
+    members: dict[str, Path] = {}
+    for config in sorted(runs, key=lambda config: config.id):
+        folder = store.folder(config)
+        if store.load(config) is None:
+            raise StoreError(f"run {config.id} is not complete; `lth sweep` first")
+        stored = read_run(read_bounded(folder / "run.json", RUN_LIMIT), config.id)
+        names = sorted(stored["files"]) if tickets else []
+        for name in names:
+            check_file(read_bounded(folder / name, FILE_LIMIT), name, stored)
+        members |= {f"runs/{config.id}/{name}": folder / name for name in ("run.json", *names)}
+    contents = {"format": FORMAT, "study": name, "tickets": tickets}
+    about = {member: _about(file) for member, file in members.items()}
+    manifest = json.dumps({**contents, "members": about}, indent=1).encode()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("xb") as out:
+            with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                _add(tar, MANIFEST, len(manifest), io.BytesIO(manifest))
+                for member, file in members.items():
+                    with file.open("rb") as opened:
+                        _add(tar, member, about[member]["bytes"], opened)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return len(runs)
+
+
+def _about(file: Path) -> dict[str, Any]:
+    with file.open("rb") as opened:
+        return {
+            "bytes": file.stat().st_size,
+            "sha256": hashlib.file_digest(opened, "sha256").hexdigest(),
+        }
+
+
+def _add(tar: tarfile.TarFile, name: str, size: int, opened: BinaryIO) -> None:
+    member = tarfile.TarInfo(name)  # its other fields, times and owners, are zero
+    member.size = size
+    tar.addfile(member, opened)
+
+
+def import_runs(store: Store, path: Path) -> list[Taken]:
+    """Take in the runs of an archive, each marked as imported; all of it is checked first.
+
+    A run that the present source computed goes where it can be used, any other to `imported`, where
+    it can be looked at. What the store has already is left as it is.
+
+    Raises StoreError when the archive is not as `export_runs` writes it: then nothing is imported.
+    """
+    store.prepare()
+    staging = store.root / ".import"
+    with alone(store, "import") as lease:
+        if lease is None:
+            raise StoreError(f"another import into {store.root} is under way; wait for its end")
+        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            runs, mark = _unpack(path, staging)
+            return _place_all(store, staging, runs, mark)
+        except (OSError, RecordError, TicketError) as error:
+            raise StoreError(f"cannot import {path}: {error}") from None
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _unpack(path: Path, staging: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Write the archive's files below `staging`; what the runs' run.json say, by id, and the mark
+    to give them."""
+    with path.open("rb") as archive:
+        size = os.fstat(archive.fileno()).st_size
+        text = _next(archive, MANIFEST, None)
+        contents = _manifest(text)
+        members = contents["members"]
+        if sum(about["bytes"] for about in members.values()) > size:
+            raise StoreError(f"{path}: {MANIFEST} names more bytes than the file has")
+        runs: dict[str, dict[str, Any]] = {}
+        for name, about in members.items():
+            content = _next(archive, name, about)
+            _, run_id, own = name.split("/", 2)
+            if own == "run.json":
+                runs[run_id] = read_run(content, run_id)
+            elif run_id not in runs:
+                raise StoreError(f"{path}: {name} comes before its run.json")
+            else:
+                check_file(content, own, runs[run_id])
+            write_atomically(staging / name, content)
+        if archive.read(1024).strip(b"\0"):
+            raise StoreError(f"{path}: holds more than its {MANIFEST} names")
+    _check_complete(path, runs, contents)
+    mark = {
+        "archive": path.name,
+        "manifest": hashlib.sha256(text).hexdigest(),
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "tickets": contents["tickets"],
+    }
+    return runs, mark
+
+
+def _manifest(text: bytes) -> dict[str, Any]:
+    try:
+        contents: dict[str, Any] = parse(text)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"{MANIFEST} is not JSON ({error})") from None
+    check(contents, _CONTENTS, MANIFEST)
+    for name, about in contents["members"].items():
+        if not _MEMBER.fullmatch(name):
+            raise StoreError(f"{MANIFEST} names {name[:80]!r}, which is no file of a run")
+        check(about, _ABOUT, MANIFEST, name)
+    return contents
+
+
+def _next(archive: BinaryIO, name: str, about: Mapping[str, Any] | None) -> bytes:
+    """The archive's next member, which is to be the regular file `name`. Its header alone is left
+    to tarfile: names, links, sizes and extensions of an archive are not to be trusted."""
+    try:
+        header = tarfile.TarInfo.frombuf(archive.read(tarfile.BLOCKSIZE), "ascii", "strict")
+    except (tarfile.TarError, ValueError) as error:
+        raise StoreError(f"{name}: no member of a tar where it was expected ({error})") from None
+    if header.name != name or header.type != tarfile.REGTYPE:
+        raise StoreError(f"found {header.name[:80]!r} where the file {name} was expected")
+    if not 0 < header.size <= (about["bytes"] if about else _MANIFEST_LIMIT):
+        raise StoreError(f"{name}: has {header.size} bytes, which is not what was expected")
+    content = archive.read(header.size)
+    archive.read(-header.size % tarfile.BLOCKSIZE)
+    if about and hashlib.sha256(content).hexdigest() != about["sha256"]:
+        raise StoreError(f"{name}: does not match its checksum")
+    return content
+
+
+def _check_complete(
+    path: Path, runs: Mapping[str, Mapping[str, Any]], contents: Mapping[str, Any]
+) -> None:
+    for run_id, stored in runs.items():
+        parent = RunConfig.from_json(stored["config"]).parent
+        if parent is not None and parent.config.id not in runs:
+            raise StoreError(f"{path}: lacks run {parent.config.id}, the parent of {run_id}")
+        names = [f"runs/{run_id}/{name}" for name in stored["files"]]
+        if contents["tickets"] and (missing := [n for n in names if n not in contents["members"]]):
+            raise StoreError(f"{path}: lacks {missing[0]}")
+
+
+def _place_all(
+    store: Store, staging: Path, runs: Mapping[str, dict[str, Any]], mark: dict[str, Any]
+) -> list[Taken]:
+    taken: dict[str, Taken] = {}
+    by_id = {run_id: RunConfig.from_json(stored["config"]) for run_id, stored in runs.items()}
+    for config in with_ancestors(by_id.values()):
+        parent = config.parent and taken[config.parent.config.id]
+        if parent and parent.outcome in ("conflict", "busy"):
+            why = f"its parent {parent.config.id} was not taken"
+            taken[config.id] = Taken(config, parent.outcome, why)
+            continue
+        with alone(store, config.id) as lease:
+            folder = staging / "runs" / config.id
+            taken[config.id] = (
+                _place(store, lease, folder, config, runs[config.id], mark)
+                if lease
+                else Taken(config, "busy", "a process is computing it")
+            )
+    return list(taken.values())
+
+
+def _place(
+    store: Store,
+    lease: Lease,
+    folder: Path,
+    config: RunConfig,
+    stored: dict[str, Any],
+    mark: dict[str, Any],
+) -> Taken:
+    usable = mark["tickets"] and stored["source"] == source(config)
+    other = hashlib.sha256(stored["source"].encode()).hexdigest()[:8]
+    aside = store.root / "imported" / f"{config.id}-{other}"
+    for place in (store.folder(config), aside):
+        there = _there(store, lease, place, config)
+        if there is None or there["source"] != stored["source"]:
+            continue
+        if difference := _difference(there, stored):
+            return Taken(config, "conflict", difference)
+        if place != aside or not usable:
+            return Taken(config, "same")
+    target = store.folder(config) if usable else aside
+    if target.exists():
+        store.set_aside(target, f"replaced by an import of {mark['archive']}", lease)
+    write_atomically(folder / "run.json", sealed({**stored, "imported": mark}))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(folder, target)
+    if usable:
+        shutil.rmtree(aside, ignore_errors=True)
+        return Taken(config, "new")
+    without = "another version of the source computed it" if mark["tickets"] else "without tickets"
+    return Taken(config, "kept", without)
+
+
+def _there(store: Store, lease: Lease, folder: Path, config: RunConfig) -> dict[str, Any] | None:
+    try:
+        return read_run(read_bounded(folder / "run.json", RUN_LIMIT), config.id)
+    except FileNotFoundError:
+        return None
+    except StoreError as error:
+        store.set_aside(folder, str(error), lease)
+        return None
+
+
+def _difference(there: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
+    """How the results of two computations of a run differ, in words; empty if they do not."""
+    if len(there["records"]) != len(stored["records"]):
+        return f"{len(there['records'])} records here, {len(stored['records'])} in the archive"
+    for here, new in zip(there["records"], stored["records"], strict=True):
+        for name in _RESULT:
+            if here[name] != new[name]:
+                point = (here["ticket"] or {}).get("point")
+                return f"{point}: {name} is {here[name]} here, {new[name]} in the archive"
+    return ""
+
+
+def kept(store: Store) -> Iterator[RunResult]:
+    """Imported runs that can only be looked at: another source computed them, or they came without
+    tickets."""
+    for path in sorted(store.root.glob("imported/*/run.json")):
+        with contextlib.suppress(StoreError):
+            run_id = path.parent.name.partition("-")[0]
+            stored = read_run(read_bounded(path, RUN_LIMIT), run_id)
+            names = ("config", "records", "history", "failure", "imported")
+            yield RunResult(*(stored[name] for name in names))

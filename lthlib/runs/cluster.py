@@ -1,0 +1,278 @@
+"""Sweeps on Dask: on this machine, on a cluster that runs, or on one that Slurm, PBS or LSF starts.
+
+Needs the extra `cluster`; Dask is imported by the functions that use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import os
+import re
+import signal
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lthlib.errors import ClusterError, ConfigError
+from lthlib.runs.config import RunConfig, build
+from lthlib.runs.execute import Machine
+from lthlib.runs.many import default_jobs, gpus
+from lthlib.runs.store import source
+
+_KINDS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster"}
+_PLUGIN = "lthlib"
+_GONE = "the Dask scheduler is gone; the same command goes on from the last checkpoints"
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """What to ask a batch system for; the names are those of a cluster's YAML file.
+
+    kind: slurm, pbs or lsf. jobs: to keep queued or running. cores, memory, gpus: of one job.
+    workers: processes of one job, each with one run at a time; 0 for one a GPU, or one a core.
+    walltime: hours:minutes:seconds. queue, account: as the batch system names them. interface: the
+    network by which nodes reach each other, such as ib0. job_script_prologue: shell lines before
+    the workers start. job_extra_directives: further lines for the batch system, without its prefix.
+    """
+
+    kind: str = "slurm"
+    jobs: int = 1
+    cores: int = 1
+    memory: str = "8GB"
+    gpus: int = 0
+    workers: int = 0
+    walltime: str = "01:00:00"
+    queue: str = ""
+    account: str = ""
+    interface: str = ""
+    job_script_prologue: tuple[str, ...] = ()
+    job_extra_directives: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in _KINDS:
+            raise ConfigError(f"kind is {self.kind!r}; expected one of {', '.join(_KINDS)}")
+        for name, least in {"jobs": 1, "cores": 1, "gpus": 0, "workers": 0}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least {least}")
+        if not re.fullmatch(r"\d+(\.\d+)? ?[kMGT]i?B", self.memory):
+            raise ConfigError(f"memory is {self.memory!r}; expected a size such as 16GB")
+        if not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", self.walltime):
+            raise ConfigError(
+                f"walltime is {self.walltime!r}; expected 'hours:minutes:seconds', in quotes"
+            )
+
+    @property
+    def processes(self) -> int:
+        """Workers of one job."""
+        return self.workers or self.gpus or self.cores
+
+
+def load_cluster(path: Path) -> ClusterSettings:
+    """Read a cluster's YAML file. Raises ConfigError that names the file and the entry."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        settings: ClusterSettings = build(ClusterSettings, values, "")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read cluster file {path}: {error}") from None
+    except ConfigError as error:
+        raise ConfigError(f"cluster file {path}: {error}") from None
+    return settings
+
+
+def job_script(settings: ClusterSettings) -> str:
+    """The script of one job, as `dask-jobqueue` hands it to the batch system."""
+    jobqueue = _imported("dask_jobqueue")
+    job = getattr(jobqueue, _KINDS[settings.kind]).job_cls
+    return str(job("tcp://SCHEDULER:PORT", "lth-0", **_job_options(settings)).job_script())
+
+
+def _job_options(settings: ClusterSettings) -> dict[str, Any]:
+    # Dask gives each process cores / processes threads; a run must have its process to itself.
+    options: dict[str, Any] = {
+        "cores": settings.processes,
+        "processes": settings.processes,
+        "memory": settings.memory,
+        "job_name": "lth",
+        "walltime": settings.walltime,
+        "queue": settings.queue or None,
+        "interface": settings.interface or None,
+        "job_script_prologue": list(settings.job_script_prologue),
+        # The batch system limits memory; a worker that Dask pauses would never take another run.
+        "worker_extra_args": ["--memory-limit", "0"],
+    }
+    directives = list(settings.job_extra_directives)
+    if settings.kind == "slurm":
+        options |= {"job_cpu": settings.cores, "account": settings.account or None}
+        directives += [f"--gres=gpu:{settings.gpus}"] if settings.gpus else []
+    elif settings.kind == "pbs":
+        memory = _imported("dask_jobqueue.pbs").pbs_format_bytes_ceil(
+            _imported("dask.utils").parse_bytes(settings.memory)
+        )
+        accelerators = f":ngpus={settings.gpus}" if settings.gpus else ""
+        options["resource_spec"] = f"select=1:ncpus={settings.cores}:mem={memory}{accelerators}"
+        options["account"] = settings.account or None
+    else:
+        # LSF writes hours:minutes.
+        options["walltime"] = settings.walltime.rpartition(":")[0]
+        options |= {"ncpus": settings.cores, "project": settings.account or None}
+        directives += [f"-gpu num={settings.gpus}"] if settings.gpus else []
+    return options | {"job_extra_directives": directives}
+
+
+@contextlib.contextmanager
+def dask_executor(
+    machine: Machine,
+    *,
+    scheduler: str | None = None,
+    settings: ClusterSettings | None = None,
+    workers: int | None = None,
+) -> Iterator[DaskExecutor]:
+    """An executor for `execute_many` whose workers are Dask's, one run a worker process.
+
+    scheduler: address of a running cluster, such as tcp://node7:8786, whose workers have one
+    thread each and one GPU, if any. settings: a cluster to start by a batch system. Without
+    either, `workers` processes on this machine (one a GPU, or one a core). What was started ends
+    with the context. Raises ConfigError when Dask is not installed, ClusterError when no scheduler
+    answers.
+    """
+    distributed = _imported("distributed")
+    with contextlib.ExitStack() as stack:
+        address: Any = scheduler
+        if settings is not None:
+            kind = getattr(_imported("dask_jobqueue"), _KINDS[settings.kind])
+            address = stack.enter_context(kind(**_job_options(settings)))
+            # Jobs whose time is up are queued again.
+            address.adapt(minimum_jobs=settings.jobs, maximum_jobs=settings.jobs)
+        elif scheduler is None:
+            address = stack.enter_context(_local(distributed, workers or default_jobs(machine)))
+        try:
+            client = stack.enter_context(distributed.Client(address, set_as_default=False))
+        except (OSError, ValueError) as error:
+            raise ClusterError(f"no Dask scheduler answers at {scheduler}: {error}") from None
+        if scheduler is None:
+            client.register_plugin(_plugin(machine), name=_PLUGIN)
+        yield DaskExecutor(client)
+
+
+def _local(distributed: Any, workers: int) -> Any:
+    return distributed.LocalCluster(
+        n_workers=workers,
+        threads_per_worker=1,
+        memory_limit=0,
+        dashboard_address="127.0.0.1:0",
+        silence_logs="ERROR",
+    )
+
+
+def _plugin(machine: Machine) -> Any:
+    class Settled(_imported("distributed").WorkerPlugin):  # type: ignore[misc]
+        """What workers that we started do first and last."""
+
+        running: Machine | None = None
+
+        def setup(self, worker: Any) -> None:
+            # Ctrl-C is left to the sweep, and SIGTERM, which a batch system may send to every
+            # process, to the nanny: it closes the worker.
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            devices = gpus(machine)
+            place = re.search(r"\d+$", str(worker.name))
+            if devices and place:
+                os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(place[0]) % len(devices)]
+
+        def teardown(self, worker: Any) -> None:
+            # A worker that closes waits a few seconds for its thread: enough to save the run.
+            if self.running:
+                self.running.deadline = 0.0
+
+    return Settled()
+
+
+class DaskExecutor(Executor):
+    """Hands runs to the workers of a Dask client."""
+
+    def __init__(self, client: Any):
+        self.client = client
+        self._inner = client.get_executor(pure=False)
+        self._workers = 0
+        self._counted = -math.inf
+
+    @property
+    def dashboard(self) -> str:
+        """Address of Dask's dashboard."""
+        return str(self.client.dashboard_link)
+
+    def room(self) -> int:
+        """Runs to have handed over: twice the workers there are, so that none waits for one."""
+        if time.monotonic() - self._counted > 1:
+            try:
+                self._workers = len(self.client.nthreads())
+            except OSError:
+                raise ClusterError(_GONE) from None
+            self._counted = time.monotonic()
+        return 2 * max(1, self._workers)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Run `fn(config, root, machine)` on some worker; a worker that dies is replaced by
+        another. The future raises BrokenExecutor when several died."""
+        config, root, machine = args
+        key = f"{config.method}-{config.id}-{uuid.uuid4().hex[:8]}"
+        inner = self._inner.submit(
+            _on_worker, fn, source(config), config, root, machine, key=key, **kwargs
+        )
+        outer: Future[Any] = Future()
+        inner.add_done_callback(partial(_pass_on, outer))
+        return outer
+
+
+def _pass_on(outer: Future[Any], inner: Future[Any]) -> None:
+    killed = _imported("distributed").KilledWorker
+    try:
+        outer.set_result(inner.result())
+    except CancelledError:
+        outer.set_exception(ClusterError(_GONE))
+    except killed as error:
+        outer.set_exception(BrokenExecutor(str(error)))
+    except BaseException as error:
+        outer.set_exception(error)
+
+
+def _on_worker(
+    fn: Callable[..., Any], computed_by: str, config: RunConfig, root: str, machine: Machine
+) -> Any:
+    worker = _imported("distributed").get_worker()
+    where = f"Dask worker {worker.address}"
+    if worker.state.nthreads != 1:
+        raise ClusterError(
+            f"{where} has {worker.state.nthreads} threads, and a run needs a process of its own; "
+            "start workers with `dask worker ADDRESS --nthreads 1 --nworkers N`"
+        )
+    if source(config) != computed_by:
+        raise ClusterError(f"{where} has another version of lthlib than this sweep; install one")
+    if not (Path(root) / "runs").is_dir():
+        raise ClusterError(
+            f"{where} does not see the store {root}; "
+            "name a folder that all machines share with --store or LTHLIB_STORE"
+        )
+    if _PLUGIN in worker.plugins:
+        worker.plugins[_PLUGIN].running = machine
+    return fn(config, root, machine)
+
+
+def _imported(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ConfigError(
+            f"Dask is not installed here ({error}); pip install 'lthlib[cluster]', "
+            "or pip install --editable '.[cluster]' in a checkout"
+        ) from None

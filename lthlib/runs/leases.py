@@ -1,0 +1,194 @@
+"""Leases: of all processes and hosts that share a store, one at a time writes a run.
+
+A lease is a folder that holds one file, named by its owner's token. The folder is made aside and
+renamed into place, which a file system, NFS too, grants to one of several contenders. The owner
+touches its file as a heartbeat. To take over, a contender removes that very file: of several one
+succeeds, none can hit a successor's, and an owner that wakes up finds its own gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lthlib.errors import LeaseLost, Paused, StoreError
+
+DURATION = 60.0
+_BEATS = 6
+_POLL = 0.1
+_CONTENDED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT)
+
+
+class Lease:
+    """The right to write what a lock stands for. path: the lock's folder. duration: seconds without
+    a heartbeat after which another may take over."""
+
+    def __init__(self, path: Path, duration: float = DURATION):
+        self.path = path
+        self.duration = duration
+        self.token = uuid.uuid4().hex
+        self.lost = False
+        self._own = path / self.token
+        self._released = threading.Event()
+
+    def check(self) -> None:
+        """Raise LeaseLost when another process has taken over, StoreError when that cannot be
+        told."""
+        try:
+            os.utime(self._own)
+        except (FileNotFoundError, NotADirectoryError):
+            self.lost = True
+        except OSError as error:
+            raise StoreError(f"cannot reach the lock {self._own}: {error.strerror}") from None
+        if self.lost:
+            raise LeaseLost(
+                f"another process took over {self.path.name}: this one gave no sign of life for "
+                f"{self.duration:g} s; nothing more was written"
+            )
+
+    def take(self) -> bool:
+        """Try to get the lease once; False when somebody has it."""
+        aside = self.path.with_name(f".{self.path.name}.{self.token}")
+        owner = {"host": _host(), "pid": os.getpid()}
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            aside.mkdir()
+            (aside / self.token).write_text(json.dumps(owner))
+            with contextlib.suppress(OSError):
+                self.path.rmdir()  # what a release or a takeover left, so certainly empty
+            os.rename(aside, self.path)
+        except OSError as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            if error.errno not in _CONTENDED and not self._own.exists():
+                raise StoreError(f"cannot lock {self.path}: {error.strerror}") from None
+        return self._own.exists()
+
+    def beat(self) -> None:
+        """Give signs of life until the release."""
+        while not self._released.wait(self.duration / _BEATS) and not self.lost:
+            with contextlib.suppress(StoreError, LeaseLost):
+                self.check()
+
+    def release(self) -> None:
+        """Give the lease back; nothing happens when it was lost."""
+        self._released.set()
+        with contextlib.suppress(OSError):
+            self._own.unlink()
+            self.path.rmdir()
+
+
+@contextlib.contextmanager
+def hold(
+    path: Path, stop: Callable[[], bool] = lambda: False, duration: float = DURATION
+) -> Iterator[Lease]:
+    """Wait for a lease and keep it while the body runs.
+
+    An owner that died on this host is replaced at once, any other when its heartbeat has stood
+    still for `duration` seconds of this process's own clock. Raises Paused when `stop` says so,
+    StoreError when the lock cannot be read or written.
+    """
+    lease = Lease(path, duration)
+    try:
+        _wait(lease, stop)
+        threading.Thread(target=lease.beat, name=f"lease-{path.name}", daemon=True).start()
+        for left in path.parent.glob(f".{path.name}.*"):
+            shutil.rmtree(left, ignore_errors=True)  # of contenders that died, or that try again
+        yield lease
+    finally:
+        lease.release()
+
+
+def abandoned(locks: Path) -> list[str]:
+    """Names of the locks in a folder whose owners died on this host; what contenders left there is
+    removed."""
+    names = []
+    for path in sorted(locks.iterdir()) if locks.is_dir() else []:
+        with contextlib.suppress(OSError, StoreError):
+            seen = _owner(path)
+            if seen is None:
+                path.rmdir()  # a contender that is only beginning tries again
+            elif _dead(seen[1]) and path.name.startswith("."):
+                shutil.rmtree(path)
+            elif _dead(seen[1]):
+                names.append(path.name)
+    return names
+
+
+def _wait(lease: Lease, stop: Callable[[], bool]) -> None:
+    watched, since = None, 0.0
+    while True:
+        now = time.monotonic()
+        seen = _owner(lease.path)
+        if seen is None:
+            if lease.take():
+                return
+        elif seen != watched:
+            watched, since = seen, now
+        if seen is not None and (_dead(seen[1]) or now - since > lease.duration):
+            _evict(seen[0])
+            continue
+        if stop():
+            raise Paused(f"stopped while another process computes run {lease.path.name}")
+        time.sleep(_POLL)
+
+
+def _owner(path: Path) -> tuple[Path, str, int] | None:
+    """The owner's file, what it says and its heartbeat."""
+    try:
+        for own in path.iterdir():
+            if own.name.startswith("."):
+                continue  # NFS keeps a removed file under such a name while it is open
+            # Opened and not only asked about: that is when NFS looks at the server's copy.
+            with own.open() as file:
+                return own, file.read(), os.fstat(file.fileno()).st_mtime_ns
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise StoreError(f"cannot read the lock {path}: {error.strerror}") from None
+    return None
+
+
+def _evict(own: Path) -> None:
+    try:
+        own.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot take over the lock {own.parent}, whose owner is gone: {error.strerror}"
+        ) from None
+
+
+def _dead(text: str) -> bool:
+    """Whether an owner ran on this host and is gone."""
+    try:
+        owner: dict[str, Any] = json.loads(text)
+        if os.name != "posix" or owner["host"] != _host():
+            return False
+        os.kill(owner["pid"], 0)
+        # Killed, and its parent has not asked what became of it: as good as gone.
+        return Path(f"/proc/{owner['pid']}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except ProcessLookupError:
+        return True
+    except (ValueError, KeyError, TypeError, IndexError, OSError, OverflowError):
+        return False
+
+
+@cache
+def _host() -> str:
+    # A container shares its host's name, or has another's, but not the numbers of processes.
+    name = socket.gethostname()
+    for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
+        with contextlib.suppress(OSError):
+            link = os.path.islink(path)
+            name += " " + (os.readlink(path) if link else Path(path).read_text().strip())
+    return name

@@ -1,0 +1,295 @@
+"""Results from elsewhere: what was exported comes in whole and marked, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lthlib.runs.store
+from lthlib.errors import StoreError
+from lthlib.runs import Machine, RunConfig, Store, execute
+from lthlib.runs.archive import export_runs, import_runs, kept
+from lthlib.runs.leases import hold
+from lthlib.runs.store import digest_of
+from lthlib.runs.upkeep import verify
+from tests.runs.toys import child, config
+
+DENSE = config()
+OMP = child("omp", DENSE, settings={"density": 0.5})
+CPU = Machine(device="cpu")
+Members = dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = Store(tmp_path_factory.mktemp("archive") / "there")
+    execute(OMP, store, CPU)
+    export_runs(store, "a study", [OMP], store.root.parent / "all.tar")
+    return store.root
+
+
+@pytest.fixture
+def there(computed: Path, tmp_path: Path) -> Store:
+    return Store(shutil.copytree(computed, tmp_path / "there"))
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Store:
+    return Store(tmp_path / "here")
+
+
+@pytest.fixture
+def archive(computed: Path) -> Path:
+    return computed.parent / "all.tar"
+
+
+def outcomes(store: Store, archive: Path) -> list[tuple[str, str]]:
+    return [(one.config.method, one.outcome) for one in import_runs(store, archive)]
+
+
+def members(archive: Path) -> Members:
+    with tarfile.open(archive) as tar:
+        opened = {one.name: tar.extractfile(one) for one in tar}
+        return {name: file.read() for name, file in opened.items() if file is not None}
+
+
+def write(path: Path, content: Members, **header: Any) -> Path:
+    """An archive with other members, under a list that fits them."""
+    manifest = json.loads(content["manifest.json"])
+    manifest["members"] = {
+        name: {"bytes": len(one), "sha256": hashlib.sha256(one).hexdigest()}
+        for name, one in content.items()
+        if name != "manifest.json"
+    }
+    return tar(path, {**content, "manifest.json": json.dumps(manifest).encode()}, **header)
+
+
+def tar(path: Path, content: Members, **header: Any) -> Path:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as out:
+        for name, one in content.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(one)
+            if name != "manifest.json":
+                for field, value in header.items():
+                    setattr(info, field, value)
+            out.addfile(info, io.BytesIO(one))
+    with path.open("ab") as file:
+        file.write(bytes(sum(map(len, content.values()))))
+    return path
+
+
+def recomputed(store: Store, run: RunConfig, change: Callable[[dict[str, Any]], None]) -> None:
+    """As if the run had been computed elsewhere, with another result."""
+    path = store.folder(run) / "run.json"
+    stored = json.loads(path.read_bytes())
+    change(stored)
+    stored["digest"] = digest_of(stored)
+    path.write_text(json.dumps(stored))
+
+
+def test_exported_runs_come_in_and_can_be_used(here: Store, archive: Path, there: Store) -> None:
+    assert outcomes(here, archive) == [("dense", "new"), ("omp", "new")]
+    found, original = here.load(OMP), there.load(OMP)
+    assert found is not None
+    assert original is not None
+    assert found.records == original.records
+    assert original.imported is None
+    assert found.imported is not None
+    assert found.imported["archive"] == "all.tar"
+    assert list(verify(here)) == []
+    # A run that starts from an imported ticket.
+    again = child("retrain", OMP, "ticket")
+    assert execute(again, here, CPU).records[0]["accuracy"] == found.records[0]["accuracy"]
+    assert outcomes(here, archive) == [("dense", "same"), ("omp", "same")]
+    assert not (here.root / ".import").exists()
+
+
+def test_equal_runs_give_equal_bytes(there: Store, archive: Path, tmp_path: Path) -> None:
+    for path in there.root.rglob("*"):
+        path.touch()
+    export_runs(there, "a study", [DENSE, OMP], tmp_path / "again.tar")
+    assert (tmp_path / "again.tar").read_bytes() == archive.read_bytes()
+
+
+def test_what_is_not_complete_or_damaged_is_not_exported(there: Store, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="is not complete; `lth sweep` first"):
+        export_runs(there, "a study", [config(seed=1)], tmp_path / "out.tar")
+    ticket = there.folder(OMP) / "tickets" / "ticket.safetensors"
+    ticket.write_bytes(ticket.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=r"ticket.safetensors does not match its checksum"):
+        export_runs(there, "a study", [OMP], tmp_path / "out.tar")
+    assert not list(tmp_path.glob("*out.tar*"))
+
+
+def test_records_alone_can_be_looked_at(there: Store, here: Store, tmp_path: Path) -> None:
+    path = tmp_path / "records.tar"
+    export_runs(there, "a study", [OMP], path, tickets=False)
+    assert [name.rpartition("/")[2] for name in members(path)] == [
+        "manifest.json",
+        *["run.json"] * 2,
+    ]
+    assert outcomes(here, path) == [("dense", "kept"), ("omp", "kept")]
+    assert here.load(DENSE) is None
+    assert {one.config.id for one in kept(here)} == {DENSE.id, OMP.id}
+    assert list(verify(here)) == []
+    # The tickets may follow.
+    export_runs(there, "a study", [OMP], path)
+    assert outcomes(here, path) == [("dense", "new"), ("omp", "new")]
+    assert list(kept(here)) == []
+
+
+def test_runs_of_another_source_are_kept_apart(
+    here: Store, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    print_of = lthlib.runs.store.fingerprint
+    monkeypatch.setattr(lthlib.runs.store, "fingerprint", lambda method: print_of(method)[::-1])
+    assert outcomes(here, archive) == [("dense", "kept"), ("omp", "kept")]
+    assert here.load(DENSE) is None
+    assert len(list(kept(here))) == 2
+    assert outcomes(here, archive) == [("dense", "same"), ("omp", "same")]
+    execute(DENSE, here, CPU)
+    assert len(list(kept(here))) == 2
+
+
+def test_other_results_are_shown_and_not_overwritten(
+    there: Store, here: Store, tmp_path: Path
+) -> None:
+    execute(OMP, here, CPU)
+    before = {path: path.read_bytes() for path in here.root.rglob("*") if path.is_file()}
+    recomputed(there, DENSE, lambda run: run["records"][0]["accuracy"].update(test=1.0))
+    export_runs(there, "a study", [OMP], tmp_path / "x.tar")
+    dense, omp = import_runs(here, tmp_path / "x.tar")
+    assert (dense.outcome, omp.outcome) == ("conflict", "conflict")
+    assert dense.why.startswith("dense: accuracy is {'validation'")
+    assert omp.why == f"its parent {DENSE.id} was not taken"
+    after = {path: path.read_bytes() for path in here.root.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_where_and_when_is_no_difference(there: Store, here: Store, tmp_path: Path) -> None:
+    execute(OMP, here, CPU)
+    recomputed(there, DENSE, lambda run: run["records"][0]["provenance"].update(device_name="x"))
+    export_runs(there, "a study", [OMP], tmp_path / "x.tar")
+    assert outcomes(here, tmp_path / "x.tar") == [("dense", "same"), ("omp", "same")]
+
+
+def test_a_run_that_is_being_computed_is_left_alone(here: Store, archive: Path) -> None:
+    with hold(here.root / "locks" / DENSE.id):
+        assert outcomes(here, archive) == [("dense", "busy"), ("omp", "busy")]
+    assert not list(here.root.glob("runs/*"))
+
+
+def test_a_half_done_and_a_damaged_run_make_way(here: Store, archive: Path) -> None:
+    for run, name in ((DENSE, "checkpoint.safetensors"), (OMP, "run.json")):
+        here.folder(run).mkdir(parents=True)
+        (here.folder(run) / name).write_bytes(b"half")
+    assert outcomes(here, archive) == [("dense", "new"), ("omp", "new")]
+    assert len(list(here.root.glob("damaged/*"))) == 2
+
+
+RUN = f"runs/{DENSE.id}/run.json"
+TICKET = f"runs/{DENSE.id}/tickets/dense.safetensors"
+OUTSIDE = "../../outside"
+
+
+def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], None]:
+    def apply(content: Members) -> None:
+        stored = json.loads(content[RUN])
+        change(stored)
+        stored["digest"] = digest_of(stored)
+        content[RUN] = json.dumps(stored).encode()
+
+    return apply
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.update({OUTSIDE: b"x"}), f"names '{OUTSIDE}', which is no file of a run"),
+        (lambda c: c.update({"/etc/x": b"x"}), "names '/etc/x', which is no file of a run"),
+        (lambda c: c.update({f"runs/{DENSE.id}/x.py": b"x"}), "which is no file of a run"),
+        (lambda c: c.update({TICKET: c[TICKET][:-1]}), "dense.safetensors does not match its chec"),
+        (lambda c: c.pop(TICKET), f"lacks {TICKET}"),
+        (lambda c: c.pop(RUN), "comes before its run.json"),
+        (
+            lambda c: [c.pop(name) for name in list(c) if DENSE.id in name],
+            f"lacks run {DENSE.id}, the parent of {OMP.id}",
+        ),
+        (lambda c: c.update({RUN: c[RUN].replace(b"0", b"1", 1)}), "run.json"),
+        (lambda c: c.update({RUN: b"[" * 10_000}), "run.json is not JSON .nested more than"),
+        (forged(lambda run: run["records"][0].update(density=7)), "density is 7, expected"),
+        (forged(lambda run: run["config"].update(seed=5)), f"not to {DENSE.id}"),
+        (forged(lambda run: run["files"].update({OUTSIDE: "0" * 64})), "files is"),
+    ],
+)
+def test_a_forged_archive_is_refused_whole(
+    here: Store,
+    archive: Path,
+    tmp_path: Path,
+    change: Callable[[Members], None],
+    said: str,
+) -> None:
+    content = members(archive)
+    change(content)
+    with pytest.raises(StoreError, match=said):
+        import_runs(here, write(tmp_path / "x.tar", content))
+    assert not list(here.root.glob("runs/*"))
+    assert not list(tmp_path.rglob("outside*"))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd", "size": 0},
+        {"type": tarfile.LNKTYPE, "linkname": "manifest.json", "size": 0},
+        {"type": tarfile.CHRTYPE, "size": 0},
+        {"type": tarfile.FIFOTYPE, "size": 0},
+        {"type": tarfile.DIRTYPE, "size": 0},
+        {"type": tarfile.GNUTYPE_SPARSE},
+        {"type": tarfile.XHDTYPE},
+        {"type": tarfile.GNUTYPE_LONGNAME},
+    ],
+)
+def test_what_is_no_plain_file_is_refused(
+    here: Store, archive: Path, tmp_path: Path, header: dict[str, Any]
+) -> None:
+    with pytest.raises(StoreError, match=r"where the file runs/\w+/run.json was expected"):
+        import_runs(here, write(tmp_path / "x.tar", members(archive), **header))
+    assert not list(here.root.glob("runs/*"))
+
+
+def test_sizes_are_checked_before_anything_is_read(
+    here: Store, archive: Path, tmp_path: Path
+) -> None:
+    content = members(archive)
+    manifest = json.loads(content["manifest.json"])
+    for size, said in ((1 << 31, "names more bytes than the file has"), (1 << 50, "a size up to")):
+        manifest["members"][TICKET]["bytes"] = size
+        content["manifest.json"] = json.dumps(manifest).encode()
+        with pytest.raises(StoreError, match=said):
+            import_runs(here, tar(tmp_path / "x.tar", content))
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 10_240, b"no tar" * 1000])
+def test_what_is_no_archive_is_refused(here: Store, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.tar").write_bytes(content)
+    with pytest.raises(StoreError, match=r"manifest.json: no member of a tar"):
+        import_runs(here, tmp_path / "x.tar")
+    with pytest.raises(StoreError, match=r"cannot import .*nowhere.tar: .*No such file"):
+        import_runs(here, tmp_path / "nowhere.tar")
+
+
+def test_what_follows_the_last_member_is_refused(
+    here: Store, archive: Path, tmp_path: Path
+) -> None:
+    content = {**members(archive), "runs/more": b"more"}
+    with pytest.raises(StoreError, match=r"holds more than its manifest.json names"):
+        import_runs(here, tar(tmp_path / "x.tar", content))

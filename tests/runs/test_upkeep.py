@@ -1,0 +1,302 @@
+"""Upkeep of a store: every kind of damage is found, moved aside, and computed again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lthlib.checkpoints import save_checkpoint
+from lthlib.runs import Machine, RunConfig, Store, execute, upkeep
+from lthlib.runs import store as store_module
+from lthlib.runs.execute import build_trainer
+from lthlib.runs.leases import _host, hold
+from lthlib.runs.store import digest_of, source
+from lthlib.runs.upkeep import collect, repair, verify
+from tests.runs.toys import child, config
+
+DENSE = config()
+IMP = config("imp", settings={"rounds": 2, "fraction": 0.5, "rewind": "2it"})
+OMP = child("omp", DENSE, settings={"density": 0.5})
+CPU = Machine(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a complete run, and one that stands at its checkpoint with a ticket judged."""
+    store = Store(tmp_path_factory.mktemp("upkeep") / "store")
+    execute(DENSE, store, CPU)
+    execute(IMP, store, CPU)
+    folder = store.folder(IMP)
+    record = json.loads((folder / "run.json").read_bytes())["records"][0]
+    (folder / "judged").mkdir()
+    (folder / "judged" / "0000-round-0.json").write_text(json.dumps(record))
+    (folder / "run.json").unlink()
+    (folder / "tickets" / "round-1.safetensors").unlink()
+    save(store, IMP, f"{IMP.id}/{source(IMP)}/cpu")
+    return store.root
+
+
+@pytest.fixture
+def store(computed: Path, tmp_path: Path) -> Store:
+    return Store(shutil.copytree(computed, tmp_path / "a störe"))
+
+
+def save(store: Store, run: RunConfig, owner: str) -> None:
+    save_checkpoint(build_trainer(run, CPU), store.folder(run) / "checkpoint.safetensors", owner)
+
+
+def flipped(content: bytes) -> bytes:
+    changed = bytearray(content)
+    changed[len(content) // 2] ^= 4
+    return bytes(changed)
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "a flipped bit": flipped,
+    "a truncation": lambda content: content[: len(content) // 2],
+    "a lost byte": lambda content: content[:-1],
+    "an empty file": lambda content: b"",
+    "another file": lambda content: b'{"schema": 1}',
+    "deep nesting": lambda content: b"[" * 100_000,
+}
+COMPLETE = ("run.json", "rewind.safetensors", "tickets/dense.safetensors")
+UNFINISHED = (
+    "checkpoint.safetensors",
+    "rewind.safetensors",
+    "tickets/round-0.safetensors",
+    "judged/0000-round-0.json",
+)
+
+
+def test_a_sound_store_has_no_faults(store: Store) -> None:
+    assert list(verify(store)) == []
+    assert list(verify(Store(store.root / "nowhere"))) == []
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize(
+    ("run", "name"), [*((DENSE, n) for n in COMPLETE), *((IMP, n) for n in UNFINISHED)]
+)
+def test_damage_is_found_and_moved_aside(
+    store: Store, run: RunConfig, name: str, damage: str
+) -> None:
+    path = store.folder(run) / name
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    found = list(verify(store))
+    assert [run_id for run_id, _ in found] == [run.id]
+    assert Path(name).name in found[0][1]
+    assert repair(store, [run.id]) == [run.id]
+    assert list(verify(store)) == []
+    (kept,) = (store.root / "damaged").iterdir()
+    assert (kept / "why.txt").read_text() == found[0][1]
+    assert (kept / name).exists()
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", COMPLETE)
+def test_the_next_sweep_computes_what_was_moved_aside(store: Store, name: str, damage: str) -> None:
+    before = store.load(DENSE)
+    path = store.folder(DENSE) / name
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    repair(store, [DENSE.id])
+    again = execute(DENSE, store, CPU)
+    assert before is not None
+    assert again.records[0]["ticket"] == before.records[0]["ticket"]
+    assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", UNFINISHED)
+def test_an_unfinished_run_survives_damage_also_without_repair(
+    store: Store, name: str, damage: str
+) -> None:
+    path = store.folder(IMP) / name
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    assert execute(IMP, store, CPU).failure is None
+    assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", COMPLETE)
+def test_a_child_s_start_computes_a_damaged_parent_again(
+    store: Store, name: str, damage: str
+) -> None:
+    path = store.folder(DENSE) / name
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    assert execute(OMP, store, CPU).failure is None
+    assert list(verify(store)) == []
+
+
+def edited(store: Store, change: Callable[[dict[str, Any]], None], sealed: bool = True) -> None:
+    """Change run.json; sealed: with a digest that fits, as whoever forges one would."""
+    path = store.folder(DENSE) / "run.json"
+    stored = json.loads(path.read_bytes())
+    change(stored)
+    if sealed:
+        stored["digest"] = digest_of(stored)
+    path.write_text(json.dumps(stored))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda run: run.update(schema=2), "run.json has schema 2; this lthlib reads 1"),
+        (lambda run: run.update(extra=1), "run.json: has unknown extra"),
+        (lambda run: run.pop("history"), "run.json: lacks history"),
+        (lambda run: run.update(records=[]), "records is [], expected a list of objects"),
+        (lambda run: run["records"][0].update(density=2.0), "record 0: density is 2.0, expected"),
+        (lambda run: run["records"][0].update(run="0" * 16), "a record in run.json belongs to"),
+        (lambda run: run["config"].update(seed=1), f"run.json belongs to {config(seed=1).id}, not"),
+        (lambda run: run["config"].update(threads="one"), "threads is 'one'; expected int"),
+        (lambda run: run["files"].update({"../../x": "0" * 64}), "files is {"),
+        (
+            lambda run: run["files"].update({"tickets/x.safetensors": "0" * 64}),
+            "cannot read x.safetensors (No such file",
+        ),
+        (
+            lambda run: run["records"][0]["ticket"].update(sha256="0" * 64),
+            "tickets/dense.safetensors is not the ticket that was judged",
+        ),
+        (lambda run: run.update(files={}), "run.json names no ticket 'dense'"),
+    ],
+)
+def test_a_forged_run_is_found(
+    store: Store, change: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    edited(store, change)
+    ((run_id, why),) = verify(store)
+    assert run_id == DENSE.id
+    assert said in why
+
+
+def test_a_changed_number_does_not_match_the_digest(store: Store) -> None:
+    edited(store, lambda run: run["records"][0]["accuracy"].update(test=99.9), sealed=False)
+    assert list(verify(store)) == [(DENSE.id, "run.json does not match its digest")]
+
+
+def test_a_checkpoint_of_another_run_is_found(store: Store) -> None:
+    save(store, IMP, f"{DENSE.id}/{source(IMP)}/cpu")
+    assert list(verify(store)) == [(IMP.id, f"checkpoint.safetensors: belongs to run '{DENSE.id}'")]
+
+
+def test_a_checkpoint_of_another_source_is_found(store: Store) -> None:
+    save(store, IMP, f"{IMP.id}/{'0' * 16}/cpu")
+    assert list(verify(store)) == [
+        (IMP.id, "checkpoint.safetensors: was written by another version of the source")
+    ]
+
+
+def test_a_run_under_another_id_is_found(store: Store) -> None:
+    other = config(seed=1)
+    store.folder(DENSE).rename(store.folder(other))
+    assert list(verify(store)) == [(other.id, f"run.json belongs to {DENSE.id}, not to {other.id}")]
+
+
+def test_a_file_that_never_ends_is_not_read(store: Store) -> None:
+    path = store.folder(DENSE) / "tickets" / "dense.safetensors"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    assert list(verify(store)) == [
+        (DENSE.id, "cannot read dense.safetensors (is not a regular file)")
+    ]
+
+
+def kinds(store: Store, remove: bool = False) -> dict[str, int]:
+    """What there is to free: how many places of each kind."""
+    return dict(Counter(one.kind for one in collect(store, remove)))
+
+
+def everything(store: Store) -> dict[str, bytes]:
+    return {str(p): p.read_bytes() for p in store.root.rglob("*") if p.is_file()}
+
+
+def litter(store: Store) -> None:
+    """One of everything that nothing needs."""
+    execute(config(seed=1), store, CPU)
+    store.set_aside(store.folder(config(seed=1)), "a test")
+    for name in ("checkpoint.safetensors", "judged/0000-dense.json", ".run.json.0123"):
+        path = store.folder(DENSE) / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"left over")
+    (store.folder(IMP) / "tickets" / ".round-1.safetensors.0123").write_bytes(b"left over")
+    hopeless = store.folder(config(seed=2))
+    hopeless.mkdir()
+    (hopeless / "progress.json").write_bytes(b"{}")
+    (store.root / "runs" / f"{DENSE.id}.lock").touch()
+    (store.root / ".import" / "runs").mkdir(parents=True)
+    dead = store.root / "locks" / DENSE.id
+    dead.mkdir(parents=True)
+    (dead / "0123").write_text(json.dumps({"host": _host(), "pid": 2**22 + 1}))
+
+
+LITTER = {
+    "damaged, moved aside": 1,
+    "lock of an earlier version": 1,
+    "unfinished import": 1,
+    "checkpoint of a complete run": 2,
+    "temporary file": 2,
+    "unfinished, cannot go on": 1,
+}
+
+
+def test_a_tidy_store_has_nothing_to_free(store: Store) -> None:
+    before = everything(store)
+    assert kinds(store, remove=True) == {}
+    assert everything(store) == before
+
+
+def test_what_nothing_needs_is_shown_and_then_freed(store: Store) -> None:
+    before = everything(store)
+    litter(store)
+    littered = everything(store)
+    assert kinds(store) == LITTER
+    assert set(everything(store)) == {p for p in littered if "locks" not in p}
+    assert kinds(store, remove=True) == LITTER
+    assert kinds(store) == {}
+    assert everything(store) == before
+    # What was there still serves: the checkpoint too.
+    assert list(verify(store)) == []
+
+
+def test_runs_of_another_source_are_freed_with_all_they_hold(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = store_module.fingerprint
+    monkeypatch.setattr(store_module, "fingerprint", lambda method: before(method)[::-1])
+    monkeypatch.setattr(upkeep, "fingerprint", store_module.fingerprint)
+    found = {one.kind: one.size for one in collect(store, remove=True)}
+    assert found.keys() == {
+        "computed by another version of the source",
+        "unfinished, cannot go on",
+    }
+    assert all(size > 10_000 for size in found.values())
+    assert list(store.root.glob("runs/*")) == []
+
+
+def test_what_a_process_computes_is_not_freed(store: Store) -> None:
+    litter(store)
+    shutil.rmtree(store.root / "locks")
+    (store.folder(IMP) / "checkpoint.safetensors").unlink()
+    with hold(store.root / "locks" / DENSE.id), hold(store.root / "locks" / IMP.id):
+        before = everything(store)
+        assert kinds(store, remove=True) == {
+            name: count
+            for name, count in LITTER.items()
+            if name not in ("checkpoint of a complete run", "temporary file")
+        }
+        after = everything(store)
+    for run in (DENSE, IMP):
+        assert {p for p in before if run.id in p and "runs/" in p and "lock" not in p} <= set(after)
+
+
+def test_a_failed_run_keeps_its_last_good_checkpoint(store: Store) -> None:
+    wild = config(training={"learning_rate": 1e9, "schedule": "constant", "length": "11it"})
+    assert execute(wild, store, CPU).failure is not None
+    (store.folder(wild) / "checkpoint.safetensors").write_bytes(b"the last good one")
+    assert kinds(store) == {}
