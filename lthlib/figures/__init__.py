@@ -12,6 +12,12 @@ from lthlib.figures.agreement import (
     agreement_table,
     describe_agreement,
 )
+from lthlib.figures.benchmarks import (
+    benchmark_figure,
+    benchmark_ratios,
+    benchmark_table,
+    describe_benchmarks,
+)
 from lthlib.figures.bilevel import (
     bilevel_figure,
     bilevel_means,
@@ -65,6 +71,14 @@ from lthlib.figures.paper_panels import (
     paper_panels,
 )
 from lthlib.figures.points import by_initial_gate, curve_points, round_numbers, ticket_table
+from lthlib.figures.precision import (
+    describe_precision,
+    margin,
+    precision_differences,
+    precision_figure,
+    precision_outcome,
+    precision_table,
+)
 from lthlib.figures.pruning import pruned_nets, pruned_points, pruning_figure, tuning_table
 from lthlib.figures.published import beside_published, describe_published, imp_minus_dense
 from lthlib.figures.rewinding import (
@@ -117,6 +131,9 @@ __all__ = [
     "agreement_table",
     "at_same_density",
     "base_rows",
+    "benchmark_figure",
+    "benchmark_ratios",
+    "benchmark_table",
     "beside_published",
     "bilevel_figure",
     "bilevel_means",
@@ -136,6 +153,7 @@ __all__ = [
     "derived_epochs",
     "describe",
     "describe_agreement",
+    "describe_benchmarks",
     "describe_bilevel",
     "describe_convergence",
     "describe_costs",
@@ -145,6 +163,7 @@ __all__ = [
     "describe_gates",
     "describe_layers",
     "describe_panels",
+    "describe_precision",
     "describe_published",
     "describe_ratios",
     "describe_rewinding",
@@ -166,10 +185,15 @@ __all__ = [
     "layer_densities",
     "layer_table",
     "main_curves",
+    "margin",
     "mask_overlap",
     "panel_gaps",
     "panels_figure",
     "paper_panels",
+    "precision_differences",
+    "precision_figure",
+    "precision_outcome",
+    "precision_table",
     "pruned_nets",
     "pruned_points",
     "pruning_figure",

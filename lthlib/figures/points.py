@@ -22,13 +22,14 @@ def ticket_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         replicates of one point of a curve, also where a method finds its own density (CS).
     initial_gate: s0 of the search, where its method has gates.
 
-    A failed run has neither density nor accuracy; its `target_density` is the one it was asked for.
+    A failed run has neither density nor accuracy; its `target_density` is the one it was asked for,
+    and of IMP that of the round it failed in.
     """
     kept = list(records)
     table = tidy(kept)
     table["point"] = [_point(record) for record in kept]
     searches = [search_config(record["config"])["settings"] for record in kept]
-    asked = pd.Series([one.get("density") for one in searches], dtype="float64")
+    asked = pd.Series([_asked(record) for record in kept], dtype="float64")
     table["target_density"] = table["target_density"].fillna(asked)
     table["initial_gate"] = pd.Series(
         [one.get("initial_gate") for one in searches], dtype="float64"
@@ -39,6 +40,15 @@ def ticket_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     twofold = searched & table["label"].isin(retrained & found)
     table["curve"] = table["label"].where(~twofold, table["label"] + ", as found")
     return table
+
+
+def _asked(record: Mapping[str, Any]) -> float | None:
+    settings = search_config(record["config"])["settings"]
+    failed = record["status"] == "failed" and record["ticket"]
+    if failed and record["method"] == "imp":
+        return float((1 - settings["fraction"]) ** failed["index"])
+    asked: float | None = settings.get("density")
+    return asked
 
 
 def by_initial_gate(table: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,8 @@ mentions keeps the base's values of the settings it does not mention.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -14,11 +15,19 @@ from typing import Any
 
 import yaml
 
+from lthlib.data import DataSettings
 from lthlib.errors import ConfigError
+from lthlib.files import read_bounded
+from lthlib.models import ModelSettings
 from lthlib.runs import Parent, RunConfig
+from lthlib.runs.config import build
+from lthlib.training import TrainingSettings
 
 SCALES = ("embedded", "reduced", "paper")
 _PARTS = {"name", "scale", "about", "data", "model", "training", "rewind", "methods", "study"}
+_SETTINGS = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings}
+_FILE_LIMIT = 1 << 20
+_MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
@@ -100,9 +109,10 @@ def load_recipe(name: str | Path) -> Recipe:
     """
     path = Path(name)
     if path.suffix == ".yaml":
-        if not path.exists():
-            raise ConfigError(f"there is no recipe file {path}")
-        text = path.read_text()
+        try:
+            text = read_bounded(path, _FILE_LIMIT).decode()
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read recipe file {path}: {error}") from None
     elif str(name) in recipe_names():
         text = resources.files(__package__).joinpath(f"{name}.yaml").read_text()
     else:
@@ -112,10 +122,20 @@ def load_recipe(name: str | Path) -> Recipe:
     return _parse(text, str(name))
 
 
+class _Plain(yaml.SafeLoader):
+    """YAML without aliases: a few of them stand for gigabytes, or for a circle."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("has an alias; write the value out")
+        return super().compose_node(parent, index)
+
+
 def _parse(text: str, where: str) -> Recipe:
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        content = yaml.load(text, Loader=_Plain)
+    # PyYAML raises whatever it stumbles on: ValueError, AttributeError, RecursionError, ...
+    except Exception as error:
         raise ConfigError(f"recipe {where} is not YAML: {error}") from None
     base = content.pop("extends", None) if isinstance(content, dict) else None
     if base is not None:
@@ -131,7 +151,57 @@ def _parse(text: str, where: str) -> Recipe:
         part: _strip(content[part], part, sources, where)
         for part in ("data", "model", "training", "rewind", "methods", "study")
     }
+    _check(content, values, where)
     return Recipe(content["name"], content["scale"], content["about"], values, sources)
+
+
+def _check(content: Mapping[str, Any], values: Mapping[str, Any], where: str) -> None:
+    name, study = content["name"], values["study"]
+    if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]{0,79}", name)):
+        raise ConfigError(
+            f"recipe {where}: name is {name!r}; expected letters, digits, '.', '_' and '-'"
+        )
+    for part, kind in _SETTINGS.items():
+        build(kind, values[part], part)
+    sections = {"study": study, "methods": values["methods"]}
+    if isinstance(values["methods"], dict):
+        sections |= {f"methods.{method}": own for method, own in values["methods"].items()}
+    for section, settings in sections.items():
+        if not isinstance(settings, dict):
+            raise ConfigError(f"recipe {where}: {section} is one value; expected names with values")
+    for own, (expected, is_right) in _STUDY.items():
+        if not is_right(found := study.get(own)):
+            raise ConfigError(
+                f"recipe {where}: study.{own} is {repr(found)[:80]}; expected {expected}"
+            )
+
+
+def _are(value: Any, *kinds: type) -> bool:
+    return isinstance(value, list) and all(type(one) in kinds for one in value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MOST_SEEDS
+
+
+_STUDY: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "densities": ("a list of kept fractions", lambda value: _are(value, int, float)),
+    "methods": ("a list of names", lambda value: _are(value, str)),
+    "seeds": (
+        f"a number up to {_MOST_SEEDS}, or one by method, with a default",
+        lambda value: (
+            _is_count(value)
+            or (
+                isinstance(value, dict)
+                and "default" in value
+                and all(map(_is_count, value.values()))
+            )
+        ),
+    ),
+    "dense_seeds": (f"a number up to {_MOST_SEEDS}", _is_count),
+    "precisions": ("a list of names", lambda value: value is None or _are(value, str)),
+    "first_seed": ("a seed", lambda value: value is None or (type(value) is int and value >= 0)),
+}
 
 
 def _raw(name: str) -> dict[str, Any]:

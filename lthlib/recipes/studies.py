@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lthlib.errors import ConfigError
@@ -76,15 +76,24 @@ def ticket_study(
     densities: Sequence[float] | None = None,
     seeds: int | None = None,
     dense_seeds: int | None = None,
+    precisions: Sequence[str] | None = None,
     name: str | None = None,
 ) -> Study:
     """Accuracy against density: the dense reference and every contestant, over seeds.
 
     methods: contestants (see CONTESTANTS). densities: kept fractions in (0, 1]. seeds: replicates
-    of each. Each default is the recipe's. Raises ConfigError for an unknown contestant, an empty
-    list, or a bad density.
+    of each. precisions: the study is made once at each, and its labels say which, `BiP, bf16`; if
+    empty, once, at that of `training`. Each default is the recipe's. Raises ConfigError for an
+    unknown contestant or precision, an empty list of another kind, or a bad density.
     """
     study = recipe.values["study"]
+    if precisions is None:
+        precisions = study.get("precisions") or []
+    if not isinstance(precisions, Sequence) or isinstance(precisions, str):
+        raise ConfigError(f"study.precisions is {precisions!r}; expected a list of names")
+    if precisions:
+        given = {"methods": methods, "densities": densities, "seeds": seeds}
+        return _at_each(recipe, precisions, name=name, dense_seeds=dense_seeds, **given)
     methods = study["methods"] if methods is None else methods
     densities = study["densities"] if densities is None else densities
     dense_seeds = study["dense_seeds"] if dense_seeds is None else dense_seeds
@@ -109,6 +118,19 @@ def ticket_study(
     return Study(name or recipe.name, recipe.scale, kept)
 
 
+def _at_each(recipe: Recipe, precisions: Sequence[str], name: str | None, **given: Any) -> Study:
+    entries = [
+        replace(entry, label=f"{entry.label}, {one}")
+        for one in dict.fromkeys(precisions)
+        for entry in ticket_study(
+            recipe.with_(training={"precision": one}), precisions=[], **given
+        ).entries
+    ]
+    # The scale is that of the recipe: at paper scale, a precision beside the paper's does not
+    # change what the study is compared with.
+    return Study(name or recipe.name, recipe.scale, tuple(entries))
+
+
 def _seeds(own: int | Mapping[str, int], method: str, given: int | None) -> int:
     """Replicates of a contestant: what was asked for, else its own in the recipe, else the
     recipe's default."""
@@ -129,7 +151,8 @@ def _parent(recipe: Recipe, seed: int) -> Parent:
 def _imp(label: str, **change: Any) -> Contestant:
     def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
         settings = {"rewind": recipe.rewind, **recipe.method("imp"), **change}
-        target = math.log(min(densities)) / math.log(1 - settings["fraction"])
+        fraction = recipe.config("imp", seed, **settings).settings.fraction
+        target = math.log(min(densities)) / math.log(1 - fraction)
         settings.setdefault("rounds", max(1, round(target)))
         search = recipe.config("imp", seed, **settings)
         if search.settings.rewinding != "none":

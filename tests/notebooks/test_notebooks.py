@@ -179,9 +179,11 @@ def test_a_study_with_a_notebook_of_its_own(
             *("convergence", {}, ["bip"], {"density": 0.5, "methods": ["bip", "bip-frozen"]}),
             ["overlap", "table"],
         ),
+        ("precision", {}, ["omp"], {"seeds": 2, "precisions": ["bf16"]}, []),
+        ("precision", {}, ["omp"], {"seeds": 2}, ["differences", "table"]),
     ],
 )
-def test_bip_from_the_inside(
+def test_other_studies_from_the_local_store(
     name: str,
     methods: dict[str, Any],
     contestants: list[str],
@@ -207,6 +209,21 @@ def test_a_published_release_without_tickets_shows_no_masks(tmp_path: Path) -> N
     assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == ["effects", "table"]
     assert "No masks here" in words(output)
     assert not (tmp_path / "store").exists()
+
+
+def test_benchmarks_are_drawn_as_they_were_recorded(tmp_path: Path) -> None:
+    lines = {"ours": 2.0, "reference": 5.0, "unit": "ms", "ratio": 2.5, "target": ">= 2 x"}
+    rows = [lines | {"name": "a step", "met": True, "note": ""}]
+    machine = {"processor": "a processor", "cores": 2, "device": "cpu", "torch": "2.13.0"}
+    machine |= {"load average, before and after": [0.1, 1.5]}
+    report = {"started": "2026-01-01T10:00:00+00:00", "machine": machine, "rows": rows}
+    (tmp_path / "results" / "bench").mkdir(parents=True)
+    (tmp_path / "results" / "bench" / "2026-01-01-cpu.json").write_text(json.dumps(report))
+    given = {"root": str(tmp_path), "artefacts": str(tmp_path / "made")}
+    output = tmp_path / "out.ipynb"
+    run_notebook(FOLDER / "speed.ipynb", output, given, REPOSITORY)
+    assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == ["ratios", "table"]
+    assert "load average before and after: 0.1, 1.5" in words(output)
 
 
 def test_gates_are_computed_where_they_are_missing(tiny_recipe: Path, tmp_path: Path) -> None:

@@ -207,3 +207,45 @@ def test_an_empty_list_of_initial_gates_is_refused(tiny_recipe: Path) -> None:
     recipe = load_recipe(tiny_recipe).with_(methods={"cs": {"initial_gate": []}})
     with pytest.raises(ConfigError, match=r"cs\.initial_gate is an empty list"):
         ticket_study(recipe, methods=["cs"])
+
+
+def test_a_study_is_made_once_at_each_precision(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe).with_(study={"precisions": ["fp32", "bf16"]})
+    study = ticket_study(recipe, methods=["cs", "bip"], densities=[0.5], dense_seeds=1)
+    assert labels(study) == {
+        "dense, fp32": 1, "CS, as found, fp32": 1, "CS, fp32": 1, "BiP, fp32": 1,
+        "dense, bf16": 1, "CS, as found, bf16": 1, "CS, bf16": 1, "BiP, bf16": 1,
+    }  # fmt: skip
+    for config in with_ancestors(study.configs):
+        own = {one.training.precision for one in with_ancestors([config])}
+        assert len(own) == 1
+    once = ticket_study(recipe, methods=["cs", "bip"], densities=[0.5], precisions=[])
+    assert {entry.label for entry in once.entries} == {"dense", "CS, as found", "CS", "BiP"}
+
+
+def test_a_run_at_a_precision_is_that_of_the_plain_study(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe)
+    plain, twofold = (ticket_study(recipe, precisions=one) for one in ([], ["fp32", "bf16"]))
+    assert [entry.config.id for entry in twofold.entries][: len(plain.entries)] == [
+        entry.config.id for entry in plain.entries
+    ]
+
+
+def test_precisions_do_not_take_a_study_from_its_scale() -> None:
+    study = ticket_study(load_recipe("cs-resnet20"), precisions=["fp32", "bf16"], seeds=1)
+    assert study.scale == "paper"
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("fp16", "precision is 'fp16'; expected one of fp32, tf32, bf16"), (16, "precisions")],
+)
+def test_an_unknown_precision_is_refused(tmp_path: Path, value: object, message: str) -> None:
+    file = tmp_path / "mine.yaml"
+    listed = f"[{value}]"
+    file.write_text(
+        "name: mine\nextends: digits\nabout: other numbers\n"
+        f"study: {{precisions: {{value: {listed}, source: a test}}}}\n"
+    )
+    with pytest.raises(ConfigError, match=message):
+        ticket_study(load_recipe(file))
