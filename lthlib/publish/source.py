@@ -106,7 +106,7 @@ def bench(root: Path, part: str, name: str, field: str = "ours") -> str:
     value = rows[name][field]
     if not isinstance(value, (int, float)):
         return str(value)
-    return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.2g}"
+    return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
 
 
 def bench_table(root: Path, part: str, *groups: str) -> str:

@@ -368,4 +368,14 @@ def _code(path: Path) -> str:
             and isinstance(body[0].value, ast.Constant)
         ):
             body[0].value = ast.Constant("")
-    return ast.dump(tree)
+    return repr(_plain(tree))
+
+
+def _plain(node: Any) -> Any:
+    # As ast.dump, whose text differs between versions of Python by fields that are empty.
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = {name: value for name, value in ast.iter_fields(node) if value not in (None, [])}
+    return type(node).__name__, {name: _plain(value) for name, value in fields.items()}

@@ -16,6 +16,7 @@ ROWS = [
     {"name": "imp: runs", "ours": 628, "unit": "", "note": ""},
     {"name": "imp: on 8", "ours": 7.4312, "unit": "h", "note": ""},
     {"name": "cs: on 8", "ours": 0.5, "unit": "h", "note": ""},
+    {"name": "load", "ours": 99.6091, "unit": "%", "note": ""},
     {"name": "cs: runs", "ours": 4.0, "unit": "", "note": ""},
 ]
 MACHINE = {"processor": "a processor", "cores": 2, "device": "cpu", "torch": "2.13.0"}
@@ -32,9 +33,10 @@ def quote(tmp_path: Path) -> dict[str, Any]:
 
 
 def test_the_newest_report_is_quoted_and_rounded(quote: dict[str, Any]) -> None:
-    assert quote["bench"]("cluster", "speed") == "3.1"
+    assert quote["bench"]("cluster", "speed") == "3.14"
     assert quote["bench"]("cluster", "speed", "reference") == "1,234"
     assert quote["bench"]("cluster", "speed", "note") == "by hand"
+    assert quote["bench"]("cluster", "load") == "99.6"
     assert quote["bench"]("cluster", "imp: runs") == "628"
     assert quote["bench_made"]("cluster").startswith("a processor, 2 cores · device: cpu · date")
 
@@ -42,7 +44,7 @@ def test_the_newest_report_is_quoted_and_rounded(quote: dict[str, Any]) -> None:
 def test_rows_of_a_group_are_a_line_of_a_table(quote: dict[str, Any]) -> None:
     head, _, imp, cs = quote["bench_table"]("cluster", "imp", "cs").splitlines()
     assert head.replace(" ", "") == "||runs|on8,h|"
-    assert imp.replace(" ", "") == "|imp|628|7.4|"
+    assert imp.replace(" ", "") == "|imp|628|7.43|"
     assert cs.replace(" ", "") == "|cs|4|0.5|"
 
 

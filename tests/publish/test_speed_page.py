@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from lthlib.publish import site
 from lthlib.publish.context import page_context
 from lthlib.publish.render import render
 from lthlib.publish.source import quoting
@@ -59,5 +60,6 @@ def test_measurements_bring_their_sections(tmp_path: Path) -> None:
         "precision/differences",
         "precision-cifar10-precision/differences",
     }
+    assert all(site._shown(REPOSITORY / "book", name.partition("/")[0]) for name in shown)
     # Every made-up ticket has the same accuracy and density.
     assert "[0.00, 0.00] points on average: **interchangeable** at a margin of 0.5 points" in text

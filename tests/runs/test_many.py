@@ -178,14 +178,22 @@ def test_a_failed_run_does_not_stop_the_others(store: Store) -> None:
     assert all(store.load(run) is not None for run in STUDY)
 
 
+def raises(*arguments: object) -> None:
+    raise StoreError("the disk is gone")
+
+
+class Unlucky(ThreadPoolExecutor):
+    """Two threads; the dense run meets an error that is not its own."""
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return super().submit(raises if args[0].id == DENSE.id else fn, *args, **kwargs)
+
+
 def test_an_error_that_is_no_run_s_own_is_raised_and_the_rest_is_stopped(store: Store) -> None:
-    """The parent's ticket is damaged behind the sweep's back; a long run goes on beside it."""
-    execute(DENSE, store)
-    path = store.folder(DENSE) / "tickets" / "dense.safetensors"
-    path.write_bytes(b"")
-    with ThreadPoolExecutor(2) as executor, pytest.raises(StoreError, match="does not match"):
-        execute_many([LONG, STUDY[0]], store, executor=executor)
-    assert (store.folder(LONG) / "checkpoint.safetensors").exists()
+    with Unlucky(2) as executor, pytest.raises(StoreError, match="the disk is gone"):
+        execute_many([LONG, DENSE], store, executor=executor)
+    assert not list(store.root.glob(".stop-*"))
+    assert store.load(LONG) is None
 
 
 class Dying(InPlace):
