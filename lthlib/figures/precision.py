@@ -62,26 +62,29 @@ def precision_differences(table: pd.DataFrame) -> pd.DataFrame:
         table: from `precision_table`, of one study.
 
     Returns:
-        A row a point and precision, and one for all points `TOGETHER`, the mean over the points of
-        each seed that has them all. Columns: name (curve and mean density in fp32), precision, n
-        (pairs of seeds), accuracy (percent, in this precision), difference (points), low, high (95
-        %), kept (percent that the density is above fp32's), kept_low, kept_high, outcome (one of
-        `OUTCOMES`). Intervals are NaN for one seed, densities for `TOGETHER`. Empty without a pair.
+        A row a point and precision, and one for all points `TOGETHER`: the mean over the points of
+        each seed that has them all, whose outcome asks for every density to agree. Columns: name
+        (curve and mean density in fp32), precision, n (pairs of seeds), accuracy (percent, in this
+        precision), difference (points), low, high (95 %), kept (percent that the density is above
+        fp32's), kept_low, kept_high, outcome (one of `OUTCOMES`). Intervals are NaN for one seed,
+        densities for `TOGETHER`. Empty without a pair.
     """
     ok = table[table["status"] == "ok"]
+    half = margin("" if table.empty else str(table["scale"].iloc[0]))
     rows = []
     for precision in [one for one in dict.fromkeys(ok["precision"]) if one != BASE]:
-        gaps: dict[str, pd.DataFrame] = {}
+        gaps: list[pd.DataFrame] = []
         for point in dict.fromkeys(ok["point"]):
             own = ok[ok["point"] == point]
             pairs = _pairs(own, precision)
             if len(pairs):
                 curve, density = own["curve"].iloc[0], in_percent(pairs["density_base"].mean())
                 name = curve if pairs["density_base"].eq(1).all() else f"{curve}, {density}"
-                gaps[f"{point} {name}"] = pairs
-                rows.append(_row(name, precision, pairs, table))
+                gaps.append(pairs)
+                rows.append(_row(name, precision, pairs, [_density(pairs)], half))
         if len(gaps) > 1 and len(together := _mean_of(gaps)):
-            rows.append(_row(TOGETHER, precision, together, table))
+            densities = [_density(pairs) for pairs in gaps]
+            rows.append(_row(TOGETHER, precision, together, densities, half))
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
@@ -169,21 +172,28 @@ def _pairs(point: pd.DataFrame, precision: str) -> pd.DataFrame:
     return pairs.assign(gap=gap, kept=100 * (pairs["density"] / pairs["density_base"] - 1))
 
 
-def _mean_of(gaps: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    rows = pd.concat([pairs[["test_accuracy", "gap"]] for pairs in gaps.values()])
+def _mean_of(gaps: list[pd.DataFrame]) -> pd.DataFrame:
+    rows = pd.concat([pairs[["test_accuracy", "gap"]] for pairs in gaps])
     seeds = rows.groupby("seed")
     return seeds.mean()[seeds.size() == len(gaps)].assign(kept=float("nan"))
 
 
-def _row(name: str, precision: str, pairs: pd.DataFrame, table: pd.DataFrame) -> tuple[object, ...]:
+def _row(
+    name: str, precision: str, pairs: pd.DataFrame, densities: list[str], half: float
+) -> tuple[object, ...]:
     gap, kept = mean_interval(pairs["gap"]), mean_interval(pairs["kept"])
-    agree = [_outcome(gap.low, gap.high, margin(table["scale"].iloc[0]))]
-    if name != TOGETHER and pairs["kept"].ne(0).any():
-        agree.append(_outcome(kept.low, kept.high, DENSITY_MARGIN))
-    outcome = DIFFERS if DIFFERS in agree else OPEN if OPEN in agree else SAME
+    found = {_outcome(gap.low, gap.high, half), *densities}
+    outcome = next(one for one in (DIFFERS, OPEN, SAME) if one in found)
     level = pairs["test_accuracy"].mean()
     accuracy = (gap.n, level, gap.mean, gap.low, gap.high)
     return (name, precision, *accuracy, kept.mean, kept.low, kept.high, outcome)
+
+
+def _density(pairs: pd.DataFrame) -> str:
+    kept = mean_interval(pairs["kept"])
+    if (pairs["kept"] == 0).all():
+        return SAME
+    return _outcome(kept.low, kept.high, DENSITY_MARGIN)
 
 
 def _outcome(low: float, high: float, half: float) -> str:

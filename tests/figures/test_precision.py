@@ -117,6 +117,16 @@ def test_the_outcome_rests_on_both_intervals(
     assert shifted(gap, spread, beyond, scale) == outcome
 
 
+def test_all_together_are_the_same_only_if_every_density_agrees() -> None:
+    for beyond, outcome in ((1.0, "interchangeable"), (1.03, "differs")):
+        records = []
+        for seed in range(3):
+            for precision, factor in (("fp32", 1.0), ("bf16", beyond)):
+                cs = at(precision, "CS", "cs", seed, 0.1 * factor, 90.0)
+                records += [at(precision, "dense", "dense", seed, 1.0, 90.0), cs]
+        assert found(records)["outcome"].tolist() == ["interchangeable", outcome, outcome]
+
+
 def test_the_margin_is_narrower_at_paper_scale() -> None:
     assert (margin("embedded"), margin("reduced"), margin("paper")) == (0.5, 0.5, 0.2)
 
