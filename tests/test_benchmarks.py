@@ -31,7 +31,6 @@ def test_every_part_is_measured(measured):
         "product of 64 x 64 matrices",
         "dense step, fp32, batch 8",
         "CS step, bf16, batch 8",
-        "training loss, fp32",
         "BiP step, bf16, batch 8",
         "BiP step, batch 8, in dense steps",
         "state BiP adds",

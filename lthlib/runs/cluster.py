@@ -11,6 +11,7 @@ import math
 import os
 import re
 import signal
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -269,6 +270,7 @@ def _on_worker(
 
 
 def _imported(name: str) -> Any:
+    interrupt = signal.getsignal(signal.SIGINT)
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -276,3 +278,7 @@ def _imported(name: str) -> Any:
             f"Dask is not installed here ({error}); pip install 'lthlib[cluster]', "
             "or pip install --editable '.[cluster]' in a checkout"
         ) from None
+    finally:
+        # dask_jobqueue makes Ctrl-C end the process at once, for all that imports it.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, interrupt)

@@ -431,16 +431,23 @@ def interruptions() -> Iterator[Callable[[], bool]]:
         yield lambda: False
         return
     received: list[int] = []
+    answered = False
+
+    def asked() -> bool:
+        nonlocal answered
+        answered = bool(received)
+        return answered
+
     heeded = [
         s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN
     ]
     previous = {s: signal.signal(s, lambda number, frame: received.append(number)) for s in heeded}
     try:
-        yield lambda: bool(received)
+        yield asked
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    if received:
+    if received and not answered:
         signal.raise_signal(received[0])  # it came too late for the loop to ask
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, Future
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -123,6 +126,16 @@ def test_without_dask_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "dask_jobqueue", None)
     with pytest.raises(ConfigError, match=r"pip install 'lthlib\[cluster\]'"):
         job_script(ClusterSettings())
+
+
+def test_ctrl_c_works_as_before_once_dask_jobqueue_is_imported() -> None:
+    code = (
+        "import signal; from lthlib.runs.cluster import ClusterSettings, job_script; "
+        "job_script(ClusterSettings()); "
+        "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    )
+    default = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    subprocess.run([sys.executable, "-c", code], check=True, preexec_fn=default)
 
 
 def test_an_address_where_nothing_answers() -> None:
