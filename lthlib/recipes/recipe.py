@@ -133,7 +133,7 @@ class _Plain(yaml.SafeLoader):
 
 def _parse(text: str, where: str) -> Recipe:
     try:
-        content = yaml.load(text, Loader=_Plain)
+        content = _Plain(text).get_single_data()
     # PyYAML raises whatever it stumbles on: ValueError, AttributeError, RecursionError, ...
     except Exception as error:
         raise ConfigError(f"recipe {where} is not YAML: {error}") from None
