@@ -538,6 +538,7 @@ def facts(
 @app.command("list")
 def list_(store: StoreOption = Path("store")) -> None:
     """List the complete runs in the store, imported ones too."""
+    from lthlib.evidence.records import emptied
     from lthlib.runs import Store
     from lthlib.runs.archive import kept
     from lthlib.runs.config import describe
@@ -553,6 +554,8 @@ def list_(store: StoreOption = Path("store")) -> None:
         if result.failure is None:
             density, test = f"{last['density']:.4f}", f"{last['accuracy']['test']:.2f}"
         about += [result.failure] if result.failure else []
+        if layers := emptied(last):
+            about.append(f"no weight left in {', '.join(layers)}")
         about += [origin] if result.imported else []
         seconds = f"{last['cost']['own']['seconds']:.0f}"
         count = sum(record["status"] == "ok" for record in result.records)
@@ -842,6 +845,8 @@ def _nested(changes: Sequence[str]) -> dict[str, Any]:
 
 
 def _print_run(store: Store, config: RunConfig) -> None:
+    from lthlib.evidence.records import emptied
+
     result = store.load(config)
     assert result is not None
     for entry in result.records:
@@ -851,6 +856,8 @@ def _print_run(store: Store, config: RunConfig) -> None:
             or f"density {entry['density']:.4f}, test {accuracy:.2f} % ({entry['judged']})"
         )
         typer.echo(f"{config.id} {entry['ticket']['point']}: {found}")
+        if layers := emptied(entry):
+            typer.echo(f"{config.id}: no weight is left in {', '.join(layers)}", err=True)
     if result.failure:
         raise typer.Exit(1)
 

@@ -1,6 +1,8 @@
 """The errors lthlib raises on purpose: each says what was wrong, what was expected and what to
 do."""
 
+from collections.abc import Collection
+
 
 class LthlibError(Exception):
     """Base of every error that lthlib raises on purpose; the command line prints it without a
@@ -62,3 +64,11 @@ class RanksDiffer(LthlibError):
 
 class Unsolved(LthlibError):
     """A system of equations has no solution of the kind asked for, or none was found."""
+
+
+def check_choice(
+    name: str, value: object, choices: Collection[str], error: type[LthlibError] = ConfigError
+) -> None:
+    """Raise `error` when a value is none of its choices. name: how the user knows it."""
+    if value not in choices:
+        raise error(f"{name} is {value!r}; expected one of {', '.join(choices)}")

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lthlib.errors import MaskError
+from lthlib.errors import MaskError, check_choice
 
 PRUNABLE = ("conv+linear", "conv", "conv>1x1")
 STRUCTURES = ("unstructured", "filter", "channel")
@@ -257,10 +257,8 @@ def select(
     Raises MaskError for an unknown structure or norm, for a structure where no parameter is a
     convolution's, for a density that keeps nothing, and for NaN.
     """
-    if structure not in STRUCTURES:
-        raise MaskError(f"structure is {structure!r}; expected one of {', '.join(STRUCTURES)}")
-    if norm not in NORMS:
-        raise MaskError(f"norm is {norm!r}; expected one of {', '.join(NORMS)}")
+    check_choice("structure", structure, STRUCTURES, MaskError)
+    check_choice("norm", norm, NORMS, MaskError)
     if structure == "unstructured":
         if within is not None:
             lowest = float("-inf")

@@ -38,7 +38,7 @@ from lthlib.data import (
     evaluation_batches,
 )
 from lthlib.distributed import Ranks, current
-from lthlib.errors import ConfigError, Diverged, MaskError, Paused
+from lthlib.errors import ConfigError, Diverged, MaskError, Paused, check_choice
 from lthlib.graphs import Recorder, Replayed, record_graph
 from lthlib.masks import Mask, prunable_names
 
@@ -72,14 +72,8 @@ class TrainingSettings:
     sync_batchnorm: bool = False
 
     def __post_init__(self) -> None:
-        if self.schedule not in SCHEDULES:
-            raise ConfigError(
-                f"training.schedule is {self.schedule!r}; expected one of {', '.join(SCHEDULES)}"
-            )
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"training.precision is {self.precision!r}; expected one of {', '.join(PRECISIONS)}"
-            )
+        check_choice("training.schedule", self.schedule, SCHEDULES)
+        check_choice("training.precision", self.precision, PRECISIONS)
         if self.batch_size < 1:
             raise ConfigError(f"training.batch_size is {self.batch_size}; expected at least 1")
         if not 0 < self.learning_rate < math.inf:

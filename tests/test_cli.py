@@ -151,6 +151,12 @@ def test_one_run_is_computed_once_and_then_shown(tmp_path: Path, tiny_recipe: Pa
     assert "img" in first and "img" not in again  # no bar the second time
 
 
+def test_a_layer_emptied_by_pruning_is_named(tmp_path: Path, tiny_recipe: Path) -> None:
+    few = ["run", "random", "--recipe", tiny_recipe, "--set", "settings.density=0.002"]
+    assert "no weight is left in stem.weight" in lth(*few, cwd=tmp_path)
+    assert "no weight left in stem.weight" in lth("list", cwd=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, check_choice
 
 OFFICIAL_VALIDATION = ("test", "halves")
 
@@ -80,11 +80,7 @@ class DataSettings:
             raise ConfigError(f"std must hold numbers above 0, not {self.std}")
 
     def _check_official_validation(self) -> None:
-        if self.official_validation not in OFFICIAL_VALIDATION:
-            raise ConfigError(
-                f"official_validation is {self.official_validation!r}; expected one of "
-                f"{', '.join(OFFICIAL_VALIDATION)}"
-            )
+        check_choice("official_validation", self.official_validation, OFFICIAL_VALIDATION)
         if self.official_validation == "test":
             return
         if self.dataset != "tiny-imagenet":

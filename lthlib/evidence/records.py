@@ -27,8 +27,9 @@ _COPIED = ("study", "scale", "label", "seed", "judged", "density", "status", "fa
 _FROM_PROVENANCE = ("device", "device_name", "commit", "started", "finished")
 COLUMNS = (
     *("study", "scale", "dataset", "architecture", "structure", "method", "label", "seed"),
-    *("judged", "round", "target_density", "density", "test_accuracy", "validation_accuracy"),
-    *("status", "failure", *COSTS, *(f"own_{name}" for name in COSTS)),
+    *("judged", "round", "target_density", "density", "emptied"),
+    *("test_accuracy", "validation_accuracy", "status", "failure"),
+    *(*COSTS, *(f"own_{name}" for name in COSTS)),
     *(*_FROM_PROVENANCE, "run", "parent"),
 )
 _FLOATS = ("target_density", "density", "test_accuracy", "validation_accuracy")
@@ -112,7 +113,8 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
     `method` is the search's method: a `retrain` record appears under the method that found its
     mask. Densities are fractions in (0, 1], accuracies percent, costs cumulative unless `own_`;
-    `round` is the ticket's index in its search. A failed run has no density and no accuracy.
+    `round` is the ticket's index in its search, `emptied` the number of layers that keep no weight.
+    A failed run has no density and no accuracy.
 
     Args:
         records: valid records, from `load_results` or a local store.
@@ -121,7 +123,8 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         A table with columns `COLUMNS`, empty for no records.
     """
     floats = (*_FLOATS, *COSTS, *(f"own_{name}" for name in COSTS))
-    types: dict[str, Any] = {"seed": "int64", "round": "Int64"} | dict.fromkeys(floats, "float64")
+    types: dict[str, Any] = {"seed": "int64", "round": "Int64", "emptied": "Int64"}
+    types |= dict.fromkeys(floats, "float64")
     return pd.DataFrame(map(_row, records), columns=list(COLUMNS)).astype(types)
 
 
@@ -130,6 +133,11 @@ def search_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
     while config["method"] == "retrain":
         config = config["parent"]["config"]
     return config
+
+
+def emptied(record: Mapping[str, Any]) -> list[str]:
+    """Return the names of the layers in which a record's ticket keeps no weight."""
+    return [name for name, (kept, _) in (record["layers"] or {}).items() if kept == 0]
 
 
 def _ticket(record: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -148,6 +156,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "judged": "retrained" if record["method"] == "retrain" else record["judged"],
         "round": ticket.get("index"),
         "target_density": ticket.get("target_density"),
+        "emptied": len(emptied(record)) if record["status"] == "ok" else None,
         "test_accuracy": accuracy.get("test"),
         "validation_accuracy": accuracy.get("validation"),
         **record["cost"]["cumulative"],

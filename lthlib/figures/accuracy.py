@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lthlib.evidence import mean_interval
 from lthlib.figures.points import curve_points
 from lthlib.figures.style import (
     FAINT,
     INK,
     Look,
     accuracy_axis,
+    dense_level,
     density_axis,
     in_percent,
     label_ends,
@@ -24,6 +25,7 @@ from lthlib.figures.style import (
     styled,
 )
 
+_RING: dict[str, Any] = {"markersize": 8.0, "markeredgewidth": 0.8}
 _METHODS = ("IMP, learning-rate rewinding",)  # a method, for all its comma
 
 
@@ -31,7 +33,8 @@ def accuracy_against_density(table: pd.DataFrame, reported: pd.DataFrame | None 
     """Draw test accuracy against density, one curve a method, in one panel.
 
     Seeds are dots, lines join means, bands are 95 % t-intervals (from three seeds on), dense is a
-    horizontal line. A curve is broken where every seed failed; a cross marks failed runs.
+    horizontal line. A curve is broken where every seed failed; a cross marks failed runs, a ring
+    tickets with a layer that keeps no weight.
 
     Args:
         table: from `ticket_table`.
@@ -90,6 +93,8 @@ def describe(table: pd.DataFrame) -> str:
         ends = points.iloc[[0, -1]][["density", "mean"]].to_numpy()
         texts = [f"{mean:.1f} % at {in_percent(density)} density" for density, mean in ends]
         parts.append(f"{curve} {' to '.join(dict.fromkeys(texts))}")
+    if hollow := list(dict.fromkeys(table.loc[_hollow(table), "curve"])):
+        parts.append(f"rings mark tickets with an emptied layer, of {', '.join(hollow)}")
     return f"Test accuracy by density, dense to sparse: {'; '.join(parts)}."
 
 
@@ -109,12 +114,14 @@ def _draw(shown: Mapping[Axes, pd.DataFrame], reported: pd.DataFrame | None) -> 
         accuracy_axis(ax, float(values.min()), float(values.max()))
         density_axis(ax, 100 * float(densities.min()))
         ax.set_ylabel("test accuracy (%)")
-        _dense(ax, rows)
+        dense = (rows["curve"] == "dense") & (rows["status"] == "ok")
+        dense_level(ax, rows.loc[dense, "test_accuracy"])
         if reported is not None:
             _papers(ax, reported)
         for curve in _curves(rows):
             _curve(ax, rows[rows["curve"] == curve], known[curve])
     ax.set_xlabel("kept weights (%), dense to sparse")
+    _legend(next(iter(shown)), bool(_hollow(table).any()), reported is not None)
     for ax, rows in shown.items():
         label_ends(ax, _ends(rows, _curves(rows), known, ax.get_xlim()[1]))
 
@@ -133,6 +140,16 @@ def _curve(ax: Axes, rows: pd.DataFrame, look: Look) -> None:
         alpha=0.35,
         markeredgewidth=0,
         gid="seeds",
+    )
+    hollow = judged[_hollow(judged)]
+    ax.plot(
+        100 * hollow["density"],
+        hollow["test_accuracy"],
+        "o",
+        markerfacecolor="none",
+        markeredgecolor=look.colour,
+        **_RING,
+        gid="emptied",
     )
     line = pd.concat([points[["density", "mean"]], _all_failed(rows)])
     line = line.sort_values("density", ascending=False)
@@ -166,14 +183,9 @@ def _all_failed(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"density": gaps, "mean": [float("nan")] * len(gaps)})
 
 
-def _dense(ax: Axes, table: pd.DataFrame) -> None:
-    rows = table[(table["curve"] == "dense") & (table["status"] == "ok")]
-    if rows.empty:
-        return
-    found = mean_interval(rows["test_accuracy"])
-    ax.axhline(found.mean, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), gid="dense")
-    if found.n >= 3:
-        ax.axhspan(found.low, min(found.high, 99.9), color=INK, alpha=0.10, linewidth=0)
+def _hollow(table: pd.DataFrame) -> pd.Series:
+    """Which tickets keep no weight in some layer."""
+    return (table["emptied"].fillna(0) > 0).astype(bool)
 
 
 def _papers(ax: Axes, reported: pd.DataFrame) -> None:
@@ -190,8 +202,21 @@ def _papers(ax: Axes, reported: pd.DataFrame) -> None:
             alpha=0.8,
             gid="reported",
         )
-    handle = Line2D([], [], color=FAINT, marker="o", linestyle="", fillstyle="none", markersize=4.5)
-    ax.legend([handle], ["as reported elsewhere"], loc="best", frameon=False, fontsize=9)
+
+
+def _legend(ax: Axes, rings: bool, papers: bool) -> None:
+    handles = {}
+    if papers:
+        handles["as reported elsewhere"] = _open_marker(4.5, 1.0)
+    if rings:
+        handles["a layer keeps no weight"] = _open_marker(_RING["markersize"], 0.8)
+    if handles:
+        ax.legend([*handles.values()], [*handles], loc="best", frameon=False, fontsize=9)
+
+
+def _open_marker(size: float, edge: float) -> Line2D:
+    style: Any = {"marker": "o", "linestyle": "", "fillstyle": "none"}
+    return Line2D([], [], color=FAINT, markersize=size, markeredgewidth=edge, **style)
 
 
 def _ends(

@@ -13,7 +13,15 @@ from matplotlib.lines import Line2D
 from lthlib.errors import ConfigError
 from lthlib.evidence import mean_interval, reported_curve
 from lthlib.figures.points import ticket_table
-from lthlib.figures.style import FAINT, INK, accuracy_axis, in_percent, looks, panels, styled
+from lthlib.figures.style import (
+    FAINT,
+    accuracy_axis,
+    dense_level,
+    in_percent,
+    looks,
+    panels,
+    styled,
+)
 
 AS_FOUND = "as found"
 _REWIND = "BiP, rewind "
@@ -98,7 +106,7 @@ def rewinding_figure(table: pd.DataFrame, dense: pd.Series, published: pd.DataFr
         accuracy_axis(axes[0], float(values.min()), float(values.max()))
         for ax, density in zip(axes, densities, strict=True):
             ax.set_title(f"{in_percent(density)} density")
-            _dense(ax, dense)
+            dense_level(ax, dense)
             own = table[table["density"] == density]
             _panel(ax, own, means[means["density"] == density], starts)
             at = near[density]["start"].map(starts.index)
@@ -163,11 +171,3 @@ def _panel(ax: Axes, rows: pd.DataFrame, means: pd.DataFrame, starts: list[str])
     ax.plot(at, means["accuracy"], look.marker, color=look.colour, gid="mean")
     for level in means.loc[means["start"] == AS_FOUND, "accuracy"]:
         ax.axhline(level, color=look.colour, linewidth=0.9, alpha=0.6, gid="as found")
-
-
-def _dense(ax: Axes, dense: pd.Series) -> None:
-    level = mean_interval(dense)
-    if level.n:
-        ax.axhline(level.mean, color=INK, linewidth=1, linestyle=(0, (4, 3)), gid="dense")
-    if level.n >= 3:
-        ax.axhspan(level.low, min(level.high, 99.9), color=INK, alpha=0.10, linewidth=0)

@@ -16,7 +16,7 @@ from lthlib.errors import ConfigError
 from lthlib.evidence import mean_interval
 from lthlib.evidence.records import search_config
 from lthlib.figures.points import round_numbers, ticket_table
-from lthlib.figures.style import FAINT, INK, accuracy_axis, in_percent, looks, styled
+from lthlib.figures.style import FAINT, accuracy_axis, dense_level, in_percent, looks, styled
 
 _TITLES = {"cs": "CS", "l0": "l0", "iss": "ISS", "bip": "BiP"}
 _GIVEN = ("bip",)  # methods that are given their density, and are judged as found
@@ -119,7 +119,7 @@ def sensitivity_figure(table: pd.DataFrame, dense: pd.Series, method: str = "cs"
         for place, setting in enumerate(settings):
             rows = table[table["setting"] == setting]
             accuracies[place].set_title(setting.replace("_", " "))
-            _dense(accuracies[place], dense)
+            dense_level(accuracies[place], dense)
             _panel(accuracies[place], rows, lines, "accuracy", 1, colour)
             if place % columns == 0:
                 accuracies[place].set_ylabel("test (%)")
@@ -236,14 +236,6 @@ def _percent_axis(ax: Axes, values: pd.Series) -> None:
     ax.yaxis.set_major_locator(FixedLocator([one for one in _DENSITIES if low <= one <= high]))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _dense(ax: Axes, dense: pd.Series) -> None:
-    level = mean_interval(dense)
-    if level.n:
-        ax.axhline(level.mean, color=INK, linewidth=1, linestyle=(0, (4, 3)), gid="dense")
-    if level.n >= 3:
-        ax.axhspan(level.low, min(level.high, 99.9), color=INK, alpha=0.10, linewidth=0)
 
 
 def _panel(

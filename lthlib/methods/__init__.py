@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lthlib.errors import ConfigError
+from lthlib.errors import check_choice
 from lthlib.methods import (
     bip,
     cs,
@@ -33,6 +33,5 @@ __all__ = ["METHODS", "Method", "get_method", "make_ticket"]
 
 def get_method(name: str) -> Method:
     """The method of that name. Raises ConfigError, listing the names, for any other."""
-    if name not in METHODS:
-        raise ConfigError(f"method is {name!r}; expected one of {', '.join(METHODS)}")
+    check_choice("method", name, METHODS)
     return METHODS[name]

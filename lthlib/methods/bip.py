@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lthlib.errors import ConfigError, MaskError
+from lthlib.errors import ConfigError, MaskError, check_choice
 from lthlib.masks import STRUCTURES, Mask, kept_count, pack, select, top_k_global, unpack
 from lthlib.methods.base import Method, make_ticket
 from lthlib.methods.retrain import load_start
@@ -104,8 +104,7 @@ class BiPSettings:
             ("upper_at", self.upper_at, AT),
             *(("switched", name, tuple(DEPARTURES)) for name in self.switched),
         ):
-            if value not in allowed:
-                raise ConfigError(f"bip.{name} is {value!r}; expected one of {', '.join(allowed)}")
+            check_choice(f"bip.{name}", value, allowed)
         if self.variant == "release" and self.switched == ("signed",):
             raise ConfigError(
                 "bip.switched undoes 'signed', which 'aliased' brings all the same; undo both"

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, check_choice
 from lthlib.masks import Mask
 from lthlib.methods.base import Method
 from lthlib.methods.gates import Gate, check_gates, search_gates
@@ -58,8 +58,7 @@ class CSSettings:
             ("reset", self.reset, RESETS),
             ("temperature_per", self.temperature_per, UNITS),
         ):
-            if value not in allowed:
-                raise ConfigError(f"cs.{name} is {value!r}; expected one of {', '.join(allowed)}")
+            check_choice(f"cs.{name}", value, allowed)
 
     @property
     def scale(self) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lthlib.data import Part
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, check_choice
 from lthlib.masks import STRUCTURES, kept_count, select
 from lthlib.methods.at_init import (
     check_images,
@@ -47,10 +47,7 @@ class GraSPSettings:
             raise ConfigError(
                 f"grasp.temperature is {self.temperature}; expected a positive number"
             )
-        if self.structure not in STRUCTURES:
-            raise ConfigError(
-                f"grasp.structure is {self.structure!r}; expected one of {', '.join(STRUCTURES)}"
-            )
+        check_choice("grasp.structure", self.structure, STRUCTURES)
 
 
 def scores(trainer: Trainer, images: Part, temperature: float) -> Tensors:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, check_choice
 from lthlib.masks import STRUCTURES, Mask, kept_count, select
 from lthlib.methods.base import Method, make_ticket
 from lthlib.methods.bip import batchnorm_names, effective
@@ -55,10 +55,7 @@ class HydraSettings:
             ("initial", self.initial, INITIAL),
             ("structure", self.structure, STRUCTURES),
         ):
-            if value not in allowed:
-                raise ConfigError(
-                    f"hydra.{name} is {value!r}; expected one of {', '.join(allowed)}"
-                )
+            check_choice(f"hydra.{name}", value, allowed)
         if self.aliased and self.initial != "weights":
             raise ConfigError("hydra.aliased scores are the weights; set hydra.initial to weights")
 

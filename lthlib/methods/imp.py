@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, check_choice
 from lthlib.masks import STRUCTURES, Mask, select, top_k_global
 from lthlib.methods.base import Method, make_ticket
 from lthlib.tickets import Ticket
@@ -49,18 +49,9 @@ class IMPSettings:
             raise ConfigError(f"imp.rounds is {self.rounds}; expected at least 1")
         if not 0 < self.fraction < 1:
             raise ConfigError(f"imp.fraction is {self.fraction}; expected a share in (0, 1)")
-        if self.rewinding not in REWINDING:
-            raise ConfigError(
-                f"imp.rewinding is {self.rewinding!r}; expected one of {', '.join(REWINDING)}"
-            )
-        if self.optimiser not in OPTIMISER:
-            raise ConfigError(
-                f"imp.optimiser is {self.optimiser!r}; expected one of {', '.join(OPTIMISER)}"
-            )
-        if self.structure not in STRUCTURES:
-            raise ConfigError(
-                f"imp.structure is {self.structure!r}; expected one of {', '.join(STRUCTURES)}"
-            )
+        check_choice("imp.rewinding", self.rewinding, REWINDING)
+        check_choice("imp.optimiser", self.optimiser, OPTIMISER)
+        check_choice("imp.structure", self.structure, STRUCTURES)
 
 
 def prune_by_magnitude(weights: Mapping[str, Tensor], mask: Mask, kept: int) -> Mask:

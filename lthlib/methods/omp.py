@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lthlib.errors import ConfigError
+from lthlib.errors import check_choice
 from lthlib.masks import STRUCTURES, kept_count, select
 from lthlib.methods.base import Method, make_ticket
 from lthlib.methods.retrain import STARTS, check_start, load_start
@@ -29,12 +29,8 @@ class OMPSettings:
 
     def __post_init__(self) -> None:
         kept_count(1 << 40, self.density)
-        if self.start not in STARTS:
-            raise ConfigError(f"omp.start is {self.start!r}; expected one of {', '.join(STARTS)}")
-        if self.structure not in STRUCTURES:
-            raise ConfigError(
-                f"omp.structure is {self.structure!r}; expected one of {', '.join(STRUCTURES)}"
-            )
+        check_choice("omp.start", self.start, STARTS)
+        check_choice("omp.structure", self.structure, STRUCTURES)
 
 
 def search(trainer: Trainer, settings: OMPSettings, parent: Ticket | None) -> Iterator[Ticket]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lthlib.data import generator
-from lthlib.errors import ConfigError
+from lthlib.errors import check_choice
 from lthlib.masks import kept_count, random_mask
 from lthlib.methods.base import Method, make_ticket
 from lthlib.methods.retrain import check_start, load_start
@@ -27,10 +27,7 @@ class RandomSettings:
 
     def __post_init__(self) -> None:
         kept_count(1 << 40, self.density)
-        if self.layers not in LAYERS:
-            raise ConfigError(
-                f"random.layers is {self.layers!r}; expected one of {', '.join(LAYERS)}"
-            )
+        check_choice("random.layers", self.layers, LAYERS)
 
 
 def search(trainer: Trainer, settings: RandomSettings, parent: Ticket | None) -> Iterator[Ticket]:

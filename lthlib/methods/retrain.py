@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from lthlib.data import generator
-from lthlib.errors import ConfigError, TicketError
+from lthlib.errors import ConfigError, TicketError, check_choice
 from lthlib.masks import Mask
 from lthlib.methods.base import Method, make_ticket
 from lthlib.tickets import Ticket
@@ -56,10 +56,7 @@ class RetrainSettings:
             ("mask", self.mask, MASKS),
             ("schedule", self.schedule, SCHEDULES),
         ):
-            if value not in allowed:
-                raise ConfigError(
-                    f"retrain.{name} is {value!r}; expected one of {', '.join(allowed)}"
-                )
+            check_choice(f"retrain.{name}", value, allowed)
 
 
 def load_start(trainer: Trainer, parent: Ticket, start: str) -> int:

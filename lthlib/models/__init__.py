@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, check_choice
 from lthlib.models.initialisation import xavier_
 from lthlib.models.resnet import SHORTCUTS, CifarResNet
 from lthlib.models.vgg import CifarVGG, HiddenVGG
@@ -57,8 +57,7 @@ class ModelSettings:
             ("shortcut", SHORTCUTS),
             ("initialisation", INITIALISATIONS),
         ):
-            if (value := getattr(self, field)) not in known:
-                raise ConfigError(f"model.{field} is {value!r}; expected one of {', '.join(known)}")
+            check_choice(f"model.{field}", getattr(self, field), known)
         if self.width < 1:
             raise ConfigError(f"model.width is {self.width}; expected at least 1 channel")
         if self.architecture not in RESNET_BLOCKS and self.shortcut != "identity":

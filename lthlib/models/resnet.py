@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lthlib.errors import ConfigError
+from lthlib.errors import check_choice
 from lthlib.models.initialisation import kaiming_
 from lthlib.models.pooling import global_average
 
@@ -87,10 +87,7 @@ class CifarResNet(nn.Module):
         stages: int = 3,
     ):
         super().__init__()
-        if shortcut not in SHORTCUTS:
-            raise ConfigError(
-                f"model.shortcut is {shortcut!r}; expected one of {', '.join(SHORTCUTS)}"
-            )
+        check_choice("model.shortcut", shortcut, SHORTCUTS)
         self.stem = nn.Conv2d(channels, width, 3, padding=1, bias=False)
         self.bn = nn.BatchNorm2d(width)
         self.stages = tuple(f"stage{number}" for number in range(1, stages + 1))

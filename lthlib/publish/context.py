@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lthlib.errors import PublishError
+from lthlib.errors import PublishError, check_choice
 from lthlib.evidence import (
     CLAIMS,
     FACTS,
@@ -178,9 +178,7 @@ class Results:
         """
         self._ok(study, label)
         winners = table1_winners({study: self._of(study)}, [label])
-        known = ", ".join(winners["chosen"])
-        if chosen not in set(winners["chosen"]):
-            raise PublishError(f"chosen is {chosen!r}; expected one of {known}")
+        check_choice("chosen", chosen, list(winners["chosen"]), PublishError)
         share = float(winners.set_index("chosen")["pruned"][chosen])
         return "none" if math.isnan(share) else f"{share:.3g}"
 
@@ -198,14 +196,13 @@ class Results:
         unit: `passes`, `epochs`, `flops` or `seconds`. pretraining: count everybody's dense
         training, or nobody's. `cost_ratio("digits", "IMP", "BiP", 0.05)` -> `3.2`
         """
+        check_choice("unit", unit, UNITS, PublishError)
         near = self._at(study, fast, density)
         self._ok(study, slow)
         rows = self._of(study)
         compared = rows[(rows["curve"] != fast) | rows["point"].isin(near["point"])]
         name = f"{unit}_{'both' if pretraining else 'neither'}"
         found = speed_up(compared, slow, fast)
-        if name not in found.columns:
-            raise PublishError(f"unit is {unit!r}; expected one of {', '.join(UNITS)}")
         if found.empty:
             raise PublishError(f"{slow!r} of study {study!r} does not reach density {density}")
         return f"{float(found[name].iloc[0]):.1f}"

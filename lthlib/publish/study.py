@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from lthlib.errors import ConfigError, Paused
+from lthlib.errors import ConfigError, Paused, check_choice
 from lthlib.evidence import load_results
 from lthlib.masks import Mask
 from lthlib.methods import get_method
@@ -234,8 +234,7 @@ def study_records(
         RecordError: the published record is damaged or of another schema.
         Paused: computing was interrupted; its state is saved.
     """
-    if source not in SOURCES:
-        raise ConfigError(f"source is {source!r}; expected one of {', '.join(SOURCES)}")
+    check_choice("source", source, SOURCES)
     folder = Path(results or "results")
     published = [] if source == "local" else _published(study, folder)
     if source == "results":

@@ -23,7 +23,7 @@ from typing import Any
 
 import yaml
 
-from lthlib.errors import ClusterError, ConfigError
+from lthlib.errors import ClusterError, ConfigError, check_choice
 from lthlib.runs.config import RunConfig, build
 from lthlib.runs.execute import Machine
 from lthlib.runs.many import default_jobs, gpus
@@ -59,8 +59,7 @@ class ClusterSettings:
     job_extra_directives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise ConfigError(f"kind is {self.kind!r}; expected one of {', '.join(_KINDS)}")
+        check_choice("kind", self.kind, _KINDS)
         for name, least in {"jobs": 1, "cores": 1, "gpus": 0, "workers": 0}.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} is {getattr(self, name)}; expected at least {least}")

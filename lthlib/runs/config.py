@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from lthlib.data import DataSettings
-from lthlib.errors import ConfigError, MaskError
+from lthlib.errors import ConfigError, MaskError, check_choice
 from lthlib.masks import PRUNABLE
 from lthlib.methods import get_method
 from lthlib.models import ModelSettings
@@ -63,10 +63,7 @@ class RunConfig:
                 f"settings are {type(self.settings).__name__}; "
                 f"{self.method} takes {method.settings.__name__}"
             )
-        if self.model.prunable not in PRUNABLE:
-            raise ConfigError(
-                f"model.prunable is {self.model.prunable!r}; expected one of {', '.join(PRUNABLE)}"
-            )
+        check_choice("model.prunable", self.model.prunable, PRUNABLE)
         if self.threads < 1:
             raise ConfigError(f"threads is {self.threads}; expected at least 1")
         if method.parent == "none" and self.parent is not None:

@@ -13,6 +13,7 @@ import pytest
 from lthlib.errors import RecordError
 from lthlib.evidence import load_results, study_names, tidy, validate
 from lthlib.evidence.records import COLUMNS, LINE_LIMIT
+from tests.evidence.toys import PROVENANCE
 
 Record = dict[str, Any]
 
@@ -54,19 +55,7 @@ def record(**changes: Any) -> Record:
         "layers": {"stem.weight": [60, 72]},
         "accuracy": {"validation": 98.67, "test": 98.99},
         "cost": {"own": own, "cumulative": {name: 2 * value for name, value in own.items()}},
-        "provenance": {
-            "device": "cpu",
-            "device_name": "a processor",
-            "threads": 1,
-            "torch": "2.13.0",
-            "python": "3.11.7",
-            "lthlib": "0.1.0",
-            "commit": None,
-            "dirty": False,
-            "source": "abc",
-            "started": "2026-01-01T10:00:00+00:00",
-            "finished": "2026-01-01T10:01:00+00:00",
-        },
+        "provenance": PROVENANCE,
     }
     return copy.deepcopy(base | changes)
 

@@ -101,6 +101,19 @@ def test_a_density_that_one_seed_failed_at_keeps_its_mean() -> None:
     assert drawn(fig, "failed")[0][0] == [20.0]
 
 
+def test_a_ticket_with_an_emptied_layer_has_a_ring_and_is_told_of() -> None:
+    records = [record("OMP", "omp", seed, 0.02, 60.0 + seed) for seed in (0, 1)]
+    records.append(record("OMP", "omp", 2, 0.02, 10.0, emptied=("stem.weight",)))
+    fig = accuracy_against_density(ticket_table(records))
+    assert drawn(fig, "emptied") == [([2.0], [10.0])]
+    legend = fig.axes[0].get_legend()
+    assert [text.get_text() for text in legend.texts] == ["a layer keeps no weight"]
+    assert "rings mark tickets with an emptied layer, of OMP" in describe(ticket_table(records))
+    whole = accuracy_against_density(table())
+    assert whole.axes[0].get_legend() is None
+    assert "emptied" not in describe(table())
+
+
 def test_values_of_the_papers_are_open_markers() -> None:
     papers = pd.DataFrame({"method": ["BiP", "OMP"], "density": [0.3, 0.2], "value": [92.0, 91.0]})
     fig = accuracy_against_density(main_curves(table()), papers)

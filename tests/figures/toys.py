@@ -40,10 +40,13 @@ def record(
     parent: str | None = None,
     judged: str = "retrained",
     source: Record | None = None,
+    emptied: tuple[str, ...] = (),
     **settings: Any,
 ) -> Record:
-    """One judged ticket, or a failed run where `test` is None. own, before: cost of any kind."""
+    """One judged ticket, or a failed run where `test` is None. own, before: cost of any kind.
+    emptied: layers that keep no weight."""
     ok = test is not None
+    kept = {name: 0 if name in emptied else round(density * n) for name, n in LAYERS.items()}
     return {
         "study": "toy",
         "scale": "embedded",
@@ -58,7 +61,7 @@ def record(
         "status": "ok" if ok else "failed",
         "failure": None if ok else "loss became NaN at step 3",
         "density": density if ok else None,
-        "layers": {name: [round(density * n), n] for name, n in LAYERS.items()} if ok else None,
+        "layers": {name: [kept[name], n] for name, n in LAYERS.items()} if ok else None,
         "accuracy": {"validation": test, "test": test},
         "cost": {
             "own": dict.fromkeys(COSTS, own if ok else 0.0),

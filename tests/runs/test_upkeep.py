@@ -112,24 +112,16 @@ def test_the_next_sweep_computes_what_was_moved_aside(store: Store, name: str, d
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("name", UNFINISHED)
-def test_an_unfinished_run_survives_damage_also_without_repair(
-    store: Store, name: str, damage: str
+@pytest.mark.parametrize(
+    ("damaged", "name", "started"),
+    [(IMP, name, IMP) for name in UNFINISHED] + [(DENSE, name, OMP) for name in COMPLETE],
+)
+def test_a_start_computes_again_what_is_damaged_its_own_or_its_parent_s(
+    store: Store, damaged: RunConfig, name: str, started: RunConfig, damage: str
 ) -> None:
-    path = store.folder(IMP) / name
+    path = store.folder(damaged) / name
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    assert execute(IMP, store, CPU).failure is None
-    assert list(verify(store)) == []
-
-
-@pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("name", COMPLETE)
-def test_a_child_s_start_computes_a_damaged_parent_again(
-    store: Store, name: str, damage: str
-) -> None:
-    path = store.folder(DENSE) / name
-    path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    assert execute(OMP, store, CPU).failure is None
+    assert execute(started, store, CPU).failure is None
     assert list(verify(store)) == []
 
 
