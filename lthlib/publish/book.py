@@ -8,7 +8,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -17,10 +18,11 @@ from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from lthlib.errors import PublishError
 from lthlib.publish import freshness, stage
-from lthlib.publish.notebooks import check_parameters, run_notebook
+from lthlib.publish.notebooks import check_parameters, run_checked
 
 _PACKAGE = Path(__file__).parents[1]
 _TOOLS = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb")
@@ -67,15 +69,17 @@ def build(
     notebooks: Sequence[Page],
     context_factory: Callable[[], Mapping[str, Any]],
     build_dir: Path | None = None,
+    jobs: int = 1,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Build the book and return the page to open; what is fresh is not made again.
 
     Args:
         root: the repository.
-        notebooks: the notebooks to run, in this order.
+        notebooks: the notebooks to run, begun in this order.
         context_factory: called after they ran; returns values and functions for the pages.
         build_dir: default `root/build`; nothing outside it is written.
+        jobs: notebooks to run at once.
         say: is told what is done, a line at a time.
 
     Raises:
@@ -87,30 +91,65 @@ def build(
         with FileLock(build_dir / ".lock", timeout=0):
             for page in notebooks:  # a wrong name is refused before anything runs
                 check_parameters(root / page.notebook, page.parameters)
-            executed = {page.title: _refresh(root, page, build_dir, say) for page in notebooks}
+            executed = _refresh(root, notebooks, build_dir, jobs, say)
             files = stage.mirror(root, executed, context_factory())
             return _site(files, build_dir, say)
     except Timeout as error:
         raise PublishError(f"{build_dir}: another build is running here; wait for it") from error
 
 
-def _refresh(root: Path, page: Page, build_dir: Path, say: Callable[[str], None]) -> Path:
-    """Return the folder of the executed notebook, run now unless its key is what it was."""
-    notebook = root / page.notebook
-    folder = build_dir / "pages" / page.title
-    wanted = freshness.key(notebook, page.parameters, _PACKAGE, page.inputs())
-    if changed := _changed(folder / "key.json", wanted):
-        say(f"{page.notebook}: running ({changed})")
-        folder.parent.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as unfinished:
-            new = Path(unfinished, "new")
+def _refresh(
+    root: Path, pages: Sequence[Page], build_dir: Path, jobs: int, say: Callable[[str], None]
+) -> dict[str, Path]:
+    """Return title -> folder of the executed notebook, run now unless its key is what it was."""
+    folders = {page.title: build_dir / "pages" / page.title for page in pages}
+    stale: dict[str, tuple[Page, dict[str, str]]] = {}
+    for page in pages:
+        wanted = _key(root, page)
+        if changed := _changed(folders[page.title] / "key.json", wanted):
+            say(f"{page.notebook}: to run ({changed})")
+            stale[page.title] = page, wanted
+    for title, unfinished in _run_all(root, [page for page, _ in stale.values()], build_dir, jobs):
+        page, wanted = stale[title]
+        key = {**wanted, "inputs": _key(root, page)["inputs"]}
+        (unfinished / "key.json").write_text(json.dumps(key, indent=1), encoding="utf-8")
+        _replace(unfinished, folders[title])
+    return folders
+
+
+def _key(root: Path, page: Page) -> dict[str, str]:
+    return freshness.key(root / page.notebook, page.parameters, _PACKAGE, page.inputs())
+
+
+def _run_all(
+    root: Path, pages: Sequence[Page], build_dir: Path, jobs: int
+) -> Iterator[tuple[str, Path]]:
+    """Run notebooks, several at once; yield title and folder of each when it is complete."""
+    if not pages:
+        return
+    checked = {p.title: check_parameters(root / p.notebook, p.parameters) for p in pages}
+    (build_dir / "pages").mkdir(exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=build_dir / "pages", prefix=".") as folder,
+        ThreadPoolExecutor(jobs) as pool,
+        # A terminal has a bar with the time left.
+        tqdm(desc="notebooks", total=len(pages), dynamic_ncols=True, disable=None) as bar,
+    ):
+
+        def run(page: Page) -> tuple[str, Path]:
+            new = Path(folder, page.title, "new")
             where = {"LTHLIB_ARTEFACTS": str(new / "artefacts"), "LTHLIB_PAGE": page.title}
-            run_notebook(notebook, new / "notebook.ipynb", page.parameters, root, where)
-            after = freshness.key(notebook, page.parameters, _PACKAGE, page.inputs())
-            key = json.dumps({**wanted, "inputs": after["inputs"]}, indent=1)
-            (new / "key.json").write_text(key, encoding="utf-8")
-            _replace(new, folder)
-    return folder
+            parameters = checked[page.title]
+            run_checked(root / page.notebook, new / "notebook.ipynb", parameters, root, where)
+            return page.title, new
+
+        try:
+            for done in as_completed([pool.submit(run, page) for page in pages]):
+                yield done.result()
+                bar.update()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def _changed(path: Path, wanted: Mapping[str, str]) -> str:

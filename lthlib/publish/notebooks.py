@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import PIPE, STDOUT, CompletedProcess
 from types import GenericAlias, UnionType
 from typing import Any, get_args, get_origin
 
@@ -107,25 +108,30 @@ def run_notebook(
     Raises:
         PublishError: naming the notebook, the code cell and the error that stopped it.
     """
-    checked = check_parameters(path, parameters)
+    run_checked(path, output, check_parameters(path, parameters), cwd, environment)
+
+
+def run_checked(
+    path: Path,
+    output: Path,
+    checked: Mapping[str, Any],
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+) -> None:
+    """`run_notebook` for what `check_parameters` returned; several threads may call it at once,
+    which parsing Python in 3.11 does not allow."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}-") as folder:
         unfinished = Path(folder, output.name)
         command = [sys.executable, "-m", "papermill", str(path), str(unfinished)]
         # YAML, not JSON: YAML 1.1 reads JSON's 1e-05 as text.
         command += ["--kernel", "python3", "--cwd", str(cwd), "--parameters_yaml"]
-        command += [
-            yaml.safe_dump(checked),
-            "--progress-bar",
-            "--log-level",
-            "ERROR",
-            "--stderr-file",
-            "-",
-        ]
+        command += [yaml.safe_dump(checked), "--no-progress-bar", "--log-level", "ERROR"]
         variables = {**os.environ, **_kernel_environment(Path(folder)), **(environment or {})}
-        # Progress bars are no result: everything papermill prints goes to stderr.
-        code = subprocess.run(command, env=variables, stdout=2, check=False).returncode
-        _require_complete(path, unfinished, code)
+        done = subprocess.run(
+            command, env=variables, stdout=PIPE, stderr=STDOUT, text=True, check=False
+        )
+        _require_complete(path, unfinished, done)
         os.replace(unfinished, output)
 
 
@@ -275,15 +281,18 @@ def _kernel_environment(folder: Path) -> dict[str, str]:
     }
 
 
-def _require_complete(path: Path, executed: Path, code: int) -> None:
+def _require_complete(path: Path, executed: Path, done: CompletedProcess[str]) -> None:
     if not executed.exists():
-        raise PublishError(f"{path}: papermill stopped with exit status {code} before any cell ran")
+        raise PublishError(
+            f"{path}: papermill stopped with exit status {done.returncode} before any cell ran\n"
+            f"{done.stdout}"
+        )
     notebook = read_notebook(executed)
     state = notebook["metadata"].get("papermill", {})
     ran = [
         cell["metadata"]["papermill"].get("exception") is False for cell in _code_cells(notebook)
     ]
-    if code == 0 and state.get("end_time") and not state.get("exception") and all(ran):
+    if done.returncode == 0 and state.get("end_time") and not state.get("exception") and all(ran):
         return
     raise PublishError(f"{path}{_failure(notebook)}")
 

@@ -59,7 +59,8 @@ def build_site(
     Args:
         root: the repository.
         store: folder of local runs.
-        jobs: runs at once, default one a core, or one on a GPU.
+        jobs: runs at once, default one a core, or one on a GPU; and notebooks at once, default one
+            a core but no more than 8.
         device: `cpu`, `cuda`, or `auto` for cuda if there is one.
         say: is told what is done, a line at a time.
 
@@ -88,7 +89,8 @@ def build_site(
         return {**page_context([*study.records(runs), *shown], facts, reports), **quoting(root)}
 
     with _notebooks_use(runs):
-        return build(root, notebooks=pages, context_factory=context, say=say)
+        at_once = jobs or min(os.cpu_count() or 1, 8)
+        return build(root, notebooks=pages, context_factory=context, jobs=at_once, say=say)
 
 
 def _embedded(study: Study, store: Store) -> Iterator[Page]:

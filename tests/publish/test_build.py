@@ -40,7 +40,7 @@ def test_a_small_book(toy: Path) -> None:
     html = toy / "build" / "_build" / "html"
 
     assert index == html / "index.html"
-    assert said == ["notebooks/curve.ipynb: running (not run before)", "building the site"]
+    assert said == ["notebooks/curve.ipynb: to run (not run before)", "building the site"]
     outside = {p for p in toy.rglob("*") if p.is_file() and not p.is_relative_to(toy / "build")}
     assert outside == before
 
@@ -84,7 +84,7 @@ def assert_editing_lthlib_is_seen(toy: Path) -> None:
     key = json.loads(path.read_text())
     path.write_text(json.dumps({**key, "lthlib": "another"}))
     assert make(toy)[1] == [
-        "notebooks/curve.ipynb: running (changed: lthlib)",
+        "notebooks/curve.ipynb: to run (changed: lthlib)",
         "the book is up to date",  # it drew the same figures, to the byte
     ]
 
@@ -108,6 +108,19 @@ def test_a_failing_notebook_keeps_what_was_good(toy: Path) -> None:
         make(toy)
     assert (good / "notebook.ipynb").read_text() == "good"
     assert sorted(os.listdir(good.parent)) == ["curve"]
+
+
+def test_notebooks_run_at_once_and_one_that_fails_ends_the_build(toy: Path) -> None:
+    pages = [Page(CURVE.notebook, name=name) for name in ("curve", "again")]
+    _, said = make(toy, notebooks=pages, jobs=2)
+    assert said.count("notebooks/curve.ipynb: to run (not run before)") == 2
+    drawn = [toy / "build" / "pages" / page.title / "artefacts" for page in pages]
+    assert sorted(os.listdir(drawn[0])) == sorted(os.listdir(drawn[1])) != []
+    source = toy / "notebooks" / "curve.ipynb"
+    source.write_text(source.read_text().replace("import pandas as pd", "1 / 0"))
+    with pytest.raises(PublishError, match=r"curve\.ipynb, code cell 3: ZeroDivisionError"):
+        make(toy, notebooks=pages, jobs=2)
+    assert sorted(os.listdir(toy / "build" / "pages")) == ["again", "curve"]
 
 
 @pytest.mark.parametrize(
