@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from lthlib._version import __version__
 from lthlib.cli import app
+from lthlib.methods import METHODS
 from lthlib.recipes import load_recipe, ticket_study
 from lthlib.runs import Machine, Store, execute
 
@@ -54,6 +56,9 @@ def test_help_names_every_command_and_does_not_import_torch(tmp_path: Path) -> N
         "studies",
     ):
         assert f" {command} " in text
+    assert lth("--version", cwd=tmp_path) == f"lth {__version__}\n"
+    text = lth("run", "--help", cwd=tmp_path)
+    assert [name for name in METHODS if name != "retrain" and name not in text] == []
     code = (
         "import sys\nfrom typer.testing import CliRunner\nfrom lthlib.cli import app\n"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"

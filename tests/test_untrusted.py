@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lthlib import cli
 from lthlib.checkpoints import load_checkpoint, save_checkpoint
+from lthlib.cli import computing
 from lthlib.data.pictures import PIXEL_LIMIT, open_rgb
 from lthlib.errors import ConfigError, DataError, RecordError, StoreError, TicketError
 from lthlib.evidence import load_facts, load_results, validate
@@ -107,7 +107,7 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
         ),
         "configuration": Reader(
             json.dumps(configuration.to_json()).encode(),
-            lambda c: cli._from_file(written(folder / "config.json", c)),
+            lambda c: computing._from_file(written(folder / "config.json", c)),
             ConfigError,
         ),
     }

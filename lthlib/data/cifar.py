@@ -21,7 +21,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lthlib._torchvision import torchvision
 from lthlib.data.cache import Decoded, cached
 from lthlib.data.parts import check_labels
 from lthlib.data.pictures import decode_all, open_rgb
@@ -185,6 +184,8 @@ def _reading(file: Path) -> Iterator[None]:
 def _read_torchvision(
     kind: _Kind, root: Path, download: bool, split: str, cache: str | Path | None
 ) -> Decoded:
+    from lthlib._torchvision import torchvision  # takes as long to import as torch
+
     reader = getattr(torchvision.datasets, kind.torchvision)
     folder = root / reader.base_folder
     try:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits
 
 from lthlib.data.cache import Decoded
 from lthlib.data.cifar import KINDS, read_cifar
@@ -61,6 +60,8 @@ def load_dataset(
 
 
 def _load_digits(settings: DataSettings) -> Dataset:
+    from sklearn.datasets import load_digits  # takes as long to import as torch
+
     # Pixels run from 0 to 16: times 15 they are exact in uint8, and white is 240.
     source = load_digits()
     images = torch.from_numpy(source.images * 15).to(torch.uint8).unsqueeze(-1)

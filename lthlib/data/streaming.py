@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +15,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from lthlib._torchvision import torchvision
 from lthlib.data.pictures import open_at_size, open_rgb
 from lthlib.data.splits import generator
 
@@ -64,7 +65,7 @@ class StreamingPart:
             return open_at_size(file, self.native)
         image = open_rgb(file, str(file))
         size = [self.image_size, self.image_size]
-        functional = torchvision.transforms.functional
+        functional = _transforms()
         if draw is None:
             image = functional.resize(image, round(self.image_size * 256 / 224))
             return np.array(functional.center_crop(image, size))
@@ -81,6 +82,8 @@ class StreamingPart:
             address: (seed, stream) from which each image's crop is drawn; None takes the centre.
             workers: decoding processes; 0 decodes in this one.
         """
+        if self.image_size is not None:
+            _transforms()  # once here, and not in each worker
         loader = DataLoader(
             _BatchReader(self, address),
             batch_size=None,
@@ -91,6 +94,13 @@ class StreamingPart:
             pin_memory=torch.cuda.is_available(),
         )
         return iter(loader)
+
+
+@cache
+def _transforms() -> Any:
+    from lthlib._torchvision import torchvision  # takes as long to import as torch
+
+    return torchvision.transforms.functional
 
 
 class _BatchReader(TorchDataset[Tensor]):

@@ -135,16 +135,21 @@ class Store:
 
     def load_all(self) -> list[RunResult]:
         """Every complete run, whatever source computed it."""
-        runs = str(self.root / "runs")
-        names = sorted(os.listdir(runs)) if os.path.isdir(runs) else []
         collecting = gc.isenabled()
         gc.disable()  # it would look through all that was read, again and again
         try:
-            read = (self._read(os.path.join(runs, name, "run.json")) for name in names)
-            return [_result(stored) for stored in read if stored is not None]
+            return list(self.load_each())
         finally:
             if collecting:
                 gc.enable()
+
+    def load_each(self) -> Iterator[RunResult]:
+        """As `load_all`, one after another, so that no more than one is held."""
+        runs = str(self.root / "runs")
+        for name in sorted(os.listdir(runs)) if os.path.isdir(runs) else []:
+            stored = self._read(os.path.join(runs, name, "run.json"))
+            if stored is not None:
+                yield _result(stored)
 
     def find(self, prefix: str) -> RunResult:
         """The complete run whose id begins so. Raises StoreError for none or several."""

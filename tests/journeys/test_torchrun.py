@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lthlib import cli
+from lthlib.cli.options import COME_AGAIN
 from lthlib.errors import ConfigError
 from lthlib.recipes import load_recipe, ticket_study
 from lthlib.runs import Machine, RunConfig, Store, execute
@@ -95,7 +95,7 @@ def test_a_stop_on_one_rank_and_a_killed_one_change_nothing(
     run = ("--config", path, "--store", store.root, "--device=cpu")
     asked = torchrun("-m", "tests.journeys.shared_run", "1", "SIGTERM", *run)
     assert asked.returncode == 1
-    assert f"exitcode  : {cli.COME_AGAIN}" in asked.stderr
+    assert f"exitcode  : {COME_AGAIN}" in asked.stderr
     assert (store.folder(config) / "checkpoint.safetensors").exists()
     assert store.load(config) is None
     again = torchrun("--max-restarts=1", "-m", "tests.journeys.shared_run", "1", "SIGKILL", *run)

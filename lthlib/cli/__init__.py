@@ -1,0 +1,86 @@
+"""The `lth` command. Thin: it parses, calls and prints; torch is imported only by commands that
+compute.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from lthlib._version import __version__
+from lthlib.cli import computing, keeping, publishing
+from lthlib.cli.options import COME_AGAIN
+from lthlib.errors import LthlibError, Paused
+
+_COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
+    "Compute": {
+        "studies": publishing.studies,
+        "run": computing.run,
+        "sweep": computing.sweep,
+        "estimate": computing.estimate,
+        "bisect": computing.bisect,
+    },
+    "Look after runs": {
+        "list": keeping.list_,
+        "show": keeping.show,
+        "verify": keeping.verify,
+        "gc": keeping.gc,
+        "export": keeping.export,
+        "import": keeping.import_,
+    },
+    "Publish": {
+        "record": publishing.record,
+        "check-results": publishing.check_results,
+        "facts": publishing.facts,
+        "book": publishing.book,
+    },
+}
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Find, judge and compare winning lottery tickets: IMP, CS, BiP and their baselines.",
+    epilog="Data are looked for in --data or LTHLIB_DATA; "
+    "runs are kept in --store or LTHLIB_STORE (./store).",
+)
+for _group, _commands in _COMMANDS.items():
+    for _name, _command in _commands.items():
+        app.command(_name, rich_help_panel=_group)(_command)
+
+ticket_app = typer.Typer(no_args_is_help=True, help="Look at ticket files.")
+ticket_app.command("show")(keeping.ticket_show)
+app.add_typer(ticket_app, name="ticket", rich_help_panel="Look after runs")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"lth {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None: ...
+
+
+def main() -> NoReturn:
+    """Entry point: errors that lthlib raises on purpose become one line and exit status 2."""
+    try:
+        app(standalone_mode=True)
+    except Paused as stop:
+        typer.echo(f"{stop}; the same command goes on from there", err=True)
+        sys.exit(COME_AGAIN)
+    except LthlibError as error:
+        typer.echo(f"lth: {error}", err=True)
+        sys.exit(2)
+    sys.exit(0)

@@ -1,0 +1,173 @@
+"""What several commands take, and what becomes of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+import yaml
+
+from lthlib.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lthlib.recipes import Study
+    from lthlib.runs import Machine
+
+# Stopped with its state saved; the same command goes on from there. sysexits.h: EX_TEMPFAIL.
+COME_AGAIN = 75
+
+StoreOption = Annotated[
+    Path,
+    typer.Option(
+        "--store", envvar="LTHLIB_STORE", help="Folder that keeps runs.", show_default="store"
+    ),
+]
+ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of the published record.")]
+DataOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--data", envvar="LTHLIB_DATA", help="Folder with the data sets; digits need none."
+    ),
+]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, or auto: cuda if there is one.")
+]
+DeterministicOption = Annotated[
+    bool,
+    typer.Option(
+        "--deterministic",
+        help="On a GPU, use only kernels that give the same bits each time; slower.",
+    ),
+]
+JobsOption = Annotated[
+    int | None,
+    typer.Option("--jobs", min=1, help="Runs at once.", show_default="one a core, or one on a GPU"),
+]
+StudyArgument = Annotated[
+    str,
+    typer.Argument(help="A study that comes with lthlib (see `lth studies`), or a recipe.yaml."),
+]
+MethodsOption = Annotated[
+    str | None, typer.Option("--methods", help="Only these contestants, e.g. imp,cs,bip.")
+]
+DensitiesOption = Annotated[
+    str | None, typer.Option("--densities", help="Kept fractions, e.g. 0.2,0.05.")
+]
+SeedsOption = Annotated[
+    int | None, typer.Option("--seeds", min=1, help="Replicates of each contestant.")
+]
+DenseOption = Annotated[
+    int | None, typer.Option("--dense-seeds", min=1, help="Replicates of the dense network.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="Change a recipe value, e.g. --set training.length=8ep or "
+        "--set methods.cs.initial_gate=[0,-0.1]; may be repeated.",
+    ),
+]
+
+
+def machine_of(data: Path | None, device: str, deterministic: bool = False) -> Machine:
+    """Where runs are executed."""
+    from lthlib.runs import Machine
+
+    return Machine(device, str(data) if data else None, deterministic=deterministic)
+
+
+def study_of(
+    name: str,
+    methods: str | None,
+    densities: str | None,
+    seeds: int | None,
+    dense_seeds: int | None,
+    changes: Sequence[str] | None,
+) -> Study:
+    """The study of a name or a recipe file, with the options' changes. Raises ConfigError."""
+    from lthlib.recipes import load_recipe, ticket_study
+
+    recipe = load_recipe(name)
+    parts = nested(changes or [])
+    if parts:
+        recipe = recipe.with_(**parts)
+    return ticket_study(
+        recipe,
+        methods=methods.split(",") if methods else None,
+        densities=[_number(d) for d in densities.split(",")] if densities else None,
+        seeds=seeds,
+        dense_seeds=dense_seeds,
+    )
+
+
+def nested(changes: Sequence[str]) -> dict[str, Any]:
+    """What --set asks for, as `Recipe.with_` takes it; how many ranks there are belongs to it.
+    Raises ConfigError for what is not PART.NAME=VALUE."""
+    parts: dict[str, Any] = {}
+    for change in changes:
+        match = re.fullmatch(
+            r"((?:data|model|training|settings)\.\w+|methods\.[\w-]+\.\w+|rewind|study\.precisions)"
+            r"=(.*)",
+            change,
+        )
+        if not match:
+            raise ConfigError(
+                f"--set {change!r}; expected PART.NAME=VALUE with PART one of data, model, "
+                "training, settings, or methods.METHOD.NAME=VALUE, or rewind=LENGTH, or "
+                "study.precisions=[NAME, ...]"
+            )
+        *path, name = match[1].split(".")
+        inner = parts
+        for part in path:
+            inner = inner.setdefault(part, {})
+        inner[name] = yaml.safe_load(match[2])
+    if "RANK" in os.environ:
+        from lthlib.distributed import launched
+
+        if launched() > 1:
+            parts.setdefault("training", {}).setdefault("ranks", launched())
+    return parts
+
+
+def in_seconds(text: str) -> float:
+    """A budget such as 540s, 30m or 2h. Raises ConfigError."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not match:
+        raise ConfigError(
+            f"budget is {text!r}; expected seconds, minutes or hours such as 540s, 30m or 2h"
+        )
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"{text!r} is not a number") from None
+
+
+def finish_sweep(swept: Any, hint: str) -> None:
+    """Tell of the runs that failed, and end the command where some are unfinished or failed."""
+    for run_id, why in swept.failed.items():
+        typer.echo(f"run {run_id} failed: {why}", err=True)
+    if swept.unfinished:
+        typer.echo(
+            f"stopped with {swept.unfinished} runs to go, their state saved; {hint}", err=True
+        )
+        raise typer.Exit(COME_AGAIN)
+    if swept.failed:
+        raise typer.Exit(1)
+
+
+def stop_cleanly(number: int, frame: object) -> NoReturn:
+    """What SIGTERM does, which batch systems send before they kill; from wherever it comes, so also
+    while nothing runs yet."""
+    typer.echo(
+        "asked to stop: saving what is under way; the same command goes on from there", err=True
+    )
+    sys.exit(COME_AGAIN)
