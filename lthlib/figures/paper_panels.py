@@ -84,7 +84,7 @@ def panels_figure(gaps: pd.DataFrame, words: Mapping[str, str]) -> Figure:
     """Draw the differences of `panel_gaps`, a panel a data set and network, each to its own scale.
 
     The paper's curves are dashed with hollow markers, ours solid with filled ones; BiP and IMP
-    stand out. Bands are 95 % intervals of ours. Ours may leave a panel at its foot.
+    stand out. Bands are 95 % intervals of ours. Ours may leave a panel.
 
     Args:
         gaps: from `panel_gaps`.
@@ -102,8 +102,7 @@ def panels_figure(gaps: pd.DataFrame, words: Mapping[str, str]) -> Figure:
             ax.axhline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)), gid="dense")
             for (whose, curve), line in own.groupby(["whose", "curve"], sort=False):
                 _curve(ax, line, whose == OURS, str(curve), known[str(curve)])
-            _limits(ax, own)
-            _say(ax, own, words)
+            _limits(ax, own, lines=_say(ax, own, words))
         for ax in axes[len(names) :]:
             ax.set_visible(False)
         ratio_axis(axes[0], float(gaps["pruned"].max()))
@@ -281,8 +280,9 @@ def _curve(ax: Axes, line: pd.DataFrame, ours: bool, curve: str, look: Any) -> N
         ax.fill_between(line["pruned"], low, high, color=look.colour, alpha=0.10, linewidth=0)
 
 
-def _limits(ax: Axes, own: pd.DataFrame) -> None:
-    """All of the paper's curves, and of ours as much as leaves those legible."""
+def _limits(ax: Axes, own: pd.DataFrame, lines: int) -> None:
+    """All of the paper's curves, of ours as much as leaves those legible, and below them room for
+    lines of text."""
     papers, ours = (own.loc[own["whose"] == whose, "difference"] for whose in (PAPER, OURS))
     low, high = own["difference"].min(), own["difference"].max()
     if len(papers) and len(ours):
@@ -290,10 +290,11 @@ def _limits(ax: Axes, own: pd.DataFrame) -> None:
         high = min(high, papers.max() + 2.5 * (papers.max() - papers.min()))
     low, high = min(low, 0.0), max(high, 0.0)
     reach = max(high - low, 0.5)
-    ax.set_ylim(low - 0.27 * reach, high + 0.08 * reach)
+    ax.set_ylim(low - (0.05 + 0.11 * lines) * reach, high + 0.08 * reach)
 
 
-def _say(ax: Axes, own: pd.DataFrame, words: Mapping[str, str]) -> None:
+def _say(ax: Axes, own: pd.DataFrame, words: Mapping[str, str]) -> int:
+    """Write the levels of dense and our scale at a panel's foot; returns how many lines."""
     firsts = {row["whose"]: row for row in own.drop_duplicates("whose").to_dict("records")}
     lines = ["ours: not run"]
     if ours := firsts.get(OURS):
@@ -303,6 +304,7 @@ def _say(ax: Axes, own: pd.DataFrame, words: Mapping[str, str]) -> None:
         lines.insert(0, f"paper: dense {papers['dense']:.2f} %")
     at: dict[str, Any] = {"transform": ax.transAxes, "fontsize": 8, "color": FAINT, "va": "bottom"}
     ax.text(0.02, 0.02, "\n".join(lines), **at)
+    return len(lines)
 
 
 def _legend(fig: Figure, known: Mapping[str, Any], whose: set[str], columns: int) -> None:
