@@ -55,6 +55,10 @@ def record(
     partial: Annotated[
         bool, typer.Option("--partial", help="Record what is complete of an unfinished study.")
     ] = False,
+    add: Annotated[
+        bool,
+        typer.Option("--add", help="Keep what is published, and add the runs that it lacks."),
+    ] = False,
     store: StoreOption = Path("store"),
 ) -> None:
     """Promote a study's complete runs into results/STUDY.jsonl, one line per judged ticket."""
@@ -64,13 +68,17 @@ def record(
 
     chosen = study_of(study, methods, densities, seeds, dense_seeds, set_)
     runs = Store(store)
-    missing = chosen.missing(runs)
+    if add:
+        from lthlib.publish.study import topped_up
+
+        records, missing = topped_up(chosen, runs, results)
+    else:
+        records, missing = chosen.records(runs), chosen.missing(runs)
     if missing and not partial:
         raise ConfigError(
             f"{len(missing)} of {len(chosen.configs)} runs are not complete; "
             f"`lth sweep {study}` first"
         )
-    records = chosen.records(runs)
     for entry in records:
         validate(entry)
     lines = "".join(json.dumps(entry) + "\n" for entry in records)

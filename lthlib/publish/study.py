@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -261,6 +261,34 @@ def study_records(
     stored = len(local.entries) - len(missing)
     records = [*used, *local.records(store)]
     return Gathered(records, len(taken), stored, len(missing), _stale(used))
+
+
+def topped_up(
+    study: Study, store: Store, results: str | Path
+) -> tuple[list[dict[str, Any]], list[RunConfig]]:
+    """Return a study's records in its order, as published unless another version of a method made
+    them, else from a store; and the runs that neither has.
+
+    Args:
+        study: which runs.
+        store: of local runs.
+        results: folder of the published record.
+
+    Raises:
+        RecordError: the published record is damaged or of another schema.
+    """
+    published: dict[str, list[dict[str, Any]]] = {}
+    for record in _published(study, Path(results)):
+        published.setdefault(record["run"], []).append(record)
+    records: list[dict[str, Any]] = []
+    missing = []
+    for entry in study.entries:
+        own = [study.label(entry, record) for record in published.get(entry.config.id, [])]
+        if not own or _stale(own):
+            own = replace(study, entries=(entry,)).records(store)
+        records += own
+        missing += [] if own else [entry.config]
+    return records, missing
 
 
 def compute(

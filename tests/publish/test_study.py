@@ -24,6 +24,7 @@ from lthlib.publish.study import (
     study_masks,
     study_parameters,
     study_records,
+    topped_up,
 )
 from lthlib.recipes import Study, load_recipe, ticket_study
 from lthlib.runs import Machine, Store, execute
@@ -186,6 +187,18 @@ def test_published_runs_come_first_and_only_the_rest_is_computed(study, tmp_path
     found = study_records(study, store, CPU, results=tmp_path / "results", jobs=1)
     assert (found.published, found.stored, found.computed) == (2, 0, 2)
     assert [r["accuracy"]["test"] for r in found.records if r["method"] == "bip"] == [90.0, 90.0]
+
+
+def test_a_record_is_topped_up_from_a_store(study: Study, tmp_path: Path) -> None:
+    dense, *rest = published(study)
+    store, results = Store(tmp_path / "store"), tmp_path / "results"
+    write(results, study, [dense, {**rest[-1], "method_version": 99}])
+    assert topped_up(study, store, results) == ([dense], [e.config for e in study.entries[1:]])
+    for entry in study.entries:
+        execute(entry.config, store, CPU)
+    records, missing = topped_up(study, store, results)
+    assert records == [dense, *study.records(store)[1:]]
+    assert missing == []
 
 
 def test_the_record_alone(study: Study, tmp_path: Path) -> None:
