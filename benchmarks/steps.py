@@ -165,10 +165,10 @@ def against_reference(
 
 
 def _losses(case: Case, precision: str, slow: Contestant, fast: Contestant, steps: int) -> Row:
+    # No target: one draw of so few steps cannot tell 10 %. Tests hold our steps against torch's.
     name = f"{case.model.architecture} training loss, {precision}"
-    note = f"later half of {steps} steps from the same weights"
-    aim = {"target": "within 10 %", "met": abs(slow.late_loss / fast.late_loss - 1) <= 0.1}
-    return row(name, fast.late_loss, "nats", slow.late_loss, note=note, **aim)
+    note = f"later half of {steps} steps from the same weights, one draw"
+    return row(name, fast.late_loss, "nats", slow.late_loss, note=note)
 
 
 def alternation_rows(case: Case, dense: float, times: float, rounds: int) -> Iterator[Row]:
@@ -284,7 +284,7 @@ def stacked(case: Case, count: int, precision: str) -> Work:
                 weights.values(), found.values(), momenta.values(), 0.1,
                 momentum=0.9, nesterov=True, weight_decay=1e-4,
             )  # fmt: skip
-        return float(next(iter(weights.values())).sum())
+        return float(next(iter(weights.values())).detach().sum())
 
     return run
 
