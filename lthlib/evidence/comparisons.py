@@ -104,7 +104,7 @@ class View:
         """
         counts: dict[tuple[str, ...], dict[str, int]] = {}
         for (*where, shown, _judged), group in self.groups.items():
-            if shown.split(",")[0] == label:
+            if shown in (label, f"{label}, as found"):  # and no variant, such as another precision
                 tally = counts.setdefault(tuple(where), {})
                 for study, n in group["study"].value_counts().items():
                     tally[str(study)] = tally.get(str(study), 0) + int(n)

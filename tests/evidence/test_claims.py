@@ -606,6 +606,13 @@ def test_another_setting_under_another_label_is_another_method() -> None:
     assert verdict_of("A1", table) == verdict_of("A1", a1(-0.5))
 
 
+def test_a_study_of_precisions_never_leads() -> None:
+    names = [f"{label}, {one}" for label in ("dense", "OMP", "BiP") for one in ("fp32", "bf16")]
+    more = join(*(curve(name, 5.0, seeds=30) for name in names)).assign(study="precision")
+    assert verdict_of("A1", join(a1(-0.5), more)) == verdict_of("A1", a1(-0.5))
+    assert verdict_of("B1", join(b1(0.5, 0.3), more)) == verdict_of("B1", b1(0.5, 0.3))
+
+
 def test_failed_runs_are_left_out_and_counted() -> None:
     broken = curve("BiP", judged="found", seeds=2, densities=(0.1,), status="failed", study="f")
     broken = broken.assign(test_accuracy=math.nan, density=math.nan)
