@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def fingerprint(package: Path, modules: Iterable[Path]) -> str:
     """Return a digest of modules, without comments and docstrings, and of the data beside them."""
     parts = {}
     for module in modules:
-        parts[str(module.relative_to(package))] = digest(_code(module))
+        parts[str(module.relative_to(package))] = _code_digest(module.read_bytes())
         for data in module.parent.iterdir():
             if data.suffix in _DATA:
                 parts[str(data.relative_to(package))] = digest(data.read_bytes())
@@ -73,7 +74,7 @@ def imported(package: Path, tree: ast.AST) -> set[Path]:
         module = waiting.pop()
         if module not in found:
             found.add(module)
-            waiting += _imports(package, ast.parse(module.read_bytes()), module.parent)
+            waiting += _imports(package, _parsed(module.read_bytes()), module.parent)
     return found
 
 
@@ -114,13 +115,20 @@ def _file(target: Path) -> Path | None:
     return None
 
 
-def _code(module: Path) -> str:
-    tree = ast.parse(module.read_bytes())
+# The notebooks of a book import much the same modules.
+@lru_cache(maxsize=1024)
+def _parsed(source: bytes) -> ast.Module:
+    return ast.parse(source)
+
+
+@lru_cache(maxsize=1024)
+def _code_digest(source: bytes) -> str:
+    tree = ast.parse(source)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and body and _is_text(body[0]):
             del body[0]
-    return ast.dump(tree)
+    return digest(ast.dump(tree))
 
 
 def _is_text(statement: ast.stmt) -> bool:
