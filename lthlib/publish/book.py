@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from lthlib.errors import PublishError
 from lthlib.publish import freshness, stage
-from lthlib.publish.notebooks import check_parameters, run_checked
+from lthlib.publish.notebooks import check_parameters, run_notebook
 
 _PACKAGE = Path(__file__).parents[1]
 _TOOLS = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb")
@@ -89,9 +89,11 @@ def build(
     build_dir.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(build_dir / ".lock", timeout=0):
-            for page in notebooks:  # a wrong name is refused before anything runs
-                check_parameters(root / page.notebook, page.parameters)
-            executed = _refresh(root, notebooks, build_dir, jobs, say)
+            # All of them first: a wrong name is refused before anything runs.
+            checked = {
+                p.title: check_parameters(root / p.notebook, p.parameters) for p in notebooks
+            }
+            executed = _refresh(root, notebooks, checked, build_dir, jobs, say)
             files = stage.mirror(root, executed, context_factory())
             return _site(files, build_dir, say)
     except Timeout as error:
@@ -99,7 +101,12 @@ def build(
 
 
 def _refresh(
-    root: Path, pages: Sequence[Page], build_dir: Path, jobs: int, say: Callable[[str], None]
+    root: Path,
+    pages: Sequence[Page],
+    checked: Mapping[str, dict[str, Any]],
+    build_dir: Path,
+    jobs: int,
+    say: Callable[[str], None],
 ) -> dict[str, Path]:
     """Return title -> folder of the executed notebook, run now unless its key is what it was."""
     folders = {page.title: build_dir / "pages" / page.title for page in pages}
@@ -109,7 +116,8 @@ def _refresh(
         if changed := _changed(folders[page.title] / "key.json", wanted):
             say(f"{page.notebook}: to run ({changed})")
             stale[page.title] = page, wanted
-    for title, unfinished in _run_all(root, [page for page, _ in stale.values()], build_dir, jobs):
+    waiting = [page for page, _ in stale.values()]
+    for title, unfinished in _run_all(root, waiting, checked, build_dir, jobs):
         page, wanted = stale[title]
         key = {**wanted, "inputs": _key(root, page)["inputs"]}
         (unfinished / "key.json").write_text(json.dumps(key, indent=1), encoding="utf-8")
@@ -122,12 +130,15 @@ def _key(root: Path, page: Page) -> dict[str, str]:
 
 
 def _run_all(
-    root: Path, pages: Sequence[Page], build_dir: Path, jobs: int
+    root: Path,
+    pages: Sequence[Page],
+    checked: Mapping[str, dict[str, Any]],
+    build_dir: Path,
+    jobs: int,
 ) -> Iterator[tuple[str, Path]]:
     """Run notebooks, several at once; yield title and folder of each when it is complete."""
     if not pages:
         return
-    checked = {p.title: check_parameters(root / p.notebook, p.parameters) for p in pages}
     (build_dir / "pages").mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=build_dir / "pages", prefix=".") as folder,
@@ -140,7 +151,7 @@ def _run_all(
             new = Path(folder, page.title, "new")
             where = {"LTHLIB_ARTEFACTS": str(new / "artefacts"), "LTHLIB_PAGE": page.title}
             parameters = checked[page.title]
-            run_checked(root / page.notebook, new / "notebook.ipynb", parameters, root, where)
+            run_notebook(root / page.notebook, new / "notebook.ipynb", parameters, root, where)
             return page.title, new
 
         try:

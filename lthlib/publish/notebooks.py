@@ -99,34 +99,23 @@ def run_notebook(
     """Run a notebook in a fresh kernel of this interpreter; `output` is complete or not there.
 
     Args:
-        path: the notebook, checked before anything runs.
+        path: the notebook.
         output: the executed notebook; a good one from before stays when this run fails.
-        parameters: values for some of its parameters.
+        parameters: values for some of its parameters, as `check_parameters` returned them; it is
+            not called here, since parsing Python is not safe in several threads on 3.11.
         cwd: the folder the notebook works in.
         environment: variables set for the notebook on top of this process's.
 
     Raises:
         PublishError: naming the notebook, the code cell and the error that stopped it.
     """
-    run_checked(path, output, check_parameters(path, parameters), cwd, environment)
-
-
-def run_checked(
-    path: Path,
-    output: Path,
-    checked: Mapping[str, Any],
-    cwd: Path,
-    environment: Mapping[str, str] | None = None,
-) -> None:
-    """`run_notebook` for what `check_parameters` returned; several threads may call it at once,
-    which parsing Python in 3.11 does not allow."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}-") as folder:
         unfinished = Path(folder, output.name)
         command = [sys.executable, "-m", "papermill", str(path), str(unfinished)]
         # YAML, not JSON: YAML 1.1 reads JSON's 1e-05 as text.
         command += ["--kernel", "python3", "--cwd", str(cwd), "--parameters_yaml"]
-        command += [yaml.safe_dump(checked), "--no-progress-bar", "--log-level", "ERROR"]
+        command += [yaml.safe_dump(dict(parameters)), "--no-progress-bar", "--log-level", "ERROR"]
         variables = {**os.environ, **_kernel_environment(Path(folder)), **(environment or {})}
         done = subprocess.run(
             command, env=variables, stdout=PIPE, stderr=STDOUT, text=True, check=False

@@ -24,6 +24,11 @@ FOLDER = REPOSITORY / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 
+def execute(name: str, output: Path, given: dict[str, Any]) -> None:
+    path = FOLDER / name
+    run_notebook(path, output, check_parameters(path, given), REPOSITORY)
+
+
 def papermill(name: str, output: Path, *arguments: str, **variables: str) -> tuple[int, str]:
     """Run the command as a person types it, in the folder of the repository."""
     command = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", str(output)]
@@ -97,7 +102,7 @@ def test_a_study_from_the_local_store(
     common = {"recipe": str(tiny_recipe), "source": "local", "store": str(store), "jobs": 1}
     common |= {"device": "cpu", "artefacts": str(tmp_path / "made")}
     output = tmp_path / "out.ipynb"
-    run_notebook(FOLDER / f"{name}.ipynb", output, {**common, **given}, REPOSITORY)
+    execute(f"{name}.ipynb", output, {**common, **given})
     assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
     assert "Runs: " in words(output)
 
@@ -112,14 +117,14 @@ def test_ours_beside_the_papers_panels(
     given = {"recipes": [str(tiny_recipe)], "source": "local", "store": str(store), "jobs": 1}
     given |= {"device": "cpu", "artefacts": str(tmp_path / "made"), "methods": ["bip", "imp"]}
     output = tmp_path / "out.ipynb"
-    run_notebook(FOLDER / f"{name}.ipynb", output, given, REPOSITORY)
+    execute(f"{name}.ipynb", output, given)
     assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
     assert "`tiny` (embedded scale): a few steps on digits" in words(output)
 
 
 def test_without_a_run_the_papers_curves_stand_alone(tmp_path: Path) -> None:
     given = {"results": str(tmp_path / "none"), "artefacts": str(tmp_path / "made")}
-    run_notebook(FOLDER / "panels.ipynb", tmp_path / "out.ipynb", given, REPOSITORY)
+    execute("panels.ipynb", tmp_path / "out.ipynb", given)
     table = pd.read_csv(tmp_path / "made" / "panels.csv")
     assert set(table["whose"]) == {"paper"}
     assert table["panel"].nunique() == 8
@@ -154,7 +159,7 @@ def test_a_study_with_a_notebook_of_its_own(
     given = {"recipe": recipe, "source": "local", "store": str(tmp_path / "store"), "jobs": 1}
     given |= {"device": "cpu", "artefacts": str(tmp_path / "made")}
     given |= {"tuning": recipe} if name == "pruning" else {}
-    run_notebook(FOLDER / f"{name}.ipynb", tmp_path / "out.ipynb", given, REPOSITORY)
+    execute(f"{name}.ipynb", tmp_path / "out.ipynb", given)
     assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
 
 
@@ -195,7 +200,7 @@ def test_other_studies_from_the_local_store(
     given = {"recipe": recipe, "store": str(tmp_path / "store"), "jobs": 1, "device": "cpu", **more}
     given |= {"artefacts": str(tmp_path / "made")}
     given |= {} if name == "convergence" else {"source": "local"}
-    run_notebook(FOLDER / f"{name}.ipynb", tmp_path / "out.ipynb", given, REPOSITORY)
+    execute(f"{name}.ipynb", tmp_path / "out.ipynb", given)
     assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
 
 
@@ -205,7 +210,7 @@ def test_a_published_release_without_tickets_shows_no_masks(tmp_path: Path) -> N
     given = {"source": "results", "results": str(tmp_path / "results"), "mask_seeds": None}
     given |= {"artefacts": str(tmp_path / "made"), "store": str(tmp_path / "store")}
     output = tmp_path / "out.ipynb"
-    run_notebook(FOLDER / "release.ipynb", output, given, REPOSITORY)
+    execute("release.ipynb", output, given)
     assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == ["effects", "table"]
     assert "No masks here" in words(output)
     assert not (tmp_path / "store").exists()
@@ -221,7 +226,7 @@ def test_benchmarks_are_drawn_as_they_were_recorded(tmp_path: Path) -> None:
     (tmp_path / "results" / "bench" / "2026-01-01-cpu.json").write_text(json.dumps(report))
     given = {"root": str(tmp_path), "artefacts": str(tmp_path / "made")}
     output = tmp_path / "out.ipynb"
-    run_notebook(FOLDER / "speed.ipynb", output, given, REPOSITORY)
+    execute("speed.ipynb", output, given)
     assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == ["ratios", "table"]
     assert "load average before and after: 0.1, 1.5" in words(output)
 
@@ -230,7 +235,7 @@ def test_gates_are_computed_where_they_are_missing(tiny_recipe: Path, tmp_path: 
     given = {"recipe": str(tiny_recipe), "length": "30it", "l0_penalty": None, "device": "cpu"}
     given |= {"store": str(tmp_path / "store"), "artefacts": str(tmp_path / "made"), "jobs": 1}
     output = tmp_path / "out.ipynb"
-    run_notebook(FOLDER / "gates.ipynb", output, given, REPOSITORY)
+    execute("gates.ipynb", output, given)
     made = sorted(path.stem for path in (tmp_path / "made").glob("*.csv"))
     assert made == ["agreement", "density", "gap", "gates"]
     assert "Runs: 2 computed just now." in words(output)
@@ -246,7 +251,7 @@ def test_the_hypergradient_is_looked_at_on_quadratics_and_on_a_network(
     given |= {"network_gammas": [1.0, 1000.0], "seeds": 1, "solver_steps": 10}
     given |= {"points": ["start", "trained"], "store": str(tmp_path / "store")}
     output = tmp_path / "out.ipynb"
-    run_notebook(FOLDER / "bilevel.ipynb", output, given, REPOSITORY)
+    execute("bilevel.ipynb", output, given)
     made = tmp_path / "made"
     assert sorted(path.stem for path in made.glob("*.csv")) == [
         *("distances", "hypergradient", "table")
@@ -260,7 +265,7 @@ def test_the_hypergradient_is_looked_at_on_quadratics_and_on_a_network(
 
 def test_quickstart(tmp_path: Path) -> None:
     given = {"length": "20it", "density": 0.5, "device": "cpu", "artefacts": str(tmp_path / "made")}
-    run_notebook(FOLDER / "quickstart.ipynb", tmp_path / "out.ipynb", given, REPOSITORY)
+    execute("quickstart.ipynb", tmp_path / "out.ipynb", given)
     lines = (tmp_path / "made" / "tickets.csv").read_text().splitlines()
     assert [line.partition(",")[0] for line in lines[1:]] == ["imp", "cs", "bip", "omp", "random"]
 

@@ -124,7 +124,8 @@ def test_running_a_notebook_in_this_interpreter(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     output = tmp_path / "out" / "a.ipynb"
-    run_notebook(path, output, {"rate": 1e-05, "names": '["b"]'}, work, {"COLOUR": "red"})
+    given = check_parameters(path, {"rate": 1e-05, "names": '["b"]'})
+    run_notebook(path, output, given, work, {"COLOUR": "red"})
     library = str(REPOSITORY / "lthlib" / "__init__.py")
     told = json.loads((work / "told.json").read_text())
     assert told == [sys.executable, library, 1e-05, ["b"], "red"]
