@@ -46,6 +46,17 @@ def scores_after_ten_steps(dense: Ticket, density: float, clip: float) -> tuple[
     return torch.cat(before), torch.cat(after)
 
 
+def moved(dense: Ticket, density: float, clip: float) -> float:
+    """What the furthest hundredth of the scores moves by at least in ten alternations, in spreads.
+
+    The largest move of all is decided by how a processor rounds. Over 20 dense networks whose
+    initial weights were changed by 1e-6 to 1e-2, or which were trained with other kernels, this was
+    0.06 to 0.1 at half density; at 0.05, 61 to 281 without the bound and 0.72 to 0.82 with it.
+    """
+    before, after = scores_after_ten_steps(dense, density, clip)
+    return float((after - before).abs().quantile(0.99) / before.std())
+
+
 def test_one_unclipped_step_at_low_density_redraws_the_mask(dense: Ticket) -> None:
     lost = {}
     for density, clip in ((0.5, 0.0), (0.05, 0.0), (0.05, 1.0)):
@@ -58,17 +69,12 @@ def test_one_unclipped_step_at_low_density_redraws_the_mask(dense: Ticket) -> No
 
 
 def test_unclipped_scores_leave_their_range_at_low_density_only(dense: Ticket) -> None:
-    moved = {}
-    for density in (0.5, 0.05):
-        before, after = scores_after_ten_steps(dense, density, clip=0.0)
-        moved[density] = float((after - before).abs().max() / before.std())
-    assert moved[0.5] < 1
-    assert moved[0.05] > 1000
+    assert moved(dense, 0.5, clip=0.0) < 0.5
+    assert moved(dense, 0.05, clip=0.0) > 10
 
 
 def test_the_bound_keeps_scores_in_their_range_at_low_density(dense: Ticket) -> None:
-    before, after = scores_after_ten_steps(dense, 0.05, clip=1.0)
-    assert float((after - before).abs().max() / before.std()) < 20
+    assert moved(dense, 0.05, clip=1.0) < 3
 
 
 def test_the_bound_changes_nothing_at_half_density(dense: Ticket) -> None:
