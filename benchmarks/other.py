@@ -16,8 +16,9 @@ from statistics import median
 import torch
 
 from benchmarks.timing import Contestant, Row, compared, row, take_turns
+from companion.studies import ticket_study
 from lthlib.masks import top_k
-from lthlib.recipes import load_recipe, ticket_study
+from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, Store, execute_many
 
 ROOT = Path(__file__).parents[1]

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from companion.studies import ticket_study
 from lthlib._version import __version__
 from lthlib.cli import app
 from lthlib.methods import METHODS
-from lthlib.recipes import load_recipe, ticket_study
+from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, Store, execute
 
 LTH = [sys.executable, "-c", "from lthlib.cli import main; main()"]

@@ -17,25 +17,23 @@ from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PACKAGE = ROOT / "lthlib"
-
 # A part may import what stands before its own line, and nothing beside it.
-LAYERS = [
-    ["errors", "files", "_torchvision", "_version"],
-    ["distributed"],
-    ["data", "models", "masks", "graphs"],
-    ["training"],
-    ["tickets"],
-    ["checkpoints"],
-    ["methods"],
-    ["runs"],
-    ["api", "recipes"],
-    ["facts"],
-    ["publish"],
-    ["cli"],
-    ["__main__"],
-]
-BESIDE = {"evidence": {"errors", "files"}, "figures": {"errors", "evidence"}}
+LAYERS = {
+    "lthlib": [
+        ["errors", "files", "source", "_torchvision", "_version"],
+        ["distributed", "records"],
+        ["data", "models", "masks", "graphs"],
+        ["training"],
+        ["tickets"],
+        ["checkpoints"],
+        ["methods"],
+        ["runs"],
+        ["api", "recipes"],
+        ["cli"],
+        ["__main__"],
+    ],
+    "companion": [["evidence"], ["figures", "studies"], ["bilevel"], ["publish"], ["cli"]],
+}
 
 
 def normal(name: str) -> str:
@@ -145,7 +143,7 @@ def test_citation_names_this_version_and_both_papers() -> None:
             "_config.yml",
             "book/_toc.yml",
         ),
-        *("notebooks", "results", "lthlib", "tests", "benchmarks"),
+        *("notebooks", "results", "lthlib", "companion", "tests", "benchmarks"),
     ],
 )
 def test_the_top_level_holds(name: str) -> None:
@@ -167,52 +165,70 @@ def test_the_configuration_of_the_book() -> None:
     assert config["sphinx"]["recursive_update"] is True
 
 
-def parts() -> list[str]:
+def parts(package: str) -> list[str]:
     found = {
-        path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")
+        path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+        for path in (ROOT / package).rglob("*.py")
     }
     return sorted(found - {"__init__"})
 
 
-def imports(part: str) -> set[str]:
-    """The other parts of lthlib that a part imports, anywhere in its code."""
-    folder = PACKAGE / part
+def imports(package: str, part: str = "") -> set[str]:
+    """What a package or a part of it imports, anywhere in its code."""
+    folder = ROOT / package / part
     files = list(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
-    nodes = [node for file in files for node in ast.walk(ast.parse(file.read_bytes()))]
-    names = []
-    for node in nodes:
+    names: set[str] = set()
+    for node in (node for file in files for node in ast.walk(ast.parse(file.read_bytes()))):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module == "lthlib":
-            names += [f"lthlib.{alias.name}" for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.append(node.module)
-    split = [name.split(".") for name in names]
-    return {one[1] for one in split if one[0] == "lthlib" and len(one) > 1} - {part}
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            assert not node.level
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
-@pytest.mark.parametrize("part", parts())
-def test_arrows_run_one_way(part: str) -> None:
-    if part in BESIDE:
-        assert imports(part) <= BESIDE[part]
-        return
+def parts_imported(package: str, part: str) -> set[str]:
+    split = [name.split(".") for name in imports(package, part)]
+    return {one[1] for one in split if one[0] == package and len(one) > 1} & {*parts(package)}
+
+
+@pytest.mark.parametrize(
+    ("package", "part"), [(package, part) for package in LAYERS for part in parts(package)]
+)
+def test_arrows_run_one_way(package: str, part: str) -> None:
     below: set[str] = set()
-    for layer in LAYERS:
+    for layer in LAYERS[package]:
         if part in layer:
             break
         below |= set(layer)
     else:
-        pytest.fail(f"lthlib.{part} has no place: give it one in LAYERS or BESIDE")
-    assert imports(part) <= below | BESIDE.keys()
+        pytest.fail(f"{package}.{part} has no place: give it one in LAYERS")
+    assert parts_imported(package, part) - {part} <= below
+
+
+def test_lthlib_never_imports_the_companion() -> None:
+    assert "torch" in imports("lthlib")
+    assert [name for name in imports("lthlib") if name.split(".")[0] == "companion"] == []
+
+
+def test_pruning_neither_needs_nor_loads_what_the_book_is_made_with() -> None:
+    extras = PROJECT["optional-dependencies"]
+    names = [normal(re.split(r"[<>=!~;\[ ]", one)[0]).replace("-", "_") for one in extras["book"]]
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({['pandas', 'companion', *names]}))\n"
+        "import lthlib.api, lthlib.runs, lthlib.recipes, lthlib.cli.computing, lthlib.cli.keeping"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_the_lowest_parts_know_nobody_beside_them() -> None:
     for part in ("data", "models", "masks"):
-        assert not imports(part) & {"data", "models", "masks"}
+        assert not (parts_imported("lthlib", part) - {part}) & {"data", "models", "masks"}
 
 
 @pytest.mark.parametrize(
-    "module", ["lthlib", "lthlib.evidence", "lthlib.figures", "lthlib.publish"]
+    "module",
+    ["lthlib", "lthlib.records", "companion.evidence", "companion.figures", "companion.publish"],
 )
 def test_no_torch_is_imported_by(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from lthlib.masks import Mask, select
 from lthlib.methods import get_method
-from lthlib.recipes import load_recipe
-from lthlib.recipes.studies import dense_run
+from lthlib.recipes import dense_run, load_recipe
 from lthlib.runs import Machine, Parent, Store, execute
 from lthlib.runs.execute import build_trainer
 from lthlib.tickets import Ticket

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from lthlib.publish.source import quoting
+from companion.publish.source import quoting
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "book").glob("*.md"))]
 CODE = re.compile(r"^(`{3,}|~{3,}).*?^\1\s*$", re.DOTALL | re.MULTILINE)
 TEMPLATE = re.compile(r"\[=.*?=\]|\[%.*?%\]|\[##.*?##\]", re.DOTALL)
 TYPED_RESULT = re.compile(r"\d+\.\d+ ?(?:\\?%|percent)|\d ± \d")
-FOLDERS = ("book", "lthlib", "notebooks", "results", "tests", "benchmarks")
+FOLDERS = ("book", "lthlib", "companion", "notebooks", "results", "tests", "benchmarks")
 MADE_BY_READERS = {"results/", "notebooks/NAME.ipynb"}
 
 

@@ -21,22 +21,23 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from companion.evidence import load_facts
 from lthlib.checkpoints import load_checkpoint, save_checkpoint
 from lthlib.cli import computing
 from lthlib.data.pictures import PIXEL_LIMIT, open_rgb
 from lthlib.errors import ConfigError, DataError, RecordError, StoreError, TicketError
-from lthlib.evidence import load_facts, load_results, validate
 from lthlib.files import DEPTH_LIMIT, read_bounded, shallow
 from lthlib.masks import random_mask
 from lthlib.recipes import load_recipe
+from lthlib.records import load_results, validate
 from lthlib.runs import Machine, Parent, RunConfig, Store, execute
 from lthlib.runs.archive import export_runs, import_runs
 from lthlib.runs.execute import build_trainer
 from lthlib.runs.store import digest_of
 from lthlib.runs.upkeep import read_run
 from lthlib.tickets import Ticket, seal, unseal
+from tests.companion.evidence.test_records import record, retrained
 from tests.conftest import write_tiny
-from tests.evidence.test_records import record, retrained
 from tests.runs.toys import config
 
 ROOT = Path(__file__).parents[1]

@@ -4,38 +4,27 @@ compute.
 
 from __future__ import annotations
 
+import importlib.util
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, NoReturn
 
 import typer
 
 from lthlib._version import __version__
-from lthlib.cli import computing, keeping, publishing
+from lthlib.cli import computing, keeping
 from lthlib.cli.options import COME_AGAIN
 from lthlib.errors import LthlibError, Paused
 
 _COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
     "Compute": {
-        "studies": publishing.studies,
         "run": computing.run,
-        "sweep": computing.sweep,
-        "estimate": computing.estimate,
-        "bisect": computing.bisect,
     },
     "Look after runs": {
         "list": keeping.list_,
         "show": keeping.show,
-        "verify": keeping.verify,
         "gc": keeping.gc,
-        "export": keeping.export,
         "import": keeping.import_,
-    },
-    "Publish": {
-        "record": publishing.record,
-        "check-results": publishing.check_results,
-        "facts": publishing.facts,
-        "book": publishing.book,
     },
 }
 
@@ -47,9 +36,21 @@ app = typer.Typer(
     epilog="Data are looked for in --data or LTHLIB_DATA; "
     "runs are kept in --store or LTHLIB_STORE (./store).",
 )
-for _group, _commands in _COMMANDS.items():
-    for _name, _command in _commands.items():
-        app.command(_name, rich_help_panel=_group)(_command)
+# Whoever brings more commands, by groups; a package that is not there is passed over.
+_MORE = ("companion.cli",)
+
+
+def _packages() -> Iterator[dict[str, dict[str, Callable[..., Any]]]]:
+    yield _COMMANDS
+    for name in _MORE:
+        if importlib.util.find_spec(name.partition(".")[0]):
+            yield importlib.import_module(name).COMMANDS
+
+
+for _commands in _packages():
+    for _group, _named in _commands.items():
+        for _name, _command in _named.items():
+            app.command(_name, rich_help_panel=_group)(_command)
 
 ticket_app = typer.Typer(no_args_is_help=True, help="Look at ticket files.")
 ticket_app.command("show")(keeping.ticket_show)

@@ -10,15 +10,7 @@ import typer
 
 from lthlib.cli.options import (
     COME_AGAIN,
-    DenseOption,
-    DensitiesOption,
-    MethodsOption,
-    ResultsOption,
-    SeedsOption,
-    SetOption,
     StoreOption,
-    StudyArgument,
-    study_of,
 )
 from lthlib.errors import StoreError
 
@@ -27,7 +19,7 @@ def list_(store: StoreOption = Path("store")) -> None:
     """List the complete runs in the store, imported ones too."""
     from itertools import chain
 
-    from lthlib.evidence.records import emptied
+    from lthlib.records import emptied
     from lthlib.runs import Store
     from lthlib.runs.archive import kept
     from lthlib.runs.config import describe
@@ -76,39 +68,6 @@ def show(
     )
 
 
-def verify(
-    repair: Annotated[
-        bool,
-        typer.Option("--repair", help="Move damaged runs aside; the next sweep recomputes them."),
-    ] = False,
-    store: StoreOption = Path("store"),
-    results: ResultsOption = Path("results"),
-) -> None:
-    """Check the checksums of all that is stored and the form of all that is published. Exit status
-    1 if any is wrong, also where it was repaired.
-    """
-    from lthlib.evidence import load_facts, load_results
-    from lthlib.runs import Store, upkeep
-
-    runs = Store(store)
-    faults = list(upkeep.verify(runs))
-    for run_id, why in faults:
-        typer.echo(f"{run_id}: {why}", err=True)
-    for run_id in upkeep.repair(runs, {one for one, _ in faults}) if repair else []:
-        typer.echo(f"{run_id}: moved to {store / 'damaged'}; the next sweep computes it again")
-    count = sum(1 for _ in store.glob("runs/*/run.json"))
-    published = len(load_results(results)) if results.exists() else 0
-    measured = len(load_facts(results))
-    typer.echo(
-        f"{count} runs in {store}, {len(faults)} faults; "
-        f"{published} published records and {measured} facts are well formed"
-    )
-    if faults and not repair:
-        typer.echo("`lth verify --repair` moves what is damaged aside", err=True)
-    if faults:
-        raise typer.Exit(1)
-
-
 def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Free it; without, it is only shown.")] = False,
     store: StoreOption = Path("store"),
@@ -129,28 +88,6 @@ def gc(
         typer.echo(f"{size:>15,} bytes  {kind}")
     done = "freed" if yes else "would be freed; `lth gc --yes` does it"
     typer.echo(f"{sum(sizes.values()):>15,} bytes  in {len(found)} places {done}")
-
-
-def export(
-    study: StudyArgument,
-    archive: Annotated[Path, typer.Argument(help="The file to write, e.g. results.tar.")],
-    tickets: Annotated[
-        bool, typer.Option(help="With the tickets; without, the runs can only be looked at.")
-    ] = True,
-    methods: MethodsOption = None,
-    densities: DensitiesOption = None,
-    seeds: SeedsOption = None,
-    dense_seeds: DenseOption = None,
-    set_: SetOption = None,
-    store: StoreOption = Path("store"),
-) -> None:
-    """Write a study's runs, and all they rest on, to one file for `lth import` elsewhere."""
-    from lthlib.runs import Store
-    from lthlib.runs.archive import export_runs
-
-    chosen = study_of(study, methods, densities, seeds, dense_seeds, set_)
-    count = export_runs(Store(store), chosen.name, chosen.configs, archive, tickets)
-    typer.echo(f"{archive}: {count} runs, {archive.stat().st_size:,} bytes")
 
 
 def import_(

@@ -15,7 +15,6 @@ import yaml
 from lthlib.errors import ConfigError
 
 if TYPE_CHECKING:
-    from lthlib.recipes import Study
     from lthlib.runs import Machine
 
 # Stopped with its state saved; the same command goes on from there. sysexits.h: EX_TEMPFAIL.
@@ -48,22 +47,6 @@ JobsOption = Annotated[
     int | None,
     typer.Option("--jobs", min=1, help="Runs at once.", show_default="one a core, or one on a GPU"),
 ]
-StudyArgument = Annotated[
-    str,
-    typer.Argument(help="A study that comes with lthlib (see `lth studies`), or a recipe.yaml."),
-]
-MethodsOption = Annotated[
-    str | None, typer.Option("--methods", help="Only these contestants, e.g. imp,cs,bip.")
-]
-DensitiesOption = Annotated[
-    str | None, typer.Option("--densities", help="Kept fractions, e.g. 0.2,0.05.")
-]
-SeedsOption = Annotated[
-    int | None, typer.Option("--seeds", min=1, help="Replicates of each contestant.")
-]
-DenseOption = Annotated[
-    int | None, typer.Option("--dense-seeds", min=1, help="Replicates of the dense network.")
-]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -79,30 +62,6 @@ def machine_of(data: Path | None, device: str, deterministic: bool = False) -> M
     from lthlib.runs import Machine
 
     return Machine(device, str(data) if data else None, deterministic=deterministic)
-
-
-def study_of(
-    name: str,
-    methods: str | None,
-    densities: str | None,
-    seeds: int | None,
-    dense_seeds: int | None,
-    changes: Sequence[str] | None,
-) -> Study:
-    """The study of a name or a recipe file, with the options' changes. Raises ConfigError."""
-    from lthlib.recipes import load_recipe, ticket_study
-
-    recipe = load_recipe(name)
-    parts = nested(changes or [])
-    if parts:
-        recipe = recipe.with_(**parts)
-    return ticket_study(
-        recipe,
-        methods=methods.split(",") if methods else None,
-        densities=[_number(d) for d in densities.split(",")] if densities else None,
-        seeds=seeds,
-        dense_seeds=dense_seeds,
-    )
 
 
 def nested(changes: Sequence[str]) -> dict[str, Any]:
@@ -142,13 +101,6 @@ def in_seconds(text: str) -> float:
             f"budget is {text!r}; expected seconds, minutes or hours such as 540s, 30m or 2h"
         )
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ConfigError(f"{text!r} is not a number") from None
 
 
 def finish_sweep(swept: Any, hint: str) -> None:

@@ -1,16 +1,5 @@
-"""The papers' settings and studies as data: each value beside its source, and the grids of runs
-made from them.
-"""
+"""The papers' settings as data, each value with its source."""
 
-from lthlib.recipes.recipe import Recipe, load_recipe, recipe_names
-from lthlib.recipes.studies import CONTESTANTS, Entry, Study, ticket_study
+from lthlib.recipes.recipe import Recipe, dense_run, load_recipe, recipe_names
 
-__all__ = [
-    "CONTESTANTS",
-    "Entry",
-    "Recipe",
-    "Study",
-    "load_recipe",
-    "recipe_names",
-    "ticket_study",
-]
+__all__ = ["Recipe", "dense_run", "load_recipe", "recipe_names"]

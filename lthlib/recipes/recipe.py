@@ -103,6 +103,11 @@ def recipe_names() -> list[str]:
     )
 
 
+def dense_run(recipe: Recipe, seed: int) -> RunConfig:
+    """The dense run of a seed: parent of all that starts from it."""
+    return recipe.config("dense", seed, rewind=recipe.rewind)
+
+
 def load_recipe(name: str | Path) -> Recipe:
     """A recipe by name, or from a YAML file of your own. Raises ConfigError, saying what is wrong
     with it.

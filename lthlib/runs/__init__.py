@@ -12,7 +12,7 @@ from lthlib.runs.many import (
     gpus,
     with_ancestors,
 )
-from lthlib.runs.store import RunResult, Store, fingerprint
+from lthlib.runs.store import RunResult, Store
 
 __all__ = [
     "Machine",
@@ -27,7 +27,6 @@ __all__ = [
     "estimate",
     "execute",
     "execute_many",
-    "fingerprint",
     "gpus",
     "with_ancestors",
 ]

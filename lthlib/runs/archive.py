@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lthlib.errors import RecordError, StoreError, TicketError
-from lthlib.evidence.records import TEXT, Field, check, parse
 from lthlib.files import read_bounded, write_atomically
+from lthlib.records import TEXT, Field, check, parse
 from lthlib.runs.config import RunConfig
 from lthlib.runs.leases import Lease
 from lthlib.runs.many import with_ancestors

@@ -41,7 +41,8 @@ from lthlib.models import build_model
 from lthlib.runs.config import RunConfig
 from lthlib.runs.leases import Lease
 from lthlib.runs.process import set_up
-from lthlib.runs.store import RunResult, Store, fingerprint, source
+from lthlib.runs.store import RunResult, Store, source
+from lthlib.source import fingerprint
 from lthlib.tickets import Ticket
 from lthlib.training import Cost, Hooks, Trainer, steps_of
 

@@ -12,7 +12,6 @@ STORE/runs/ID/run.json    written last: the run is complete. Records, history, c
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import gc
 import hashlib
@@ -22,7 +21,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,24 +29,11 @@ from lthlib.errors import RunDamaged, StoreError
 from lthlib.files import write_atomically
 from lthlib.runs.config import RunConfig
 from lthlib.runs.leases import Lease, abandoned, hold
+from lthlib.source import fingerprint
 from lthlib.tickets import Ticket
 
 SCHEMA = 1
 log = logging.getLogger("lthlib")
-_SHARED = (
-    "data",
-    "models",
-    "masks.py",
-    "distributed.py",
-    "graphs.py",
-    "training.py",
-    "tickets.py",
-    "checkpoints.py",
-    "runs/config.py",
-    "runs/execute.py",
-    "runs/process.py",
-    "methods/base.py",
-)
 
 
 @dataclass(frozen=True)
@@ -322,65 +308,3 @@ def source(config: RunConfig) -> str:
     parent is."""
     own = fingerprint(config.method)
     return f"{own}-{source(config.parent.config)}" if config.parent else own
-
-
-@cache
-def fingerprint(method: str) -> str:
-    """Hash of the source a run of `method` depends on, comments and docstrings left out."""
-    package = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in source_files(method):
-        digest.update(path.relative_to(package).as_posix().encode())
-        digest.update(_code(path).encode())
-    return digest.hexdigest()[:16]
-
-
-def source_files(method: str) -> list[Path]:
-    """The files a run of `method` depends on."""
-    package = Path(__file__).parents[1]
-    files: list[Path] = []
-    for name in (*_SHARED, *_method_files(package, method)):
-        path = package / name
-        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return files
-
-
-def _method_files(package: Path, method: str) -> list[str]:
-    """The method's own file and those of the methods it imports."""
-    found: list[str] = []
-    waiting = [method]
-    while waiting:
-        name = f"methods/{waiting.pop()}.py"
-        if name in found or not (package / name).exists():
-            continue
-        found.append(name)
-        for node in ast.walk(ast.parse((package / name).read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(
-                "lthlib.methods."
-            ):
-                waiting.append((node.module or "").rpartition(".")[2])
-    return sorted(found)
-
-
-def _code(path: Path) -> str:
-    tree = ast.parse(path.read_text())
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            body[0].value = ast.Constant("")
-    return repr(_plain(tree))
-
-
-def _plain(node: Any) -> Any:
-    # As ast.dump, whose text differs between versions of Python by fields that are empty.
-    if isinstance(node, list):
-        return [_plain(item) for item in node]
-    if not isinstance(node, ast.AST):
-        return node
-    fields = {name: value for name, value in ast.iter_fields(node) if value not in (None, [])}
-    return type(node).__name__, {name: _plain(value) for name, value in fields.items()}

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from lthlib.errors import ConfigError, Paused, RecordError, StoreError, TicketError
-from lthlib.evidence.records import TEXT, Field, check, parse, validate
 from lthlib.files import read_bounded, shallow
 from lthlib.methods import METHODS
+from lthlib.records import TEXT, Field, check, parse, validate
 from lthlib.runs.config import RunConfig
 from lthlib.runs.leases import Lease, hold
-from lthlib.runs.store import SCHEMA, Store, digest_of, fingerprint, source
+from lthlib.runs.store import SCHEMA, Store, digest_of, source
+from lthlib.source import fingerprint
 from lthlib.tickets import FILE_LIMIT, POINT, Ticket, unseal
 
 RUN_LIMIT = 64 << 20

@@ -13,6 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
+from companion.studies import ticket_study
 from lthlib.data import (
     Batches,
     Dataset,
@@ -24,7 +25,7 @@ from lthlib.data import (
 )
 from lthlib.data.generated import write_tiny_imagenet
 from lthlib.errors import ConfigError, DataError
-from lthlib.recipes import load_recipe, ticket_study
+from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, Store, execute
 from tests.conftest import with_sources
 

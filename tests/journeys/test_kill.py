@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from lthlib.recipes import load_recipe, ticket_study
+from companion.studies import ticket_study
+from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, Store, execute
 from lthlib.runs.upkeep import verify
 

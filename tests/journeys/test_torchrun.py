@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from companion.studies import ticket_study
 from lthlib.cli.options import COME_AGAIN
 from lthlib.errors import ConfigError
-from lthlib.recipes import load_recipe, ticket_study
+from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, RunConfig, Store, execute
 from tests.conftest import write_tiny
 

@@ -13,12 +13,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from companion.publish.notebooks import check_notebook, check_parameters, run_notebook
+from companion.studies import ticket_study
 from lthlib.errors import PublishError
-from lthlib.publish.notebooks import check_notebook, check_parameters, run_notebook
-from lthlib.recipes import load_recipe, ticket_study
+from lthlib.recipes import load_recipe
+from tests.companion.publish.records import published, write
+from tests.companion.publish.toys import REPOSITORY
 from tests.conftest import with_sources, write_tiny
-from tests.publish.records import published, write
-from tests.publish.toys import REPOSITORY
 
 FOLDER = REPOSITORY / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from companion.studies import CONTESTANTS, ticket_study
 from lthlib.errors import ConfigError
-from lthlib.recipes import CONTESTANTS, load_recipe, recipe_names, ticket_study
-from lthlib.recipes.studies import dense_run
+from lthlib.recipes import dense_run, load_recipe, recipe_names
 from lthlib.runs import with_ancestors
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
+from companion.figures.points import ticket_table
+from companion.studies import Entry, Study
 from lthlib.checkpoints import load_checkpoint
 from lthlib.errors import ConfigError
-from lthlib.evidence import load_results, validate
-from lthlib.figures.points import ticket_table
-from lthlib.recipes.studies import Entry, Study
+from lthlib.records import load_results, validate
 from lthlib.runs import Machine, RunConfig, Store, execute
 from lthlib.runs.execute import build_trainer, interruptions
 from lthlib.runs.store import source

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import lthlib.runs.store
+from lthlib import source
 from lthlib.errors import ConfigError, Paused, StoreError
 from lthlib.runs import Machine, RunConfig, RunResult, Store, execute
-from lthlib.runs import store as store_module
-from lthlib.runs.store import fingerprint
 from lthlib.runs.upkeep import verify
+from lthlib.source import fingerprint
 from lthlib.tickets import Ticket
 from tests.runs.toys import child, config
 
@@ -228,7 +228,9 @@ def test_the_fingerprint_sees_code_and_not_prose(
 ) -> None:
     package = tmp_path / "lthlib"
     shutil.copytree(Path(lthlib.__file__).parent, package)
-    monkeypatch.setattr(store_module, "__file__", str(package / "runs" / "store.py"))
+    passed_over = {package / path.relative_to(source._PACKAGE) for path in source._PASSED_OVER}
+    monkeypatch.setattr(source, "_PACKAGE", package)
+    monkeypatch.setattr(source, "_PASSED_OVER", passed_over)
 
     def prints() -> dict[str, str]:
         fingerprint.cache_clear()

@@ -1,0 +1,1 @@
+"""What makes the book of the two papers: studies, evidence and verdicts, figures, pages."""

@@ -1,0 +1,1 @@
+"""The bi-level gradient of BiP beside the exact one."""

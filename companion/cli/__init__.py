@@ -1,0 +1,24 @@
+"""The commands that the companion adds to `lth`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from companion.cli import publishing, sweeping
+
+COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
+    "Compute": {
+        "studies": publishing.studies,
+        "sweep": sweeping.sweep,
+        "estimate": sweeping.estimate,
+        "bisect": sweeping.bisect,
+    },
+    "Look after runs": {"verify": publishing.verify, "export": publishing.export},
+    "Publish": {
+        "record": publishing.record,
+        "check-results": publishing.check_results,
+        "facts": publishing.facts,
+        "book": publishing.book,
+    },
+}

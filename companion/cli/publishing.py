@@ -1,0 +1,300 @@
+"""Commands about studies: publish them, check them again, and make the book of them."""
+
+from __future__ import annotations
+
+import json
+import signal
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from companion.cli.options import (
+    DenseOption,
+    DensitiesOption,
+    MethodsOption,
+    SeedsOption,
+    StudyArgument,
+    study_of,
+)
+from lthlib.cli.options import (
+    DataOption,
+    DeviceOption,
+    JobsOption,
+    ResultsOption,
+    SetOption,
+    StoreOption,
+    finish_sweep,
+    in_seconds,
+    machine_of,
+)
+from lthlib.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from companion.studies import Study
+    from lthlib.runs import Machine
+
+
+def studies() -> None:
+    """List the studies that come with lthlib."""
+    from lthlib.recipes import load_recipe, recipe_names
+
+    for name in recipe_names():
+        recipe = load_recipe(name)
+        typer.echo(f"{name:20} {recipe.scale:10} {recipe.about}")
+
+
+def record(
+    study: StudyArgument,
+    methods: MethodsOption = None,
+    densities: DensitiesOption = None,
+    seeds: SeedsOption = None,
+    dense_seeds: DenseOption = None,
+    set_: SetOption = None,
+    results: ResultsOption = Path("results"),
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Record what is complete of an unfinished study.")
+    ] = False,
+    add: Annotated[
+        bool,
+        typer.Option("--add", help="Keep what is published, and add the runs that it lacks."),
+    ] = False,
+    store: StoreOption = Path("store"),
+) -> None:
+    """Promote a study's complete runs into results/STUDY.jsonl, one line per judged ticket."""
+    from lthlib.files import write_atomically
+    from lthlib.records import validate
+    from lthlib.runs import Store
+
+    chosen = study_of(study, methods, densities, seeds, dense_seeds, set_)
+    runs = Store(store)
+    if add:
+        from companion.publish.study import topped_up
+
+        records, missing = topped_up(chosen, runs, results)
+    else:
+        records, missing = chosen.records(runs), chosen.missing(runs)
+    if missing and not partial:
+        raise ConfigError(
+            f"{len(missing)} of {len(chosen.configs)} runs are not complete; "
+            f"`lth sweep {study}` first"
+        )
+    for entry in records:
+        validate(entry)
+    lines = "".join(json.dumps(entry) + "\n" for entry in records)
+    path = results / f"{chosen.name}.jsonl"
+    write_atomically(path, lines.encode())
+    typer.echo(f"{path}: {len(records)} judged tickets")
+
+
+def verify(
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Move damaged runs aside; the next sweep recomputes them."),
+    ] = False,
+    store: StoreOption = Path("store"),
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Check the checksums of all that is stored and the form of all that is published. Exit status
+    1 if any is wrong, also where it was repaired.
+    """
+    from companion.evidence import load_facts
+    from lthlib.records import load_results
+    from lthlib.runs import Store, upkeep
+
+    runs = Store(store)
+    faults = list(upkeep.verify(runs))
+    for run_id, why in faults:
+        typer.echo(f"{run_id}: {why}", err=True)
+    for run_id in upkeep.repair(runs, {one for one, _ in faults}) if repair else []:
+        typer.echo(f"{run_id}: moved to {store / 'damaged'}; the next sweep computes it again")
+    count = sum(1 for _ in store.glob("runs/*/run.json"))
+    published = len(load_results(results)) if results.exists() else 0
+    measured = len(load_facts(results))
+    typer.echo(
+        f"{count} runs in {store}, {len(faults)} faults; "
+        f"{published} published records and {measured} facts are well formed"
+    )
+    if faults and not repair:
+        typer.echo("`lth verify --repair` moves what is damaged aside", err=True)
+    if faults:
+        raise typer.Exit(1)
+
+
+def export(
+    study: StudyArgument,
+    archive: Annotated[Path, typer.Argument(help="The file to write, e.g. results.tar.")],
+    tickets: Annotated[
+        bool, typer.Option(help="With the tickets; without, the runs can only be looked at.")
+    ] = True,
+    methods: MethodsOption = None,
+    densities: DensitiesOption = None,
+    seeds: SeedsOption = None,
+    dense_seeds: DenseOption = None,
+    set_: SetOption = None,
+    store: StoreOption = Path("store"),
+) -> None:
+    """Write a study's runs, and all they rest on, to one file for `lth import` elsewhere."""
+    from lthlib.runs import Store
+    from lthlib.runs.archive import export_runs
+
+    chosen = study_of(study, methods, densities, seeds, dense_seeds, set_)
+    count = export_runs(Store(store), chosen.name, chosen.configs, archive, tickets)
+    typer.echo(f"{archive}: {count} runs, {archive.stat().st_size:,} bytes")
+
+
+def check_results(
+    studies: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[STUDY]...",
+            help="Published studies; if left out, digits, and of cifar10-bip, if the data are at "
+            "hand, one seed of the dense network and of BiP.",
+        ),
+    ] = None,
+    methods: MethodsOption = None,
+    densities: DensitiesOption = None,
+    seeds: SeedsOption = None,
+    dense_seeds: DenseOption = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(help="Stop cleanly after this time (540s, 30m, 2h); needs --store."),
+    ] = None,
+    results: ResultsOption = Path("results"),
+    report: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path(
+        "build/check-results"
+    ),
+    jobs: JobsOption = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Keep the runs here, and go on from there.", show_default="a new one"),
+    ] = None,
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Compute published studies again, from nothing, and compare them with the record.
+
+    Exit status: 0 all agree; 1 some number drifted (it is named, with candidates for the cause); 75
+    stopped, call again with the same --store to go on.
+    """
+    from companion.publish.checks import DEFAULT
+
+    options: dict[str, Any] = {"methods": methods, "densities": densities}
+    options |= {"seeds": seeds, "dense_seeds": dense_seeds}
+    given = {name: value for name, value in options.items() if value is not None}
+    if budget and not store:
+        raise ConfigError("--budget stops and goes on from a store; name one with --store")
+    if given and not studies:
+        raise ConfigError(f"--{next(iter(given)).replace('_', '-')} is about a study; name one")
+    machine = machine_of(data, device)
+    if budget:
+        machine.deadline = time.time() + in_seconds(budget)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    passed = True
+    for name, parts in (dict.fromkeys(studies, given) if studies else DEFAULT).items():
+        chosen = study_of(name, **dict.fromkeys(options) | parts, changes=None)
+        if not studies and (why := _not_at_hand(chosen, machine)):
+            typer.echo(f"{name} is left out: {why}")
+            continue
+        recorded = _published(chosen, results)
+        with tempfile.TemporaryDirectory(prefix="lth-check-") as new:
+            again = _computed_again(chosen, store or Path(new), machine, jobs)
+        passed &= _compared(chosen, recorded, again, parts, report)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _not_at_hand(study: Study, machine: Machine) -> str:
+    from lthlib.data import load_dataset
+
+    settings = study.configs[0].data
+    try:
+        load_dataset(settings.dataset, machine.data_root, settings=settings)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _computed_again(
+    study: Study, store: Path, machine: Machine, jobs: int | None
+) -> list[dict[str, Any]]:
+    from lthlib.runs import Store, bar, execute_many
+
+    runs = Store(store)
+    with bar(study.name) as shown:
+        swept = execute_many(study.configs, runs, machine, jobs=jobs, report=shown)
+    if swept.unfinished:
+        finish_sweep(swept, "the same command goes on from there if it names a --store")
+    found = [runs.load(config) for config in study.configs]
+    if imported := sum(result is not None and result.imported is not None for result in found):
+        raise ConfigError(f"{imported} runs in {store} were imported, not computed; name another")
+    return study.records(runs)
+
+
+def _published(study: Study, results: Path) -> list[dict[str, Any]]:
+    from lthlib.records import load_results
+
+    recorded = [record for record in load_results(results) if record["study"] == study.name]
+    if not recorded:
+        raise ConfigError(f"{results} has no record of {study.name}; `lth record` writes one")
+    return recorded
+
+
+def _compared(
+    study: Study,
+    recorded: list[dict[str, Any]],
+    again: list[dict[str, Any]],
+    parts: dict[str, Any],
+    folder: Path,
+) -> bool:
+    """Write and print the report; returns whether nothing drifted."""
+    from companion.publish.checks import markdown, report, write_report
+
+    options = [f"--{name.replace('_', '-')} {value}" for name, value in parts.items()]
+    command = " ".join(["lth check-results", study.name, *options])
+    runs = {config.id for config in study.configs} if parts else None
+    content = report(study.name, recorded, again, runs, command=command)
+    typer.echo(markdown(content))
+    typer.echo(f"the report: {write_report(content, folder)}")
+    return bool(content["passed"])
+
+
+def facts(
+    results: ResultsOption = Path("results"),
+    store: StoreOption = Path("store"),
+    data: DataOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure what no run records, for the claims that need it, and write results/facts.json: how
+    BiP's hypergradient lies to the exact one. A minute or two.
+    """
+    from companion.bilevel.facts import measure
+    from companion.evidence import FACTS, facts_json
+    from lthlib.files import write_atomically
+    from lthlib.runs import Store
+
+    found = measure(Store(store), machine_of(data, device))
+    write_atomically(results / "facts.json", facts_json(found).encode())
+    for name, fact in found.items():
+        typer.echo(f"{name} = {fact.value:.4g}: {fact.definition}")
+    typer.echo(f"{results / 'facts.json'}: {len(found)} facts")
+    wanted = [name for name, about in FACTS.items() if about.startswith("B4")]
+    if missing := [name for name in wanted if name not in found]:
+        reason = "the lower level has no minimum for some seed"
+        typer.echo(f"not measured, since {reason}: {', '.join(missing)}", err=True)
+
+
+def book(
+    store: StoreOption = Path("store"),
+    jobs: JobsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Run the embedded study, execute the notebooks that are not fresh, and build the book; prints
+    the page to open.
+    """
+    from companion.publish.site import build_site
+
+    page = build_site(Path.cwd(), store, jobs=jobs, device=device, say=typer.echo)
+    typer.echo(f"The book: {page}")

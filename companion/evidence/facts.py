@@ -1,0 +1,116 @@
+"""Facts: measurements that no record holds, in `facts.json` beside the records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from companion.evidence.claims import FACTS
+from lthlib.errors import RecordError
+from lthlib.records import COUNT, PROVENANCE, TEXT, Field, check, is_number, parse
+
+SCHEMA = 1
+FILE = "facts.json"
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A measurement, and what made it.
+
+    value: mean or extreme of `values`, as `definition` says. values: one for each of `seeds`.
+    provenance: as in a record.
+    """
+
+    value: float
+    definition: str
+    seeds: tuple[int, ...]
+    values: tuple[float, ...]
+    provenance: Mapping[str, Any]
+
+
+_RULE = {
+    "value": Field("a finite number", is_number),
+    "definition": TEXT,
+    "seeds": Field(
+        "a list of distinct counts",
+        lambda value: (
+            isinstance(value, list)
+            and all(map(COUNT.check, value))
+            and 0 < len(value) == len(set(value))
+        ),
+    ),
+    "values": Field(
+        "a list of finite numbers",
+        lambda value: isinstance(value, list) and all(map(is_number, value)),
+    ),
+    "provenance": PROVENANCE,
+}
+
+
+def load_facts(folder: str | Path) -> dict[str, Fact]:
+    """Read the facts published in `folder`; none if it has no `facts.json`.
+
+    Returns:
+        The facts by their names in `FACTS`.
+
+    Raises:
+        RecordError: the file is no valid record of facts; names file and field.
+    """
+    path = Path(folder) / FILE
+    try:
+        content = parse(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path}: is not JSON ({error}); `lth facts` writes it anew") from error
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from None
+    return _facts(content, str(path))
+
+
+def facts_json(facts: Mapping[str, Fact]) -> str:
+    """Return the content of `facts.json`.
+
+    Raises:
+        RecordError: it would not be read back.
+    """
+    own = {name: asdict(fact) for name, fact in facts.items()}
+    text = json.dumps({"schema": SCHEMA, "facts": own}, indent=1) + "\n"
+    _facts(json.loads(text), "facts")
+    return text
+
+
+def _facts(content: Any, where: str) -> dict[str, Fact]:
+    schema = content.get("schema") if isinstance(content, dict) else None
+    if type(schema) is not int or schema != SCHEMA:
+        raise RecordError(
+            f"{where}: schema is {schema!r}, expected {SCHEMA}; `lth facts` writes it anew"
+        )
+    check(content, {"schema": COUNT, "facts": Field("an object", _is_object)}, where)
+    return {name: _fact(name, own, where) for name, own in content["facts"].items()}
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _fact(name: str, own: Any, where: str) -> Fact:
+    if name not in FACTS:
+        raise RecordError(f"{where}: unknown fact {name!r}, expected one of {', '.join(FACTS)}")
+    check(own, _RULE, where, name)
+    value, values, seeds = own["value"], own["values"], own["seeds"]
+    if len(values) != len(seeds):
+        raise RecordError(
+            f"{where}: {name} has {len(values)} values for {len(seeds)} seeds, expected one each"
+        )
+    # A mean of equal numbers may differ from them in the last bit.
+    slack = 1e-12 * max(map(abs, values))
+    if not min(values) - slack <= value <= max(values) + slack:
+        raise RecordError(
+            f"{where}: {name}.value is {value}, expected one between the least and the greatest "
+            "of its values"
+        )
+    return Fact(value, own["definition"], tuple(seeds), tuple(values), own["provenance"])

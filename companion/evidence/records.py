@@ -1,0 +1,72 @@
+"""The tidy table of records: one row per judged ticket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from lthlib.records import COSTS, emptied
+
+_COPIED = ("study", "scale", "label", "seed", "judged", "density", "status", "failure", "run")
+_FROM_PROVENANCE = ("device", "device_name", "commit", "started", "finished")
+COLUMNS = (
+    *("study", "scale", "dataset", "architecture", "structure", "method", "label", "seed"),
+    *("judged", "round", "target_density", "density", "emptied"),
+    *("test_accuracy", "validation_accuracy", "status", "failure"),
+    *(*COSTS, *(f"own_{name}" for name in COSTS)),
+    *(*_FROM_PROVENANCE, "run", "parent"),
+)
+_FLOATS = ("target_density", "density", "test_accuracy", "validation_accuracy")
+
+
+def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return one row per judged ticket, with the columns every figure and claim reads.
+
+    `method` is the search's method: a `retrain` record appears under the method that found its
+    mask. Densities are fractions in (0, 1], accuracies percent, costs cumulative unless `own_`;
+    `round` is the ticket's index in its search, `emptied` the number of layers that keep no weight.
+    A failed run has no density and no accuracy.
+
+    Args:
+        records: valid records, from `load_results` or a local store.
+
+    Returns:
+        A table with columns `COLUMNS`, empty for no records.
+    """
+    floats = (*_FLOATS, *COSTS, *(f"own_{name}" for name in COSTS))
+    types: dict[str, Any] = {"seed": "int64", "round": "Int64", "emptied": "Int64"}
+    types |= dict.fromkeys(floats, "float64")
+    return pd.DataFrame(map(_row, records), columns=list(COLUMNS)).astype(types)
+
+
+def search_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the configuration of the search behind a run: its nearest one that is no `retrain`."""
+    while config["method"] == "retrain":
+        config = config["parent"]["config"]
+    return config
+
+
+def _row(record: Mapping[str, Any]) -> dict[str, Any]:
+    ticket, accuracy = (
+        (record["ticket"] if record["status"] == "ok" else {}),
+        record["accuracy"] or {},
+    )
+    search = search_config(record["config"])
+    return {
+        **{name: record[name] for name in (*_COPIED, "parent")},
+        "dataset": record["config"]["data"]["dataset"],
+        "architecture": record["config"]["model"]["architecture"],
+        "structure": search["settings"].get("structure", "unstructured"),
+        "method": search["method"],
+        "judged": "retrained" if record["method"] == "retrain" else record["judged"],
+        "round": ticket.get("index"),
+        "target_density": ticket.get("target_density"),
+        "emptied": len(emptied(record)) if record["status"] == "ok" else None,
+        "test_accuracy": accuracy.get("test"),
+        "validation_accuracy": accuracy.get("validation"),
+        **record["cost"]["cumulative"],
+        **{f"own_{name}": record["cost"]["own"][name] for name in COSTS},
+        **{name: record["provenance"][name] for name in _FROM_PROVENANCE},
+    }

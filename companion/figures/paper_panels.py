@@ -1,0 +1,321 @@
+"""The panels of the BiP paper's Figs 3 and 4: its curves and ours, as differences to dense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from companion.evidence import mean_interval, on_grid, reported, reported_curve
+from companion.evidence.reported import plain_name
+from companion.evidence.statistics import compare
+from companion.figures.points import pruned
+from companion.figures.style import FAINT, INK, looks, panels, ratio_axis, styled
+from companion.figures.winners import in_brackets
+
+METHODS = ("BiP", "IMP", "OMP", "Hydra", "GraSP")
+FIGURES = {"unstructured": "Fig 3", "filter": "Fig 4"}
+PAPER, OURS = "paper", "ours"
+_NETWORKS = {"vgg16fc": "vgg16", "vgg16": "vgg16 with one linear layer"}
+_FOREMOST = ("BiP", "IMP")
+_COLUMNS = [
+    *("panel", "whose", "study", "scale", "curve", "pruned", "n", "accuracy"),
+    *("dense", "difference", "low", "high"),
+]
+
+
+def paper_panels(structure: str) -> dict[tuple[str, str], str]:
+    """Return the paper's panels in its order: (data set, network), as `panel_of` has them -> title.
+
+    There are none for channels, of which no values are known.
+
+    Args:
+        structure: `unstructured` (Fig 3), `filter` (Fig 4) or `channel`.
+    """
+    rows = reported()
+    rows = rows[rows["artefact"] == FIGURES.get(structure, "")]
+    pairs = dict.fromkeys(zip(rows["dataset"], rows["architecture"], strict=True))
+    return {(plain_name(data), plain_name(net)): f"{data}, {net}" for data, net in pairs}
+
+
+def panel_of(dataset: str, architecture: str) -> tuple[str, str]:
+    """Return what the paper calls a data set and network of ours, in plain letters.
+
+    Its VGG-16 has three linear layers: `vgg16-fc` here. `vgg16`, which has one, is no panel's.
+    """
+    name = plain_name(architecture)
+    return plain_name(dataset), _NETWORKS.get(name, name)
+
+
+def panel_gaps(
+    structure: str,
+    tables: Mapping[str, pd.DataFrame],
+    methods: Sequence[str] = METHODS,
+) -> pd.DataFrame:
+    """Return test accuracy minus dense of the paper's curves and ours, a row a point.
+
+    Args:
+        structure: `unstructured`, `filter` or `channel`.
+        tables: study -> what it shows, from `ticket_table`; of one data set and network each.
+        methods: curves to show, as the paper names them.
+
+    Returns:
+        Columns panel, whose (`paper`, `ours`), study, scale, curve, pruned (percent), n, accuracy,
+        dense (percent), difference, low, high (points, 95 %); n and interval of ours alone. The
+        paper's panels come first, then those of other data sets.
+    """
+    titles = paper_panels(structure)
+    gaps = [_papers(pair, title, structure, methods) for pair, title in titles.items()]
+    for table in tables.values():
+        network = table[["dataset", "architecture"]].iloc[0]
+        own = f"{network['dataset']}, {network['architecture']} ({table['scale'].iloc[0]})"
+        pair = panel_of(network["dataset"], network["architecture"])
+        gaps.append(_ours(table, titles.get(pair, own), methods))
+    kept = [gap for gap in gaps if len(gap)]
+    found = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=_COLUMNS)
+    return found[_COLUMNS]
+
+
+def panels_figure(gaps: pd.DataFrame, words: Mapping[str, str]) -> Figure:
+    """Draw the differences of `panel_gaps`, a panel a data set and network, each to its own scale.
+
+    The paper's curves are dashed with hollow markers, ours solid with filled ones; BiP and IMP
+    stand out. Bands are 95 % intervals of ours. Ours may leave a panel.
+
+    Args:
+        gaps: from `panel_gaps`.
+        words: study -> what to say of its scale, a line before and one after a semicolon: `reduced
+            scale; 8 of 200 epochs`. A panel without ours says `not run`.
+    """
+    names = list(dict.fromkeys(gaps["panel"]))
+    known = looks(list(dict.fromkeys(gaps["curve"])))
+    with styled():
+        rows, columns = -(-len(names) // 2), min(2, len(names))
+        fig, axes = panels(rows, columns, 2.4 + 2.6 * columns, 0.9 + 2.4 * rows, scales="none")
+        for ax, name in zip(axes, names, strict=False):
+            own = gaps[gaps["panel"] == name]
+            ax.set_title(name)
+            ax.axhline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)), gid="dense")
+            for (whose, curve), line in own.groupby(["whose", "curve"], sort=False):
+                _curve(ax, line, whose == OURS, str(curve), known[str(curve)])
+            _limits(ax, own, lines=_say(ax, own, words))
+        for ax in axes[len(names) :]:
+            ax.set_visible(False)
+        ratio_axis(axes[0], float(gaps["pruned"].max()))
+        for ax in axes[: len(names)]:
+            ax.tick_params(labelbottom=True)
+        fig.supxlabel("pruned (%)", fontsize=10)
+        fig.supylabel("test accuracy minus dense (points)", fontsize=10)
+        _legend(fig, known, set(gaps["whose"]), 4 if columns == 1 else 7)
+    return fig
+
+
+def bip_minus_imp(gaps: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return by how much BiP is ahead of IMP in each panel, the paper's and ours, a row each.
+
+    The paper's is the mean over the ratios at which both of its curves are known. Ours is the mean
+    over BiP's densities within IMP's reach, IMP interpolated in log density, paired by seed.
+
+    Args:
+        gaps: from `panel_gaps`.
+        tables: the same as there.
+
+    Returns:
+        Columns panel, whose, scale, seeds, first, last (percent pruned), ratios (how many), ahead
+        (at how many of them BiP's mean is above IMP's), difference, low, high (points, 95 %); seeds
+        and interval of ours alone.
+    """
+    rows = []
+    for (panel, whose), own in gaps.groupby(["panel", "whose"], sort=False):
+        if whose == PAPER:
+            known = own.pivot_table(index="pruned", columns="curve", values="difference")
+            apart = known.reindex(columns=_FOREMOST).dropna()
+            ahead = apart[_FOREMOST[0]] - apart[_FOREMOST[1]]
+            gap = (float("nan"), ahead.mean(), float("nan"), float("nan"))
+        else:
+            by_seed = _by_seed(tables[own["study"].iloc[0]])
+            ahead = by_seed.mean()
+            mean = mean_interval(by_seed.dropna().mean(axis=1))
+            gap = (mean.n, mean.mean, mean.low, mean.high)
+        if len(ahead):
+            shares = (ahead.index.min(), ahead.index.max(), len(ahead), int((ahead > 0).sum()))
+            rows.append((panel, whose, own["scale"].iloc[0], gap[0], *shares, *gap[1:]))
+    names = ["panel", "whose", "scale", "seeds", "first", "last", "ratios", "ahead"]
+    return pd.DataFrame(rows, columns=[*names, "difference", "low", "high"])
+
+
+def bip_minus_imp_in_words(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of `bip_minus_imp` for readers."""
+    rows = [
+        {
+            "panel": row["panel"],
+            "whose": row["whose"] if row["whose"] == PAPER else f"{row['whose']}, {row['scale']}",
+            "seeds": row["seeds"],
+            "pruned (%)": "–".join(dict.fromkeys(f"{row[end]:.3g}" for end in ("first", "last"))),
+            "BiP ahead at": f"{row['ahead']} of {row['ratios']}",
+            "BiP minus IMP (points)": in_brackets(
+                row["difference"], row["low"], row["high"], "+.2f"
+            ),
+        }
+        for row in pairs.to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def describe_panels(gaps: pd.DataFrame) -> str:
+    """Say in words what `panels_figure` shows: the two ends of BiP's and IMP's curves."""
+    parts = []
+    for panel, rows in gaps.groupby("panel", sort=False):
+        ends = []
+        for (whose, curve), own in rows.groupby(["whose", "curve"], sort=False):
+            if curve in _FOREMOST:
+                first, last = (own.iloc[place] for place in (0, -1))
+                ends.append(
+                    f"{curve} ({whose}) {first['difference']:+.1f} at {first['pruned']:.0f} % to "
+                    f"{last['difference']:+.1f} at {last['pruned']:.0f} %"
+                )
+        if OURS not in set(rows["whose"]):
+            ends.append("ours not run")
+        parts.append(f"{panel}: {', '.join(ends)}")
+    return f"Test accuracy minus dense, in points, by the percentage pruned. {'; '.join(parts)}."
+
+
+def _papers(
+    pair: tuple[str, str], title: str, structure: str, methods: Sequence[str]
+) -> pd.DataFrame:
+    curves = reported_curve(*pair, structure=structure, artefact=FIGURES[structure])
+    # Fig 4 draws Fig 3's dense lines, of the same networks.
+    levels = reported_curve(*pair, method="dense", artefact="Fig 3")["value"]
+    curves = curves[curves["method"].isin(methods)]
+    level = float(levels.iloc[0])
+    order = {method: place for place, method in enumerate(methods)}
+    curves = curves.assign(place=curves["method"].map(order)).sort_values(
+        ["place", "pruning_ratio_pct"]
+    )
+    return pd.DataFrame(
+        {
+            "panel": title,
+            "whose": PAPER,
+            "study": "",
+            "scale": PAPER,
+            "curve": curves["method"],
+            "pruned": curves["pruning_ratio_pct"],
+            "n": float("nan"),
+            "accuracy": curves["value"],
+            "dense": level,
+            "difference": curves["value"] - level,
+            "low": float("nan"),
+            "high": float("nan"),
+        }
+    )
+
+
+def _ours(table: pd.DataFrame, title: str, methods: Sequence[str]) -> pd.DataFrame:
+    good = table[table["status"] == "ok"]
+    good = good.assign(pruned=pruned(good))
+    keys = ["study", "seed"]
+    dense = good[good["curve"] == "dense"].groupby(keys)["test_accuracy"].mean()
+    rows: list[dict[str, Any]] = []
+    for method in methods:
+        for _, own in good[good["curve"] == method].groupby("point", sort=False):
+            gap = compare(own.groupby(keys)["test_accuracy"].mean(), dense)
+            rows.append(
+                {
+                    "panel": title,
+                    "whose": OURS,
+                    "study": own["study"].iloc[0],
+                    "scale": own["scale"].iloc[0],
+                    "curve": method,
+                    "pruned": own["pruned"].mean(),
+                    "n": gap.n,
+                    "accuracy": own["test_accuracy"].mean(),
+                    "dense": dense.mean(),
+                    "difference": gap.mean,
+                    "low": gap.low,
+                    "high": gap.high,
+                }
+            )
+    order = {method: place for place, method in enumerate(methods)}
+    found = pd.DataFrame(rows, columns=_COLUMNS)
+    place = found["curve"].map(order)
+    return found.assign(place=place).sort_values(["place", "pruned"])[_COLUMNS]
+
+
+def _by_seed(table: pd.DataFrame) -> pd.DataFrame:
+    """BiP less IMP in points, [(study, seed), percent pruned], at BiP's densities."""
+    good = table[table["status"] == "ok"]
+    good = good.assign(pruned=pruned(good))
+    bip, imp = (good[good["curve"] == method] for method in _FOREMOST)
+    found: dict[float, pd.Series] = {}
+    for _, own in bip.groupby("point", sort=False) if len(imp) else ():
+        theirs = on_grid(imp, [own["density"].mean()]).iloc[:, 0]
+        ours = own.groupby(["study", "seed"])["test_accuracy"].mean()
+        gap = (ours - theirs).dropna()
+        if len(gap):
+            found[float(own["pruned"].mean())] = gap
+    return pd.DataFrame(found)
+
+
+def _curve(ax: Axes, line: pd.DataFrame, ours: bool, curve: str, look: Any) -> None:
+    foremost = curve in _FOREMOST
+    ax.plot(
+        line["pruned"],
+        line["difference"],
+        color=look.colour,
+        marker=look.marker,
+        markersize=4.5 if ours else 3.5,
+        markerfacecolor=look.colour if ours else "white",
+        linestyle="-" if ours else (0, (3, 2)),
+        linewidth=1.7 if ours and foremost else 1,
+        alpha=1 if foremost else 0.45,
+        zorder=3 if ours else 2,
+        gid=OURS if ours else PAPER,
+    )
+    if ours and foremost:
+        low, high = line["low"], line["high"]
+        ax.fill_between(line["pruned"], low, high, color=look.colour, alpha=0.10, linewidth=0)
+
+
+def _limits(ax: Axes, own: pd.DataFrame, lines: int) -> None:
+    """All of the paper's curves, of ours as much as leaves those legible, and below them room for
+    lines of text."""
+    papers, ours = (own.loc[own["whose"] == whose, "difference"] for whose in (PAPER, OURS))
+    low, high = own["difference"].min(), own["difference"].max()
+    if len(papers) and len(ours):
+        low = max(low, 2.5 * papers.min() - 1)
+        high = min(high, papers.max() + 2.5 * (papers.max() - papers.min()))
+    low, high = min(low, 0.0), max(high, 0.0)
+    reach = max(high - low, 0.5)
+    ax.set_ylim(low - (0.05 + 0.11 * lines) * reach, high + 0.08 * reach)
+
+
+def _say(ax: Axes, own: pd.DataFrame, words: Mapping[str, str]) -> int:
+    """Write the levels of dense and our scale at a panel's foot; returns how many lines."""
+    firsts = {row["whose"]: row for row in own.drop_duplicates("whose").to_dict("records")}
+    lines = ["ours: not run"]
+    if ours := firsts.get(OURS):
+        first, _, rest = words[ours["study"]].partition("; ")
+        lines = [f"ours: dense {ours['dense']:.1f} %, {first}", *filter(None, [rest])]
+    if papers := firsts.get(PAPER):
+        lines.insert(0, f"paper: dense {papers['dense']:.2f} %")
+    at: dict[str, Any] = {"transform": ax.transAxes, "fontsize": 8, "color": FAINT, "va": "bottom"}
+    ax.text(0.02, 0.02, "\n".join(lines), **at)
+    return len(lines)
+
+
+def _legend(fig: Figure, known: Mapping[str, Any], whose: set[str], columns: int) -> None:
+    handles = [
+        Line2D([], [], color=look.colour, marker=look.marker, alpha=1 if name in _FOREMOST else 0.6)
+        for name, look in known.items()
+    ]
+    names = [*known]
+    for one, dash, face in ((OURS, "-", INK), (PAPER, (0, (3, 2)), "white")):
+        if one in whose:
+            given: dict[str, Any] = {"color": INK, "linestyle": dash, "marker": "o"}
+            handles.append(Line2D([], [], markerfacecolor=face, markersize=4.5, **given))
+            names.append(one)
+    fig.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False, fontsize=9)

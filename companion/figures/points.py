@@ -1,0 +1,103 @@
+"""The table that figures draw: one row per judged ticket, replicates marked as such."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from companion.evidence import summarise, tidy
+from companion.evidence.records import search_config
+
+
+def ticket_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return `evidence.tidy(records)` with three more columns, `curve`, `point`, `initial_gate`.
+
+    curve: the name under which a figure shows the ticket: its label, with `as found` added where
+        the same label also has retrained tickets.
+    point: the same for tickets of runs that differ in nothing but their seeds, and only for those:
+        replicates of one point of a curve, also where a method finds its own density (CS).
+    initial_gate: s0 of the search, where its method has gates.
+
+    A failed run has neither density nor accuracy; its `target_density` is the one it was asked for,
+    and of IMP that of the round it failed in.
+    """
+    kept = list(records)
+    table = tidy(kept)
+    table["point"] = [_point(record) for record in kept]
+    searches = [search_config(record["config"])["settings"] for record in kept]
+    asked = pd.Series([_asked(record) for record in kept], dtype="float64")
+    table["target_density"] = table["target_density"].fillna(asked)
+    table["initial_gate"] = pd.Series(
+        [one.get("initial_gate") for one in searches], dtype="float64"
+    )
+    ok = table[table["status"] == "ok"]  # a failed run does not say how it would have been judged
+    retrained, found = (set(ok.loc[ok["judged"] == how, "label"]) for how in ("retrained", "found"))
+    searched = pd.Series([record["config"]["method"] != "retrain" for record in kept], dtype=bool)
+    twofold = searched & table["label"].isin(retrained & found)
+    table["curve"] = table["label"].where(~twofold, table["label"] + ", as found")
+    return table
+
+
+def _asked(record: Mapping[str, Any]) -> float | None:
+    settings = search_config(record["config"])["settings"]
+    failed = record["status"] == "failed" and record["ticket"]
+    if failed and record["method"] == "imp":
+        return float((1 - settings["fraction"]) ** failed["index"])
+    asked: float | None = settings.get("density")
+    return asked
+
+
+def by_initial_gate(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with a curve for each s0, `CS, s0 = -0.1`, where a curve has several.
+
+    Args:
+        table: from `ticket_table`.
+    """
+    counts = table.groupby("curve")["initial_gate"].nunique()
+    several = table["curve"].isin(counts.index[counts > 1])
+    names = table["curve"] + ", s0 = " + table["initial_gate"].map("{:g}".format)
+    return table.assign(curve=table["curve"].where(~several, names))
+
+
+def round_numbers(table: pd.DataFrame) -> pd.Series:
+    """Return each ticket's round, from 1; NaN where the method has no rounds.
+
+    IMP's index counts from its dense network, that of a search with gates from its first round.
+    """
+    index = table["round"].astype("float64")
+    gated = table["initial_gate"].notna()
+    return (index + gated).where(gated | (table["method"] == "imp"))
+
+
+def pruned(table: pd.DataFrame) -> pd.Series:
+    """Return the percentage pruned of each ticket: the pruning ratio of the BiP paper.
+
+    Of a structured ticket it is the share of filters or channels taken from every layer, as asked
+    for; of any other the share of weights.
+    """
+    structured = table["structure"] != "unstructured"
+    kept = table["density"].where(~structured, table["target_density"].fillna(table["density"]))
+    return 100 * (1 - kept)
+
+
+def curve_points(table: pd.DataFrame, value: str = "test_accuracy") -> pd.DataFrame:
+    """Return curve, point, mean density and n, mean, std, low, high of `value`, dense to sparse."""
+    points = summarise(table, ["curve", "point"], value)
+    return points.sort_values(["curve", "density"], ascending=[True, False], ignore_index=True)
+
+
+def _point(record: Mapping[str, Any]) -> str:
+    parts = [_without_seeds(record["config"]), (record["ticket"] or {}).get("index")]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _without_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
+    rest = {name: value for name, value in config.items() if name != "seed"}
+    parent = config["parent"]
+    if parent is not None:
+        rest["parent"] = {**parent, "config": _without_seeds(parent["config"])}
+    return rest

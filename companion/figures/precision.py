@@ -1,0 +1,211 @@
+"""Which precisions may stand for one another: the same seeds trained in each, ticket by ticket.
+
+Fixed before any of it was run: two precisions are interchangeable where the 95 % interval of the
+paired difference in accuracy lies within a margin, and where their tickets keep equally many
+weights. A method that is given a count keeps it exactly; of one that finds its density the interval
+of the difference lies within `DENSITY_MARGIN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from companion.evidence.statistics import MARGIN, mean_interval
+from companion.figures.points import ticket_table
+from companion.figures.style import FAINT, INK, in_percent, looks, styled
+from companion.figures.winners import in_brackets
+
+BASE = "fp32"
+TOGETHER = "all together"
+OUTCOMES = SAME, DIFFERS, OPEN = ("interchangeable", "differs", "not shown")
+DENSITY_MARGIN = 2.0  # percent of the weights kept in the base's precision
+_SMALL_SCALE_MARGIN = 0.5
+_COLUMNS = (
+    *("name", "precision", "n", "accuracy", "difference", "low", "high"),
+    *("kept", "kept_low", "kept_high", "outcome"),
+)
+_GAP = ("difference", "low", "high")
+_LOOKS = {"bf16": "BiP", "tf32": "IMP"}
+
+
+def margin(scale: str) -> float:
+    """Return the points of accuracy within which a difference counts as none, at a scale."""
+    return -MARGIN if scale == "paper" else _SMALL_SCALE_MARGIN
+
+
+def precision_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return `ticket_table` with a column `precision`; tickets that differ in it alone have one
+    `curve` and one `point`.
+
+    Args:
+        records: of a study that was made at several precisions.
+    """
+    kept = list(records)
+    precisions = [str(one["config"]["training"]["precision"]) for one in kept]
+    alike = [
+        {**one, "label": one["label"].removesuffix(f", {own}"), "config": _at_base(one["config"])}
+        for one, own in zip(kept, precisions, strict=True)
+    ]
+    return ticket_table(alike).assign(precision=precisions)
+
+
+def precision_differences(table: pd.DataFrame) -> pd.DataFrame:
+    """Return how far tickets in each precision lie from the same seed's in fp32.
+
+    Args:
+        table: from `precision_table`, of one study.
+
+    Returns:
+        A row a point and precision, and one for all points `TOGETHER`: the mean over the points of
+        each seed that has them all, whose outcome asks for every density to agree. Columns: name
+        (curve and mean density in fp32), precision, n (pairs of seeds), accuracy (percent, in this
+        precision), difference (points), low, high (95 %), kept (percent that the density is above
+        fp32's), kept_low, kept_high, outcome (one of `OUTCOMES`). Intervals are NaN for one seed,
+        densities for `TOGETHER`. Empty without a pair.
+    """
+    ok = table[table["status"] == "ok"]
+    half = margin("" if table.empty else str(table["scale"].iloc[0]))
+    rows = []
+    for precision in [one for one in dict.fromkeys(ok["precision"]) if one != BASE]:
+        gaps: list[pd.DataFrame] = []
+        for point in dict.fromkeys(ok["point"]):
+            own = ok[ok["point"] == point]
+            pairs = _pairs(own, precision)
+            if len(pairs):
+                curve, density = own["curve"].iloc[0], in_percent(pairs["density_base"].mean())
+                name = curve if pairs["density_base"].eq(1).all() else f"{curve}, {density}"
+                gaps.append(pairs)
+                rows.append(_row(name, precision, pairs, [_density(pairs)], half))
+        if len(gaps) > 1 and len(together := _mean_of(gaps)):
+            densities = [_density(pairs) for pairs in gaps]
+            rows.append(_row(TOGETHER, precision, together, densities, half))
+    return pd.DataFrame(rows, columns=list(_COLUMNS))
+
+
+def precision_figure(differences: pd.DataFrame, points: float) -> Figure:
+    """Draw differences to fp32 in accuracy and in the weights kept, a row a ticket.
+
+    Args:
+        differences: from `precision_differences`.
+        points: the margin in accuracy, drawn as a band; that in density is `DENSITY_MARGIN`.
+    """
+    names = list(dict.fromkeys(differences["name"]))
+    precisions = list(dict.fromkeys(differences["precision"]))
+    with styled():
+        size = (7.6, 1.3 + 0.26 * len(names) * max(1, len(precisions)))
+        fig, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+        for ax, half in zip(axes, (points, DENSITY_MARGIN), strict=True):
+            ax.axvspan(-half, half, color="#e6e6e6", linewidth=0, gid="margin")
+            ax.axvline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+            ax.grid(False)
+        for place, precision in enumerate(precisions):
+            own = differences[differences["precision"] == precision]
+            at = own["name"].map(names.index) + 0.3 * (place - (len(precisions) - 1) / 2)
+            _draw(axes[0], own[list(_GAP)], at, precision)
+            _draw(axes[1], own[["kept", "kept_low", "kept_high"]], at, precision)
+        if TOGETHER in names:
+            axes[0].axhline(names.index(TOGETHER) - 0.5, color=FAINT, linewidth=0.8)
+        axes[0].set(xlabel=f"test accuracy less {BASE}'s (points)", ylim=(len(names) - 0.5, -0.5))
+        axes[1].set(xlabel=f"weights kept beyond {BASE}'s (%)")
+        axes[0].set_yticks(range(len(names)), names)
+        axes[0].tick_params(axis="y", length=0)
+        axes[1].tick_params(axis="y", length=0)
+        if len(precisions) > 1:
+            marks = axes[0].get_legend_handles_labels()
+            fig.legend(*marks, loc="outside upper left", ncols=2, frameon=False, fontsize=9)
+    return fig
+
+
+def describe_precision(differences: pd.DataFrame) -> str:
+    """Say in words what `precision_figure` shows."""
+    words = (
+        f"{row['name']} in {row['precision']} {row['difference']:+.2f}"
+        for row in differences.to_dict("records")
+    )
+    return f"Differences to {BASE} in points of accuracy: {'; '.join(words)}."
+
+
+def precision_outcome(differences: pd.DataFrame, points: float) -> str:
+    """Return what follows for each precision, in a few sentences of Markdown.
+
+    Args:
+        differences: from `precision_differences`.
+        points: the margin in accuracy that outcomes were found with.
+    """
+    sentences = []
+    for precision, own in differences.groupby("precision", sort=False):
+        each = own[own["name"] != TOGETHER]
+        counts = each["outcome"].value_counts()
+        found = ", ".join(f"{counts[one]} {one}" for one in OUTCOMES if one in counts)
+        sentence = f"**{precision} against {BASE}:** of {len(each)} kinds of ticket {found}."
+        for row in own[own["name"] == TOGETHER].to_dict("records"):
+            gap = in_brackets(row["difference"], row["low"], row["high"], "+.2f")
+            sentence += (
+                f" Over all of them accuracy differs by {gap} points on average: "
+                f"**{row['outcome']}** at a margin of {points:g} points, {row['n']} seeds."
+            )
+        sentences.append(sentence)
+    return "\n\n".join(sentences)
+
+
+def _at_base(config: Mapping[str, Any]) -> dict[str, Any]:
+    parent = config["parent"]
+    if parent is not None:
+        parent = {**parent, "config": _at_base(parent["config"])}
+    return {**config, "training": {**config["training"], "precision": BASE}, "parent": parent}
+
+
+def _pairs(point: pd.DataFrame, precision: str) -> pd.DataFrame:
+    """Seeds of a point that both precisions have: accuracy and density in each, and the gaps."""
+    names = ["test_accuracy", "density"]
+    ours, base = (
+        point[point["precision"] == one].groupby("seed")[names].mean() for one in (precision, BASE)
+    )
+    pairs = ours.join(base.add_suffix("_base"), how="inner")
+    gap = pairs["test_accuracy"] - pairs["test_accuracy_base"]
+    return pairs.assign(gap=gap, kept=100 * (pairs["density"] / pairs["density_base"] - 1))
+
+
+def _mean_of(gaps: list[pd.DataFrame]) -> pd.DataFrame:
+    rows = pd.concat([pairs[["test_accuracy", "gap"]] for pairs in gaps])
+    seeds = rows.groupby("seed")
+    return seeds.mean()[seeds.size() == len(gaps)].assign(kept=float("nan"))
+
+
+def _row(
+    name: str, precision: str, pairs: pd.DataFrame, densities: list[str], half: float
+) -> tuple[object, ...]:
+    gap, kept = mean_interval(pairs["gap"]), mean_interval(pairs["kept"])
+    found = {_outcome(gap.low, gap.high, half), *densities}
+    outcome = next(one for one in (DIFFERS, OPEN, SAME) if one in found)
+    level = pairs["test_accuracy"].mean()
+    accuracy = (gap.n, level, gap.mean, gap.low, gap.high)
+    return (name, precision, *accuracy, kept.mean, kept.low, kept.high, outcome)
+
+
+def _density(pairs: pd.DataFrame) -> str:
+    kept = mean_interval(pairs["kept"])
+    if (pairs["kept"] == 0).all():
+        return SAME
+    return _outcome(kept.low, kept.high, DENSITY_MARGIN)
+
+
+def _outcome(low: float, high: float, half: float) -> str:
+    """NaN, the interval of one pair, shows nothing."""
+    if low >= -half and high <= half:
+        return SAME
+    return DIFFERS if low > half or high < -half else OPEN
+
+
+def _draw(ax: Axes, values: pd.DataFrame, at: pd.Series, precision: str) -> None:
+    name = _LOOKS.get(precision, "dense")
+    look = looks([name])[name]
+    middle, low, high = (values[column] for column in values)
+    ax.hlines(at, low, high, color=look.colour, linewidth=1.2, alpha=0.55)
+    ax.plot(middle, at, look.marker, color=look.colour, label=precision, gid=precision)

@@ -1,0 +1,99 @@
+"""Methods as pruners: nets as found, and fine-tuned under their mask; the tuning behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from companion.evidence.records import search_config
+from companion.evidence.statistics import tuning_score
+from companion.figures.accuracy import accuracy_in_panels
+from companion.figures.points import curve_points, ticket_table
+from lthlib.errors import ConfigError
+
+FOUND, TUNED = "as found", "fine-tuned"
+TRIED = ("gate_learning_rate", "initial_gate")
+_IN_BOTH = ("GMP", "random")
+_RETRAINED = ("IMP, learning-rate rewinding",)
+
+
+def pruned_nets(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the pruned networks of a study, as found and fine-tuned, dense in both.
+
+    GMP trains while it prunes, a random mask is trained: both stand in both. IMP with learning-rate
+    rewinding trains its weights on and counts as fine-tuned. Retrained tickets are left out.
+
+    Args:
+        table: from `ticket_table`.
+
+    Returns:
+        `as found` and `fine-tuned` -> rows, curves named by method alone.
+
+    Raises:
+        ConfigError: the study has no network pruned either way.
+    """
+    curves, shared = table["curve"], table["curve"].isin(("dense", *_IN_BOTH))
+    found = table[shared | curves.str.endswith(f", {FOUND}") & ~curves.str.startswith("IMP")]
+    tuned = table[shared | curves.str.endswith(f", {TUNED}") | curves.isin(_RETRAINED)]
+    parts = {
+        name: rows.assign(curve=rows["curve"].str.removesuffix(f", {name}"))
+        for name, rows in ((FOUND, found), (TUNED, tuned))
+        if (rows["curve"] != "dense").any()
+    }
+    if not parts:
+        raise ConfigError("no curve is as found or fine-tuned; choose methods such as cs, gmp")
+    return parts
+
+
+def pruning_figure(parts: Mapping[str, pd.DataFrame]) -> Figure:
+    """Draw test accuracy against density, a panel each for nets as found and fine-tuned.
+
+    Args:
+        parts: from `pruned_nets`.
+    """
+    return accuracy_in_panels({name.capitalize(): rows for name, rows in parts.items()})
+
+
+def pruned_points(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the points that `pruning_figure` draws: net, curve, density, n, mean, std, low, high.
+
+    Args:
+        parts: from `pruned_nets`.
+    """
+    points = [curve_points(rows).assign(net=name) for name, rows in parts.items()]
+    names = ["net", "curve", "density", "n", "mean", "std", "low", "high"]
+    return pd.concat(points, ignore_index=True)[names]
+
+
+def tuning_table(
+    records: Iterable[Mapping[str, Any]], tried: Sequence[str] = TRIED
+) -> pd.DataFrame:
+    """Return the trials of a tuning study with their scores on validation, a row a trial.
+
+    Tickets count as found. See `evidence.statistics.tuning_score`.
+
+    Args:
+        records: of the tuning study.
+        tried: settings in which trials differ; further ones (the penalty) trace a trial's curve.
+
+    Returns:
+        Columns method, one per setting tried, tickets, sparsest (density), score (percent), chosen
+        (whether it is the method's best).
+    """
+    kept = list(records)
+    table = ticket_table(kept)
+    for name in tried:
+        settings = [search_config(record["config"])["settings"].get(name) for record in kept]
+        table[name] = pd.Series(settings, dtype="float64")
+    good = (table["status"] == "ok") & (table["judged"] == "found") & table["initial_gate"].notna()
+    rows = []
+    for (label, *values), own in table[good].groupby(["curve", *tried], sort=False):
+        score = tuning_score(own)
+        method = str(label).removesuffix(f", {FOUND}")
+        rows.append((method, *values, len(own), own["density"].min(), score))
+    trials = pd.DataFrame(rows, columns=["method", *tried, "tickets", "sparsest", "score"])
+    best = trials.groupby("method")["score"].transform("max")
+    return trials.assign(chosen=trials["score"] == best)

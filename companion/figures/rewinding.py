@@ -1,0 +1,173 @@
+"""How far back a mask's weights may go: as found, and retrained from points of dense training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from companion.evidence import mean_interval, reported_curve
+from companion.figures.points import ticket_table
+from companion.figures.style import (
+    FAINT,
+    accuracy_axis,
+    dense_level,
+    in_percent,
+    looks,
+    panels,
+    styled,
+)
+from lthlib.errors import ConfigError
+
+AS_FOUND = "as found"
+_REWIND = "BiP, rewind "
+_NEAR = 0.02
+
+
+def rewinding_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return BiP's masks as found, and retrained from points of dense training.
+
+    Args:
+        records: of one study. A retrained ticket counts if its run names a rewind point of its own,
+            and one as found if such a run retrains it.
+
+    Returns:
+        Columns density (a fraction, as asked for), start (`as found`, or the percentage of dense
+        training that the weights go back to, as text), seed, accuracy (test, percent): dense to
+        sparse, as found first, then from early to late; empty where nothing was retrained so.
+
+    Raises:
+        ConfigError: a rewind point cannot be compared with the length of dense training.
+    """
+    kept = list(records)
+    table = ticket_table(kept)
+    rewound = [place for place, record in enumerate(kept) if _rewound(record)]
+    searches = [kept[place]["config"]["parent"]["config"] for place in rewound]
+    rows = [
+        (_share(kept[place]["config"]), *_judged(table, place))
+        for place in rewound
+        if kept[place]["status"] == "ok"
+    ]
+    rows += [
+        (-1.0, *_judged(table, place))
+        for place, record in enumerate(kept)
+        if record["status"] == "ok" and record["config"] in searches
+    ]
+    found = pd.DataFrame(rows, columns=["share", "density", "seed", "accuracy"])
+    found = found.sort_values(["density", "share", "seed"], ascending=[False, True, True])
+    start = [AS_FOUND if share < 0 else f"{share:g}" for share in found["share"]]
+    return found.assign(start=start)[["density", "start", "seed", "accuracy"]].reset_index(
+        drop=True
+    )
+
+
+def rewinding_means(table: pd.DataFrame) -> pd.DataFrame:
+    """Return density, start, n, accuracy, std, low, high: means over seeds."""
+    rows = [
+        (*key, *vars(mean_interval(own["accuracy"])).values())
+        for key, own in table.groupby(["density", "start"], sort=False)
+    ]
+    return pd.DataFrame(rows, columns=["density", "start", "n", "accuracy", "std", "low", "high"])
+
+
+def published_rewinding(dataset: str, architecture: str) -> pd.DataFrame:
+    """Return density, start, accuracy as the BiP paper reports them for a data set and network;
+    empty where it has no such panel."""
+    curve = reported_curve(dataset, architecture, artefact="rewinding figure")
+    start = curve["method"].str.removeprefix(_REWIND).str.removesuffix(" %")
+    start = start.where(curve["method"].str.startswith(_REWIND), AS_FOUND)
+    return pd.DataFrame({"density": curve["density"], "start": start, "accuracy": curve["value"]})
+
+
+def rewinding_figure(table: pd.DataFrame, dense: pd.Series, published: pd.DataFrame) -> Figure:
+    """Draw accuracy against the point that weights go back to, a panel a density.
+
+    Small dots are seeds, diamonds their means with 95 % intervals; the green line continues the
+    mean as found, the dashed one is dense.
+
+    Args:
+        table: from `rewinding_table`.
+        dense: the dense networks' test accuracies in percent.
+        published: from `published_rewinding`; drawn as open markers where a density is the same.
+    """
+    means = rewinding_means(table)
+    densities = list(dict.fromkeys(table["density"]))
+    shares = sorted(set(table["start"]) - {AS_FOUND}, key=float)
+    starts = [AS_FOUND, *shares]
+    near = {density: _near(published, density, starts) for density in densities}
+    theirs = pd.concat(near.values())
+    with styled():
+        fig, axes = panels(1, len(densities), 0.9 + 2.3 * len(densities), 3.0)
+        values = pd.concat([table["accuracy"], dense, theirs["accuracy"]])
+        accuracy_axis(axes[0], float(values.min()), float(values.max()))
+        for ax, density in zip(axes, densities, strict=True):
+            ax.set_title(f"{in_percent(density)} density")
+            dense_level(ax, dense)
+            own = table[table["density"] == density]
+            _panel(ax, own, means[means["density"] == density], starts)
+            at = near[density]["start"].map(starts.index)
+            marks: Any = {"markeredgecolor": FAINT, "markerfacecolor": "white", "markersize": 4.5}
+            ax.plot(at, near[density]["accuracy"], "D", gid="reported", **marks)
+            names = ["as\nfound" if start == AS_FOUND else start for start in starts]
+            ax.set_xticks(range(len(starts)), names, fontsize=8)
+            ax.axvline(0.5, color=FAINT, linewidth=0.8)
+            ax.set_xlim(-0.5, len(starts) - 0.5)
+        axes[0].set_ylabel("test accuracy (%)")
+        fig.supxlabel("retrained from (% of dense training)", fontsize=10)
+        if len(theirs):
+            mark: Any = {"marker": "D", "linestyle": "", "fillstyle": "none", "markersize": 4.5}
+            handle = Line2D([], [], color=FAINT, **mark)
+            fig.legend([handle], ["as the paper reports"], loc="outside upper left", frameon=False)
+    return fig
+
+
+def describe_rewinding(table: pd.DataFrame) -> str:
+    """Say in words what `rewinding_figure` shows."""
+    parts = []
+    for density, rows in rewinding_means(table).groupby("density", sort=False):
+        words = [
+            f"{level:.1f} % {start if start == AS_FOUND else f'from {start} %'}"
+            for start, level in zip(rows["start"], rows["accuracy"], strict=True)
+        ]
+        parts.append(f"{in_percent(float(str(density)))} density: {', '.join(words)}")
+    return f"Test accuracy of BiP's masks at {'; '.join(parts)}."
+
+
+def _rewound(record: Mapping[str, Any]) -> bool:
+    return record["method"] == "retrain" and bool(record["config"]["settings"].get("rewind"))
+
+
+def _judged(table: pd.DataFrame, place: int) -> tuple[float, int, float]:
+    row = table.iloc[place]
+    return float(row["target_density"]), int(row["seed"]), float(row["test_accuracy"])
+
+
+def _share(config: Mapping[str, Any]) -> float:
+    """A rewind point as a percentage of dense training, both such as `15it` or `10ep`."""
+    point, whole = config["settings"]["rewind"], config["training"]["length"]
+    if point[-2:] != whole[-2:]:
+        raise ConfigError(f"a rewind point of {point} has another unit than training, {whole}")
+    return round(100 * float(point[:-2]) / float(whole[:-2]), 1)
+
+
+def _near(published: pd.DataFrame, density: float, starts: list[str]) -> pd.DataFrame:
+    close = (published["density"].astype(float) / density - 1).abs() < _NEAR
+    return published[close & published["start"].isin(starts)]
+
+
+def _panel(ax: Axes, rows: pd.DataFrame, means: pd.DataFrame, starts: list[str]) -> None:
+    look = looks(["BiP"])["BiP"]
+    at = rows["start"].map(starts.index)
+    seeds: Any = {"markersize": 3, "alpha": 0.35, "markeredgewidth": 0}
+    ax.plot(at, rows["accuracy"], "o", color=look.colour, gid="seeds", **seeds)
+    at = means["start"].map(starts.index)
+    for x, low, high in zip(at, means["low"], means["high"], strict=True):
+        top = min(high, 99.9)
+        ax.plot([x, x], [low, top], color=look.colour, linewidth=1.2, alpha=0.55, gid="interval")
+    ax.plot(at, means["accuracy"], look.marker, color=look.colour, gid="mean")
+    for level in means.loc[means["start"] == AS_FOUND, "accuracy"]:
+        ax.axhline(level, color=look.colour, linewidth=0.9, alpha=0.6, gid="as found")

@@ -1,0 +1,263 @@
+"""What a ticket costs by how much is pruned, and how many times faster one method is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from companion.evidence import on_grid, reported_speed_up
+from companion.evidence.statistics import compare, ratio
+from companion.figures.cost import UNITS, with_passes
+from companion.figures.points import pruned
+from companion.figures.style import (
+    Look,
+    cost_axis,
+    looks,
+    on_top,
+    panels,
+    ratio_axis,
+    short,
+    styled,
+)
+
+_HEADS = {"epochs": "epochs", "passes": "passes", "flops": "FLOPs", "seconds": "seconds"}
+_SEQUENCES = ("imp", "imp_c")  # methods whose own runs begin with the dense training
+
+
+def paid(table: pd.DataFrame, unit: str, pretraining: bool = True) -> pd.Series:
+    """Return what each ticket cost, from initialisation on.
+
+    Args:
+        table: from `ticket_table`.
+        unit: one of `UNITS`.
+        pretraining: whether the training of the dense network counts, for all that rest on it: a
+            run of IMP begins with that training itself. Methods that start untrained have none.
+    """
+    rows = with_passes(table)
+    return rows[unit] if pretraining else rows[unit] - _pretraining(rows, unit)
+
+
+def costs_by_ratio(table: pd.DataFrame, pretraining: bool = True) -> pd.DataFrame:
+    """Return what each ticket costs, and with it all tickets of its curve that keep more.
+
+    The first is a ticket's own bill. The second is the bill of the curve down to that ticket, each
+    run counted once: one IMP sequence yields all its tickets, BiP repeats for each, and the dense
+    network that they start from is trained once.
+
+    Args:
+        table: from `ticket_table`.
+        pretraining: as `paid`.
+
+    Returns:
+        Columns curve, density, pruned (percent), n (seeds), and for each unit of `UNITS` UNIT and
+        UNIT_so_far: means over seeds.
+    """
+    rows = with_passes(table[table["status"] == "ok"])
+    rows = rows.assign(pruned=pruned(rows))
+    so_far = {f"{unit}_so_far": _so_far(rows, unit, pretraining) for unit in UNITS}
+    rows = rows.assign(**{unit: paid(rows, unit, pretraining) for unit in UNITS}, **so_far)
+    tickets = rows[~rows["curve"].str.startswith("dense")]
+    how: dict[str, Any] = dict.fromkeys(["density", "pruned", *UNITS, *so_far], "mean")
+    means = tickets.groupby(["curve", "point"], sort=False).agg({"seed": "nunique", **how})
+    means = means.rename(columns={"seed": "n"}).reset_index().drop(columns="point")
+    order = {curve: place for place, curve in enumerate(dict.fromkeys(means["curve"]))}
+    means = means.assign(place=means["curve"].map(order)).sort_values(["place", "pruned"])
+    names = ["curve", "density", "pruned", "n", *UNITS, *so_far]
+    return means[names].reset_index(drop=True)
+
+
+def cost_against_ratio(costs: pd.DataFrame) -> Figure:
+    """Draw cost against the percentage pruned, a row a unit: one ticket, and the curve so far.
+
+    Args:
+        costs: from `costs_by_ratio`.
+    """
+    known = looks(list(dict.fromkeys(costs["curve"])))
+    with styled():
+        fig, axes = panels(len(UNITS), 2, 7.4, 8.4, scales="row")
+        for row, unit in enumerate(UNITS):
+            for place, column in enumerate((unit, f"{unit}_so_far")):
+                for curve, own in costs.groupby("curve", sort=False):
+                    _line(axes[2 * row + place], own, column, known[str(curve)])
+            axes[2 * row].set_ylabel(_HEADS[unit])
+            cost_axis(axes[2 * row], "y")
+        axes[0].set_title("One ticket")
+        axes[1].set_title("All tickets down to it")
+        ratio_axis(axes[0], float(costs["pruned"].max()))
+        fig.supxlabel("pruned (%)", fontsize=10)
+        handles = axes[0].get_lines()
+        fig.legend(handles, [*known], loc="outside upper left", ncols=5, frameon=False, fontsize=9)
+    return fig
+
+
+def describe_ratios(costs: pd.DataFrame) -> str:
+    """Say in words what `cost_against_ratio` shows: each curve's two ends, in passes."""
+    parts = []
+    for curve, own in costs.groupby("curve", sort=False):
+        first, last = (own.iloc[place] for place in (0, -1))
+        parts.append(
+            f"{curve} from {short(first['passes'])} passes at {first['pruned']:.0f} % pruned to "
+            f"{short(last['passes'])} at {last['pruned']:.0f} %, "
+            f"all tickets {short(last['passes_so_far'])}"
+        )
+    return f"Cost against the percentage pruned: {'; '.join(parts)}."
+
+
+def speed_up(table: pd.DataFrame, slow: str = "IMP", fast: str = "BiP") -> pd.DataFrame:
+    """Return how many times more a ticket of one method costs than one of another, a row a density.
+
+    Args:
+        table: from `ticket_table`.
+        slow, fast: curves; the densities are those of `fast`'s tickets, where `slow` reaches them
+            (its cost is interpolated in log density between its tickets).
+
+    Returns:
+        Columns pruned (percent), density, n, difference, low, high (accuracy of `fast` less `slow`,
+        points, 95 %), and for each unit of `UNITS` UNIT_both and UNIT_neither: the ratio of
+        geometric means over seeds, with everybody's pretraining counted and with nobody's.
+    """
+    rows = with_passes(table[table["status"] == "ok"])
+    rows = rows.assign(pruned=pruned(rows))
+    ours, theirs = (rows[rows["curve"] == curve] for curve in (fast, slow))
+    names = [f"{unit}_{counted}" for unit in UNITS for counted in ("both", "neither")]
+    columns = ["pruned", "density", "n", "difference", "low", "high", *names]
+    found = []
+    for _, point in ours.groupby("point", sort=False):
+        density = float(point["density"].mean())
+        if on_grid(theirs, [density])[density].notna().any():
+            compared = _compared(rows, point, theirs, density)
+            found.append((point["pruned"].mean(), density, *compared))
+    return pd.DataFrame(found, columns=columns).sort_values("pruned", ignore_index=True)
+
+
+def speed_up_in_words(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of `speed_up` for readers, the BiP paper's own minutes beside it.
+
+    Each cell: with everybody's pretraining counted / with nobody's. A row is both ours and the
+    paper's where what they keep agrees to about 1 %.
+
+    Args:
+        found: from `speed_up`.
+    """
+    papers = reported_speed_up()
+    rows = [
+        {"pruned": row["pruned"], **_cells(row), "paper": _paper(papers, row["pruned"])}
+        for row in found.to_dict("records")
+    ]
+    shown = [row["pruned"] for row in rows]
+    for row in papers.to_dict("records"):
+        if not any(_same(row["pruning_ratio_pct"], one) for one in shown):
+            blank = dict.fromkeys(["accuracy", *_HEADS.values()], "–")
+            rows.append({"pruned": row["pruning_ratio_pct"], **blank, "paper": _two(row)})
+    rows.sort(key=lambda row: float(row["pruned"]))
+    table = pd.DataFrame(rows)
+    table["pruned"] = table["pruned"].map("{:.3g}".format)
+    names = {"pruned": "pruned (%)", "accuracy": "accuracy (points)", "paper": "paper, minutes"}
+    return table.rename(columns=names)
+
+
+def _pretraining(rows: pd.DataFrame, unit: str) -> pd.Series:
+    """What of each ticket's cost is the training of the dense network that it rests on."""
+    runs = rows.drop_duplicates("run").set_index("run")
+    dense = runs[runs["curve"] == "dense"][f"own_{unit}"]
+
+    def spent(run: str) -> float:
+        while isinstance(parent := runs["parent"].get(run), str) and parent in runs.index:
+            run = parent
+        if run in dense.index:
+            return float(dense[run])
+        return float(dense.mean()) if runs["method"].get(run) in _SEQUENCES else 0.0
+
+    return rows["run"].map({run: spent(run) for run in runs.index})
+
+
+def _so_far(rows: pd.DataFrame, unit: str, pretraining: bool) -> pd.Series:
+    """The bill of each ticket's curve and seed down to that ticket, each run counted once."""
+    before = (rows[unit] - rows[f"own_{unit}"]).groupby(rows["run"]).max()
+    runs = rows.drop_duplicates("run").set_index("run")
+    trained = set(runs.index[runs["curve"] == "dense"])
+    sequences = set(runs.index[runs["method"].isin(_SEQUENCES) & runs["parent"].isna()])
+    level = float(rows.loc[rows["curve"] == "dense", f"own_{unit}"].mean())
+    found: dict[Any, float] = {}
+    for _, group in rows.groupby(["curve", "seed"], sort=False):
+        bill: dict[str, float] = {}
+        for index, row in group.sort_values("pruned", kind="stable").iterrows():
+            for run, amount in _pieces(str(row["run"]), row[f"own_{unit}"], runs["parent"], before):
+                bill[run] = max(amount, bill.get(run, 0.0))
+            total = sum(bill.values())
+            if not pretraining:
+                total -= sum(bill.get(run, 0.0) for run in trained)
+                total -= level * len(sequences & bill.keys())
+            found[index] = total
+    return pd.Series(found, index=rows.index, dtype=float)
+
+
+def _pieces(
+    run: str, own: float, parents: pd.Series, before: pd.Series
+) -> Iterator[tuple[str, float]]:
+    """A run and all it rests on, with what each cost by itself."""
+    yield run, own
+    below = float(before.get(run, 0.0))
+    while isinstance(parent := parents.get(run), str):
+        own = below - (rest := float(before.get(parent, 0.0)))
+        yield parent, own
+        run, below = parent, rest
+
+
+def _compared(
+    rows: pd.DataFrame, ours: pd.DataFrame, theirs: pd.DataFrame, density: float
+) -> Iterator[float]:
+    """n, the difference of accuracies with its interval, then the ratios of costs."""
+    keys = ["study", "seed"]
+    accuracy = on_grid(theirs, [density])[density].dropna()
+    gap = compare(ours.groupby(keys)["test_accuracy"].mean(), accuracy)
+    yield from (gap.n, gap.mean, gap.low, gap.high)
+    for unit in UNITS:
+        for counted in (True, False):
+            cost = paid(rows, unit, counted)
+            fast = cost[ours.index].groupby([ours[key] for key in keys]).mean()
+            slow = on_grid(theirs.assign(cost=cost[theirs.index]), [density], "cost")[density]
+            slow, fast = (each[each > 0].dropna() for each in (slow, fast))
+            yield ratio(slow, fast).mean if len(slow) and len(fast) else math.nan
+
+
+def _cells(row: Mapping[Any, Any]) -> dict[str, str]:
+    pairs = {
+        head: _two({name: row[f"{unit}_{name}"] for name in ("both", "neither")})
+        for unit, head in _HEADS.items()
+    }
+    gap = f"{row['difference']:+.1f}"
+    if not math.isnan(row["low"]):
+        gap += f" [{row['low']:.1f}, {row['high']:.1f}]"
+    return {"accuracy": gap, **pairs}
+
+
+def _paper(papers: pd.DataFrame, percent: float) -> str:
+    same = [row for row in papers.to_dict("records") if _same(row["pruning_ratio_pct"], percent)]
+    return _two(same[0]) if same else "–"
+
+
+def _same(one: float, other: float) -> bool:
+    return abs(np.log((100 - one) / (100 - other))) < 0.012
+
+
+def _two(row: Mapping[Any, Any]) -> str:
+    return f"{row['both']:.1f} / {row['neither']:.1f}"
+
+
+def _line(ax: Axes, rows: pd.DataFrame, column: str, look: Look) -> None:
+    ax.plot(
+        rows["pruned"],
+        rows[column],
+        color=look.colour,
+        marker=look.marker,
+        linestyle=look.dash,
+        zorder=on_top(rows["curve"].iloc[0]),
+        gid=column,
+    )

@@ -1,0 +1,268 @@
+"""One look for all figures: safe for colour-blind readers, white paper, labels at the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+from companion.evidence import mean_interval
+
+INK, FAINT = "#262626", "#8c8c8c"
+# Colours that differ for every kind of colour vision (Okabe and Ito), each with its marker.
+_LOOKS = {
+    "dense": (INK, "o"),
+    "IMP": ("#0072B2", "o"),
+    "IMP-C": ("#56B4E9", "o"),
+    "CS": ("#D55E00", "s"),
+    "BiP": ("#009E73", "D"),
+    "Hydra": ("#7A5C00", "p"),
+    "OMP": ("#AA4499", "^"),
+    "l0": ("#E69F00", "<"),
+    "ISS": ("#882255", ">"),
+    "GMP": ("#332288", "P"),
+    "GraSP": ("#CC6677", "X"),
+    "SNIP": ("#999933", "h"),
+    "SynFlow": ("#6699CC", "d"),
+    "random": (FAINT, "v"),
+}
+_OTHERS = ("#44AA99", "#661100", "#DDCC77", "#117733", "#888800")
+_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+_FILLS = ("full", "none", "left", "top")
+_ACCURACIES = (10, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8)
+_DENSITIES = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1)
+_RATIOS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
+_LOW_RATIOS = (0, 20, 40, 60, 70, 80, 90)
+_SMALLEST_ERROR = 0.1
+
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.8,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.7,
+    "lines.markersize": 5,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a curve is drawn."""
+
+    colour: str
+    marker: str
+    dash: str | tuple[float, Sequence[float]]
+    fill: str
+
+
+def looks(curves: Sequence[str]) -> dict[str, Look]:
+    """Return each curve's look: colour and marker by method, dash and fill by variant.
+
+    The method is what stands before the first comma: `OMP, compute-matched` has OMP's colour.
+    """
+    families = [curve.partition(",")[0] for curve in curves]
+    unknown = sorted(set(families) - _LOOKS.keys())
+    spare = {name: (_OTHERS[n % len(_OTHERS)], "P") for n, name in enumerate(unknown)}
+    found = {}
+    for curve, family in zip(curves, families, strict=True):
+        variants = sorted({one for one in curves if one.startswith(f"{family},")})
+        place = 1 + variants.index(curve) if curve in variants else 0
+        place %= len(_DASHES)
+        found[curve] = Look(*(_LOOKS | spare)[family], _DASHES[place], _FILLS[place])
+    return found
+
+
+def on_top(curve: str) -> float:
+    """Return the height to draw a curve at where curves coincide: BiP on top, then IMP."""
+    return {"BiP": 2.6, "IMP": 2.5}.get(curve, 2.0)
+
+
+def in_percent(density: float) -> str:
+    """Return a density as a text in percent, two digits: `100 %`, `5.2 %`."""
+    value = 100 * density
+    return f"{value:.0f} %" if value >= 9.95 else f"{value:.2g} %"
+
+
+def short(cost: float) -> str:
+    """Return an amount with three digits and a prefix: `12.5 M`, `830`."""
+    for size, name in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if cost >= size:
+            return f"{cost / size:.3g} {name}"
+    return f"{cost:.3g}"
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Draw in the style of this book."""
+    with rc_context(STYLE):
+        yield
+
+
+def panels(
+    rows: int,
+    columns: int,
+    width: float,
+    height: float,
+    scales: Literal["all", "row", "none"] = "all",
+) -> tuple[Figure, list[Axes]]:
+    """Return a figure of equal panels; sizes of the whole in inches.
+
+    All share their x axis; `scales` says which of them share their y axis.
+    """
+    fig, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(width, height),
+        sharex=True,
+        sharey=scales,
+        squeeze=False,
+        layout="constrained",
+    )
+    return fig, list(axes.flat)
+
+
+def _stretch(values: np.ndarray) -> np.ndarray:
+    return -np.log10(np.maximum(100 - np.asarray(values, float), _SMALLEST_ERROR))
+
+
+def _shrink(values: np.ndarray) -> np.ndarray:
+    return 100 - 10 ** -np.asarray(values, float)
+
+
+def accuracy_axis(ax: Axes, low: float, high: float) -> None:
+    """Scale y by the logarithm of the error: differences near dense and collapse both show."""
+    ax.set_yscale("function", functions=(_stretch, _shrink))
+    ends = _stretch(np.array([low, high]))
+    margin = 0.06 * max(ends[1] - ends[0], 0.1)
+    bottom, top = _shrink(ends + np.array([-margin, margin])).tolist()
+    ax.set_ylim(max(bottom, 0.0), min(top, 100 - _SMALLEST_ERROR))
+    bottom, top = ax.get_ylim()
+    ticks: list[float] = [tick for tick in _ACCURACIES if bottom <= tick <= top]
+    if len(ticks) < 3:
+        whole: list[float] = [tick for tick in range(100) if bottom <= tick <= top]
+        ticks = whole[:: 1 + len(whole) // 8]
+    ax.yaxis.set_major_locator(FixedLocator(ticks))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def density_axis(ax: Axes, smallest: float) -> None:
+    """Scale x by the logarithm of the kept weights in percent, dense on the left."""
+    ax.set_xscale("log")
+    ax.set_xlim(115, 0.87 * smallest)
+    ax.xaxis.set_major_locator(FixedLocator([one for one in _DENSITIES if one >= 0.87 * smallest]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def ratio_axis(ax: Axes, largest: float) -> None:
+    """Scale x by the logarithm of what is kept and label it by what is pruned, in percent.
+
+    Equal steps are equal shares of what is left: IMP's rounds stand evenly.
+
+    Args:
+        ax: whose x data are percentages pruned.
+        largest: the highest percentage to show.
+    """
+    kept = 100 - max(largest, 10)
+    ax.set_xscale("function", functions=(_stretch, _shrink))
+    ax.set_xlim(100 - 100 * (kept / 100) ** -0.05, 100 - kept * (kept / 100) ** 0.05)
+    ticks = _LOW_RATIOS if largest < 92 else (0, 20, *_RATIOS[1:]) if largest < 96 else _RATIOS
+    ax.xaxis.set_major_locator(FixedLocator([one for one in ticks if one <= ax.get_xlim()[1]]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def cost_axis(ax: Axes, which: Literal["x", "y"] = "x") -> None:
+    """Scale an axis by the logarithm, numbers with a prefix: 20 k, 50 k."""
+    scale, axis = (ax.set_xscale, ax.xaxis) if which == "x" else (ax.set_yscale, ax.yaxis)
+    scale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(EngFormatter(sep="\N{NO-BREAK SPACE}"))
+
+
+def dense_level(ax: Axes, accuracies: pd.Series) -> None:
+    """Draw the dense network's mean accuracy across the axes, with its 95 % t-interval from three
+    seeds on. accuracies: percent, one a seed; nothing is drawn for none."""
+    level = mean_interval(accuracies)
+    if level.n:
+        ax.axhline(level.mean, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), gid="dense")
+    if level.n >= 3:
+        ax.axhspan(level.low, min(level.high, 99.9), color=INK, alpha=0.10, linewidth=0)
+
+
+def label_ends(ax: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
+    """Write labels right of the axes, each level with its curve's end and clear of the others.
+
+    ends: (text, x, y, colour) of each curve's last point, in data coordinates.
+    """
+    ax.figure.canvas.draw()
+    to_axes = ax.transData + ax.transAxes.inverted()
+    size = ax.get_window_extent().height / ax.figure.dpi * 72
+    gap = 12.5 / size
+    placed = sorted(
+        ((*to_axes.transform((x, y)), text, colour) for text, x, y, colour in ends),
+        key=lambda one: one[1],
+    )
+    for (x, y, text, colour), level in zip(
+        placed, _apart([p[1] for p in placed], gap), strict=True
+    ):
+        ax.annotate(
+            text,
+            (x, y),
+            (1.03, level),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=colour,
+            va="center",
+            ha="left",
+            fontsize=10,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.5, "shrinkA": 1},
+        )
+
+
+def _apart(levels: Sequence[float], gap: float) -> list[float]:
+    """Move rising levels as little as needed for each to lie `gap` above the one before."""
+    groups: list[list[float]] = []  # mean and size of labels that touch
+    for level in levels:
+        groups.append([level, 1])
+        while len(groups) > 1 and _edge(groups[-1], -gap) < _edge(groups[-2], gap) + gap - 1e-12:
+            (upper, n), (lower, m) = groups.pop(), groups.pop()
+            groups.append([(upper * n + lower * m) / (n + m), n + m])
+    return [mean + gap * (i - (n - 1) / 2) for mean, n in groups for i in range(int(n))]
+
+
+def _edge(group: Sequence[float], gap: float) -> float:
+    return group[0] + gap * (group[1] - 1) / 2

@@ -1,0 +1,202 @@
+"""The two tickets that papers report of a curve: sparsest matching, and best performing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from companion.evidence import d_star, mean_interval, on_grid, sparsest_on_validation
+from companion.evidence.statistics import IMP_DENSITIES, best_on_validation, compare
+from companion.figures.points import round_numbers
+from companion.figures.style import FAINT, INK, Look, in_percent, looks, panels, styled
+from lthlib.errors import ConfigError
+
+SPARSEST, BEST = "sparsest matching", "best performing"
+_EDGES = {"below": "at most ", "above": "at least "}
+
+
+def winning_tickets(table: pd.DataFrame) -> pd.DataFrame:
+    """Return, of each curve, the sparsest matching and the best performing ticket, a row each.
+
+    Each seed's ticket is chosen on validation images and judged on test images. Matching:
+    validation accuracy no more than one standard deviation below the dense mean.
+
+    Args:
+        table: from `ticket_table`, with dense.
+
+    Returns:
+        Columns choice, curve, n (seeds that have such a ticket), seeds, round (from 1) and density
+        (medians over them), accuracy, low, high (test, percent, 95 % t-interval), difference,
+        difference_low, difference_high (to dense, points), and of the whole curve d_star,
+        d_star_low, d_star_high (95 % bootstrap), edge: see `evidence.statistics.Crossing`. NaN
+        where there is no such ticket, or too few seeds.
+
+    Raises:
+        ConfigError: the table has no dense network.
+    """
+    good = table[table["status"] == "ok"]
+    dense = good[good["curve"] == "dense"]
+    if dense.empty:
+        raise ConfigError("tickets are judged against dense networks, and the table has none")
+    level = mean_interval(dense["validation_accuracy"])
+    target = level.mean - (0.0 if math.isnan(level.std) else level.std)
+    reference = _by_seed(dense)
+    tickets = good[~good["curve"].str.startswith("dense")]
+    found: list[dict[str, Any]] = []
+    for curve, rows in tickets.groupby("curve", sort=False):
+        whole = {
+            "curve": curve,
+            "seeds": rows["seed"].nunique(),
+            **whole_d_star(rows, reference),
+        }
+        chosen = {SPARSEST: sparsest_on_validation(rows, target), BEST: best_on_validation(rows)}
+        found += [
+            {"choice": name, **whole, **_judged(own, reference)} for name, own in chosen.items()
+        ]
+    columns = ["choice", "curve", "n", "seeds", "round", "density", "accuracy", "low", "high"]
+    columns += ["difference", "difference_low", "difference_high"]
+    columns += ["d_star", "d_star_low", "d_star_high", "edge"]
+    winners = pd.DataFrame(found, columns=columns)
+    return winners.sort_values("choice", ascending=False, kind="stable", ignore_index=True)
+
+
+def winners_in_words(winners: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of `winning_tickets` for readers: a text a cell, intervals in brackets."""
+    rows = winners.to_dict("records")
+    return pd.DataFrame(
+        {
+            "choice": winners["choice"],
+            "tickets": winners["curve"],
+            "seeds": [f"{row['n']} of {row['seeds']}" for row in rows],
+            "round": [_text(row["round"], "g") for row in rows],
+            "kept (%)": [_text(100 * row["density"], ".3g") for row in rows],
+            "accuracy (%)": [
+                in_brackets(row["accuracy"], row["low"], row["high"], ".1f") for row in rows
+            ],
+            "minus dense (points)": [
+                in_brackets(
+                    row["difference"], row["difference_low"], row["difference_high"], "+.1f"
+                )
+                for row in rows
+            ],
+            "d* (%)": [d_star_in_words(row) for row in rows],
+        }
+    )
+
+
+def winners_figure(winners: pd.DataFrame) -> Figure:
+    """Draw each curve's two tickets: test accuracy minus dense, with 95 % interval and density.
+
+    Args:
+        winners: from `winning_tickets`.
+    """
+    curves = list(dict.fromkeys(winners["curve"]))
+    known = looks(curves)
+    with styled():
+        fig, axes = panels(1, 2, 7.6, 1.0 + 0.27 * len(curves))
+        for ax, choice in zip(axes, (SPARSEST, BEST), strict=True):
+            ax.set_title(choice.capitalize())
+            ax.axvline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
+            ax.grid(True, axis="x")
+            ax.grid(False, axis="y")
+            ax.text(1.02, -0.9, "kept", transform=ax.get_yaxis_transform(), fontsize=9, color=FAINT)
+            rows = winners[winners["choice"] == choice].set_index("curve")
+            for place, curve in enumerate(curves):
+                _dot(ax, place, rows.loc[curve], known[curve])
+            ax.tick_params(axis="y", length=0)
+        axes[0].set_yticks(range(len(curves)), curves)
+        axes[0].set_ylim(len(curves) - 0.4, -0.6)
+        fig.supxlabel("test accuracy minus dense (points)", fontsize=10)
+    return fig
+
+
+def describe_winners(winners: pd.DataFrame) -> str:
+    """Say in words what `winners_figure` shows."""
+    parts = [
+        f"{row['curve']}, {row['choice']}: {row['difference']:+.1f} points "
+        f"at {in_percent(row['density'])}"
+        for row in winners[winners["n"] > 0].to_dict("records")
+    ]
+    return f"Test accuracy minus dense, and density: {'; '.join(parts)}."
+
+
+def whole_d_star(rows: pd.DataFrame, reference: pd.Series) -> dict[str, Any]:
+    """Return d_star, d_star_low, d_star_high and edge of a curve; no d_star where none is known.
+
+    Args:
+        rows: of one curve, from `ticket_table`.
+        reference: test accuracies of the dense networks, percent.
+    """
+    curve = on_grid(rows, IMP_DENSITIES)
+    star = d_star(curve, reference, np.random.default_rng(0))
+    if star is None:
+        return {"edge": ""}
+    names = {"d_star": star.density, "d_star_low": star.low, "d_star_high": star.high}
+    return {**names, "edge": star.edge}
+
+
+def _judged(rows: pd.DataFrame, reference: pd.Series) -> dict[str, Any]:
+    if rows.empty:
+        return {"n": 0}
+    level, gap = mean_interval(rows["test_accuracy"]), compare(_by_seed(rows), reference)
+    return {
+        "n": len(rows),
+        "round": float(round_numbers(rows).median()),
+        "density": float(rows["density"].median()),
+        "accuracy": level.mean,
+        "low": level.low,
+        "high": level.high,
+        "difference": gap.mean,
+        "difference_low": gap.low,
+        "difference_high": gap.high,
+    }
+
+
+def _by_seed(rows: pd.DataFrame) -> pd.Series:
+    return rows.groupby(["study", "seed"])["test_accuracy"].mean()
+
+
+def _dot(ax: Axes, place: int, row: pd.Series, look: Look) -> None:
+    across = ax.get_yaxis_transform()
+    if not row["n"]:
+        ax.text(1.02, place, "none", transform=across, va="center", fontsize=9, color=FAINT)
+        return
+    value = row["difference"]
+    known = not math.isnan(row["difference_low"])
+    reach = [[value - row["difference_low"]], [row["difference_high"] - value]] if known else None
+    ax.errorbar(
+        [value],
+        [place],
+        xerr=reach,
+        fmt=look.marker,
+        color=look.colour,
+        fillstyle=look.fill,
+        elinewidth=1.2,
+        gid="ticket",
+    )
+    text = in_percent(row["density"])
+    ax.text(1.02, place, text, transform=across, va="center", fontsize=9, color=INK)
+
+
+def d_star_in_words(row: Mapping[Any, Any]) -> str:
+    """Return d* of a row, in percent with its interval: `at most 5.5 [4.9, 6.1]`."""
+    star, low, high = (100 * row[name] for name in ("d_star", "d_star_low", "d_star_high"))
+    return _EDGES.get(row["edge"], "") + in_brackets(star, low, high, ".2g")
+
+
+def _text(value: float, form: str) -> str:
+    return "–" if math.isnan(value) else format(value, form)
+
+
+def in_brackets(value: float, low: float, high: float, form: str) -> str:
+    """Return a value with its interval, if both are known: `+0.3 [0.1, 0.5]`."""
+    if math.isnan(value) or math.isnan(low):
+        return _text(value, form)
+    plain = form.lstrip("+")
+    return f"{value:{form}} [{low:{plain}}, {high:{plain}}]"

@@ -1,0 +1,341 @@
+"""Reports on studies that were computed again: what `lth check-results` writes and pages show."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from companion.evidence.drift import (
+    ACCURACY,
+    DENSITY,
+    LEVEL,
+    TOLERANCE,
+    Comparison,
+    Number,
+    Record,
+    alarm_rate,
+    compare_records,
+)
+from lthlib.errors import RecordError
+from lthlib.files import write_atomically
+from lthlib.records import COUNT, TEXT, Field, check, is_number, parse
+
+SCHEMA = 1
+FOLDER = "checks"
+# What is checked where nothing is named: the embedded study whole, and of CIFAR-10, which takes
+# hours, one seed of the dense network and of BiP.
+DEFAULT: dict[str, dict[str, Any]] = {
+    "digits": {},
+    "cifar10-bip": {"methods": "bip", "seeds": 1, "dense_seeds": 1},
+}
+# Drifts of a curve, in points of accuracy, that a check tries to see, and how often it must.
+SHIFTS = (1, 2, 3, 5, 8, 12, 20)
+NEARLY_ALWAYS = 0.95
+_ENVIRONMENT = ("device", "device_name", "threads", "torch", "python", "lthlib")
+_SHOWN = 5  # commits
+_SHARE = Field("a share in [0, 1]", lambda value: is_number(value) and 0 <= value <= 1)
+_SIDE = {
+    **dict.fromkeys((*_ENVIRONMENT, "commit"), Field("a list", lambda v: isinstance(v, list))),
+    "dirty": Field("true or false", lambda value: isinstance(value, bool)),
+}
+_REPORT: dict[str, Any] = {
+    **dict.fromkeys(
+        ("schema", "tickets", "identical", "exact", "tested", "untested", "made_up"), COUNT
+    ),
+    **dict.fromkeys(("study", "scale", "command", "date"), TEXT),
+    **dict.fromkeys(("level", "seconds", "sure"), Field("a finite number", is_number)),
+    "false_alarms": _SHARE,
+    "passed": Field("true or false", lambda value: isinstance(value, bool)),
+    "tolerance": dict.fromkeys(TOLERANCE, Field("a finite number", is_number)),
+    "recorded": _SIDE,
+    "computed": _SIDE,
+    **dict.fromkeys(("curves", "drifted"), Field("a list", lambda v: isinstance(v, list))),
+}
+_CURVE = {
+    "label": TEXT,
+    **dict.fromkeys(("tickets", "identical", "drifted"), COUNT),
+    "largest": Field("a finite number", is_number).or_null(),
+    "seen": Field("a finite number", is_number).or_null(),
+}
+_DRIFTED = {
+    **dict.fromkeys(("label", "where", "quantity"), TEXT),
+    **dict.fromkeys(("recorded", "computed"), Field("anything", lambda value: True)),
+    **dict.fromkeys(("standard_errors", "p"), Field("a finite number", is_number).or_null()),
+    **dict.fromkeys(("runs", "causes"), Field("a list", lambda v: isinstance(v, list))),
+}
+
+
+def report(
+    study: str,
+    recorded: Sequence[Record],
+    computed: Sequence[Record],
+    runs: Iterable[str] | None,
+    *,
+    command: str,
+    made_up: int = 2000,
+) -> dict[str, Any]:
+    """Compare a study with its record and say what came of it, as plain JSON values.
+
+    Args:
+        study: its name.
+        recorded: all its published records.
+        computed: the records computed again.
+        runs: ids of the runs that were to be computed again, or None for all.
+        command: what computed them.
+        made_up: how many honest re-runs are simulated; of each drift of a curve, a tenth of that.
+
+    Raises:
+        RecordError: a computed record does not follow the schema.
+    """
+    found = compare_records(recorded, computed, runs)
+    known = {record["run"] for record in computed}
+    again = [record for record in recorded if record["run"] in known]
+    seconds = {record["run"]: record["cost"]["own"]["seconds"] for record in computed}
+    numbers = [number for number in found.numbers if number.p is not None]
+    return {
+        "schema": SCHEMA,
+        "study": study,
+        "scale": recorded[0]["scale"],
+        "command": command,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "passed": not found.drifted,
+        "tickets": found.tickets,
+        "identical": found.identical,
+        "exact": found.exact,
+        "tested": sum(math.isfinite(number.p or 0) for number in numbers),
+        "untested": sum(math.isnan(number.p or 0) for number in numbers),
+        "level": LEVEL,
+        "tolerance": TOLERANCE,
+        "made_up": made_up,
+        "false_alarms": alarm_rate(recorded, computed, np.random.default_rng(0), made_up),
+        "sure": NEARLY_ALWAYS,
+        "seconds": sum(seconds.values()),
+        "recorded": _side(again),
+        "computed": _side(computed),
+        "curves": _curves(found, recorded, computed, made_up // 10),
+        "drifted": [_drifted(number, again, computed) for number in found.drifted],
+    }
+
+
+def markdown(content: Mapping[str, Any]) -> str:
+    """Return a report for people."""
+    lines = [f"# {content['study']}, computed again", "", sentence(content), "", table(content)]
+    for one in content["drifted"]:
+        errors, p = one["standard_errors"], one["p"]
+        by = "" if errors is None else f", {errors:+.1f} standard errors (Holm's p {p:.1g})"
+        lines += [
+            "",
+            f"**{one['label']}, {one['where']}: {one['quantity']}** is {_plain(one['computed'])}, "
+            f"was {_plain(one['recorded'])}{by}. Runs {', '.join(one['runs'])}. Candidates:",
+            "",
+            *(f"- {cause}" for cause in one["causes"]),
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def rule() -> str:
+    """Return how far the tested numbers may differ: the tolerances and the level."""
+    points, relative = TOLERANCE[ACCURACY], TOLERANCE[DENSITY]
+    return (
+        f"differences of means beyond {points:g} points of accuracy, or beyond "
+        f"{100 * relative:g} % of a density, are tested together by Holm at {100 * LEVEL:g} %"
+    )
+
+
+def sentence(content: Mapping[str, Any]) -> str:
+    """Return a report in a few sentences."""
+    drifted = len(content["drifted"])
+    outcome = "passed" if content["passed"] else f"drifted in {drifted} numbers"
+    several = content["untested"]
+    untested = f", {several} could not be, since no seeds show a spread" if several else ""
+    text = (
+        f"`{content['command']}` **{outcome}** on {content['date'][:10]}: {content['tickets']} "
+        f"tickets, {content['identical']} of them identical to the last digit; "
+        f"{content['exact']:,} numbers had to be equal, {content['tested']} were tested"
+        f"{untested}. "
+        f"Recorded on {_machine(content['recorded'])}; computed again on "
+        f"{_machine(content['computed'])}. Of {content['made_up']:,} made-up honest re-runs "
+        f"{100 * content['false_alarms']:.2g} % would be said to have drifted."
+    )
+    same = all(content["recorded"][name] == content["computed"][name] for name in _ENVIRONMENT)
+    if same and content["passed"] and content["identical"] < content["tickets"]:
+        text += (
+            " On the same machine, Python and PyTorch all would have been identical: some change "
+            "of the code alters what is computed, though by no more than chance would."
+        )
+    return text
+
+
+def table(content: Mapping[str, Any]) -> str:
+    """Return a report's curves as a Markdown table."""
+    seen = f"found in {100 * content['sure']:.0f} % of cases"
+    heads = ["curve", "tickets", "identical", "largest difference", "drifted", seen]
+    lines = [heads, ["---"] * len(heads)]
+    for row in content["curves"]:
+        largest = "–" if row["largest"] is None else f"{row['largest']:+.1f} standard errors"
+        sight = "–" if row["seen"] is None else f"{row['seen']:g} points"
+        counts = [str(row[name]) for name in ("tickets", "identical")]
+        label = row["label"].replace("|", r"\|")
+        lines.append([label, *counts, largest, str(row["drifted"]), sight])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write_report(content: Mapping[str, Any], folder: Path) -> Path:
+    """Write `folder/DATE-STUDY.json` and `.md`; returns the first."""
+    path = folder / f"{content['date'][:10]}-{content['study']}.json"
+    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(path.with_suffix(".md"), markdown(content).encode())
+    return path
+
+
+def load_reports(results: str | Path) -> dict[str, dict[str, Any]]:
+    """Read the latest report on each study from the published record's folder `checks`.
+
+    Raises:
+        RecordError: a report is malformed; names file and field.
+    """
+    reports = {}
+    for path in sorted((Path(results) / FOLDER).glob("*.json")):
+        try:
+            content = parse(path.read_bytes())
+        except (OSError, ValueError, RecursionError) as error:
+            raise RecordError(f"{path}: no report can be read ({error})") from None
+        check(content, _REPORT, str(path))
+        for name, rule in (("curves", _CURVE), ("drifted", _DRIFTED)):
+            for place, one in enumerate(content[name]):
+                check(one, rule, str(path), f"{name}[{place}]")
+        reports[content["study"]] = content
+    return reports
+
+
+def _side(records: Sequence[Record]) -> dict[str, Any]:
+    """Where records were computed: each thing's different values."""
+    made = [record["provenance"] for record in records]
+    sides: dict[str, Any] = {
+        name: sorted({one[name] for one in made}, key=str) for name in _ENVIRONMENT
+    }
+    commits = {one["commit"] or "none" for one in made}
+    return {**sides, "commit": sorted(commits), "dirty": any(one["dirty"] for one in made)}
+
+
+def _machine(side: Mapping[str, Any]) -> str:
+    names, torch, python = (", ".join(side[n]) for n in ("device_name", "torch", "python"))
+    commits = ", ".join(commit[:7] for commit in side["commit"])
+    changed = ", with changes" if side["dirty"] else ""
+    return f"{names} (PyTorch {torch}, Python {python}, commit {commits}{changed})"
+
+
+def _curves(
+    found: Comparison, recorded: Sequence[Record], computed: Sequence[Record], made_up: int
+) -> list[dict[str, Any]]:
+    rows = []
+    for label, (tickets, identical) in found.curves.items():
+        own = [number for number in found.numbers if number.label == label]
+        tested = [one.standard_errors for one in own if one.p is not None and math.isfinite(one.p)]
+        seen = _seen(label, recorded, computed, made_up) if tested else None
+        rows.append(
+            {
+                "label": label,
+                "tickets": tickets,
+                "identical": identical,
+                "largest": max(tested, key=lambda value: abs(value or 0), default=None),
+                "drifted": sum(one.drifted for one in own),
+                "seen": seen,
+            }
+        )
+    return rows
+
+
+def _seen(
+    label: str, recorded: Sequence[Record], computed: Sequence[Record], made_up: int
+) -> int | None:
+    """The least drift of a curve that is found nearly always, of those that are tried."""
+    for points in SHIFTS:
+        rng = np.random.default_rng(1)
+        if alarm_rate(recorded, computed, rng, made_up, {label: -points}) >= NEARLY_ALWAYS:
+            return points
+    return None
+
+
+def _drifted(
+    number: Number, recorded: Sequence[Record], computed: Sequence[Record]
+) -> dict[str, Any]:
+    before = [record for record in recorded if record["run"] in number.runs]
+    after = [record for record in computed if record["run"] in number.runs]
+    return {
+        **{name: getattr(number, name) for name in _DRIFTED if name not in ("runs", "causes")},
+        "runs": list(number.runs),
+        "causes": list(causes(before, after)),
+    }
+
+
+def causes(before: Sequence[Record], after: Sequence[Record]) -> Iterator[str]:
+    """Yield what changed between two computations of the same runs and could make them differ.
+
+    First what computed them: device, PyTorch, Python; then each commit since the record that
+    touches a file these runs depend on, and changes that are not committed.
+
+    Args:
+        before, after: records of the runs; a side may be empty.
+    """
+    if before and after:
+        old, new = _side(before), _side(after)
+        for name in _ENVIRONMENT:
+            if old[name] != new[name]:
+                was, now = (", ".join(map(str, side[name])) for side in (old, new))
+                yield f"{name.replace('_', ' ')}: {was} became {now}"
+        for side, word in ((old, "recorded"), (new, "computed again")):
+            if side["dirty"]:
+                yield f"{word} with changes that were not committed"
+    files = _files([*before, *after])
+    for commit in sorted({record["provenance"]["commit"] or "" for record in before}):
+        yield from commits_since(commit, files, Path(__file__).parent)
+
+
+def _files(records: Sequence[Record]) -> list[str]:
+    from lthlib.source import source_files
+
+    methods = set()
+    for record in records:
+        config = record["config"]
+        methods.add(config["method"])
+        while config["parent"] is not None:
+            config = config["parent"]["config"]
+            methods.add(config["method"])
+    return sorted({str(path) for method in methods for path in source_files(method)})
+
+
+def commits_since(commit: str, files: Sequence[str], folder: Path) -> Iterator[str]:
+    """Yield the commits since one that touch files, newest first, a line each; or why not.
+
+    Args:
+        commit: what git is to start from; empty where none is known.
+        files: absolute paths.
+        folder: any folder of the repository.
+    """
+    if not commit:
+        yield "the record names no commit: what changed in the code since is not known"
+        return
+    command = ["git", "log", "--oneline", f"{commit}..HEAD", "--", *files]
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        yield f"git does not know commit {commit[:7]}: fetch the whole history to see what changed"
+        return
+    lines = done.stdout.splitlines()
+    yield from (f"commit {line}" for line in lines[:_SHOWN])
+    if len(lines) > _SHOWN:
+        yield f"{len(lines) - _SHOWN} earlier commits since {commit[:7]} that touch the same files"
+    if not lines:
+        yield f"no commit since {commit[:7]} touches the code of these runs"
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,294 @@
+"""Records: one JSON object per judged ticket, checked strictly; published, one a line."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from lthlib.errors import RecordError
+from lthlib.files import shallow
+
+SCHEMA = 1
+LINE_LIMIT = 1 << 20
+_MOST = sys.float_info.max
+METHODS = (
+    *("dense", "imp", "imp_c", "cs", "bip", "hydra", "omp", "snip", "grasp", "synflow", "gmp"),
+    *("l0", "iss", "random", "retrain"),
+)
+COSTS = ("epochs", "images", "forward_passes", "backward_passes", "flops", "seconds")
+
+
+def load_results(folder: str | Path) -> list[dict[str, Any]]:
+    """Read every published record, `folder/STUDY.jsonl`, checking each line.
+
+    Args:
+        folder: the folder of JSON-lines files, one per study.
+
+    Returns:
+        The records, file by file in order of name, in the order of their lines.
+
+    Raises:
+        RecordError: the folder is missing, or a line is not a valid record; names file and line.
+    """
+    records: list[dict[str, Any]] = []
+    for study in study_names(folder):
+        path = Path(folder) / f"{study}.jsonl"
+        seen: dict[tuple[Any, ...], str] = {}
+        for where, record in _read_lines(path):
+            validate(record, where)
+            if record["study"] != study:
+                raise RecordError(f"{where}: study is {record['study']!r}, expected {study!r}")
+            key = (record["run"], _ticket(record).get("index"), record["judged"])
+            if key in seen:
+                raise RecordError(
+                    f"{where}: same run, ticket index and judged as {seen[key]}; remove one of them"
+                )
+            seen[key] = where
+            records.append(record)
+    return records
+
+
+def study_names(folder: str | Path) -> list[str]:
+    """Return the names of the studies published in `folder`, sorted.
+
+    Raises:
+        RecordError: the folder is missing.
+    """
+    if not Path(folder).is_dir():
+        raise RecordError(f"{folder}: no such folder; expected one JSON-lines file per study")
+    return sorted(path.stem for path in Path(folder).glob("*.jsonl"))
+
+
+def validate(record: Any, where: str = "record") -> None:
+    """Check one record against the schema: keys, types, ranges, and fields that must agree.
+
+    Args:
+        record: a record as read from JSON.
+        where: how to name it in an error, for instance `results/digits.jsonl, line 3`.
+
+    Raises:
+        RecordError: names the field, its value and what was expected.
+    """
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if type(schema) is not int or schema != SCHEMA:
+        raise RecordError(
+            f"{where}: schema is {schema!r}, expected {SCHEMA}; record the study again with this "
+            "version of lthlib"
+        )
+    try:
+        json.dumps(record, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RecordError(f"{where}: holds what JSON cannot carry ({error})") from error
+    failed = record.get("status") == "failed"
+    check(record, _FAILED if failed else _SUCCEEDED, where)
+    _check_config(record["config"], where, "config.")
+    for name in ("method", "seed"):
+        if record[name] != record["config"][name]:
+            raise RecordError(f"{where}: {name} {record[name]!r} differs from config.{name}")
+    if not failed:
+        _check_counts(record, where)
+        if record["method"] == "retrain" and record["judged"] != "retrained":
+            raise RecordError(f"{where}: judged is {record['judged']!r}, expected 'retrained'")
+
+
+def emptied(record: Mapping[str, Any]) -> list[str]:
+    """Return the names of the layers in which a record's ticket keeps no weight."""
+    return [name for name, (kept, _) in (record["layers"] or {}).items() if kept == 0]
+
+
+def _ticket(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    return record["ticket"] if record["status"] == "ok" else {}
+
+
+def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
+    with path.open("rb") as lines:
+        for number, line in enumerate(iter(lambda: lines.readline(LINE_LIMIT + 1), b""), start=1):
+            where = f"{path}, line {number}"
+            if len(line) > LINE_LIMIT:
+                raise RecordError(f"{where}: is longer than {LINE_LIMIT} bytes; no record is")
+            try:
+                record = parse(line)
+            except (ValueError, RecursionError) as error:
+                raise RecordError(f"{where}: is not a line of JSON ({error})") from error
+            yield where, record
+
+
+def parse(text: bytes) -> Any:
+    """Return the value of a text of JSON.
+
+    Raises:
+        ValueError: it is no JSON, has a number that is not finite, or a key twice, or is nested
+            deeper than any record.
+    """
+    return json.loads(shallow(text), parse_constant=_refuse, object_pairs_hook=_unique)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not allowed; write null for a missing value")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) != len(dict(pairs)):
+        raise ValueError("a key occurs twice in one object")
+    return dict(pairs)
+
+
+class Field:
+    """What a field must be, in words, and the check of it."""
+
+    def __init__(self, expected: str, check: Callable[[Any], bool]) -> None:
+        self.expected, self.check = expected, check
+
+    def or_null(self) -> Field:
+        return Field(f"{self.expected} or null", lambda value: value is None or self.check(value))
+
+
+def is_number(value: Any) -> bool:
+    # Not math.isfinite, which cannot take every whole number.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def _time(value: Any) -> bool:
+    try:
+        return bool(datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _layers(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(layer, list)
+        and len(layer) == 2
+        and all(map(_count, layer))
+        # A layer may be emptied, but cannot keep more than it has.
+        and layer[0] <= layer[1]
+        for layer in value.values()
+    )
+
+
+def _one_of(*values: str) -> Field:
+    return Field(f"one of {list(values)}", lambda value: value in values)
+
+
+def _hexadecimal(digits: int) -> Field:
+    pattern = re.compile(f"[0-9a-f]{{{digits}}}")
+    return Field(
+        f"{digits} hexadecimal digits",
+        lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None,
+    )
+
+
+TEXT = Field("a text", lambda value: isinstance(value, str) and value != "")
+COUNT = Field("a count of 0 or more", _count)
+_AMOUNT = Field("a finite number of 0 or more", lambda value: is_number(value) and value >= 0)
+_DENSITY = Field("a fraction in (0, 1]", lambda value: is_number(value) and 0 < value <= 1)
+_PERCENT = Field("a percentage in [0, 100]", lambda value: is_number(value) and 0 <= value <= 100)
+_OBJECT = Field("an object", lambda value: isinstance(value, dict))
+_NULL = Field("null", lambda value: value is None)
+_METHOD = _one_of(*METHODS)
+_COST = dict.fromkeys(COSTS, _AMOUNT)
+PROVENANCE = {
+    **dict.fromkeys(("device", "device_name", "torch", "python", "lthlib", "source"), TEXT),
+    "threads": COUNT,
+    "commit": TEXT.or_null(),
+    "dirty": Field("true or false", lambda value: isinstance(value, bool)),
+    **dict.fromkeys(("started", "finished"), Field("an ISO 8601 time", _time)),
+}
+_SUCCEEDED: dict[str, Any] = {
+    **dict.fromkeys(("schema", "method_version", "seed", "kept", "total"), COUNT),
+    **dict.fromkeys(("study", "label"), TEXT),
+    "scale": _one_of("embedded", "reduced", "paper"),
+    "run": _hexadecimal(16),
+    "parent": _hexadecimal(16).or_null(),
+    "config": _OBJECT,
+    "method": _METHOD,
+    "ticket": {
+        "index": COUNT,
+        "point": TEXT,
+        "sha256": _hexadecimal(64),
+        "target_density": _DENSITY.or_null(),
+    },
+    "judged": _one_of("found", "retrained"),
+    "status": _one_of("ok", "failed"),
+    "failure": _NULL,
+    "density": _DENSITY,
+    "layers": Field("[kept, total] by parameter, kept <= total", _layers),
+    "accuracy": dict.fromkeys(("validation", "test"), _PERCENT.or_null()),
+    "cost": {"own": _COST, "cumulative": _COST},
+    "provenance": PROVENANCE,
+}
+_FAILED: dict[str, Any] = {
+    **_SUCCEEDED,
+    "failure": TEXT,
+    **dict.fromkeys(("density", "kept", "total"), _NULL),
+    # A run that failed has no ticket: what is said of one is ignored.
+    "ticket": _OBJECT.or_null(),
+    "layers": Field("empty or null", lambda value: not value),
+    "accuracy": Field("null", lambda value: value in (None, {"validation": None, "test": None})),
+}
+_CONFIG = {
+    **dict.fromkeys(("data", "model", "training", "settings"), _OBJECT),
+    "method": _METHOD,
+    "seed": COUNT,
+    "parent": _OBJECT.or_null(),
+}
+
+
+def check(value: Any, rule: Any, where: str, path: str = "") -> None:
+    """Check a value by a `Field`, or an object by the rules of its keys, all of them and no other.
+
+    Args:
+        value: as read from JSON.
+        rule: a `Field`, or name -> rule.
+        where, path: how to name the value in an error: file and line, then the field.
+
+    Raises:
+        RecordError: names the field, its value and what was expected.
+    """
+    if isinstance(rule, Field):
+        if not rule.check(value):
+            text = repr(value)[:80]
+            raise RecordError(f"{where}: {path} is {text}, expected {rule.expected}")
+        return
+    check(value, _OBJECT, where, path)
+    prefix = f"{path}." if path else ""
+    for wrong, names in (
+        ("lacks", set(rule) - set(value)),
+        ("has unknown", set(value) - set(rule)),
+    ):
+        if names:
+            raise RecordError(
+                f"{where}: {wrong} {', '.join(prefix + name for name in sorted(names))}"
+            )
+    for name, inner in rule.items():
+        check(value[name], inner, where, prefix + name)
+
+
+def _check_config(config: Any, where: str, prefix: str) -> None:
+    """Check what the tidy table reads; the rest of a configuration grows with the library."""
+    check({name: config[name] for name in _CONFIG if name in config}, _CONFIG, where, prefix[:-1])
+    check(config["data"].get("dataset"), TEXT, where, f"{prefix}data.dataset")
+    check(config["model"].get("architecture"), TEXT, where, f"{prefix}model.architecture")
+    parent = config["parent"]
+    if parent is not None:
+        check(parent, {"config": _OBJECT, "point": TEXT}, where, f"{prefix}parent")
+        _check_config(parent["config"], where, f"{prefix}parent.config.")
+    elif config["method"] == "retrain":
+        raise RecordError(f"{where}: {prefix}parent is null, expected the search it retrains")
+
+
+def _check_counts(record: Mapping[str, Any], where: str) -> None:
+    kept, total, density = record["kept"], record["total"], record["density"]
+    if not 0 < kept <= total:
+        raise RecordError(f"{where}: kept is {kept} of {total}, expected 0 < kept <= total")
+    if abs(density - kept / total) > 1e-3:
+        raise RecordError(f"{where}: density is {density}, but kept / total is {kept / total:.6f}")

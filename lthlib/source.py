@@ -1,0 +1,137 @@
+"""Which source a result depends on, by following imports, and the fingerprint of it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+_PACKAGE = Path(__file__).parent
+# Where a run's files go and which methods there are changes nothing that is computed.
+_PASSED_OVER = frozenset(
+    _PACKAGE / name
+    for name in (
+        *("errors.py", "files.py", "source.py", "methods/__init__.py"),
+        *("runs/__init__.py", "runs/leases.py", "runs/store.py"),
+    )
+)
+
+
+@cache
+def fingerprint(method: str) -> str:
+    """Hash of the source a run of `method` depends on, comments and docstrings left out: 16
+    hexadecimal digits."""
+    return digest_of(source_files(method), _PACKAGE)[:16]
+
+
+def source_files(method: str) -> list[Path]:
+    """The files a run of `method` depends on: what its module and the execution of runs import."""
+    starts = [_PACKAGE / "runs/execute.py", _PACKAGE / f"methods/{method}.py"]
+    found = {path for path in starts if path.is_file()}
+    for start in sorted(found):
+        found |= imported([_PACKAGE], parsed(start.read_bytes()), start.parent, _PASSED_OVER)
+    return sorted(found)
+
+
+def digest_of(files: Iterable[Path], folder: Path) -> str:
+    """SHA-256 of Python files and their places below `folder`, without comments and docstrings."""
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.relative_to(folder).as_posix().encode())
+        digest.update(_code(path.read_bytes()).encode())
+    return digest.hexdigest()
+
+
+def imported(
+    packages: Sequence[Path],
+    tree: ast.AST,
+    here: Path | None = None,
+    passed_over: Collection[Path] = (),
+) -> set[Path]:
+    """The modules of some packages that code imports, directly or not.
+
+    A name taken from a package itself may come from any module of it (names load lazily): all
+    count. packages: their folders. here: folder of the code, for relative imports. passed_over:
+    modules that do not count, nor what they import.
+    """
+    found: set[Path] = set()
+    waiting = list(_imports(packages, tree, here))
+    while waiting:
+        module = waiting.pop()
+        if module not in found and module not in passed_over:
+            found.add(module)
+            waiting += _imports(packages, parsed(module.read_bytes()), module.parent)
+    return found
+
+
+def _imports(packages: Sequence[Path], tree: ast.AST, here: Path | None) -> Iterator[Path]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _modules(packages, alias.name.split("."), None)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module.split(".") if node.module else []
+            if node.level and here is not None:
+                folder = here.parents[node.level - 2] if node.level > 1 else here
+                package = next(p for p in packages if folder.is_relative_to(p))
+                base = [package.name, *folder.relative_to(package).parts, *base]
+            for alias in node.names:
+                yield from _modules(packages, base, alias.name)
+
+
+def _modules(packages: Sequence[Path], parts: list[str], name: str | None) -> Iterator[Path]:
+    package = next((one for one in packages if parts and parts[0] == one.name), None)
+    if package is None:
+        return
+    target = package.joinpath(*parts[1:])
+    submodule = None if name is None else _file(target / name)
+    if target == package and submodule is None:
+        yield from package.rglob("*.py")
+        return
+    while target != package:
+        if module := _file(target):
+            yield module
+        target = target.parent
+    if submodule is not None:
+        yield submodule
+
+
+def _file(target: Path) -> Path | None:
+    for candidate in (target / "__init__.py", target.with_suffix(".py")):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+@lru_cache(maxsize=1024)
+def parsed(source: bytes) -> ast.Module:
+    """The syntax tree of a module, read once: many imports lead to the same ones."""
+    return ast.parse(source)
+
+
+@lru_cache(maxsize=1024)
+def _code(source: bytes) -> str:
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            del body[0]
+    return repr(_plain(tree))
+
+
+def _plain(node: Any) -> Any:
+    # As ast.dump, whose text differs between versions of Python by fields that are empty.
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    if not isinstance(node, ast.AST):
+        return node
+    fields = {name: value for name, value in ast.iter_fields(node) if value not in (None, [])}
+    return type(node).__name__, {name: _plain(value) for name, value in fields.items()}

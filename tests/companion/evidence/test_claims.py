@@ -1,0 +1,736 @@
+"""Every claim on synthetic tables that produce every verdict it can give."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from companion.evidence import CLAIMS, OUTCOMES, Verdict, judge, tidy
+from companion.evidence.comparisons import all_of, below, most_of, side_of
+from companion.evidence.records import COLUMNS
+from companion.evidence.statistics import IMP_DENSITIES
+from lthlib.errors import ConfigError
+from lthlib.records import COSTS
+
+RESNET20, VGG16 = ("cifar10", "resnet20"), ("cifar10", "vgg16")
+RESNET18 = ("cifar10", "resnet18")
+THREE = (RESNET20, VGG16, RESNET18)
+GRID = tuple(float(density) for density in IMP_DENSITIES[:18])
+ALL_ROUNDS = tuple(float(density) for density in IMP_DENSITIES)
+
+Table = pd.DataFrame
+Shape = float | Callable[[float], float]
+
+
+def curve(
+    label: str,
+    gap: Shape = 0.0,
+    judged: str = "retrained",
+    *,
+    net: tuple[str, str] = RESNET20,
+    densities: tuple[float, ...] = GRID,
+    seeds: int = 8,
+    spread: float = 0.02,
+    scale: str = "paper",
+    cost: Shape = 1.0,
+    own: Shape | None = None,
+    **fixed: Any,
+) -> Table:
+    """Rows of one method: accuracy 92 + gap(density) + noise, and the cost of each ticket."""
+    rng = np.random.default_rng(zlib.crc32(f"{label}{judged}{net}".encode()))
+    rows = []
+    for seed in range(seeds):
+        for index, density in enumerate(densities):
+            accuracy = 92 + (gap(density) if callable(gap) else gap) + rng.normal() * spread
+            total = float(cost(density) if callable(cost) else cost)
+            part = total if own is None else float(own(density) if callable(own) else own)
+            rows.append(
+                {"scale": scale, "dataset": net[0], "architecture": net[1], "label": label}
+                | {"seed": seed, "judged": judged, "density": density, "round": index}
+                | {"test_accuracy": accuracy, "validation_accuracy": accuracy}
+                | dict.fromkeys(COSTS, total)
+                | {f"own_{name}": part for name in COSTS}
+                | {"run": f"{label}-{judged}-{net}-{seed}-{scale}-{fixed.get('study', '')}"}
+            )
+    constant = {"study": "s", "structure": "unstructured", "status": "ok", "device_name": "A"}
+    return pd.DataFrame(rows).assign(**{**constant, **fixed}).reindex(columns=list(COLUMNS))
+
+
+def dense(
+    net: tuple[str, str] = RESNET20, label: str = "dense", seeds: int = 10, **rest: Any
+) -> Table:
+    return curve(label, judged="found", net=net, densities=(1.0,), seeds=seeds, **rest)
+
+
+def join(*tables: Table) -> Table:
+    return pd.concat(tables, ignore_index=True)
+
+
+def at(scale: str, table: Table) -> Table:
+    return table.assign(scale=scale)
+
+
+def verdict_of(claim: str, table: Table, facts: Mapping[str, float] | None = None) -> Verdict:
+    return next(one for one in CLAIMS if one.id == claim).judge(table, facts)
+
+
+def noisy(table: Table, label: str, points: float, judged: str | None = None) -> Table:
+    """Spread one curve's seeds so far that nothing can be said about it."""
+    chosen = table["label"] == label
+    if judged:
+        chosen &= table["judged"] == judged
+    tilt = np.where(table["seed"] % 2, points, -points)
+    return table.assign(test_accuracy=table["test_accuracy"] + np.where(chosen, tilt, 0))
+
+
+def falling(knee: float, slope: float = 3.0) -> Callable[[float], float]:
+    """Level with dense above a density, then falling: d* is just below `knee`."""
+    return lambda density: min(0.0, slope * math.log(density / knee))
+
+
+# B1: BiP - IMP on three pairs, as found and retrained.
+
+
+def b1(found: float, retrained: float | None, nets: tuple[tuple[str, str], ...] = THREE) -> Table:
+    parts = []
+    for net in nets:
+        parts += [curve("IMP", net=net), curve("BiP", found, "found", net=net)]
+        if retrained is not None:
+            parts.append(curve("BiP", retrained, net=net))
+    return join(*parts)
+
+
+B1: dict[str, tuple[Table, str]] = {
+    "both lines": (b1(0.5, 0.3), "reproduced"),
+    "as found only": (b1(0.5, -0.3), "partly"),
+    "retrained missing": (b1(0.5, None), "partly"),
+    "below": (b1(-0.5, -0.3), "not reproduced"),
+    "straddling": (noisy(b1(0.0, 0.3), "BiP", 2, "found"), "inconclusive"),
+    "two pairs": (b1(0.5, 0.3, THREE[:2]), "inconclusive"),
+    "too few seeds": (b1(0.5, 0.3).query("seed < 2"), "not run"),
+}
+
+# B2: IMP's cost over BiP's, with and without pretraining (a training costs 1).
+
+
+def rounds(density: float) -> float:
+    return 1 + math.log(density) / math.log(0.8)
+
+
+def b2(bip: float, gap: float = 0.0, steps: Shape = rounds, **rest: Any) -> Table:
+    bip_curve = curve("BiP", gap, "found", cost=1 + bip, own=bip, **rest)
+    return join(dense(), curve("IMP", cost=steps), bip_curve.assign(parent="dense"))
+
+
+B2: dict[str, tuple[Table, str]] = {
+    "fast either way": (b2(0.5), "reproduced"),
+    "fast without pretraining": (b2(1.3), "partly"),
+    "slow": (b2(3.0), "not reproduced"),
+    "never as accurate": (b2(0.5, gap=-1.0), "not reproduced"),
+    "perhaps as accurate": (noisy(b2(0.5, gap=-0.2), "BiP", 1), "inconclusive"),
+    "timed on two devices": (b2(0.5, device_name="B"), "partly"),
+    "no BiP": (curve("IMP"), "not run"),
+    "no dense": (b2(0.5).query("label != 'dense'"), "partly"),
+}
+
+# B3: BiP's cost over one-shot methods', pretraining counted.
+
+
+def b3(omp: float, untrained: float | None, bip: Shape = 2.0) -> Table:
+    parts = [curve("BiP", judged="found", cost=bip)]
+    parts += [curve("OMP", cost=omp), curve("Hydra", cost=omp)]
+    if untrained is not None:
+        parts += [curve(label, cost=untrained) for label in ("SNIP", "GraSP", "SynFlow")]
+    return join(*parts)
+
+
+def unsteady(table: Table, label: str) -> Table:
+    factor = np.where((table["label"] == label) & (table["seed"] % 2 == 0), 3.0, 1.0)
+    costs = {name: table[name] * factor for name in COSTS}
+    return table.assign(**costs)
+
+
+B3: dict[str, tuple[Table, str]] = {
+    "as cheap as all": (b3(2.0, 1.6), "reproduced"),
+    "dearer than untrained": (b3(2.0, 1.0), "partly"),
+    "untrained missing": (b3(2.0, None), "partly"),
+    "grows": (b3(2.0, 2.0, lambda density: 1.5 + 0.5 * rounds(density) / 10), "partly"),
+    "dear": (b3(1.0, 1.0), "not reproduced"),
+    "cost varies": (unsteady(b3(1.5, 1.5, 1.0), "BiP"), "inconclusive"),
+    "no one-shot": (curve("BiP", judged="found"), "not run"),
+}
+
+# B5: all panels, unstructured and filter-wise.
+
+PANELS = [
+    *((data, net) for data in ("cifar10", "cifar100") for net in ("resnet18", "resnet20")),
+    *(("cifar10", "resnet56"), ("cifar10", "vgg16-fc")),
+    *(("tinyimagenet", "resnet18"), ("imagenet", "resnet50")),
+]
+
+
+def b5(gap: float, nets: list[tuple[str, str]], structure: str = "unstructured") -> Table:
+    kinds = (("IMP", 0.0, "retrained"), ("BiP", gap, "found"), ("BiP", gap, "retrained"))
+    return join(
+        *(
+            curve(label, points, judged, net=net, structure=structure, study=structure)
+            for net in nets
+            for label, points, judged in kinds
+        )
+    )
+
+
+B5: dict[str, tuple[Table, str]] = {
+    "all twelve": (join(b5(0.5, PANELS), b5(0.5, PANELS[:4], "filter")), "reproduced"),
+    "not filter-wise": (b5(0.5, PANELS), "partly"),
+    "most": (join(b5(0.5, PANELS[:3]), b5(-0.5, PANELS[3:5])), "partly"),
+    "few": (join(b5(0.5, PANELS[:2]), b5(-0.5, PANELS[2:6])), "not reproduced"),
+    "half": (join(b5(0.5, PANELS[:2]), b5(-0.5, PANELS[2:4])), "inconclusive"),
+    "digits only": (b5(0.5, [("digits", "resnet8")]), "not run"),
+}
+
+# C1: CS against dense and against both controls.
+
+
+def c1(
+    ticket: float, control: float | None, nets: tuple[tuple[str, str], ...] = THREE[:2]
+) -> Table:
+    parts = []
+    for net in nets:
+        parts += [dense(net), curve("CS", falling(ticket), net=net)]
+        if control is not None:
+            parts += [
+                curve(label, falling(control), net=net)
+                for label in ("random", "CS, layers shuffled")
+            ]
+    return join(*parts)
+
+
+C1: dict[str, tuple[Table, str]] = {
+    "sparser than controls": (c1(0.04, 0.5), "reproduced"),
+    "controls match": (c1(0.04, 0.04), "partly"),
+    "one network": (c1(0.04, 0.5, (RESNET20,)), "partly"),
+    "networks differ": (join(c1(0.04, 0.5, (RESNET20,)), c1(0.7, 0.5, (VGG16,))), "partly"),
+    "controls missing": (c1(0.04, None), "partly"),
+    "inferior": (c1(0.7, 0.5), "not reproduced"),
+    "unclear": (noisy(c1(0.04, 0.5), "CS", 2), "inconclusive"),
+    "five dense nets": (c1(0.04, 0.5).query("label != 'dense' or seed < 5"), "not run"),
+}
+
+# C2: CS against IMP and IMP-C, by d* and by band difference.
+
+
+def c2(
+    ticket: float, other: float, lead: float = 0.0, others: tuple[str, ...] = ("IMP", "IMP-C")
+) -> Table:
+    parts = []
+    for net in (RESNET20, VGG16):
+        shape = falling(ticket)
+        parts += [dense(net), curve("CS", lambda d, shape=shape: shape(d) + lead, net=net)]
+        parts += [curve(label, falling(other), net=net) for label in others]
+    return join(*parts)
+
+
+C2: dict[str, tuple[Table, str]] = {
+    "sparser and better": (c2(0.04, 0.3), "reproduced"),
+    "no IMP-C": (c2(0.04, 0.3, others=("IMP",)), "partly"),
+    "sparser but worse": (
+        join(
+            *(
+                join(
+                    dense(net),
+                    curve("CS", lambda d: -0.15 if d > 0.015 else -2.0, net=net),
+                    *(
+                        curve(label, lambda d: 0.6 if d > 0.03 else -2.0, net=net)
+                        for label in ("IMP", "IMP-C")
+                    ),
+                )
+                for net in (RESNET20, VGG16)
+            )
+        ),
+        "partly",
+    ),
+    "denser and worse": (c2(0.6, 0.04), "not reproduced"),
+    "unclear": (noisy(c2(0.1, 0.1), "CS", 1), "inconclusive"),
+    "no CS": (c2(0.1, 0.1).query("label != 'CS'"), "not run"),
+}
+
+# C3: the fine-tuned net's d* against pruners trained as long.
+
+
+def c3(ticket: float, other: float, *nets: tuple[str, str], epochs: float = 1.0) -> Table:
+    others = (("GMP", "found"), ("OMP", "retrained"), ("IMP, learning-rate rewinding", "retrained"))
+    parts = []
+    for net in nets:
+        parts += [dense(net), curve("CS", falling(ticket), "found", net=net)]
+        parts += [
+            curve(label, falling(other), judged, net=net, cost=epochs) for label, judged in others
+        ]
+    return join(*parts)
+
+
+IMAGENET = ("imagenet", "resnet50")
+C3: dict[str, tuple[Table, str]] = {
+    "everywhere": (c3(0.04, 0.3, RESNET20, VGG16, IMAGENET), "reproduced"),
+    "CIFAR alone": (c3(0.04, 0.3, RESNET20, VGG16), "partly"),
+    "denser": (c3(0.3, 0.04, RESNET20), "not reproduced"),
+    "others trained less": (c3(0.04, 0.3, RESNET20, epochs=0.5), "inconclusive"),
+    "others trained more": (c3(0.3, 0.04, RESNET20, epochs=2.0), "inconclusive"),
+    "sparser than others trained more": (c3(0.04, 0.3, RESNET20, epochs=2.0), "partly"),
+    "no other": (c3(0.04, 0.3, RESNET20).query("label in ['CS', 'dense']"), "not run"),
+}
+
+# C4: the validation-chosen ticket against dense with equal training.
+
+
+def c4(
+    gain: float, second: float | None = 0.0, net: tuple[str, str] = RESNET20, n: int = 10
+) -> Table:
+    parts = [curve("CS", gain, net=net, seeds=n, densities=GRID[:5])]
+    parts.append(dense(net, "dense, equal training"))
+    if second is not None:
+        parts.append(dense(net, "dense, search epochs", gap=second))
+    return join(*parts)
+
+
+C4: dict[str, tuple[Table, str]] = {
+    "a point": (join(c4(1.0), c4(1.0, net=VGG16)), "reproduced"),
+    "a point on one network": (c4(1.0), "partly"),
+    "half a point": (join(c4(0.5), c4(0.5, net=VGG16)), "partly"),
+    "half a point to the longer": (join(c4(1.0, 0.5), c4(1.0, 0.5, VGG16)), "partly"),
+    "networks differ": (join(c4(1.0), c4(0.0, net=VGG16)), "partly"),
+    "longer dense missing": (join(c4(1.0, None), c4(1.0, None, VGG16)), "partly"),
+    "nothing": (c4(0.0, 0.05), "not reproduced"),
+    "unclear": (noisy(c4(0.9), "CS", 2), "inconclusive"),
+    "networks undecided": (join(noisy(c4(0.9), "CS", 2), c4(0.0, 0.05, VGG16)), "inconclusive"),
+    "eight seeds": (c4(1.0, n=8), "not run"),
+}
+
+# C5: epochs in sequence, and accuracy at CS's densities.
+
+
+def c5(search: float, gap: float = 0.0, last: int = 30) -> Table:
+    imp = curve("IMP", densities=ALL_ROUNDS[:last], cost=lambda d: 85 * (rounds(d) - 1))
+    return join(
+        imp, curve("CS, as found", gap, "found", cost=search), curve("CS", gap, cost=search + 85)
+    )
+
+
+C5: dict[str, tuple[Table, str]] = {
+    "six to one and as good": (c5(425), "reproduced"),
+    "counts only": (c5(425, -1.0), "partly"),
+    "no tickets retrained": (c5(425).query("label != 'CS'"), "partly"),
+    "too long": (c5(850), "not reproduced"),
+    "search varies": (unsteady(c5(300), "CS, as found"), "inconclusive"),
+    "IMP cut short": (c5(425, last=20), "not run"),
+}
+
+# C6: CS against the stochastic methods and the best other.
+
+EQUAL = {"tuning_trials_equal": 1.0}
+
+
+def c6(stochastic: float, best: float) -> Table:
+    parts = []
+    for net in (RESNET20, VGG16):
+        for judged in ("found", "retrained"):
+            parts += [curve(label, stochastic, judged, net=net) for label in ("l0", "ISS")]
+            parts += [curve("CS", 0.0, judged, net=net), curve("OMP", -3.0, judged, net=net)]
+            parts.append(curve("GMP", best, judged, net=net))
+    return join(*parts)
+
+
+C6: dict[str, tuple[Table, str]] = {
+    "beats all": (c6(-0.5, -0.5), "reproduced"),
+    "the stochastic only": (c6(-0.5, 0.5), "partly"),
+    "no other": (c6(-0.5, 0.5).query("label not in ['GMP', 'OMP']"), "partly"),
+    "beaten": (c6(0.5, 0.5), "not reproduced"),
+    "unclear": (noisy(c6(0.0, 0.0), "l0", 2), "inconclusive"),
+    "no stochastic": (c6(-0.5, 0.5).query("label not in ['l0', 'ISS']"), "not run"),
+}
+
+# Also judged, and the gate.
+
+
+def a1(gap: float, others: tuple[str, ...] = ("OMP", "SNIP", "GraSP", "SynFlow")) -> Table:
+    return join(curve("IMP"), *(curve(label, gap) for label in others))
+
+
+A1: dict[str, tuple[Table, str]] = {
+    "all worse": (a1(-0.5), "reproduced"),
+    "some missing": (a1(-0.5, ("OMP",)), "partly"),
+    "most worse": (join(a1(-0.5, ("OMP", "SNIP", "GraSP")), curve("SynFlow", 0.5)), "partly"),
+    "better": (a1(0.5), "not reproduced"),
+    "unclear": (noisy(a1(0.0), "IMP", 2), "inconclusive"),
+    "no one-shot": (curve("IMP"), "not run"),
+}
+
+
+def a2(imp: Shape, bip: Shape) -> Table:
+    return join(curve("IMP", cost=imp), curve("BiP", judged="found", cost=bip))
+
+
+A2: dict[str, tuple[Table, str]] = {
+    "grows and flat": (a2(rounds, 2.0), "reproduced"),
+    "both grow": (a2(rounds, rounds), "partly"),
+    "BiP missing on the band": (
+        join(curve("IMP", cost=rounds), curve("BiP", judged="found", densities=GRID[:3])),
+        "partly",
+    ),
+    "only BiP grows": (a2(2.0, rounds), "not reproduced"),
+    "no IMP": (curve("BiP", judged="found"), "not run"),
+}
+
+
+def vary(table: Table, label: str) -> Table:
+    """Make the growth of a method's cost differ so much between seeds that it is unknown."""
+    sparse = (table["label"] == label) & (table["density"] < 0.2)
+    factor = np.where(sparse & (table["seed"] % 2 == 0), 1.4, 1.0)
+    return table.assign(**{name: table[name] * factor for name in COSTS})
+
+
+A2["growth varies"] = (vary(vary(a2(2.0, 2.0), "IMP"), "BiP"), "inconclusive")
+
+
+def a3(ours: float, theirs: float) -> Table:
+    return join(
+        curve("CS", judged="found", spread=ours),
+        *(curve(label, judged="found", spread=theirs) for label in ("l0", "ISS")),
+    )
+
+
+STEADY = {"gap_cs": 0.1, "gap_stochastic": 1.0}
+A3: dict[str, tuple[Table, str]] = {
+    "steadier": (a3(0.1, 1.0), "reproduced"),
+    "wider": (a3(1.0, 0.1), "partly"),
+    "one seed too few": (a3(0.1, 1.0).query("seed < 2"), "not run"),
+}
+
+
+def gate(gap: float, spread: float = 0.02) -> Table:
+    # Renda et al.: IMP 91.74 on average over the band, dense 91.71.
+    return join(dense(), curve("IMP", 0.03 + gap, spread=spread))
+
+
+GATE: dict[str, tuple[Table, str]] = {
+    "agrees": (gate(0.0), "reproduced"),
+    "too good": (gate(1.0), "not reproduced"),
+    "too bad": (gate(-1.0), "not reproduced"),
+    "unclear": (noisy(gate(0.5), "IMP", 1), "inconclusive"),
+    "three dense nets": (gate(0.0).query("label != 'dense' or seed < 3"), "not run"),
+}
+
+CASES = {
+    "G": GATE,
+    "B1": B1,
+    "B2": B2,
+    "B3": B3,
+    "B5": B5,
+    "C1": C1,
+    "C2": C2,
+    "C3": C3,
+    "C4": C4,
+    "C5": C5,
+    "C6": C6,
+    "A1": A1,
+    "A2": A2,
+    "A3": A3,
+}
+FACTS_FOR = {"C6": EQUAL, "A3": STEADY}
+FLAT = [(claim, name) for claim, cases in CASES.items() for name in cases]
+DIRECTIONS = {"reproduced": "for", "not reproduced": "against"}
+
+
+@pytest.mark.parametrize(("claim", "name"), FLAT)
+def test_a_claims_outcome_at_paper_scale(claim: str, name: str) -> None:
+    table, expected = CASES[claim][name]
+    verdict = verdict_of(claim, table, FACTS_FOR.get(claim))
+    assert (verdict.outcome, verdict.direction) == (expected, None), verdict.because
+    assert verdict.scale == "paper" and verdict.headline == expected
+    assert bool(verdict.needs) or expected != "not run"
+    if expected != "not run":
+        assert verdict.effect is not None and verdict.n >= 3
+        assert f"n = {verdict.n}" in verdict.because
+
+
+@pytest.mark.parametrize("claim", [claim for claim in CASES if claim not in ("G", "A3")])
+def test_the_cases_cover_every_outcome(claim: str) -> None:
+    assert {outcome for _, outcome in CASES[claim].values()} == set(OUTCOMES)
+
+
+@pytest.mark.parametrize(
+    ("claim", "name"), [(claim, name) for claim, name in FLAT if CASES[claim][name][1] != "partly"]
+)
+def test_at_reduced_scale_there_is_only_a_direction(claim: str, name: str) -> None:
+    table, expected = CASES[claim][name]
+    verdict = verdict_of(claim, at("reduced", table), FACTS_FOR.get(claim))
+    if verdict.outcome is not None:
+        assert (verdict.outcome, verdict.direction, expected) == ("not run", None, "not run")
+        return
+    assert verdict.scale == "reduced"
+    assert verdict.direction in ("for", "against", "undecided")
+    # At paper scale each claim's cases give every outcome, so here they give every direction.
+    if name == "two pairs":
+        assert verdict.direction == "for"
+    elif expected != "not run":
+        assert verdict.direction == DIRECTIONS.get(expected, "undecided")
+    assert verdict.headline == f"not run at paper scale; {verdict.direction} at reduced scale"
+
+
+@pytest.mark.parametrize(
+    ("ours", "facts", "outcome"),
+    [
+        (0.1, {}, "partly"),
+        (1.0, {"gap_cs": 1.0, "gap_stochastic": 0.1}, "not reproduced"),
+        (0.31, {"gap_cs": 1.0, "gap_stochastic": 0.1}, "inconclusive"),
+        (1.0, {}, "not reproduced"),
+    ],
+)
+def test_a3_with_and_without_the_gap(ours: float, facts: dict[str, float], outcome: str) -> None:
+    theirs = 0.3 if ours == 0.31 else (1.0 if ours == 0.1 else 0.1)
+    table = a3(ours, theirs)
+    assert verdict_of("A3", table, facts).outcome == outcome
+    reduced = verdict_of("A3", at("reduced", table), facts)
+    # What is only missing its second half points as the first half does.
+    assert reduced.direction == DIRECTIONS.get(outcome, "for" if not facts else "undecided")
+
+
+HARD = {"identity_error": 1e-15, "extra_backward_passes": 1.0}
+SOFT = {"cosine_quadratic": 0.9, "cosine_network": 0.8}
+
+
+@pytest.mark.parametrize(
+    ("facts", "outcome"),
+    [
+        (HARD | SOFT, "reproduced"),
+        (HARD | SOFT | {"cosine_network": -0.3}, "partly"),
+        (HARD | SOFT | {"identity_error": 1e-3}, "not reproduced"),
+        (HARD | SOFT | {"extra_backward_passes": 2.0}, "not reproduced"),
+        (HARD, "not run"),
+        ({}, "not run"),
+    ],
+)
+def test_b4_rests_on_facts(facts: dict[str, float], outcome: str) -> None:
+    verdict = verdict_of("B4", tidy([]), facts)
+    assert (verdict.outcome, verdict.scale, verdict.direction) == (outcome, "paper", None)
+    if facts == HARD:
+        assert [need.split(":")[0] for need in verdict.needs] == [
+            "fact cosine_quadratic",
+            "fact cosine_network",
+        ]
+
+
+def test_b4_says_when_the_implicit_term_is_immaterial() -> None:
+    table = join(
+        curve("BiP", judged="found"), curve("BiP, implicit term off", 0.01, judged="found")
+    )
+    assert "immaterial" in verdict_of("B4", table, HARD | SOFT).because
+    assert "was not run" in verdict_of("B4", tidy([]), HARD | SOFT).because
+    gain = join(curve("BiP", 1.0, "found"), curve("BiP, implicit term off", judged="found"))
+    assert "immaterial" not in verdict_of("B4", gain, HARD | SOFT).because
+
+
+def test_b4_says_what_the_implicit_term_does_alone() -> None:
+    beside = {"implicit_cosine_quadratic": -0.311, "implicit_cosine_network": 0.012}
+    without = beside | {"direct_cosine_network": 0.797}
+    said = verdict_of("B4", tidy([]), HARD | SOFT | without)
+    assert said.outcome == "reproduced"
+    assert (
+        "Of the implicit term alone the cosine is -0.31 on quadratics and 0.01 on the network; "
+        "with that term left out, the network's is 0.80." in said.because
+    )
+    assert "implicit term alone" not in verdict_of("B4", tidy([]), HARD | SOFT | beside).because
+
+
+def test_c6_without_equal_tuning_is_partly_at_best() -> None:
+    verdict = verdict_of("C6", c6(-0.5, -0.5))
+    assert verdict.outcome == "partly"
+    assert any("tuning_trials_equal" in need for need in verdict.needs)
+
+
+def test_the_best_other_method_is_chosen_on_validation() -> None:
+    table = c6(-0.5, -0.5)
+    swapped = table["label"].map({"OMP": 99.0, "GMP": 1.0}).fillna(table["validation_accuracy"])
+    verdict = verdict_of("C6", table.assign(validation_accuracy=swapped), EQUAL)
+    assert "CS retrained - OMP retrained" in verdict.because
+    assert "GMP" not in verdict.because
+
+
+def test_c5_shows_the_other_counts_beside() -> None:
+    because = verdict_of("C5", c5(425)).because
+    assert "epochs in sequence of IMP / CS = 6.00 [6.00, 6.00]" in because
+    assert "CS with retraining 510, all CS searches 425" in because
+    assert "one-shot not run" in because
+
+
+def test_the_sentence_holds_effect_interval_density_scale_and_n() -> None:
+    verdict = verdict_of("B1", b1(0.5, 0.3))
+    assert "At paper scale: BiP as found - IMP retrained = +0.5" in verdict.because
+    assert "over 51-13 % density (cifar10 / resnet20), n = 8 pairs" in verdict.because
+    assert "over 21-2.3 % density (cifar10 / vgg16)" in verdict.because
+    assert verdict.effect == pytest.approx(0.5, abs=0.02)
+    assert verdict.interval is not None
+    assert verdict.interval[0] < verdict.effect < verdict.interval[1]
+
+
+@pytest.mark.parametrize("claim", list(CASES))
+@pytest.mark.parametrize(
+    "change", [{"scale": "embedded"}, {"dataset": "digits"}, {"dataset": "folder"}]
+)
+def test_digits_and_generated_folders_never_feed_a_verdict(
+    claim: str, change: dict[str, str]
+) -> None:
+    table, _ = next(iter(CASES[claim].values()))
+    verdict = verdict_of(claim, table.assign(**change), FACTS_FOR.get(claim))
+    assert (verdict.outcome, verdict.direction, verdict.effect) == ("not run", None, None)
+
+
+def test_embedded_rows_beside_real_ones_change_nothing() -> None:
+    table = b1(0.5, 0.3)
+    other = b1(-5.0, -5.0).assign(scale="embedded", dataset="digits")
+    assert verdict_of("B1", join(table, other)) == verdict_of("B1", table)
+
+
+def test_a_run_recorded_in_two_studies_counts_once() -> None:
+    table = b1(0.5, 0.3)
+    assert verdict_of("B1", join(table, table.assign(study="t"))) == verdict_of("B1", table)
+
+
+def test_another_setting_under_another_label_is_another_method() -> None:
+    table = join(a1(-0.5), curve("OMP, compute-matched", 5.0).assign(method="omp"))
+    assert verdict_of("A1", table) == verdict_of("A1", a1(-0.5))
+
+
+def test_a_study_of_precisions_never_leads() -> None:
+    names = [f"{label}, {one}" for label in ("dense", "OMP", "BiP") for one in ("fp32", "bf16")]
+    more = join(*(curve(name, 5.0, seeds=30) for name in names)).assign(study="precision")
+    assert verdict_of("A1", join(a1(-0.5), more)) == verdict_of("A1", a1(-0.5))
+    assert verdict_of("B1", join(b1(0.5, 0.3), more)) == verdict_of("B1", b1(0.5, 0.3))
+
+
+def test_failed_runs_are_left_out_and_counted() -> None:
+    broken = curve("BiP", judged="found", seeds=2, densities=(0.1,), status="failed", study="f")
+    broken = broken.assign(test_accuracy=math.nan, density=math.nan)
+    assert (
+        "2 failed runs at this scale are left out"
+        in verdict_of("B1", join(b1(1, 1), broken)).because
+    )
+
+
+def test_one_seed_at_reduced_scale_is_undecided() -> None:
+    verdict = verdict_of("B1", at("reduced", b1(0.5, 0.3).query("seed == 0")))
+    assert (verdict.outcome, verdict.direction) == (None, "undecided")
+    assert verdict.interval is None and verdict.n == 1 and "without interval" in verdict.because
+
+
+def test_a_curve_that_misses_the_band_is_named() -> None:
+    table = join(
+        b1(0.5, 0.3), curve("BiP", 0.5, "found", net=("cifar100", "resnet20"), densities=(0.2,))
+    )
+    table = join(table, curve("IMP", net=("cifar100", "resnet20")))
+    verdict = verdict_of("B1", table)
+    assert verdict.outcome == "partly"
+    assert verdict.needs == (
+        "BiP as found on cifar100 / resnet20 over 51-13 % density (3 seeds or more at paper scale)",
+    )
+
+
+def test_a_curve_that_never_crosses_decides_no_ratio_against_it() -> None:
+    # CS is measured to 10 % only and never falls; IMP to 2 %, and never falls either.
+    table = join(dense(), curve("CS", densities=GRID[:10]), curve("IMP"))
+    because = verdict_of("C2", table).because
+    assert "d* of CS retrained / IMP retrained = at most 11 % / at most 1.8 %" in because
+    assert verdict_of("C2", table).outcome == "inconclusive"
+
+
+def test_the_gate_holds_back_decisive_outcomes() -> None:
+    verdicts = {one.claim: one for one in judge(b1(0.5, 0.3), HARD | SOFT)}
+    assert verdicts["G"].outcome == "not run"
+    assert verdicts["B1"].outcome == "inconclusive"
+    assert "without it this is reproduced" in verdicts["B1"].because
+    assert "the gate G to stand" in verdicts["B1"].needs
+    assert verdicts["B4"].outcome == "reproduced"
+
+
+def test_once_the_gate_stands_outcomes_are_given() -> None:
+    table = join(b1(0.5, 0.3), dense())
+    verdicts = judge(table)
+    assert [one.claim for one in verdicts] == [claim.id for claim in CLAIMS]
+    assert (verdicts[0].outcome, verdicts[1].outcome) == ("reproduced", "reproduced")
+
+
+def test_the_gate_leaves_directions_alone() -> None:
+    verdicts = {one.claim: one for one in judge(at("reduced", b1(0.5, 0.3)))}
+    assert (verdicts["B1"].outcome, verdicts["B1"].direction) == (None, "for")
+
+
+def test_nothing_run_is_said_so() -> None:
+    for verdict in judge(tidy([])):
+        assert (verdict.outcome, verdict.direction, verdict.n) == ("not run", None, 0)
+        assert verdict.needs and verdict.because.startswith("No runs that this can be judged on")
+
+
+def test_judging_is_pure() -> None:
+    table = b1(0.5, 0.3)
+    before = table.copy()
+    assert judge(table) == judge(table)
+    pd.testing.assert_frame_equal(table, before)
+
+
+@pytest.mark.parametrize("facts", [{"speed": 1.0}, {"gap_cs": math.nan}])
+def test_a_wrong_fact_is_refused(facts: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="expected finite numbers for"):
+        judge(tidy([]), facts)
+
+
+def test_a_table_of_another_shape_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"lacks columns \['density'\]"):
+        judge(tidy([]).drop(columns="density"))
+
+
+def test_claims_are_complete() -> None:
+    assert [claim.id for claim in CLAIMS] == [
+        *("G", "B1", "B2", "B3", "B4", "B5", "C1", "C2", "C3", "C4", "C5", "C6", "A1", "A2", "A3")
+    ]
+    for claim in CLAIMS:
+        assert claim.paper and claim.statement and claim.criterion and claim.requires
+
+
+def test_sides() -> None:
+    assert [side_of(0.1, 1), side_of(-1, -0.1), side_of(-1, 1), side_of(math.nan, math.nan)] == [
+        *("for", "against", "undecided", "undecided")
+    ]
+    assert [below(0.1, 0.9, 1), below(1.1, 2, 1), below(0.5, 2, 1)] == [
+        "for",
+        "against",
+        "undecided",
+    ]
+    assert all_of(["for", "undecided"]) == "undecided" and all_of([]) is None
+    assert (
+        most_of(["for", "for", "against"]) == "for" and most_of(["for", "against"]) == "undecided"
+    )
+
+
+def test_studies_of_one_network_are_not_mixed() -> None:
+    """Two recipes, one of whose networks are 10 points worse: each claim sees its own method's."""
+    ours = [curve("BiP", 0.5, "found"), curve("BiP", 0.5), curve("IMP"), dense()]
+    theirs = [curve("CS", -9.0), curve("IMP", -10.0), dense(gap=-10.0)]
+    table = join(
+        *(part.assign(study="bip") for part in ours),
+        *(part.assign(study="cs", run="cs " + part["run"]) for part in theirs),
+    )
+    for claim, method, gap in (("B1", "BiP", 0.5), ("C2", "CS", 1.0), ("G", "IMP", 0.0)):
+        assert verdict_of(claim, at("reduced", table)).effect == pytest.approx(gap, abs=0.1), method
+
+
+def test_a_run_of_two_studies_counts_once() -> None:
+    parts = [curve("BiP", 0.5, "found"), curve("BiP", 0.5), curve("IMP"), dense()]
+    table = join(*parts)
+    again = join(table.assign(study="a"), table.assign(study="b"))
+    assert verdict_of("B1", at("reduced", again)) == verdict_of("B1", at("reduced", table))

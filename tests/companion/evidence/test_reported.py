@@ -1,0 +1,97 @@
+"""What the papers report: the packaged table, its types, and the curves taken from it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from companion.evidence import quoted, reported, reported_curve, reported_speed_up
+from companion.evidence.reported import _read, _typed, plain_name
+from lthlib.errors import RecordError
+
+
+def test_every_published_value_is_there() -> None:
+    table = reported()
+    assert len(table) == 647
+    assert table["paper"].value_counts().to_dict() == {"BiP": 603, "Renda et al. 2020": 42, "CS": 2}
+    assert table[["pruning_ratio_pct", "value", "std", "density"]].dtypes.eq("float64").all()
+
+
+def test_a_table_entry_without_a_ticket_has_no_value() -> None:
+    table = reported()
+    table = table[(table["artefact"] == "Table 1") & (table["dataset"] == "CIFAR-100")]
+    cells = table[table["architecture"] == "ResNet-20"].set_index("method")
+    assert cells.loc["IMP", ["value", "density"]].isna().all()
+    assert cells.loc["BiP", ["value", "std"]].tolist() == [68.78, 0.1]
+    assert cells.loc["BiP", "density"] == pytest.approx(0.51)
+
+
+def test_a_curve_is_found_by_either_spelling_and_sorted() -> None:
+    curve = reported_curve("cifar10", "resnet20", "IMP, weight rewinding")
+    assert curve["value"].tolist()[:3] == [91.76, 91.76, 91.99]
+    assert curve["density"].tolist()[:3] == pytest.approx([0.8, 0.64, 0.512])
+    same = reported_curve("CIFAR-10", "ResNet-20", "IMP, weight rewinding")
+    pd.testing.assert_frame_equal(curve, same)
+
+
+def test_structure_and_artefact_select() -> None:
+    filters = reported_curve("cifar100", "resnet20", "BiP", structure="filter")
+    assert filters["value"].iloc[[0, -1]].tolist() == [68.8, 49.4]
+    assert set(reported_curve("cifar10", "resnet20", artefact="Fig 1")["artefact"]) == {"Fig 1"}
+    assert reported_curve("digits", "resnet8").empty
+
+
+def test_the_papers_minutes_make_a_speed_up() -> None:
+    ratios = reported_speed_up().set_index("pruning_ratio_pct")
+    assert ratios.loc[36.0, "neither"] == pytest.approx(2 * 69 / 86)
+    assert ratios.loc[89.3, "neither"] == pytest.approx(10 * 69 / 86)
+    assert ratios.loc[[48.8, 86.6], "both"].tolist() == pytest.approx([4 * 69 / 168, 10 * 69 / 168])
+
+
+def test_plain_names() -> None:
+    assert plain_name("Tiny-ImageNet") == "tinyimagenet"
+    assert plain_name("VGG-16") == plain_name("vgg16") == "vgg16"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("value", "ninety", "value is 'ninety', expected a number"),
+        ("value", "101", r"expected a percentage in \[0, 100\]"),
+        ("pruning_ratio_pct", "120", r"expected \[0, 100\)"),
+        ("quantity", "loss", "quantity is 'loss', expected one of"),
+    ],
+)
+def test_a_damaged_table_is_refused(column: str, value: str, said: str) -> None:
+    table = _read()
+    table.loc[4, column] = value
+    with pytest.raises(RecordError, match=f"line 6: .*{said}"):
+        _typed(table)
+
+
+def test_a_table_with_other_columns_is_refused() -> None:
+    with pytest.raises(RecordError, match="install lthlib again"):
+        _typed(_read().drop(columns="std"))
+
+
+def test_evidence_never_imports_torch() -> None:
+    code = (
+        "import sys, companion.evidence as e\n"
+        "e.judge(e.tidy([])); e.reported(); e.holm([0.01, 0.2])\n"
+        "found = [name for name in sys.modules if name.split('.')[0] in ('torch', 'torchvision')]\n"
+        "sys.exit(f'imported {found[:3]}' if found else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_quoted_result_names_its_method_accuracy_and_source() -> None:
+    table = quoted()
+    assert {"AMC", "network slimming", "DNW", "STR"} <= set(table["method"])
+    assert table["source"].str.contains("commit").all()
+    strict = table.set_index(["method", "sparsity_pct"])["test_accuracy_pct"]
+    assert strict["STR", 90.23] == 74.31
+    assert strict["RigL, ERK, 5x", 90.0] == 76.42

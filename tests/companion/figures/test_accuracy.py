@@ -1,0 +1,180 @@
+"""Accuracy against density: what is drawn, and that it is drawn truly."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from companion.figures import (
+    accuracy_against_density,
+    accuracy_in_panels,
+    accuracy_of_variants,
+    by_initial_gate,
+    describe,
+    main_curves,
+    ticket_table,
+)
+from companion.figures.style import _apart
+from tests.companion.figures.toys import record, searches, study, table
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def drawn(fig: Figure, gid: str) -> list[tuple[list[float], list[float]]]:
+    lines = [line for ax in fig.axes for line in ax.lines if line.get_gid() == gid]
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in lines]
+
+
+def labels(ax: Axes) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def test_means_seeds_bands_and_labels() -> None:
+    fig = accuracy_against_density(main_curves(table(seeds=3)))
+    (ax,) = fig.axes
+    assert sorted(labels(ax)) == ["BiP", "CS", "IMP", "dense"]
+    means = drawn(fig, "mean")
+    assert len(means) == 3
+    assert means[0] == ([50.0, 25.0], pytest.approx([97.2, 96.2]))
+    assert [len(x) for x, _ in drawn(fig, "seeds")] == [6, 6, 6]
+    assert len(ax.collections) == 3
+    assert drawn(fig, "dense") == [([0, 1], pytest.approx([98.1, 98.1]))]
+
+
+def test_one_seed_has_no_dots_and_no_band() -> None:
+    fig = accuracy_against_density(main_curves(table(seeds=1)))
+    assert [x for x, _ in drawn(fig, "seeds")] == [[], [], []]
+    assert not fig.axes[0].collections
+
+
+def test_one_row_is_enough() -> None:
+    fig = accuracy_against_density(ticket_table([record("IMP", "imp", 0, 0.5, 97.0)]))
+    assert labels(fig.axes[0]) == ["IMP"]
+
+
+def test_dense_runs_from_left_to_right() -> None:
+    left, right = accuracy_against_density(main_curves(table())).axes[0].get_xlim()
+    assert left > 100 > 25 > right
+
+
+@pytest.mark.parametrize("worst", [10.0, 60.0, 97.5])
+def test_collapse_and_small_differences_fit_into_the_axes(worst: float) -> None:
+    records = [*study(1), record("random", "random", 0, 0.25, worst, density=0.25)]
+    ax = accuracy_against_density(main_curves(ticket_table(records))).axes[0]
+    low, high = ax.get_ylim()
+    assert low <= min(worst, 96) < 98 <= high < 100
+    assert len(ax.get_yticks()) >= 3
+
+
+def test_perfect_accuracy_is_drawn() -> None:
+    ax = accuracy_against_density(ticket_table([record("IMP", "imp", 0, 0.5, 100.0)])).axes[0]
+    assert np.isfinite(ax.get_ylim()).all()
+
+
+def test_a_density_that_every_seed_failed_at_breaks_the_line() -> None:
+    records = [record("BiP", "bip", 0, d, 97.0, density=d) for d in (0.5, 0.1)]
+    records.append(record("BiP", "bip", 0, 0.2, None, density=0.2))
+    fig = accuracy_against_density(ticket_table(records))
+    ((x, y),) = drawn(fig, "mean")
+    assert x == [50.0, 20.0, 10.0]
+    assert y == pytest.approx([97.0, np.nan, 97.0], nan_ok=True)
+    assert drawn(fig, "failed")[0][0] == [20.0]
+
+
+def test_a_density_that_one_seed_failed_at_keeps_its_mean() -> None:
+    records = [record("BiP", "bip", seed, 0.2, 97.0, density=0.2) for seed in (0, 1)]
+    records.append(record("BiP", "bip", 2, 0.2, None, density=0.2))
+    fig = accuracy_against_density(ticket_table(records))
+    assert drawn(fig, "mean") == [([20.0], [97.0])]
+    assert drawn(fig, "failed")[0][0] == [20.0]
+
+
+def test_a_ticket_with_an_emptied_layer_has_a_ring_and_is_told_of() -> None:
+    records = [record("OMP", "omp", seed, 0.02, 60.0 + seed) for seed in (0, 1)]
+    records.append(record("OMP", "omp", 2, 0.02, 10.0, emptied=("stem.weight",)))
+    fig = accuracy_against_density(ticket_table(records))
+    assert drawn(fig, "emptied") == [([2.0], [10.0])]
+    legend = fig.axes[0].get_legend()
+    assert [text.get_text() for text in legend.texts] == ["a layer keeps no weight"]
+    assert "rings mark tickets with an emptied layer, of OMP" in describe(ticket_table(records))
+    whole = accuracy_against_density(table())
+    assert whole.axes[0].get_legend() is None
+    assert "emptied" not in describe(table())
+
+
+def test_values_of_the_papers_are_open_markers() -> None:
+    papers = pd.DataFrame({"method": ["BiP", "OMP"], "density": [0.3, 0.2], "value": [92.0, 91.0]})
+    fig = accuracy_against_density(main_curves(table()), papers)
+    assert drawn(fig, "reported") == [([30.0], [92.0]), ([20.0], [91.0])]
+    assert fig.axes[0].get_legend() is not None
+
+
+def test_variants_stand_beside_their_method() -> None:
+    fig = accuracy_of_variants(table())
+    assert fig is not None
+    assert [ax.get_title("left") for ax in fig.axes] == ["BiP", "CS"]
+    assert [sorted(labels(ax)) for ax in fig.axes] == [
+        ["BiP", "BiP, unclipped", "dense"],
+        ["CS", "CS, as found", "dense"],
+    ]
+    assert accuracy_of_variants(main_curves(table())) is None
+
+
+def test_each_initial_gate_has_a_line_through_its_rounds() -> None:
+    split = by_initial_gate(main_curves(ticket_table(searches(seeds=1))))
+    fig = accuracy_against_density(split)
+    assert sorted(labels(fig.axes[0])) == ["CS, s0 = -0.1", "CS, s0 = 0", "IMP", "dense"]
+    assert drawn(fig, "mean")[1:] == [
+        (pytest.approx([60, 42]), [97.5, 96.5]),
+        (pytest.approx([40, 28]), [97.5, 96.5]),
+    ]
+
+
+def test_learning_rate_rewinding_is_a_method_and_no_variant() -> None:
+    name = "IMP, learning-rate rewinding"
+    records = [record(label, "imp", 0, 0.5, 97.0, index=1) for label in (name, "IMP, halved")]
+    assert set(main_curves(ticket_table(records))["curve"]) == {name}
+
+
+def test_panels_share_their_scales() -> None:
+    whole = ticket_table(searches(seeds=1))
+    dense = whole["curve"] == "dense"
+    parts = {name: whole[dense | (whole["curve"] == name)] for name in ("IMP", "CS")}
+    fig = accuracy_in_panels(parts)
+    assert [ax.get_title("left") for ax in fig.axes] == ["IMP", "CS"]
+    assert fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
+    assert [sorted(labels(ax)) for ax in fig.axes] == [["IMP", "dense"], ["CS", "dense"]]
+
+
+def test_equal_tables_make_equal_files() -> None:
+    files = []
+    for _ in range(2):
+        file = io.BytesIO()
+        with rc_context({"svg.hashsalt": "any"}):
+            accuracy_against_density(table()).savefig(file, format="svg", metadata={"Date": None})
+        files.append(file.getvalue())
+    assert files[0] == files[1]
+
+
+def test_the_words_for_it() -> None:
+    text = describe(main_curves(table(seeds=1)))
+    assert "dense 98.0 % at 100 % density;" in text
+    assert "IMP 97.0 % at 50 % density to 96.0 % at 25 % density" in text
+
+
+def test_labels_are_moved_apart_as_little_as_needed() -> None:
+    assert _apart([0.1, 0.5], 0.05) == pytest.approx([0.1, 0.5])
+    assert _apart([0.50, 0.51], 0.05) == pytest.approx([0.48, 0.53])
+    assert _apart([0.50, 0.50, 0.56], 0.05) == pytest.approx([0.47, 0.52, 0.57])

@@ -1,0 +1,131 @@
+"""The paper's panels with ours beside, as differences to dense."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from companion.figures import (
+    bip_minus_imp,
+    bip_minus_imp_in_words,
+    describe_panels,
+    panel_gaps,
+    panels_figure,
+    paper_panels,
+    ticket_table,
+)
+from companion.figures.paper_panels import panel_of
+from tests.companion.figures.toys import Record, record, study
+
+C10_RN20 = "CIFAR-10, ResNet-20"
+DIGITS = "digits, resnet8 (embedded)"
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def on_cifar(records: list[Record], scale: str = "reduced") -> pd.DataFrame:
+    for one in records:
+        one["scale"] = scale
+        one["config"]["data"]["dataset"] = "cifar10"
+        one["config"]["model"]["architecture"] = "resnet20"
+    return ticket_table(records)
+
+
+def test_the_papers_panels_are_eight_and_four() -> None:
+    assert len(paper_panels("unstructured")) == 8
+    assert list(paper_panels("filter").values()) == [
+        "CIFAR-10, ResNet-18",
+        "CIFAR-10, ResNet-20",
+        "CIFAR-100, ResNet-18",
+        "CIFAR-100, ResNet-20",
+    ]
+    assert paper_panels("channel") == {}
+
+
+def test_networks_are_found_by_the_librarys_names() -> None:
+    panels = paper_panels("unstructured")
+    assert panels[panel_of("tiny-imagenet", "resnet18")] == "Tiny-ImageNet, ResNet-18"
+    assert panels[panel_of("cifar10", "vgg16-fc")] == "CIFAR-10, VGG-16"
+    assert panel_of("cifar10", "vgg16") not in panels
+
+
+def test_every_curve_is_a_distance_from_its_own_dense_network() -> None:
+    gaps = panel_gaps("unstructured", {"toy": on_cifar(study())})
+    own = gaps[gaps["panel"] == C10_RN20].set_index(["whose", "curve"])
+    papers = own.loc[("paper", "BiP")].set_index("pruned")
+    assert papers.loc[20.0, "difference"] == pytest.approx(92.37 - 92.12)
+    ours = own.loc[("ours", "BiP")].set_index("pruned")
+    # Seeds paired: BiP 97 + 0.3 seed, dense 98 + 0.1 seed.
+    assert ours.loc[50.0, ["n", "difference"]].tolist() == pytest.approx([3, -0.8])
+    assert ours.loc[50.0, "dense"] == pytest.approx(98.1)
+    assert set(own.loc["ours"].index) == {"BiP", "IMP"}
+
+
+def test_a_panel_without_runs_says_so() -> None:
+    gaps = panel_gaps("unstructured", {"toy": on_cifar(study(1))}, ["BiP", "IMP"])
+    fig = panels_figure(gaps, {"toy": "reduced scale; 8 of 200 epochs"})
+    said = {ax.get_title("left"): ax.texts[0].get_text() for ax in fig.axes}
+    assert said["CIFAR-10, ResNet-18"] == "paper: dense 94.77 %\nours: not run"
+    assert said[C10_RN20] == (
+        "paper: dense 92.12 %\nours: dense 98.0 %, reduced scale\n8 of 200 epochs"
+    )
+    assert {line.get_gid() for line in fig.axes[0].lines} == {"dense", "paper"}
+    assert {line.get_gid() for line in fig.axes[1].lines} == {"dense", "paper", "ours"}
+    assert "ours not run" in describe_panels(gaps)
+
+
+def test_each_panel_has_its_own_scale_that_keeps_the_papers_curves_legible() -> None:
+    records = study(1)
+    for one in records:
+        if one["label"] == "IMP":
+            one["accuracy"]["test"] = 20.0
+    gaps = panel_gaps("unstructured", {"toy": on_cifar(records)})
+    fig = panels_figure(gaps, {"toy": "reduced scale"})
+    bottoms = [ax.get_ylim()[0] for ax in fig.axes]
+    assert len(set(bottoms)) == len(bottoms)
+    assert -15 < bottoms[1] < -3
+
+
+def test_digits_have_a_panel_of_their_own_beside_filters() -> None:
+    records = study(1)
+    gaps = panel_gaps("filter", {"toy": ticket_table(records)})
+    fig = panels_figure(gaps, {"toy": "embedded scale"})
+    shown = [ax for ax in fig.axes if ax.get_visible()]
+    assert [ax.get_title("left") for ax in shown][-1] == DIGITS
+    assert shown[-1].texts[0].get_text() == "ours: dense 98.0 %, embedded scale"
+
+
+def test_one_ticket_and_failed_runs_are_enough() -> None:
+    records = [
+        record("dense", "dense", 0, 1.0, 98.0, judged="found"),
+        record("BiP", "bip", 0, 0.5, 97.0, judged="found", density=0.5),
+        record("BiP", "bip", 1, 0.5, None, density=0.5),
+    ]
+    tables = {"toy": ticket_table(records)}
+    gaps = panel_gaps("channel", tables)
+    assert gaps["difference"].tolist() == [-1.0]
+    assert len(panels_figure(gaps, {"toy": "embedded scale"}).axes) == 1
+    assert bip_minus_imp(gaps, tables).empty
+    assert panel_gaps("channel", {}).empty
+
+
+def test_how_far_bip_is_ahead_of_imp() -> None:
+    tables = {"toy": on_cifar(study())}
+    pairs = bip_minus_imp(panel_gaps("unstructured", tables), tables)
+    words = bip_minus_imp_in_words(pairs).set_index(["panel", "whose"])
+    assert words.loc[(C10_RN20, "ours, reduced"), "BiP ahead at"] == "2 of 2"
+    assert words.loc[("ImageNet, ResNet-50", "paper"), "pruned (%)"] == "20–86.6"
+    pairs = pairs.set_index(["panel", "whose"])
+    ours = pairs.loc[(C10_RN20, "ours")]
+    # At 50 and at 75 % pruned: 0.1 seed.
+    assert ours[["seeds", "ratios", "ahead"]].tolist() == [3, 2, 2]
+    assert ours["difference"] == pytest.approx(0.1)
+    papers = pairs.loc[("ImageNet, ResNet-50", "paper")]
+    assert papers[["first", "last", "ratios", "ahead"]].tolist() == [20.0, 86.6, 8, 4]

@@ -1,0 +1,92 @@
+"""Which tickets are replicates of each other, and under which name they are shown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from companion.figures import by_initial_gate, curve_points, round_numbers, ticket_table
+from companion.figures.points import pruned
+from tests.companion.figures.toys import record, searches, study, table
+
+
+def test_replicates_differ_in_their_seeds_alone() -> None:
+    points = curve_points(table(seeds=3))
+    assert set(points["n"]) == {3}
+    assert points.groupby("curve").size().to_dict() == {
+        "BiP": 2,
+        "BiP, unclipped": 2,
+        "CS": 2,
+        "CS, as found": 2,
+        "IMP": 2,
+        "dense": 1,
+    }
+
+
+def test_densities_that_a_method_finds_itself_are_averaged() -> None:
+    points = curve_points(table(seeds=3))
+    cs = points[points["curve"] == "CS"]
+    assert cs["density"].round(4).tolist() == [0.53, 0.25]
+    assert cs["mean"].tolist() == [97.0, 97.0]
+
+
+def test_as_found_is_said_only_where_the_same_label_was_also_retrained() -> None:
+    records = study(seeds=1)
+    assert set(ticket_table(records)["curve"]) > {"CS", "CS, as found", "BiP"}
+    found = [one for one in records if one["judged"] == "found"]
+    assert set(ticket_table(found)["curve"]) == {"dense", "BiP", "BiP, unclipped", "CS"}
+
+
+def test_a_failed_run_keeps_the_density_it_was_asked_for() -> None:
+    failed = record("BiP", "bip", 0, 0.1, None, density=0.1)
+    row = ticket_table([failed]).iloc[0]
+    assert row["target_density"] == 0.1
+    assert pd.isna(row["density"])
+
+
+def test_a_failed_run_stays_with_its_curve() -> None:
+    failed = [record("IMP", "imp", 3, 0.5, None, judged="found")]
+    failed.append(record("CS", "cs", 3, 0.5, None, judged="found"))
+    curves = ticket_table([*study(seeds=1), *failed])["curve"].tolist()
+    assert curves[-2:] == ["IMP", "CS, as found"]
+
+
+def test_figures_do_not_import_torch() -> None:
+    code = "import sys, companion.figures; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_several_initial_gates_are_several_curves() -> None:
+    split = by_initial_gate(ticket_table(searches(seeds=1)))
+    assert list(dict.fromkeys(split["curve"])) == [
+        "dense",
+        "IMP",
+        "CS, as found, s0 = 0",
+        "CS, s0 = 0",
+        "CS, as found, s0 = -0.1",
+        "CS, s0 = -0.1",
+    ]
+
+
+def test_one_initial_gate_is_one_curve() -> None:
+    split = by_initial_gate(ticket_table(searches(seeds=1, gates=(0.0,))))
+    assert set(split["curve"]) == {"dense", "IMP", "CS, as found", "CS"}
+
+
+def test_rounds_count_from_one() -> None:
+    both = ticket_table(searches(seeds=1, gates=(0.0,)))
+    rounds = both.assign(number=round_numbers(both)).groupby("curve")["number"].apply(list)
+    assert rounds["IMP"] == [1, 2, 3]
+    assert rounds["CS"] == rounds["CS, as found"] == [1, 2]
+    assert round_numbers(both[both["curve"] == "dense"]).isna().all()
+
+
+def test_pruned_is_the_share_of_weights_or_of_what_was_asked_for() -> None:
+    records = [
+        record("IMP", "imp", 0, 0.25, 97.0),
+        record("BiP", "bip", 0, 0.63, 97.0, density=0.6, structure="filter"),
+    ]
+    assert pruned(ticket_table(records)).tolist() == pytest.approx([75.0, 40.0])

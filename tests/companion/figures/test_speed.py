@@ -1,0 +1,108 @@
+"""Cost by how much is pruned, and how many times faster BiP is than IMP."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+from matplotlib import pyplot as plt
+
+from companion.figures import (
+    cost_against_ratio,
+    costs_by_ratio,
+    describe_ratios,
+    speed_up,
+    speed_up_in_words,
+    ticket_table,
+)
+from companion.figures.speed import paid
+from tests.companion.figures.toys import record, study, table
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def test_one_sequence_yields_all_tickets_and_bip_repeats_for_each() -> None:
+    costs = costs_by_ratio(table()).set_index(["curve", "pruned"])
+    assert costs.loc[("IMP", 50.0), ["epochs", "epochs_so_far"]].tolist() == [20.0, 20.0]
+    assert costs.loc[("IMP", 75.0), ["epochs", "epochs_so_far"]].tolist() == [30.0, 30.0]
+    assert costs.loc[("BiP", 50.0), ["epochs", "epochs_so_far"]].tolist() == [30.0, 30.0]
+    # The dense network that both tickets rest on is trained once.
+    assert costs.loc[("BiP", 75.0), ["epochs", "epochs_so_far", "n"]].tolist() == [30.0, 50.0, 3.0]
+
+
+def test_passes_are_images_forward_plus_images_backward() -> None:
+    costs = costs_by_ratio(table()).set_index(["curve", "pruned"])
+    assert costs.loc[("BiP", 75.0), ["passes", "passes_so_far"]].tolist() == [60.0, 100.0]
+
+
+def test_pretraining_is_left_out_for_everybody_or_for_nobody() -> None:
+    costs = costs_by_ratio(table(), pretraining=False).set_index(["curve", "pruned"])
+    # IMP's own run begins with the dense training; CS starts untrained and has none.
+    assert costs.loc[("IMP", 75.0), ["epochs", "epochs_so_far"]].tolist() == [20.0, 20.0]
+    assert costs.loc[("BiP", 75.0), ["epochs", "epochs_so_far"]].tolist() == [20.0, 40.0]
+    shown = table()
+    found = shown["curve"] == "CS, as found"
+    assert paid(shown, "epochs", pretraining=False)[found].tolist() == [10.0] * found.sum()
+
+
+def test_a_mask_retrained_carries_what_it_rests_on_once() -> None:
+    rows = table()
+    costs = costs_by_ratio(rows)
+    cs = costs[costs["curve"] == "CS"]
+    assert cs["epochs"].tolist() == [20.0, 20.0]
+    assert cs["epochs_so_far"].tolist() == [20.0, 40.0]
+
+
+def test_a_row_a_unit_and_a_line_a_curve() -> None:
+    costs = costs_by_ratio(table(1))
+    fig = cost_against_ratio(costs)
+    assert len(fig.axes) == 8
+    assert [len(ax.lines) for ax in fig.axes] == [5] * 8
+    names = [text.get_text() for text in fig.legends[0].get_texts()]
+    assert names == ["IMP", "BiP", "BiP, unclipped", "CS, as found", "CS"]
+    assert "BiP from 60 passes at 50 % pruned to 60 at 75 %, all tickets 100" in (
+        describe_ratios(costs)
+    )
+
+
+def test_imp_over_bip_at_bips_densities() -> None:
+    found = speed_up(table()).set_index("pruned")
+    assert found.loc[50.0, ["epochs_both", "epochs_neither"]].tolist() == pytest.approx(
+        [20 / 30, 10 / 20]
+    )
+    assert found.loc[75.0, ["passes_both", "passes_neither"]].tolist() == pytest.approx(
+        [60 / 60, 40 / 40]
+    )
+    # BiP: 97 + 0.3 seed; IMP: 97 + 0.2 seed.
+    assert found.loc[50.0, ["n", "difference"]].tolist() == pytest.approx([3, 0.1])
+
+
+def test_the_papers_ratios_stand_beside_ours_where_the_percentages_are_one() -> None:
+    records = [one for one in study() if one["density"] != 0.5]
+    for one in records:
+        if one["label"] in ("BiP", "IMP"):
+            one["density"] = 0.512 if one["density"] == 0.25 else one["density"]
+    words = speed_up_in_words(speed_up(ticket_table(records))).set_index("pruned (%)")
+    assert words.loc["48.8", "paper, minutes"] == "1.6 / 2.4"
+    assert words.loc["48.8", "epochs"] == "1.0 / 1.0"
+    assert words.loc["89.3", ["epochs", "paper, minutes"]].tolist() == ["–", "4.5 / 8.0"]
+
+
+def test_where_imp_does_not_reach_there_is_no_ratio() -> None:
+    alone = ticket_table([record("BiP", "bip", 0, 0.1, 97.0, judged="found", density=0.1)])
+    assert speed_up(alone).empty
+    # One seed has no interval, and no dense network to leave out.
+    sparse = [record("IMP", "imp", 0, d, 97.0, index=n) for n, d in ((1, 0.5), (2, 0.1))]
+    found = speed_up(ticket_table([*sparse, record("BiP", "bip", 0, 0.2, 97.0, density=0.2)]))
+    assert math.isnan(found["low"].iloc[0])
+    assert found["epochs_both"].iloc[0] == pytest.approx(1.0)
+
+
+def test_failed_runs_cost_nothing_and_break_nothing() -> None:
+    records = [*study(1), record("BiP", "bip", 1, 0.1, None, density=0.1)]
+    assert len(costs_by_ratio(ticket_table(records))) == len(costs_by_ratio(table(1)))

@@ -1,0 +1,145 @@
+"""A small book, from notebook to site."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from companion.publish.book import Page, build
+from lthlib.errors import PublishError
+
+CURVE = Page(Path("notebooks/curve.ipynb"))
+
+
+class Tags(HTMLParser):
+    """All start tags of a page with their attributes, and its empty header cells."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def make(root: Path, **settings) -> tuple[Path, list[str]]:
+    said: list[str] = []
+    given = {"notebooks": [CURVE], "context_factory": lambda: {"best": 97.25}, **settings}
+    return build(root, say=said.append, **given), said
+
+
+def test_a_small_book(toy: Path) -> None:
+    before = {path for path in toy.rglob("*") if path.is_file()}
+    index, said = make(toy)
+    html = toy / "build" / "_build" / "html"
+
+    assert index == html / "index.html"
+    assert said == ["notebooks/curve.ipynb: to run (not run before)", "building the site"]
+    outside = {p for p in toy.rglob("*") if p.is_file() and not p.is_relative_to(toy / "build")}
+    assert outside == before
+
+    page = re.sub(r"<[^>]*>", "", (html / "book" / "page.html").read_text())
+    assert "Scale: embedded · seeds: 0–2 · device: cpu · date: 2026-11-21" in page
+    assert "papermill notebooks/curve.ipynb" in page
+    assert "Best: 97.25 %" in (html / "book" / "index.html").read_text()
+    notebook = (html / "notebooks" / "curve.html").read_text()
+    assert "Six dots, rising." in notebook
+    assert "Mean accuracy." in notebook
+
+    pages = [html / "index.html", *html.glob("book/*.html"), *html.glob("notebooks/*.html")]
+    assert len(pages) == 4
+    for one in pages:
+        tags = Tags(one).tags
+        assert ("html", "en") in {(tag, attrs.get("lang")) for tag, attrs in tags}
+        assert "title" in {tag for tag, _ in tags}
+        assert all(attrs.get("alt") for tag, attrs in tags if tag == "img")
+        assert "<th></th>" not in one.read_text()
+        loaded = [a.get("src") or a.get("href") or "" for t, a in tags if t in _LOADING]
+        assert not [url for url in loaded if re.match(r"(https?:)?//", url)]
+        for url in loaded:
+            assert (one.parent / url.split("?")[0]).exists(), url
+
+    assert_second_build_does_nothing(toy)
+    assert_editing_lthlib_is_seen(toy)
+    assert_failure_keeps_the_site(toy)
+
+
+_LOADING = ("script", "link", "img")
+
+
+def assert_second_build_does_nothing(toy: Path) -> None:
+    when = (toy / "build/_build/html/book/page.html").stat().st_mtime_ns
+    assert make(toy)[1] == ["the book is up to date"]
+    assert (toy / "build/_build/html/book/page.html").stat().st_mtime_ns == when
+
+
+def assert_editing_lthlib_is_seen(toy: Path) -> None:
+    path = toy / "build/pages/curve/key.json"
+    key = json.loads(path.read_text())
+    path.write_text(json.dumps({**key, "lthlib": "another"}))
+    assert make(toy)[1] == [
+        "notebooks/curve.ipynb: to run (changed: lthlib)",
+        "the book is up to date",  # it drew the same figures, to the byte
+    ]
+
+
+def assert_failure_keeps_the_site(toy: Path) -> None:
+    page = toy / "book" / "page.md"
+    page.write_text(page.read_text() + "\n{ref}`nowhere`\n")
+    with pytest.raises(PublishError, match=r"page\.md.*WARNING.*nowhere"):
+        make(toy)
+    assert "nowhere" not in (toy / "build/_build/html/book/page.html").read_text()
+
+
+def test_a_failing_notebook_keeps_what_was_good(toy: Path) -> None:
+    good = toy / "build" / "pages" / "curve"
+    (good / "artefacts").mkdir(parents=True)
+    (good / "notebook.ipynb").write_text("good")
+    (good / "key.json").write_text("{}")
+    source = toy / "notebooks" / "curve.ipynb"
+    source.write_text(source.read_text().replace("import pandas as pd", "1 / 0"))
+    with pytest.raises(PublishError, match=r"curve\.ipynb, code cell 3: ZeroDivisionError"):
+        make(toy)
+    assert (good / "notebook.ipynb").read_text() == "good"
+    assert sorted(os.listdir(good.parent)) == ["curve"]
+
+
+def test_notebooks_run_at_once_and_one_that_fails_ends_the_build(toy: Path) -> None:
+    pages = [Page(CURVE.notebook, name=name) for name in ("curve", "again")]
+    _, said = make(toy, notebooks=pages, jobs=2)
+    assert said.count("notebooks/curve.ipynb: to run (not run before)") == 2
+    drawn = [toy / "build" / "pages" / page.title / "artefacts" for page in pages]
+    assert sorted(os.listdir(drawn[0])) == sorted(os.listdir(drawn[1])) != []
+    source = toy / "notebooks" / "curve.ipynb"
+    source.write_text(source.read_text().replace("import pandas as pd", "1 / 0"))
+    with pytest.raises(PublishError, match=r"curve\.ipynb, code cell 3: ZeroDivisionError"):
+        make(toy, notebooks=pages, jobs=2)
+    assert sorted(os.listdir(toy / "build" / "pages")) == ["again", "curve"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"datset": "cifar10"}, r"unknown parameter 'datset' \(did you mean 'dataset'\?\)"),
+        ({"seeds": [0.5]}, r"'seeds' is \[0.5\]; expected list\[int\]"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_runs(toy, given, message) -> None:
+    with pytest.raises(PublishError, match=message):
+        make(toy, notebooks=[Page(CURVE.notebook, given)])
+    assert not (toy / "build" / "pages").exists()
+
+
+def test_two_builds_at_once_are_refused(toy: Path) -> None:
+    def build_again() -> dict:
+        make(toy, notebooks=[])
+        return {}
+
+    with pytest.raises(PublishError, match="another build is running"):
+        make(toy, notebooks=[], context_factory=build_again)

@@ -1,0 +1,115 @@
+"""Several studies in one figure: those that join another, those of the paper's panels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from companion.publish.several import (
+    joined,
+    panel_records,
+    published_panels,
+    scale_in_words,
+    structure_of,
+)
+from companion.publish.study import Gathered
+from companion.studies import ticket_study
+from lthlib.errors import ConfigError
+from lthlib.recipes import load_recipe
+from lthlib.runs import Machine, Store
+from tests.companion.publish.records import published, write
+
+CPU = Machine("cpu")
+
+
+def publish(folder: Path, name: str, **given: object) -> Gathered:
+    given = {"seeds": 1, "dense_seeds": 1, **given}
+    study = ticket_study(load_recipe(name), **given)  # type: ignore[arg-type]
+    records = published(study)
+    write(folder, study, records)
+    return Gathered(records, len(records), 0, 0, ())
+
+
+def test_a_panel_shows_a_study_that_has_bip(tmp_path: Path) -> None:
+    publish(tmp_path, "cifar10-cs", methods=["imp"])
+    assert published_panels("unstructured", tmp_path) == []
+    publish(tmp_path, "cifar10-bip", methods=["bip", "imp"])
+    publish(tmp_path, "digits", methods=["bip"])
+    publish(tmp_path, "digits-filter", methods=["bip"])
+    assert published_panels("unstructured", tmp_path) == ["cifar10-bip"]
+    assert published_panels("filter", tmp_path) == ["digits-filter"]
+    assert published_panels("channel", tmp_path) == []
+
+
+def test_of_several_the_largest_scale_counts_then_imp(tmp_path: Path) -> None:
+    publish(tmp_path, "cifar10-bip", methods=["bip", "imp"])
+    publish(tmp_path, "bip-cifar10-resnet20-study", methods=["bip"])
+    assert published_panels("unstructured", tmp_path) == ["bip-cifar10-resnet20-study"]
+    publish(tmp_path, "bip-cifar10-resnet20", methods=["bip", "imp"])
+    assert published_panels("unstructured", tmp_path) == ["bip-cifar10-resnet20"]
+
+
+def test_without_records_the_paper_stands_alone(tmp_path: Path) -> None:
+    found = panel_records("unstructured", None, Store(tmp_path), CPU, results=tmp_path / "none")
+    assert found.tables == {}
+    assert found.table.empty
+    assert "the paper stands alone" in found._repr_markdown_()
+
+
+def test_what_is_published_is_shown_with_its_scale(tmp_path: Path) -> None:
+    publish(tmp_path, "digits-filter")
+    found = panel_records("filter", None, Store(tmp_path / "store"), CPU, results=tmp_path)
+    (table,) = found.tables.values()
+    assert set(table["label"]) == {"dense", "BiP", "IMP", "OMP", "Hydra", "GraSP"}
+    assert found.words == {"digits-filter": "embedded scale"}
+    told = found._repr_markdown_()
+    runs = table["run"].nunique()
+    assert f"Runs: {runs} read from the published record." in told
+    assert "- `digits-filter` (embedded scale): Pruning whole filters" in told
+
+
+def test_some_methods_may_be_asked_for(tmp_path: Path) -> None:
+    publish(tmp_path, "digits-filter")
+    store = Store(tmp_path / "store")
+    found = panel_records("filter", None, store, CPU, methods=["bip"], results=tmp_path)
+    assert set(found.table["label"]) == {"dense", "BiP"}
+
+
+def test_a_recipe_of_another_structure_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="digits prunes unstructured, and filter was asked"):
+        panel_records("filter", ["digits"], Store(tmp_path), CPU)
+
+
+def test_what_a_reduced_recipe_lacks_is_said() -> None:
+    paper = load_recipe("bip-cifar10-resnet20")
+    assert scale_in_words(paper) == "paper scale"
+    short = paper.with_(training={"length": "8ep"}, model={"width": 4}, data={"train_images": 5000})
+    assert scale_in_words(short) == "reduced scale; width 4 of 16, 8 of 200 epochs, 5,000 images"
+    assert scale_in_words(load_recipe("digits-channel")) == "embedded scale"
+    assert structure_of(load_recipe("digits-channel")) == "channel"
+
+
+def test_curves_that_another_study_has_beyond_its_own_join(tmp_path: Path) -> None:
+    publish(tmp_path, "digits-bip", methods=["bip", "hydra"])
+    found = publish(tmp_path / "own", "digits", methods=["bip", "imp"])
+    together = joined(found, ["digits-bip"], tmp_path)
+    assert {one["label"] for one in together.records} == {
+        *("dense", "BiP", "IMP", "Hydra", "Hydra, as found"),
+    }
+    assert {one["study"] for one in together.records} == {"digits"}
+    assert sum(one["label"] == "BiP" for one in together.records) == sum(
+        one["label"] == "BiP" for one in found.records
+    )
+    densities = load_recipe("digits-bip").values["study"]["densities"]
+    assert together.published == found.published + 2 * len(densities)  # found and fine-tuned
+    assert joined(found, None) is found
+
+
+def test_what_cannot_join_is_refused(tmp_path: Path) -> None:
+    found = publish(tmp_path, "digits", methods=["bip"])
+    publish(tmp_path, "cifar10-bip", methods=["bip"])
+    with pytest.raises(ConfigError, match=r"'digits-bip', and .* holds no record of it"):
+        joined(found, ["digits-bip"], tmp_path)
+    with pytest.raises(ConfigError, match="which has other data, network or training"):
+        joined(found, ["cifar10-bip"], tmp_path)

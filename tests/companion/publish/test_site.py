@@ -1,0 +1,225 @@
+"""`lth book`: the embedded study is computed, every notebook gets parameters it takes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from companion.evidence import facts_json
+from companion.publish import site, stage
+from companion.publish.book import Page, build
+from companion.publish.notebooks import check_parameters
+from companion.studies import ticket_study
+from lthlib.errors import RecordError
+from lthlib.recipes import load_recipe
+from lthlib.runs import Store
+from tests.companion.evidence.toys import facts
+from tests.companion.publish.records import published, write
+from tests.companion.publish.toys import REPOSITORY
+from tests.conftest import write_tiny
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """What `build` is called with, for a tiny study in place of the embedded one."""
+    root = tmp_path_factory.mktemp("repository")
+    seen: dict[str, Any] = {"root": root, "told": []}
+
+    def build(root: Path, **given: Any) -> Path:
+        seen.update(given, store=os.environ["LTHLIB_STORE"])
+        return root / "index.html"
+
+    for name in ("cifar10-cs", "digits-pruning", "digits-tuning"):
+        study = ticket_study(load_recipe(name), seeds=1, dense_seeds=1)
+        write(root / "results", study, published(study))
+    (root / "results" / "facts.json").write_text(facts_json(facts()))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LTHLIB_STORE", raising=False)
+        patch.setattr(site, "EMBEDDED", write_tiny(root))
+        patch.setattr(site, "build", build)
+        told = seen["told"].append
+        page = site.build_site(root, root / "runs", jobs=1, device="cpu", say=told)
+        assert page == root / "index.html"
+        assert "LTHLIB_STORE" not in os.environ
+        yield seen
+
+
+def test_the_embedded_study_is_computed_first(built: dict[str, Any]) -> None:
+    assert built["told"] == ["tiny: 9 of 9 runs to compute"]
+    assert len(list(built["root"].glob("runs/runs/*/run.json"))) == 9
+
+
+def test_notebooks_find_the_store(built: dict[str, Any]) -> None:
+    assert built["store"] == str(built["root"] / "runs")
+
+
+def test_published_studies_have_pages_of_their_own(built: dict[str, Any]) -> None:
+    assert [page.title for page in built["notebooks"]] == [
+        "quickstart",
+        "tickets",
+        "cost",
+        "masks",
+        "winners",
+        "search-cost",
+        "gates",
+        "convergence",
+        "bilevel",
+        "dilemma",
+        "panels",
+        "panels-filter",
+        "panels-channel",
+        "table1",
+        "tickets-cifar10-cs",
+        "winners-cifar10-cs",
+        "search-cost-cifar10-cs",
+        "cost-cifar10-cs",
+        "masks-cifar10-cs",
+        "pruning",
+    ]
+
+
+def test_every_page_gives_its_notebook_what_it_takes(built: dict[str, Any]) -> None:
+    for page in built["notebooks"]:
+        check_parameters(REPOSITORY / page.notebook, page.parameters)
+        assert page.inputs() == page.inputs()
+
+
+def test_the_page_on_pruning_reads_two_records(built: dict[str, Any]) -> None:
+    (page,) = (page for page in built["notebooks"] if page.title == "pruning")
+    assert page.parameters["recipe"] == "digits-pruning"
+    assert page.parameters["tuning"] == "digits-tuning"
+    assert sorted(page.inputs()) == ["digits-pruning.jsonl", "digits-tuning.jsonl"]
+
+
+def test_without_a_record_of_the_tuning_there_is_none(tmp_path: Path) -> None:
+    study = ticket_study(load_recipe("digits-pruning"), seeds=1, dense_seeds=1)
+    write(tmp_path, study, published(study))
+    (page,) = site._recorded(tmp_path, "digits-pruning")
+    assert page.parameters["tuning"] is None
+    check_parameters(REPOSITORY / page.notebook, page.parameters)
+    assert list(page.inputs()) == ["digits-pruning.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("name", "titles"),
+    [
+        ("digits-sensitivity", ["sensitivity"]),
+        ("digits-bip", ["sensitivity-digits-bip", "controls"]),
+        ("digits-release", ["release"]),
+        ("digits-precision", ["precision"]),
+        ("cifar10-precision", ["precision-cifar10-precision"]),
+        ("bip-cifar10-resnet20-release", ["release-bip-cifar10-resnet20-release"]),
+    ],
+)
+def test_a_study_with_notebooks_of_its_own(name: str, titles: list[str], tmp_path: Path) -> None:
+    study = ticket_study(load_recipe(name), seeds=1, dense_seeds=1)
+    write(tmp_path, study, published(study))
+    pages = list(site._recorded(tmp_path, name))
+    assert [page.title for page in pages] == titles
+    for page in pages:
+        check_parameters(REPOSITORY / page.notebook, page.parameters)
+        assert page.parameters["recipe"] == name
+
+
+def test_a_study_of_bip_and_imp_has_a_page_of_the_dilemma(tmp_path: Path) -> None:
+    study = ticket_study(load_recipe("cifar10-bip"), methods=["bip", "imp"], seeds=1, dense_seeds=1)
+    write(tmp_path, study, published(study))
+    pages = list(site._recorded(tmp_path, "cifar10-bip"))
+    assert "dilemma-cifar10-bip" in [page.title for page in pages]
+    for page in pages:
+        check_parameters(REPOSITORY / page.notebook, page.parameters)
+
+
+def test_other_studies_join_the_embedded_dilemma_once_they_are_published(tmp_path: Path) -> None:
+    study = ticket_study(load_recipe("digits"), methods=["bip"], seeds=1, dense_seeds=1)
+    store = Store(tmp_path / "store")
+    assert "also" not in site._dilemma(study, store, tmp_path).parameters
+    more = ticket_study(load_recipe("digits-bip"), methods=["hydra"], seeds=1, dense_seeds=1)
+    write(tmp_path, more, published(more))
+    page = site._dilemma(study, store, tmp_path)
+    assert page.parameters["also"] == ["digits-bip"]
+    assert sorted(page.inputs()) == ["digits", "digits-bip.jsonl"]
+
+
+def test_a_benchmark_has_a_page_once_it_was_recorded(tmp_path: Path) -> None:
+    assert not list(site._speed(tmp_path))
+    (tmp_path / "bench").mkdir()
+    for name in ("2026-01-01-cpu", "2026-01-02-cpu", "2026-01-01-cuda"):
+        (tmp_path / "bench" / f"{name}.json").write_text("{}")
+    pages = {page.title: page for page in site._speed(tmp_path)}
+    assert list(pages) == ["speed", "speed-cuda"]
+    assert list(pages["speed"].inputs()) == ["2026-01-02-cpu.json"]
+    for page in pages.values():
+        check_parameters(REPOSITORY / page.notebook, page.parameters)
+
+
+def test_a_search_alone_has_no_page_of_comparisons(tmp_path: Path) -> None:
+    study = ticket_study(load_recipe("cifar10-cs"), methods=["imp"])
+    write(tmp_path, study, published(study))
+    titles = [page.title for page in site._recorded(tmp_path, "cifar10-cs")]
+    assert titles == [f"{name}-cifar10-cs" for name in ("tickets", "cost", "masks")]
+
+
+def test_only_what_the_book_shows_is_run(tmp_path: Path) -> None:
+    (tmp_path / "_toc.yml").write_text("- file: notebooks/cost\n- file: notebooks/masks-big\n")
+    (tmp_path / "page.md").write_text('[= artefact("tickets-big/points") =]\n')
+    names = ("cost", "masks-big", "tickets-big", "masks", "tickets", "cost-big")
+    assert [name for name in names if site._shown(tmp_path, name)] == [
+        "cost",
+        "masks-big",
+        "tickets-big",
+    ]
+
+
+def test_contents_leave_out_notebooks_that_were_not_run(tmp_path: Path) -> None:
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "notebooks" / "other.ipynb").touch()
+    lines = ["root: book/index", "chapters:", "- file: book/page", "- file: notebooks/curve"]
+    lines += ["- file: notebooks/other", "- file: notebooks/mistyped", ""]
+    files = {"book/_toc.yml": "\n".join(lines).encode(), "notebooks/curve.ipynb": b"{}"}
+    made = stage._contents(tmp_path, files)["book/_toc.yml"].decode()
+    # A name that is nobody's stays, for the build to fail on.
+    lines.remove("- file: notebooks/other")
+    assert made == "\n".join(lines)
+
+
+def test_pages_speak_of_local_and_published_studies(built: dict[str, Any]) -> None:
+    context = built["context_factory"]()
+    assert context["n_seeds"]("tiny", "dense") == 2
+    assert context["dense_accuracy"]("cifar10-cs") == "90.0"
+    assert "source" in context
+
+
+def test_facts_reach_the_pages(built: dict[str, Any]) -> None:
+    context = built["context_factory"]()
+    assert context["fact"]("cosine_network") == "0.85"
+    assert context["verdict"]("B4").startswith("**reproduced**")
+    assert "bilevel" in [page.title for page in built["notebooks"]]
+
+
+def test_damaged_facts_stop_the_build_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "EMBEDDED", write_tiny(tmp_path))
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "facts.json").write_text('{"schema": 1, "facts": {"speed": {}}}')
+    with pytest.raises(RecordError, match=r"results/facts.json: unknown fact 'speed'"):
+        site.build_site(tmp_path, tmp_path / "runs", jobs=1, device="cpu", say=print)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_pages_may_run_one_notebook(toy: Path) -> None:
+    curve = Path("notebooks/curve.ipynb")
+    pages = [Page(curve), Page(curve, {"seeds": [7]}, name="curve-again")]
+    with (toy / "book" / "page.md").open("a") as page:
+        page.write('\n[= artefact("curve-again/means") =]\n')
+    index = build(toy, notebooks=pages, context_factory=lambda: {"best": 97.0}, say=lambda _: None)
+    text = (index.parent / "book" / "page.html").read_text()
+    assert "seeds: 0–2" in text
+    assert "seeds: 7" in text
+    names = sorted(path.name for path in (index.parent / "_downloads").rglob("*.csv"))
+    assert names == ["curve.csv", "means.csv", "means.csv"]

@@ -1,0 +1,250 @@
+"""Where a notebook's records come from: the published record, the store, or a run right now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from companion.figures import ticket_table
+from companion.publish.parameters import declare
+from companion.publish.study import (
+    base_settings,
+    choose_recipe,
+    choose_study,
+    gate_study,
+    histories,
+    overlaps,
+    recipe_pairs,
+    round_agreement,
+    study_masks,
+    study_parameters,
+    study_records,
+    topped_up,
+)
+from companion.studies import Study, ticket_study
+from lthlib.errors import ConfigError, PublishError
+from lthlib.masks import Mask
+from lthlib.recipes import load_recipe
+from lthlib.runs import Machine, Store, execute
+from tests.companion.publish.records import published, write
+
+CPU = Machine("cpu")
+
+
+@pytest.fixture
+def study(tiny_recipe: Path) -> Study:
+    return ticket_study(load_recipe(tiny_recipe), methods=["bip"], seeds=1)
+
+
+def test_a_pair_chooses_a_recipe() -> None:
+    assert choose_study("digits", "resnet8", seeds=1).name == "digits"
+    assert choose_study("cifar10", "resnet20").name == "cifar10-bip"
+    with pytest.raises(
+        ConfigError, match="no recipe trains resnet8 on cifar10; there are: cifar10"
+    ):
+        choose_study("cifar10", "resnet8")
+
+
+def test_of_several_recipes_the_smallest_scale_counts_then_the_name() -> None:
+    pairs = recipe_pairs()
+    assert pairs["digits", "resnet8"] == "digits"
+    assert pairs["cifar10", "resnet20"] == "cifar10-bip"  # not cs-resnet20
+    assert pairs["cifar10", "resnet18"] == "bip-cifar10-resnet18"
+    assert pairs["cifar10", "vgg16"] == "cs-vgg16"
+    assert list(pairs) == sorted(pairs)
+
+
+def searches(study: Study) -> list[tuple[float, float, int, str, str]]:
+    found = [one.config for one in study.entries if one.config.method == "cs"]
+    return [
+        (own.initial_gate, own.penalty, own.rounds, own.rewind, one.training.length)
+        for one in found
+        for own in (one.settings,)
+    ]
+
+
+def test_a_reader_sets_gates_penalties_rounds_length_and_rewind() -> None:
+    changes = {"initial_gates": [0.1, -0.1], "penalties": [1e-4], "rounds": 2}
+    changed = choose_study(
+        *("digits", "resnet8"), methods=["cs"], seeds=1, length="30it", rewind="3it", **changes
+    )
+    assert searches(changed) == [
+        (0.1, 1e-4, 2, "3it", "30it"),
+        (-0.1, 1e-4, 2, "3it", "30it"),
+    ]
+    dense = changed.entries[0].config
+    assert (dense.training.length, dense.settings.rewind) == ("30it", "3it")
+    plain = choose_study("digits", "resnet8", methods=["cs"], seeds=1)
+    assert len(searches(plain)) == 6
+
+
+def test_rounds_hold_for_every_search_with_gates() -> None:
+    recipe = choose_recipe("digits", "resnet8", "digits-pruning", rounds=3)
+    assert {recipe.method(name)["rounds"] for name in ("cs", "l0", "iss")} == {3}
+    assert recipe.method("l0")["gate_learning_rate"] == 30.0
+
+
+def test_milestones_keep_their_share_of_the_length() -> None:
+    training = choose_recipe("cifar10", "resnet20", "cs-resnet20", length="17ep").values["training"]
+    assert (training["length"], training["milestones"]) == ("17ep", ["11.2ep", "14.2ep"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"initial_gates": []}, "cs.initial_gate is an empty list; give at least one value"),
+        ({"rounds": 0}, "cs.rounds is 0; expected at least 1"),
+        ({"length": "8"}, "length: length '8'; expected epochs such as '85ep' or iterations"),
+        ({"rewind": ""}, "rewind: length ''; expected epochs such as '85ep' or iterations"),
+        (
+            {"recipe": "cs-resnet20", "length": "300it"},
+            "'300it' has another unit than the milestones 56ep, 71ep of recipe cs-resnet20",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        choose_study("digits", "resnet8", methods=["cs"], seeds=1, **changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("initial_gates", [], "a list of distinct values, each a number"),
+        ("penalties", [-1e-4], "a list of distinct values, each a number of at least 0"),
+        ("rounds", 0, "a whole number of at least 1"),
+        ("length", 8, "text"),
+    ],
+)
+def test_a_notebook_refuses_them_with_what_it_expects(name: str, value: Any, expected: str) -> None:
+    spec = study_parameters(name)
+    assert list(spec) == [name]
+    with pytest.raises(PublishError, match=f"parameter '{name}' is .*; expected {expected}, or"):
+        declare({name: value}, **spec)
+
+
+def test_the_base_of_a_comparison_has_the_first_value_of_every_list() -> None:
+    base = base_settings(choose_recipe("digits", "resnet8", initial_gates=[0.2, 0.3]))
+    assert (base["initial_gate"], base["penalty"], base["rewind"]) == (0.2, 0.0, "15it")
+    assert base["reset"] == "formula"  # a default is among them
+
+
+def test_the_base_of_bip_is_what_its_recipe_says() -> None:
+    base = base_settings(choose_recipe("digits", "resnet8"), "bip")
+    assert (base["gamma"], base["lower_steps"], base["implicit"]) == (1.0, 1, True)
+    assert "rewind" not in base
+
+
+def test_gates_are_watched_in_one_search_a_method(tiny_recipe: Path, tmp_path: Path) -> None:
+    study = gate_study(load_recipe(tiny_recipe), {"cs": 1e-3, "iss": 1e-5}, seeds=2)
+    assert [(one.label, one.config.seed) for one in study.entries] == [
+        ("CS", 0),
+        ("CS", 1),
+        ("ISS", 0),
+        ("ISS", 1),
+    ]
+    assert study.entries[0].config.settings.penalty == 1e-3
+    with pytest.raises(ConfigError, match="method is 'imp'; expected some of cs, l0, iss"):
+        gate_study(load_recipe(tiny_recipe), {"imp": 0.0})
+    store = Store(tmp_path / "store")
+    execute(study.entries[0].config, store, CPU)
+    found = histories(study, store)
+    assert list(found) == [("CS", 0)]
+    assert sum(found["CS", 0][-1]["gates"]) > 0
+    assert round_agreement(study, store).empty  # one round agrees with nothing
+
+
+def test_masks_of_successive_rounds_are_compared(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe = load_recipe(tiny_recipe).with_(methods={"cs": {"rounds": 3}})
+    study, store = gate_study(recipe, {"cs": 1e-3}), Store(tmp_path / "store")
+    config = study.entries[0].config
+    execute(config, store, CPU)
+    table = round_agreement(study, store)
+    assert table["round"].tolist() == [2, 3]
+    first, second = (store.ticket(config, f"round-{r}").mask for r in (0, 1))
+    shared = sum(int((first[name] & second[name]).sum()) for name in second)
+    assert table["again"][0] == pytest.approx(100 * shared / second.kept)
+    assert table["density"][0] == pytest.approx(100 * second.density)
+    assert (table["again"] > table["chance"]).all()
+
+
+def test_what_is_missing_is_computed_once(study: Study, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    first = study_records(study, store, CPU, source="local", jobs=1)
+    assert (first.published, first.stored, first.computed) == (0, 0, 4)
+    again = study_records(study, store, CPU, source="local", jobs=1)
+    assert (again.published, again.stored, again.computed) == (0, 4, 0)
+    assert again.records == first.records
+    assert again._repr_markdown_() == "Runs: 4 from the local store."
+
+
+def test_published_runs_come_first_and_only_the_rest_is_computed(study, tmp_path: Path) -> None:
+    records = published(study)
+    write(tmp_path / "results", study, [one for one in records if one["method"] == "bip"])
+    store = Store(tmp_path / "store")
+    found = study_records(study, store, CPU, results=tmp_path / "results", jobs=1)
+    assert (found.published, found.stored, found.computed) == (2, 0, 2)
+    assert [r["accuracy"]["test"] for r in found.records if r["method"] == "bip"] == [90.0, 90.0]
+
+
+def test_a_record_is_topped_up_from_a_store(study: Study, tmp_path: Path) -> None:
+    dense, *rest = published(study)
+    store, results = Store(tmp_path / "store"), tmp_path / "results"
+    write(results, study, [dense, {**rest[-1], "method_version": 99}])
+    assert topped_up(study, store, results) == ([dense], [e.config for e in study.entries[1:]])
+    for entry in study.entries:
+        execute(entry.config, store, CPU)
+    records, missing = topped_up(study, store, results)
+    assert records == [dense, *study.records(store)[1:]]
+    assert missing == []
+
+
+def test_the_record_alone(study: Study, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    with pytest.raises(ConfigError, match=r"holds no record of tiny: `lth record tiny`"):
+        study_records(study, store, CPU, source="results", results=tmp_path / "results")
+    write(tmp_path / "results", study, published(study)[:1])
+    found = study_records(study, store, CPU, source="results", results=tmp_path / "results")
+    assert (found.published, found.computed) == (1, 0)
+    assert not store.root.exists()
+
+
+def test_a_record_of_an_older_method_is_shown_and_said_to_be_stale(study, tmp_path: Path) -> None:
+    records = published(study)
+    records[-1]["method_version"] = 99
+    write(tmp_path / "results", study, records)
+    found = study_records(study, Store(tmp_path / "store"), CPU, results=tmp_path / "results")
+    assert len(found.records) == 4
+    assert "**Stale:** 1 published records: bip is at version 2, recorded at 99" in (
+        found._repr_markdown_()
+    )
+
+
+def test_an_unknown_source_is_refused(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="source is 'web'; expected one of published, local"):
+        study_records(study, Store(tmp_path), CPU, source="web")
+
+
+def test_masks_near_a_density(study: Study, tmp_path: Path) -> None:
+    store = Store(tmp_path / "store")
+    table = ticket_table(study_records(study, store, CPU, source="local", jobs=1).records)
+    masks = study_masks(study, store, table, 0.22)
+    assert list(masks) == ["BiP"]
+    assert masks["BiP"][0].density == pytest.approx(0.2, abs=0.001)
+    assert study_masks(study, Store(tmp_path / "other"), table, 0.2) == {}
+
+
+def test_overlap_and_chance_of_small_masks() -> None:
+    def mask(text: str) -> Mask:
+        return Mask({"w": torch.tensor([letter == "1" for letter in text])})
+
+    a, b = {0: mask("1100"), 1: mask("0011")}, {0: mask("1010")}
+    overlap, chance = overlaps({"A": a, "B": b})
+    assert overlap.loc["A", "A"] == 0.0  # the two seeds share nothing
+    assert overlap.loc["A", "B"] == pytest.approx(1 / 3)
+    assert overlap.loc["B", "B"] != overlap.loc["B", "B"]  # one seed: nothing to compare
+    # Two of four weights each: one is shared on average, of three in the union.
+    assert chance.loc["A", "B"] == pytest.approx(1 / 3)
