@@ -102,11 +102,19 @@ def test_gates_come_back_to_s0_only_from_above_a_200th_of_it() -> None:
     assert gates["w"][1] == -0.05
 
 
+# Under the largest penalty the useful gate jumps about at the final temperatures, and the last bit
+# of a double decides where it ends: between 0.0115 and 0.274 in 20,000 ways of rounding.
 @pytest.mark.parametrize(
-    ("penalty", "final"),
-    [(0.0, (0.0193, -0.0647)), (1e-3, (0.02, -0.2392)), (1e-2, (0.0284, -0.642))],
+    ("penalty", "useful", "useless"),
+    [
+        (0.0, (0.0192, 0.0194), -0.0647),
+        (1e-3, (0.0199, 0.0201), -0.2392),
+        (1e-2, (0.005, 1.0), -0.642),
+    ],
 )
-def test_selection_on_the_toy_of_two_weights(penalty: float, final: tuple[float, float]) -> None:
+def test_selection_on_the_toy_of_two_weights(
+    penalty: float, useful: tuple[float, float], useless: float
+) -> None:
     """Loss 0.5 sum (m w - t)^2 + lambda sum m with t = (1, 0): the useless weight goes."""
     weights = doubles(0.5, 0.5).requires_grad_()
     gates = doubles(0.0, 0.0).requires_grad_()
@@ -119,7 +127,8 @@ def test_selection_on_the_toy_of_two_weights(penalty: float, final: tuple[float,
         loss.backward()
         optimiser.step()
     assert hard_mask({"w": gates})["w"].tolist() == [True, False]
-    assert gates.tolist() == pytest.approx(final, abs=1e-4)
+    assert useful[0] < gates[0].item() < useful[1]
+    assert gates[1].item() == pytest.approx(useless, abs=1e-4)
 
 
 class TwoWeights(nn.Module):
