@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LAYERS = {
     "lthlib": [
         ["errors", "files", "source", "_torchvision", "_version"],
-        ["distributed", "records"],
+        ["distributed", "leases", "records"],
         ["data", "models", "masks", "graphs"],
         ["training"],
         ["tickets"],

@@ -23,9 +23,9 @@ from typing import Any, BinaryIO
 
 from lthlib.errors import RecordError, StoreError, TicketError
 from lthlib.files import read_bounded, write_atomically
+from lthlib.leases import Lease
 from lthlib.records import TEXT, Field, check, parse
 from lthlib.runs.config import RunConfig
-from lthlib.runs.leases import Lease
 from lthlib.runs.many import with_ancestors
 from lthlib.runs.store import RunResult, Store, sealed, source
 from lthlib.runs.upkeep import FILE_NAME, RUN_ID, RUN_LIMIT, alone, check_file, read_run

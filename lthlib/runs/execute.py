@@ -35,11 +35,11 @@ from lthlib.errors import (
     StoreError,
     TicketError,
 )
+from lthlib.leases import Lease
 from lthlib.masks import prunable_names
 from lthlib.methods import get_method
 from lthlib.models import build_model
 from lthlib.runs.config import RunConfig
-from lthlib.runs.leases import Lease
 from lthlib.runs.process import set_up
 from lthlib.runs.store import RunResult, Store, source
 from lthlib.source import fingerprint

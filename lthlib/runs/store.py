@@ -27,8 +27,8 @@ from typing import Any
 
 from lthlib.errors import RunDamaged, StoreError
 from lthlib.files import write_atomically
+from lthlib.leases import Lease, abandoned, hold
 from lthlib.runs.config import RunConfig
-from lthlib.runs.leases import Lease, abandoned, hold
 from lthlib.source import fingerprint
 from lthlib.tickets import Ticket
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lthlib.errors import ConfigError, Paused, RecordError, StoreError, TicketError
+from lthlib.errors import ConfigError, RecordError, StoreError, TicketError
 from lthlib.files import read_bounded, shallow
+from lthlib.leases import Lease, hold_if_free
 from lthlib.methods import METHODS
 from lthlib.records import TEXT, Field, check, parse, validate
 from lthlib.runs.config import RunConfig
-from lthlib.runs.leases import Lease, hold
 from lthlib.runs.store import SCHEMA, Store, digest_of, source
 from lthlib.source import fingerprint
 from lthlib.tickets import FILE_LIMIT, POINT, Ticket, unseal
@@ -140,16 +140,9 @@ def repair(store: Store, run_ids: Collection[str]) -> list[str]:
     return moved
 
 
-@contextlib.contextmanager
-def alone(store: Store, run_id: str) -> Iterator[Lease | None]:
+def alone(store: Store, run_id: str) -> contextlib.AbstractContextManager[Lease | None]:
     """Keep others from writing a run while the body runs; None when one is doing so already."""
-    with contextlib.ExitStack() as stack:
-        try:
-            lease = stack.enter_context(hold(store.root / "locks" / run_id, lambda: True))
-        except Paused:
-            yield None
-            return
-        yield lease
+    return hold_if_free(store.root / "locks" / run_id)
 
 
 def _folders(store: Store) -> list[Path]:

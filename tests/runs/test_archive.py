@@ -15,9 +15,9 @@ import pytest
 
 import lthlib.runs.store
 from lthlib.errors import StoreError
+from lthlib.leases import hold
 from lthlib.runs import Machine, RunConfig, Store, execute
 from lthlib.runs.archive import export_runs, import_runs, kept
-from lthlib.runs.leases import hold
 from lthlib.runs.store import digest_of
 from lthlib.runs.upkeep import verify
 from tests.runs.toys import child, config

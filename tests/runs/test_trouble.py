@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from lthlib.errors import LeaseLost, StoreError
+from lthlib.leases import Lease
 from lthlib.runs import Machine, Store, execute
-from lthlib.runs.leases import Lease
 from lthlib.runs.upkeep import verify
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer

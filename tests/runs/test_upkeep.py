@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from lthlib.checkpoints import save_checkpoint
+from lthlib.leases import _host, hold
 from lthlib.runs import Machine, RunConfig, Store, execute, upkeep
 from lthlib.runs import store as store_module
 from lthlib.runs.execute import build_trainer
-from lthlib.runs.leases import _host, hold
 from lthlib.runs.store import digest_of, source
 from lthlib.runs.upkeep import collect, repair, verify
 from tests.runs.toys import child, config

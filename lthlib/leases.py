@@ -1,4 +1,5 @@
-"""Leases: of all processes and hosts that share a store, one at a time writes a run.
+"""Leases: of all processes and hosts that share a store or a cache, one at a time writes what a
+lease stands for, such as a run.
 
 A lease is a folder that holds one file, named by its owner's token. The folder is made aside and
 renamed into place, which a file system, NFS too, grants to one of several contenders. The owner
@@ -107,6 +108,18 @@ def hold(
         yield lease
     finally:
         lease.release()
+
+
+@contextlib.contextmanager
+def hold_if_free(path: Path) -> Iterator[Lease | None]:
+    """Keep a lease while the body runs, without waiting for it; None when somebody has it."""
+    with contextlib.ExitStack() as stack:
+        try:
+            lease = stack.enter_context(hold(path, lambda: True))
+        except Paused:
+            yield None
+            return
+        yield lease
 
 
 def abandoned(locks: Path) -> list[str]:

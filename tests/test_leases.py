@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from lthlib import leases
 from lthlib.errors import LeaseLost, Paused, StoreError
-from lthlib.runs import leases
-from lthlib.runs.leases import Lease, hold
+from lthlib.leases import Lease, hold, hold_if_free
 
 SHORT = 0.6
 
@@ -215,3 +215,12 @@ def test_contenders_take_turns(path: Path, tmp_path: Path) -> None:
         thread.join(120)
     assert counter.read_text() == str(4 * 5)
     assert left(path) == []
+
+
+def test_one_that_is_held_is_not_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "run"
+    for _ in range(2):  # what the first gave back, the second has
+        with hold_if_free(path) as lease:
+            assert lease is not None
+            with hold_if_free(path) as other:
+                assert other is None
