@@ -245,13 +245,13 @@ def test_the_fingerprint_sees_code_and_not_prose(
         first = prints()
         assert len(set(first.values())) == 4
         edit("methods/imp.py", '"""Iterative', '"""# Iterative')
-        edit("training.py", "from __future__", "# a comment\nfrom __future__")
+        edit("training/settings.py", "from __future__", "# a comment\nfrom __future__")
         assert prints() == first
         edit("methods/imp.py", "-1.0", "-2.0")
         second = prints()
         # GMP prunes as IMP does.
         assert {m for m in first if first[m] != second[m]} == {"imp", "gmp"}
-        edit("training.py", "0.1 **", "0.2 **")
+        edit("training/settings.py", "0.1 **", "0.2 **")
         assert {m for m in first if prints()[m] != second[m]} == set(first)
     finally:
         fingerprint.cache_clear()

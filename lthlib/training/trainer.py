@@ -4,331 +4,28 @@ State is a flat dictionary of named tensors: `weights/NAME`, `buffers/NAME`, `mo
 whatever a method adds (`gates/NAME`, `scores/NAME`, `rewind/weights/NAME`). A method supplies
 `step(t, *batches)`; the loop owns the data streams, evaluation, cost and checkpoints, so resuming
 and rewinding are written once.
-
-Networks stay ordinary modules: effective weights are a function of the state, applied with
-`torch.func.functional_call`, and every method starts from the gradient with respect to them.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
-import math
-import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.sgd import sgd
-from torch.utils.flop_counter import FlopCounterMode
 
-from lthlib.data import (
-    Batches,
-    Dataset,
-    DataSettings,
-    EvaluationBatches,
-    Part,
-    evaluation_batches,
-)
+from lthlib.data import Batches, Dataset, DataSettings, EvaluationBatches, Part, evaluation_batches
 from lthlib.distributed import Ranks, current
-from lthlib.errors import ConfigError, Diverged, MaskError, Paused, check_choice
+from lthlib.errors import Diverged, MaskError, Paused
 from lthlib.graphs import Recorder, Replayed, record_graph
 from lthlib.masks import Mask, prunable_names
-
-SCHEDULES = ("cosine", "step", "constant")
-PRECISIONS = ("fp32", "tf32", "bf16")
-Tensors = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a network is trained. Lengths are text with a unit: `85ep` (epochs) or `500it` (optimiser
-    steps).
-
-    precision: of products and convolutions, everything that is kept being in single precision:
-    `fp32`, `bf16` (autocast), or `tf32` (10 bits of mantissa, on a GPU; as fp32 elsewhere).
-    ranks: processes that share the run, see `lthlib.distributed`; `batch_size` counts the images of
-    all. sync_batchnorm: BatchNorm normalises over all ranks, on CUDA.
-    """
-
-    length: str = "20ep"
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    schedule: str = "cosine"
-    milestones: tuple[str, ...] = ()
-    warmup: str = "0it"
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 1e-4
-    precision: str = "fp32"
-    ranks: int = 1
-    sync_batchnorm: bool = False
-
-    def __post_init__(self) -> None:
-        check_choice("training.schedule", self.schedule, SCHEDULES)
-        check_choice("training.precision", self.precision, PRECISIONS)
-        if self.batch_size < 1:
-            raise ConfigError(f"training.batch_size is {self.batch_size}; expected at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(
-                f"training.learning_rate is {self.learning_rate}; expected a positive number"
-            )
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"training.momentum is {self.momentum}; expected 0 or more, below 1")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(
-                f"training.weight_decay is {self.weight_decay}; expected a finite number, 0 or more"
-            )
-        if self.schedule == "step" and not self.milestones:
-            raise ConfigError("training.schedule 'step' needs milestones such as ('56ep', '71ep')")
-        if self.ranks < 1:
-            raise ConfigError(f"training.ranks is {self.ranks}; expected at least 1")
-        if self.sync_batchnorm and self.ranks == 1:
-            raise ConfigError("training.sync_batchnorm goes with training.ranks of 2 or more")
-        for text in (self.length, self.warmup, *self.milestones):
-            steps_of(text, 1)
-
-
-def steps_of(length: str, steps_per_epoch: int) -> int:
-    """`85ep` or `500it` -> optimiser steps. Raises ConfigError for any other form."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)ep|(\d+)it", length)
-    if not match:
-        raise ConfigError(
-            f"length {length!r}; expected epochs such as '85ep' or iterations such as '500it'"
-        )
-    if match[2]:
-        return int(match[2])
-    return round(float(match[1]) * steps_per_epoch)
-
-
-def learning_rate(settings: TrainingSettings, step: int, steps: int, steps_per_epoch: int) -> float:
-    """Learning rate of optimiser step `step` (from 0) in a training of `steps`.
-
-    cosine: half a period from the full rate towards 0. step: divided by 10 at each milestone. Both
-    rise linearly from 1/warmup of their value over `warmup` steps.
-    """
-    rate = settings.learning_rate
-    if settings.schedule == "cosine":
-        rate *= 0.5 * (1 + math.cos(math.pi * step / steps))
-    elif settings.schedule == "step":
-        rate *= 0.1 ** sum(step >= steps_of(m, steps_per_epoch) for m in settings.milestones)
-    warmup = steps_of(settings.warmup, steps_per_epoch)
-    return rate * min(1.0, (step + 1) / warmup) if warmup else rate
-
-
-@dataclass
-class Cost:
-    """What was spent. Passes are counted in images: a batch of b forwarded once is b forward
-    passes.
-
-    epochs: optimiser steps over steps an epoch. images: images drawn. flops: floating-point
-    operations of the dense network, a backward pass counted as two forward ones; masks save none.
-    seconds: training alone, no evaluation.
-    """
-
-    epochs: float = 0.0
-    images: int = 0
-    forward_passes: int = 0
-    backward_passes: int = 0
-    flops: int = 0
-    seconds: float = 0.0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(**{name: value + getattr(other, name) for name, value in asdict(self).items()})
-
-
-@dataclass
-class Outcome:
-    """What one step reports: mean loss and correct predictions of the `images` it drew, as tensors
-    on the device, and its passes."""
-
-    loss: Tensor
-    correct: Tensor
-    images: int
-    forward_passes: int
-    backward_passes: int
-
-
-class Network:
-    """A module seen as a function of named tensors."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        device: torch.device | str = "cpu",
-        precision: str = "fp32",
-        ranks: Ranks | None = None,
-    ):
-        self.device = torch.device(device)
-        self.precision = precision
-        self.ranks = ranks or Ranks()
-        # In training mode as a whole, whatever mode its parts came in.
-        self.model = copy.deepcopy(model).to(self.device).train()
-        floating = (p.dtype for p in model.parameters() if p.is_floating_point())
-        self.dtype = next(floating, torch.float32)
-
-    def weights(self) -> Tensors:
-        """Copies of the parameters, convolutions in channels_last layout."""
-        return {
-            name: channels_last(p.detach().clone()) for name, p in self.model.named_parameters()
-        }
-
-    def buffers(self) -> Tensors:
-        """Copies of the buffers (BatchNorm statistics)."""
-        return {name: b.detach().clone() for name, b in self.model.named_buffers()}
-
-    @contextmanager
-    def arithmetic(self) -> Iterator[None]:
-        """On a GPU: products and convolutions as precise as `precision` says, by the kernels that
-        are fastest, or by deterministic ones where torch was asked for these."""
-        if self.device.type != "cuda":
-            yield
-            return
-        cudnn: Any = torch.backends.cudnn
-        products = (torch.backends.cuda.matmul, cudnn.conv)
-        before, searched = [kind.fp32_precision for kind in products], cudnn.benchmark
-        try:
-            for kind in products:
-                kind.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
-            cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
-            yield
-        finally:
-            cudnn.benchmark = searched
-            for kind, value in zip(products, before, strict=True):
-                kind.fp32_precision = value
-
-    def _training_mode(self) -> None:
-        if not self.model.training:
-            self.model.train()
-
-    def _forward(
-        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
-    ) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits: Tensor = functional_call(self.model, {**weights, **buffers}, (x,))
-        return logits if logits.dtype == torch.float64 else logits.float()
-
-    def forward(
-        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
-    ) -> Tensor:
-        """Logits [b, classes] in training mode without gradients; BatchNorm's statistics in
-        `buffers` move."""
-        self._training_mode()
-        with torch.no_grad():
-            return self._forward(weights, buffers, x)
-
-    @contextmanager
-    def averaging(self, buffers: Tensors) -> Iterator[None]:
-        """Start BatchNorm's statistics in `buffers` anew, and weigh all batches that follow
-        equally."""
-        norms = {
-            name: module
-            for name, module in self.model.named_modules()
-            if isinstance(module, _BatchNorm) and module.track_running_stats
-        }
-        momenta = {name: module.momentum for name, module in norms.items()}
-        for name, module in norms.items():
-            module.momentum = None
-            for buffer, start in (("running_mean", 0), ("running_var", 1)):
-                buffers[f"{name}.{buffer}"].fill_(start)
-            buffers[f"{name}.num_batches_tracked"].zero_()
-        try:
-            yield
-        finally:
-            for name, module in norms.items():
-                module.momentum = momenta[name]
-
-    def gradients(
-        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor, y: Tensor
-    ) -> tuple[Tensor, Tensor, Tensors]:
-        """One forward and backward pass in training mode; BatchNorm's statistics in `buffers` move.
-        Where ranks share a run, each brings its images, and all get what one process would.
-
-        weights: effective weights by name. x: [b, ...]. y: int64 [b].
-        Returns the mean cross-entropy, the number of correct predictions and d loss / d weight by
-        name.
-        """
-        self._training_mode()
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}
-        logits = self._forward(leaves, buffers, x)
-        alone = self.ranks.world == 1
-        loss = F.cross_entropy(logits, y, reduction="mean" if alone else "sum")
-        parts = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        correct = (logits.detach().argmax(1) == y).sum()
-        gradients = dict(zip(leaves, parts, strict=True))
-        if alone:
-            return loss.detach(), correct, gradients
-        return self.ranks.mean(loss.detach(), correct, gradients, len(y))
-
-    @torch.no_grad()
-    def accuracy(
-        self,
-        weights: Mapping[str, Tensor],
-        buffers: Mapping[str, Tensor],
-        batches: Iterable[tuple[Tensor, Tensor]],
-    ) -> float:
-        """Percent of correct predictions over `batches`, those of all ranks, in evaluation mode."""
-        self.model.eval()
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        total = 0
-        with self.arithmetic():
-            for x, y in batches:
-                correct += (self._forward(weights, buffers, x).argmax(1) == y).sum()
-                total += len(y)
-        hits, images = self.ranks.total(int(correct), total)
-        return 100 * hits / images
-
-    def flops_per_image(self, x: Tensor) -> int:
-        """Floating-point operations of one forward pass of one image, two for each multiply-add. x:
-        [b, ...]."""
-        self.model.eval()
-        # With gradients on: without them an encoder layer becomes one operator that has no count.
-        with FlopCounterMode(display=False) as counter, torch.enable_grad():
-            self.model(x[:1])
-        return int(counter.get_total_flops())
-
-
-def channels_last(tensor: Tensor) -> Tensor:
-    """A 4-d tensor in channels_last layout, any other as it is; layouts choose kernels, so resuming
-    keeps them."""
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
-
-
-def sgd_step(
-    weights: Iterable[Tensor],
-    gradients: Iterable[Tensor],
-    momenta: Iterable[Tensor],
-    rate: float | Tensor,
-    *,
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
-) -> None:
-    """One step of torch's SGD in place, on tensors the caller owns; zero momenta behave as a first
-    step. On a GPU it is one kernel, and the rate may be a 0-d tensor."""
-    owned = list(weights)
-    fused = bool(owned) and owned[0].is_cuda
-    with torch.no_grad():
-        sgd(
-            owned,
-            list(gradients),
-            list(momenta),
-            foreach=not fused,
-            fused=fused,
-            lr=rate,  # type: ignore[arg-type]
-            momentum=momentum,
-            nesterov=nesterov and momentum > 0,
-            weight_decay=weight_decay,
-            dampening=0,
-            maximize=False,
-        )
+from lthlib.training.cost import Cost, Meter, Outcome
+from lthlib.training.network import Network, Tensors, sgd_step
+from lthlib.training.settings import TrainingSettings, learning_rate, steps_of
 
 
 @dataclass
@@ -389,7 +86,7 @@ class Trainer:
         self.steps_per_epoch = self.batches("train").steps_per_epoch
         self._flops: int | None = None
         self._replayed: Replayed | None = None
-        self._meter = _Meter(self.network.device)
+        self._meter = Meter(self.network.device)
 
     def group(self, prefix: str) -> Tensors:
         """The tensors of the state under `prefix/`, by the rest of their names; in-place changes
@@ -675,46 +372,3 @@ def _seed(device: torch.device, seed: int) -> None:
 
 def _salt(*address: Any) -> int:
     return int.from_bytes(hashlib.blake2b(repr(address).encode(), digest_size=6).digest(), "big")
-
-
-class _Meter:
-    """Sums over steps, kept on the device and read once an epoch."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self.reset()
-
-    def reset(self) -> None:
-        self.loss = torch.zeros((), device=self.device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
-        self.steps = self.images = self.forward_passes = self.backward_passes = 0
-        self.started = time.perf_counter()
-
-    def add(self, outcome: Outcome, step: int) -> None:
-        self.loss += outcome.loss
-        self.correct += outcome.correct
-        bad = ~torch.isfinite(outcome.loss) & (self.first_bad < 0)
-        self.first_bad = torch.where(bad, step, self.first_bad)
-        self.steps += 1
-        self.images += outcome.images
-        self.forward_passes += outcome.forward_passes
-        self.backward_passes += outcome.backward_passes
-
-    def gather(self, ranks: Ranks) -> None:
-        """Count the images of all ranks; loss and correct predictions are already those of all."""
-        self.images, self.forward_passes, self.backward_passes = ranks.total(
-            self.images, self.forward_passes, self.backward_passes
-        )
-
-    def read(self) -> dict[str, float]:
-        bad = int(self.first_bad)
-        if bad >= 0:
-            raise Diverged(
-                f"the loss became NaN or infinite at step {bad}; a smaller learning rate may help"
-            )
-        return {
-            "loss": float(self.loss) / self.steps,
-            "train_accuracy": 100 * int(self.correct) / self.images,
-            "seconds": time.perf_counter() - self.started,
-        }

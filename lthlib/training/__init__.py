@@ -1,0 +1,28 @@
+"""Training: settings, networks as functions of named tensors, and one loop for every method."""
+
+from lthlib.training.cost import Cost, Outcome
+from lthlib.training.network import Network, Tensors, channels_last, sgd_step
+from lthlib.training.settings import (
+    PRECISIONS,
+    SCHEDULES,
+    TrainingSettings,
+    learning_rate,
+    steps_of,
+)
+from lthlib.training.trainer import Hooks, Trainer
+
+__all__ = [
+    "PRECISIONS",
+    "SCHEDULES",
+    "Cost",
+    "Hooks",
+    "Network",
+    "Outcome",
+    "Tensors",
+    "Trainer",
+    "TrainingSettings",
+    "channels_last",
+    "learning_rate",
+    "sgd_step",
+    "steps_of",
+]

@@ -1,0 +1,199 @@
+"""Networks as functions of named tensors, and SGD on those.
+
+Networks stay ordinary modules: effective weights are a function of the state, applied with
+`torch.func.functional_call`, and every method starts from the gradient with respect to them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.sgd import sgd
+from torch.utils.flop_counter import FlopCounterMode
+
+from lthlib.distributed import Ranks
+
+Tensors = dict[str, Tensor]
+
+
+class Network:
+    """A module seen as a function of named tensors."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device | str = "cpu",
+        precision: str = "fp32",
+        ranks: Ranks | None = None,
+    ):
+        self.device = torch.device(device)
+        self.precision = precision
+        self.ranks = ranks or Ranks()
+        # In training mode as a whole, whatever mode its parts came in.
+        self.model = copy.deepcopy(model).to(self.device).train()
+        floating = (p.dtype for p in model.parameters() if p.is_floating_point())
+        self.dtype = next(floating, torch.float32)
+
+    def weights(self) -> Tensors:
+        """Copies of the parameters, convolutions in channels_last layout."""
+        return {
+            name: channels_last(p.detach().clone()) for name, p in self.model.named_parameters()
+        }
+
+    def buffers(self) -> Tensors:
+        """Copies of the buffers (BatchNorm statistics)."""
+        return {name: b.detach().clone() for name, b in self.model.named_buffers()}
+
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """On a GPU: products and convolutions as precise as `precision` says, by the kernels that
+        are fastest, or by deterministic ones where torch was asked for these."""
+        if self.device.type != "cuda":
+            yield
+            return
+        cudnn: Any = torch.backends.cudnn
+        products = (torch.backends.cuda.matmul, cudnn.conv)
+        before, searched = [kind.fp32_precision for kind in products], cudnn.benchmark
+        try:
+            for kind in products:
+                kind.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
+            cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
+            yield
+        finally:
+            cudnn.benchmark = searched
+            for kind, value in zip(products, before, strict=True):
+                kind.fp32_precision = value
+
+    def _training_mode(self) -> None:
+        if not self.model.training:
+            self.model.train()
+
+    def _forward(
+        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
+    ) -> Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            logits: Tensor = functional_call(self.model, {**weights, **buffers}, (x,))
+        return logits if logits.dtype == torch.float64 else logits.float()
+
+    def forward(
+        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
+    ) -> Tensor:
+        """Logits [b, classes] in training mode without gradients; BatchNorm's statistics in
+        `buffers` move."""
+        self._training_mode()
+        with torch.no_grad():
+            return self._forward(weights, buffers, x)
+
+    @contextmanager
+    def averaging(self, buffers: Tensors) -> Iterator[None]:
+        """Start BatchNorm's statistics in `buffers` anew, and weigh all batches that follow
+        equally."""
+        norms = {
+            name: module
+            for name, module in self.model.named_modules()
+            if isinstance(module, _BatchNorm) and module.track_running_stats
+        }
+        momenta = {name: module.momentum for name, module in norms.items()}
+        for name, module in norms.items():
+            module.momentum = None
+            for buffer, start in (("running_mean", 0), ("running_var", 1)):
+                buffers[f"{name}.{buffer}"].fill_(start)
+            buffers[f"{name}.num_batches_tracked"].zero_()
+        try:
+            yield
+        finally:
+            for name, module in norms.items():
+                module.momentum = momenta[name]
+
+    def gradients(
+        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor, y: Tensor
+    ) -> tuple[Tensor, Tensor, Tensors]:
+        """One forward and backward pass in training mode; BatchNorm's statistics in `buffers` move.
+        Where ranks share a run, each brings its images, and all get what one process would.
+
+        weights: effective weights by name. x: [b, ...]. y: int64 [b].
+        Returns the mean cross-entropy, the number of correct predictions and d loss / d weight by
+        name.
+        """
+        self._training_mode()
+        leaves = {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}
+        logits = self._forward(leaves, buffers, x)
+        alone = self.ranks.world == 1
+        loss = F.cross_entropy(logits, y, reduction="mean" if alone else "sum")
+        parts = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        correct = (logits.detach().argmax(1) == y).sum()
+        gradients = dict(zip(leaves, parts, strict=True))
+        if alone:
+            return loss.detach(), correct, gradients
+        return self.ranks.mean(loss.detach(), correct, gradients, len(y))
+
+    @torch.no_grad()
+    def accuracy(
+        self,
+        weights: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        batches: Iterable[tuple[Tensor, Tensor]],
+    ) -> float:
+        """Percent of correct predictions over `batches`, those of all ranks, in evaluation mode."""
+        self.model.eval()
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        total = 0
+        with self.arithmetic():
+            for x, y in batches:
+                correct += (self._forward(weights, buffers, x).argmax(1) == y).sum()
+                total += len(y)
+        hits, images = self.ranks.total(int(correct), total)
+        return 100 * hits / images
+
+    def flops_per_image(self, x: Tensor) -> int:
+        """Floating-point operations of one forward pass of one image, two for each multiply-add. x:
+        [b, ...]."""
+        self.model.eval()
+        # With gradients on: without them an encoder layer becomes one operator that has no count.
+        with FlopCounterMode(display=False) as counter, torch.enable_grad():
+            self.model(x[:1])
+        return int(counter.get_total_flops())
+
+
+def channels_last(tensor: Tensor) -> Tensor:
+    """A 4-d tensor in channels_last layout, any other as it is; layouts choose kernels, so resuming
+    keeps them."""
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+def sgd_step(
+    weights: Iterable[Tensor],
+    gradients: Iterable[Tensor],
+    momenta: Iterable[Tensor],
+    rate: float | Tensor,
+    *,
+    momentum: float,
+    nesterov: bool,
+    weight_decay: float,
+) -> None:
+    """One step of torch's SGD in place, on tensors the caller owns; zero momenta behave as a first
+    step. On a GPU it is one kernel, and the rate may be a 0-d tensor."""
+    owned = list(weights)
+    fused = bool(owned) and owned[0].is_cuda
+    with torch.no_grad():
+        sgd(
+            owned,
+            list(gradients),
+            list(momenta),
+            foreach=not fused,
+            fused=fused,
+            lr=rate,  # type: ignore[arg-type]
+            momentum=momentum,
+            nesterov=nesterov and momentum > 0,
+            weight_decay=weight_decay,
+            dampening=0,
+            maximize=False,
+        )
