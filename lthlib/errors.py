@@ -57,6 +57,10 @@ class Paused(LthlibError):
     """A run stopped on request, with its state saved; starting it again goes on from there."""
 
 
+class Busy(LthlibError):
+    """Another process computes a run that was not to be waited for."""
+
+
 class RanksDiffer(LthlibError):
     """Processes that share a run hold different states; what they would find is not to be
     trusted."""

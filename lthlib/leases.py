@@ -89,6 +89,29 @@ class Lease:
             self.path.rmdir()
 
 
+class Watch:
+    """Whether a lease is somebody's, asked again and again. path, duration: as of the lease."""
+
+    def __init__(self, path: Path, duration: float = DURATION):
+        self.path = path
+        self.duration = duration
+        self._seen: tuple[Path, str, int] | None = None
+        self._since = 0.0
+
+    def held(self) -> bool:
+        """Whether an owner gives signs of life; one that is gone loses the lease. Raises StoreError
+        when the lock cannot be read or written."""
+        seen, now = _owner(self.path), time.monotonic()
+        if seen is None:
+            return False
+        if seen != self._seen:
+            self._seen, self._since = seen, now
+        if not _dead(seen[1]) and now - self._since <= self.duration:
+            return True
+        _evict(seen[0])
+        return False
+
+
 @contextlib.contextmanager
 def hold(
     path: Path, stop: Callable[[], bool] = lambda: False, duration: float = DURATION
@@ -139,18 +162,8 @@ def abandoned(locks: Path) -> list[str]:
 
 
 def _wait(lease: Lease, stop: Callable[[], bool]) -> None:
-    watched, since = None, 0.0
-    while True:
-        now = time.monotonic()
-        seen = _owner(lease.path)
-        if seen is None:
-            if lease.take():
-                return
-        elif seen != watched:
-            watched, since = seen, now
-        if seen is not None and (_dead(seen[1]) or now - since > lease.duration):
-            _evict(seen[0])
-            continue
+    watch = Watch(lease.path, lease.duration)
+    while watch.held() or not lease.take():
         if stop():
             raise Paused(f"stopped while another process computes run {lease.path.name}")
         time.sleep(_POLL)

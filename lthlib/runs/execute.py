@@ -27,6 +27,7 @@ from lthlib.checkpoints import load_checkpoint, save_checkpoint
 from lthlib.data import Dataset, DataSettings, generator, load_dataset
 from lthlib.distributed import check_ranks, current
 from lthlib.errors import (
+    Busy,
     ConfigError,
     Diverged,
     LeaseLost,
@@ -120,17 +121,19 @@ def build_trainer(config: RunConfig, machine: Machine, hooks: Hooks | None = Non
     )
 
 
-def execute(config: RunConfig, store: Store, machine: Machine | None = None) -> RunResult:
+def execute(
+    config: RunConfig, store: Store, machine: Machine | None = None, *, wait: bool = True
+) -> RunResult:
     """The result of a run: stored if it is complete and fresh, else computed, from its last
     checkpoint if it has one.
 
     A parent is obtained first. A run whose numbers go wrong, that empties its mask, or whose ticket
     misfits its network is recorded as failed, after what it had already judged. Where another
-    process computes the run, or took it over, its result is waited for; a parent that turns out to
-    be damaged is computed again. Raises Paused when asked to stop (the state is saved), StoreError
-    when the store cannot be used, DataError when the data cannot, ConfigError for a device that
-    does not exist or another number of ranks than there are. Ranks that share the run all call
-    this; only rank 0 touches the store.
+    process computes the run, or took it over, its result is waited for, or Busy is raised where
+    `wait` is false; a parent that turns out to be damaged is computed again. Raises Paused when
+    asked to stop (the state is saved), StoreError when the store cannot be used, DataError when the
+    data cannot, ConfigError for a device that does not exist or another number of ranks than there
+    are. Ranks that share the run all call this; only rank 0 touches the store.
     """
     machine, ranks = machine or Machine(), current()
     while True:
@@ -140,22 +143,33 @@ def execute(config: RunConfig, store: Store, machine: Machine | None = None) -> 
         training = config.training
         check_ranks(training.ranks, training.sync_batchnorm, machine.torch_device())
         ranks.first(store.prepare)
-        parent = execute(config.parent.config, store, machine) if config.parent else None
+        above = config.parent.config if config.parent else None
+        parent = execute(above, store, machine, wait=wait) if above else None
         with (
             contextlib.suppress(LeaseLost, RunDamaged),
             interruptions() as stopped,
-            _owned(config, store, lambda: stopped() or machine.asks_to_stop()) as lease,
+            _owned(config, store, lambda: stopped() or machine.asks_to_stop(), wait) as lease,
         ):
             found = ranks.first(lambda: store.load(config))
             return found or _Execution(config, store, machine, parent, lease, stopped).run()
 
 
 @contextmanager
-def _owned(config: RunConfig, store: Store, stop: Callable[[], bool]) -> Iterator[Lease]:
+def _owned(
+    config: RunConfig, store: Store, stop: Callable[[], bool], wait: bool
+) -> Iterator[Lease]:
     """The run's lease, which rank 0 holds for all."""
+
+    def enough() -> bool:
+        if stop():
+            return True
+        if not wait:
+            raise Busy(f"another process computes run {config.id}")
+        return False
+
     with contextlib.ExitStack() as stack:
         held: list[Lease] = []
-        current().first(lambda: held.append(stack.enter_context(store.lock(config, stop))))
+        current().first(lambda: held.append(stack.enter_context(store.lock(config, enough))))
         yield held[0] if held else Lease(store.root)
 
 

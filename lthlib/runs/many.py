@@ -30,10 +30,13 @@ import torch
 from tqdm import tqdm
 
 from lthlib.distributed import current
-from lthlib.errors import ClusterError, Paused
+from lthlib.errors import Busy, ClusterError, Paused
+from lthlib.leases import Watch
 from lthlib.runs.config import RunConfig
 from lthlib.runs.execute import Machine, build_trainer, execute, expected_passes
 from lthlib.runs.store import Store
+
+_LOOK = 0.5  # seconds between looks at what others do
 
 
 @dataclass
@@ -104,7 +107,8 @@ def execute_many(
     and more of them are spread over the GPUs there are). room: how many runs an executor of yours
     may hold at once; by default all that can begin. report: called about twice a second. Stops
     cleanly at the machine's deadline and on Ctrl-C: what was under way is saved, and the next call
-    goes on from there. A run whose process died is handed out again and goes on from its
+    goes on from there. A run that another process computes is left to it, and what is free is taken
+    first. A run whose process died is handed out again and goes on from its
     checkpoint. Raises ClusterError when it died again and had got no further, and the first error
     that is not a run's own failure. Where torchrun started several ranks, each run is shared by all
     of them, and runs follow one another.
@@ -155,16 +159,24 @@ def _execute_together(
     known = ranks.first(lambda: {c.id: r.failure for c in configs if (r := store.load(c))})
     missing = [config for config in configs if config.id not in known]
     sweep = _Sweep(store, missing, work(missing, machine), lambda: 1, report)
-    for config in missing:
-        if ranks.any(machine.asks_to_stop()):
-            break
+    left, skipped = deque(missing), 0
+    while left and not ranks.any(machine.asks_to_stop()):
+        config = left.popleft()
         future: Future[tuple[str, str | None]] = Future()
         sweep.running[future] = config
         try:
             with sweep.telling():
-                future.set_result(("done", execute(config, store, machine).failure))
+                # Where others compute all that is left, the first of it is waited for.
+                result = execute(config, store, machine, wait=skipped > len(left))
+        except Busy:
+            del sweep.running[future]
+            left.append(config)
+            skipped += 1
+            continue
         except Paused:
             break
+        skipped = 0
+        future.set_result(("done", result.failure))
         sweep._collect([future])
         sweep._tell()
     failed = {run_id: why for run_id, why in known.items() if why}
@@ -263,6 +275,8 @@ class _Sweep:
             parent = config.parent.config.id if config.parent else ""
             (self.children[parent] if parent in sizes else self.ready).append(config)
         self.running: dict[Future[tuple[str, str | None]], RunConfig] = {}
+        self.elsewhere: dict[str, tuple[RunConfig, Watch]] = {}
+        self.looked = 0.0
         self.lost: dict[str, int] = {}
         self.failed: dict[str, str] = {}
         self.finished = 0
@@ -273,17 +287,30 @@ class _Sweep:
         self.paused = False
 
     def run(self, executor: Executor, machine: Machine) -> None:
-        while self.running or (self.ready and not self.paused):
+        while self.running or ((self.ready or self.elsewhere) and not self.paused):
             if machine.deadline is not None and time.time() > machine.deadline:
                 self.paused = True
+            self._look()
             free = 0 if self.paused else self.room() - len(self.running)
             for _ in range(min(free, len(self.ready))):
                 config = self.ready.popleft()
                 future = executor.submit(_work, config, str(self.store.root), machine)
                 self.running[future] = config
-            done, _ = wait(self.running, timeout=0.5, return_when=FIRST_COMPLETED)
-            self._collect(done)
+            if self.running:
+                self._collect(wait(self.running, _LOOK, FIRST_COMPLETED).done)
+            elif not self.paused:
+                time.sleep(_LOOK)  # all that is left is computed elsewhere
             self._tell()
+
+    def _look(self) -> None:
+        """Take up again what others computed, or gave up."""
+        if time.monotonic() - self.looked < _LOOK:
+            return
+        for config, watch in list(self.elsewhere.values()):
+            if not watch.held():
+                del self.elsewhere[config.id]
+                self.ready.appendleft(config)
+        self.looked = time.monotonic()
 
     def drain(self) -> None:
         """Wait for what is running to save its state."""
@@ -301,6 +328,9 @@ class _Sweep:
                 continue
             if status == "paused":
                 self.paused = True
+                continue
+            if status == "busy":
+                self.elsewhere[config.id] = config, self.store.watch(config)
                 continue
             self.finished += 1
             self.done_passes += self.sizes[config.id]
@@ -325,7 +355,7 @@ class _Sweep:
         done = threading.Event()
 
         def tell() -> None:
-            while not done.wait(0.5):
+            while not done.wait(_LOOK):
                 self._tell()
 
         thread = threading.Thread(target=tell, daemon=True)
@@ -338,7 +368,7 @@ class _Sweep:
 
     def _tell(self) -> None:
         # Each run under way is a file to read.
-        if self.running and time.monotonic() - self.told < 0.5:
+        if self.running and time.monotonic() - self.told < _LOOK:
             return
         under_way = sum(self._partial(config) for config in self.running.values())
         passes = self.done_passes + under_way
@@ -358,7 +388,9 @@ def _work(config: RunConfig, root: str, machine: Machine) -> tuple[str, str | No
     if machine.asks_to_stop():
         return "paused", None
     try:
-        return "done", execute(config, Store(root), machine).failure
+        return "done", execute(config, Store(root), machine, wait=False).failure
+    except Busy:
+        return "busy", None
     except Paused:
         return "paused", None
 

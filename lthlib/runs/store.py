@@ -27,7 +27,7 @@ from typing import Any
 
 from lthlib.errors import RunDamaged, StoreError
 from lthlib.files import write_atomically
-from lthlib.leases import Lease, abandoned, hold
+from lthlib.leases import Lease, Watch, abandoned, hold
 from lthlib.runs.config import RunConfig
 from lthlib.source import fingerprint
 from lthlib.tickets import Ticket
@@ -84,6 +84,10 @@ class Store:
     ) -> contextlib.AbstractContextManager[Lease]:
         """Wait for the right to write a run and keep it while the body runs; see `leases.hold`."""
         return self._lock(config.id, stop)
+
+    def watch(self, config: RunConfig) -> Watch:
+        """Whether another process computes a run; see `leases.Watch`."""
+        return Watch(self.root / "locks" / config.id)
 
     @contextlib.contextmanager
     def _lock(self, run_id: str, stop: Callable[[], bool] = lambda: False) -> Iterator[Lease]:

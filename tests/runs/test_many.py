@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from lthlib.errors import ClusterError, DataError, Paused, StoreError
+from lthlib.errors import Busy, ClusterError, DataError, Paused, StoreError
 from lthlib.runs import (
     Machine,
     Progress,
@@ -305,6 +306,49 @@ def test_two_processes_on_one_store_compute_a_run_once(store: Store) -> None:
     # The same seconds to the last digit: one of them read what the other wrote.
     assert first == second
     assert list(verify(store)) == []
+
+
+def test_a_run_that_another_process_computes_is_left_to_it(store: Store) -> None:
+    theirs, *free = (config(seed=seed) for seed in range(3))
+    runs = [theirs, child("omp", theirs), *free, child("omp", free[1])]
+    executor = InPlace()
+    store.prepare()
+    with contextlib.ExitStack() as lease:
+        lease.enter_context(store.lock(theirs))
+
+        def compute_it_when_nothing_else_is_left(progress: Progress) -> None:
+            if progress.runs == 3:
+                lease.close()
+                execute(theirs, store)
+
+        swept = execute_many(
+            runs, store, executor=executor, report=compute_it_when_nothing_else_is_left
+        )
+    assert (swept.failed, swept.unfinished) == ({}, 0)
+    assert [run for run in executor.order if run != theirs.id] == [
+        *(run.id for run in free), runs[4].id, runs[1].id,
+    ]  # fmt: skip
+    # Once to find that it is taken, once to find its result.
+    assert executor.order.count(theirs.id) == 2
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_a_run_whose_parent_another_process_computes_can_be_waited_for_or_not(
+    store: Store, wait: bool
+) -> None:
+    store.prepare()
+    late = Machine(deadline=time.time() + 0.5 if wait else None)
+    with store.lock(DENSE), pytest.raises(Paused if wait else Busy, match="another process"):
+        execute(child("omp", DENSE), store, late, wait=wait)
+
+
+def test_a_deadline_passes_while_others_compute_all_that_is_left(store: Store) -> None:
+    store.prepare()
+    with store.lock(DENSE):
+        swept = execute_many(
+            [DENSE, child("omp", DENSE)], store, Machine(deadline=time.time() + 1), jobs=1
+        )
+    assert (swept.failed, swept.unfinished) == ({}, 2)
 
 
 def test_an_estimate_counts_runs_passes_and_seconds() -> None:
