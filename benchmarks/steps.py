@@ -119,7 +119,6 @@ def prepared(case: Case, method: str, precision: str) -> tuple[Trainer, Callable
         return trainer, gated_step(trainer, chosen, LENGTH, gate)
     if method == "bip":
         bip_settings = bip.BiPSettings(density=reference.DENSITY)
-        bip.prepare(trainer, bip_settings)
         return trainer, bip.Alternation(trainer, bip_settings, LENGTH)
     mask = Mask.full(weights, trainer.names)
     if method == "imp":

@@ -56,8 +56,9 @@ class Replayed:
         """`value(t)`; while the step is recorded, the 0-d tensor that will hold it."""
         if not self.recording:
             return value(t)
-        self.functions.append(value)
-        return self.values[len(self.functions) - 1]
+        if value not in self.functions:
+            self.functions.append(value)
+        return self.values[self.functions.index(value)]
 
     def __call__(self, t: int, *batches: Batch) -> Any:
         """Make step t; returns its outcome, whose tensors the next call may overwrite."""

@@ -4,22 +4,20 @@ Upper level: scores s that choose the mask; lower level: weights under it.
     min over m of l(m * theta(m))   with   theta(m) = argmin l(m * theta) + gamma/2 |theta|^2
 Assuming a zero Hessian, d theta / dm = -(1/gamma) diag(g) with g the gradient of l at m * theta, so
 that the upper gradient is (theta - (1/gamma) m g) g: one backward pass, first order (Algorithm A1,
-A3 to A5).
+A3 to A5). What the released code does instead is in `bip_release`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Tensor
 
 from lthlib.errors import ConfigError, MaskError, check_choice
-from lthlib.masks import STRUCTURES, Mask, kept_count, pack, select, top_k_global, unpack
+from lthlib.masks import STRUCTURES, Mask, kept_count, pack, select, unpack
 from lthlib.methods.base import Method, make_ticket
 from lthlib.methods.retrain import load_start
 from lthlib.tickets import Ticket
@@ -27,6 +25,7 @@ from lthlib.training import Outcome, Tensors, Trainer, sgd_step
 
 VARIANTS = ("paper", "release")
 AT = ("mask", "scores")
+# What the release does otherwise; see `bip_release`.
 DEPARTURES = {
     "aliased": "scores and weights share storage: the mask is the top-k of |theta|, and each level "
     "moves what the other owns; ranks as `signed` does",
@@ -110,14 +109,11 @@ class BiPSettings:
                 "bip.switched undoes 'signed', which 'aliased' brings all the same; undo both"
             )
 
-    def departs(self, name: str) -> bool:
-        """Whether a departure of the release from the paper is made."""
-        return (name in self.switched) == (self.variant == "paper")
-
     @property
-    def signed(self) -> bool:
-        """Whether the mask ranks |s|."""
-        return self.departs("aliased") or self.departs("signed")
+    def departures(self) -> frozenset[str]:
+        """The departures from the paper that are made."""
+        made = DEPARTURES.keys() if self.variant == "release" else ()
+        return frozenset(made) ^ frozenset(self.switched)
 
 
 def upper_gradient(theta: Tensor, gradient: Tensor, mask: Tensor, inverse_gamma: float) -> Tensor:
@@ -131,10 +127,8 @@ class Alternation:
     """One step of BiP: SGD on the weights under the mask, SGD on the scores from another batch, a
     new mask.
 
-    In the paper's variant the optimiser of a level owns only that level's variables; BatchNorm is
-    trained in the lower level alone, and the upper pass works on copies of its statistics. What the
-    release does instead is one branch for each of `DEPARTURES`. Where its passes repeat what was
-    computed already, they are counted and not made again.
+    The optimiser of a level owns that level's variables and nothing else; BatchNorm is trained in
+    the lower level alone, and the upper pass works on copies of its statistics.
     """
 
     trainer: Trainer
@@ -143,30 +137,28 @@ class Alternation:
 
     def __post_init__(self) -> None:
         trainer, settings = self.trainer, self.settings
+        self.prepare()
         self.weights, self.buffers = trainer.group("weights"), trainer.group("buffers")
         self.momenta, self.masks = trainer.group("momentum"), trainer.group("masks")
-        aliased = settings.departs("aliased")
-        self.scores = trainer.prunable_weights() if aliased else trainer.group("scores")
-        self.score_momenta = trainer.group("score_momentum")
-        self.upper_momenta = trainer.group("upper_momentum")
-        self.lower_score_momenta = trainer.group("lower_score_momentum")
+        self.scores, self.score_momenta = trainer.group("scores"), trainer.group("score_momentum")
         self.inverse_gamma = 1 / settings.gamma if settings.implicit else 0.0
         self.lower_options = trainer.optimiser_options()
         if settings.weight_decay is not None:
             self.lower_options["weight_decay"] = settings.weight_decay
-        if settings.departs("plain-momentum"):
-            self.lower_options["nesterov"] = False
-        self.upper_options = self.lower_options
-        if not settings.departs("score-decay"):
-            self.upper_options = {
-                "momentum": settings.upper_momentum, "nesterov": False, "weight_decay": 0.0
-            }  # fmt: skip
-        norms = batchnorm_names(trainer.network.model)
-        self.upper_trained = norms if settings.departs("upper-batchnorm") else set()
+        self.upper_options = {
+            "momentum": settings.upper_momentum, "nesterov": False, "weight_decay": 0.0
+        }  # fmt: skip
+
+    def prepare(self) -> None:
+        """Put into the state what is trained beside the weights, as it is at the beginning."""
+        magnitudes = {n: w.abs() for n, w in self.trainer.prunable_weights().items()}
+        self.trainer.keep("scores", magnitudes)
+        self.trainer.keep("score_momentum", zeros(magnitudes))
+        self.trainer.keep("masks", self.mask_of(magnitudes))
 
     def __call__(self, t: int, *batches: tuple[Tensor, Tensor]) -> Outcome:
-        outcomes = [self._lower(t, batch) for batch in batches[:-1]]
-        outcomes.append(self._upper(t, batches[-1]))
+        outcomes = [self.lower(t, batch) for batch in batches[:-1]]
+        outcomes.append(self.upper(t, batches[-1]))
         return Outcome(
             torch.stack([one.loss for one in outcomes]).mean(),
             torch.stack([one.correct for one in outcomes]).sum(),
@@ -175,119 +167,69 @@ class Alternation:
             sum(one.backward_passes for one in outcomes),
         )
 
-    def _lower(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
+    def lower(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
+        """SGD on the weights; the mask stays."""
         x, y = batch
-        loss, correct, gradients = self._gradients(self.masks, self.buffers, x, y)
+        loss, correct, gradients = self.gradients(self.masks, self.buffers, x, y)
         gradients |= {name: gradients[name] * mask for name, mask in self.masks.items()}
-        rate = self.trainer.dial(self._lower_rate, t)
-        _sgd(self.weights, gradients, self.momenta, rate, self.lower_options)
-        # The release's first lower step skips the scores: their gradient does not exist yet.
-        if self.settings.departs("shared-optimisers") and t > 0:
-            rest = self.lower_score_momenta
-            _sgd(self.scores, _zeros(self.scores), rest, rate, self.lower_options)
-        if self.settings.departs("shared-optimisers") or self.settings.departs("aliased"):
-            self._choose()
+        rate = self.trainer.dial(self.lower_rate, t)
+        sgd_by_name(self.weights, gradients, self.momenta, rate, self.lower_options)
         return Outcome(loss, correct, len(y), len(y), len(y))
 
-    def _upper(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
+    def upper(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
+        """SGD on the scores, and the mask that they choose; the weights stay."""
         x, y = batch
-        settings, weights = self.settings, self.weights
-        relaxed = self.scores if settings.upper_at == "scores" else self.masks
-        moving, squared = settings.departs("upper-batchnorm"), settings.departs("squared")
-        buffers = self.buffers if moving else {n: b.clone() for n, b in self.buffers.items()}
-        loss, correct, gradients = self._gradients(relaxed, buffers, x, y)
-        if squared and moving:
-            self.trainer.network.forward(effective(weights, relaxed), buffers, x)
-        inverse_gamma = 0.0 if squared else self.inverse_gamma
+        relaxed = self.scores if self.settings.upper_at == "scores" else self.masks
+        copies = {name: buffer.clone() for name, buffer in self.buffers.items()}
+        loss, correct, gradients = self.gradients(relaxed, copies, x, y)
         upward = {
-            n: upper_gradient(weights[n], gradients[n], relaxed[n], inverse_gamma)
+            n: upper_gradient(self.weights[n], gradients[n], relaxed[n], self.inverse_gamma)
             for n in self.scores
         }
-        if settings.signed:
-            upward = {n: found * self.scores[n].sign() for n, found in upward.items()}
-        others = {n: gradients[n] for n in self.upper_trained}
-        if squared:
-            lr2 = settings.implicit_rate
-            upward, others = (
-                {n: g - lr2 * g**2 for n, g in found.items()} for found in (upward, others)
-            )
-        if settings.clip:
-            clip_norm(upward.values(), settings.clip)
-        rate = self.trainer.dial(self._upper_rate, t)
-        if settings.departs("shared-optimisers"):
-            others = _zeros(weights) | others
-        owned = {n: weights[n] for n in others}
-        # Weights keep their own decay and momentum whichever optimiser moves them.
-        _sgd(owned, others, self.upper_momenta, rate, self.lower_options)
-        _sgd(self.scores, upward, self.score_momenta, rate, self.upper_options)
-        self._choose()
-        if moving:
-            self.trainer.network.forward(effective(weights, self.masks), buffers, x)
-        images = len(y)
-        return Outcome(
-            loss, correct, images, (1 + squared + moving) * images, (1 + squared) * images
-        )
+        if self.settings.clip:
+            clip_norm(upward.values(), self.settings.clip)
+        rate = self.trainer.dial(self.upper_rate, t)
+        sgd_by_name(self.scores, upward, self.score_momenta, rate, self.upper_options)
+        self.trainer.load("masks", self.mask_of(self.scores))
+        return Outcome(loss, correct, len(y), len(y), len(y))
 
-    def _gradients(
+    def gradients(
         self, masks: Tensors, buffers: Tensors, x: Tensor, y: Tensor
     ) -> tuple[Tensor, Tensor, Tensors]:
+        """Loss, correct predictions and gradients by the effective weights, masks times weights."""
         thin = effective(self.weights, masks)
         return self.trainer.network.gradients(thin, buffers, x, y)
 
-    def _choose(self) -> None:
-        self.trainer.load("masks", choose(self.scores, self.settings))
+    def mask_of(self, scores: Mapping[str, Tensor]) -> Mask:
+        """The scores' projection onto the density."""
+        return select(scores, self.settings.density, self.settings.structure)
 
-    def _lower_rate(self, t: int) -> float:
-        if self.settings.departs("per-epoch"):
-            per_epoch = self.trainer.steps_per_epoch
-            return self.settings.lower_learning_rate * _cosine(t, self.steps, per_epoch)
+    def lower_rate(self, t: int) -> float:
+        """Learning rate of the weights at step t."""
         return self.settings.lower_learning_rate * self._shape(t)
 
-    def _upper_rate(self, t: int) -> float:
-        if self.settings.departs("mask-rate"):
-            per_epoch = self.trainer.steps_per_epoch
-            return self.settings.lower_learning_rate * _drops(t, self.steps, per_epoch)
+    def upper_rate(self, t: int) -> float:
+        """Learning rate of the scores at step t."""
         return self.settings.upper_learning_rate * self._shape(t)
 
     def _shape(self, t: int) -> float:
         return self.trainer.rate(t, self.steps) / self.trainer.settings.learning_rate
 
 
-def choose(scores: Mapping[str, Tensor], settings: BiPSettings) -> Mask:
-    """The mask of the scores: their projection onto the density."""
-    if settings.signed:
-        scores = {name: score.abs() for name, score in scores.items()}
-    if settings.structure == "unstructured" and settings.departs("counting"):
-        size = sum(score.numel() for score in scores.values())
-        return top_k_global(scores, size - int((1 - settings.density) * size))
-    return select(scores, settings.density, settings.structure)
-
-
-def batchnorm_names(model: nn.Module) -> set[str]:
-    """Names of BatchNorm's affine parameters."""
-    return {
-        f"{prefix}.{name}" if prefix else name
-        for prefix, module in model.named_modules()
-        if isinstance(module, _BatchNorm)
-        for name, _ in module.named_parameters()
-    }
-
-
-def _sgd(
+def sgd_by_name(
     weights: Tensors,
     gradients: Tensors,
     momenta: Tensors,
     rate: float | Tensor,
     options: dict[str, Any],
 ) -> None:
-    names = list(weights)
     sgd_step(
-        weights.values(), [gradients[n] for n in names], [momenta[n] for n in names], rate,
+        weights.values(), [gradients[n] for n in weights], [momenta[n] for n in weights], rate,
         **options,
     )  # fmt: skip
 
 
-def _zeros(tensors: Tensors) -> Tensors:
+def zeros(tensors: Tensors) -> Tensors:
     return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
 
 
@@ -305,32 +247,13 @@ def clip_norm(gradients: Iterable[Tensor], bound: float) -> None:
         gradient.mul_(factor)
 
 
-# The release computes its cosine from epoch - 1, so that it starts a little below the full rate.
-def _cosine(step: int, steps: int, steps_per_epoch: int) -> float:
-    epochs = max(1, math.ceil(steps / steps_per_epoch))
-    return 0.5 * (1 + math.cos(math.pi * (step // steps_per_epoch - 1) / epochs))
+def alternation_of(trainer: Trainer, settings: BiPSettings, steps: int) -> Alternation:
+    """The paper's alternation, or the release's where it departs; its state is in the trainer's."""
+    if not settings.departures:
+        return Alternation(trainer, settings, steps)
+    from lthlib.methods.bip_release import ReleasedAlternation
 
-
-def _drops(step: int, steps: int, steps_per_epoch: int) -> float:
-    epoch, epochs = step // steps_per_epoch, math.ceil(steps / steps_per_epoch)
-    return 1.0 if epoch < 0.5 * epochs else 0.1 if epoch < 0.75 * epochs else 0.01
-
-
-def prepare(trainer: Trainer, settings: BiPSettings) -> None:
-    """Put what an `Alternation` needs beside the weights into the state: scores, the mask of the
-    largest magnitudes, and momenta."""
-    prunable = trainer.prunable_weights()
-    magnitudes = {name: weight.abs() for name, weight in prunable.items()}
-    if not settings.departs("aliased"):
-        trainer.keep("scores", prunable if settings.departs("signed") else magnitudes)
-    trainer.keep("score_momentum", _zeros(prunable))
-    if settings.departs("shared-optimisers"):
-        trainer.keep("lower_score_momentum", _zeros(prunable))
-    if settings.departs("shared-optimisers") or settings.departs("upper-batchnorm"):
-        trainer.keep("upper_momentum", _zeros(trainer.group("weights")))
-    first = choose(magnitudes, settings)
-    trainer.keep("masks", first)
-    trainer.keep("earlier_masks", {name: pack(kept) for name, kept in first.items()})
+    return ReleasedAlternation(trainer, settings, steps)
 
 
 def search(trainer: Trainer, settings: BiPSettings, parent: Ticket | None) -> Iterator[Ticket]:
@@ -340,12 +263,13 @@ def search(trainer: Trainer, settings: BiPSettings, parent: Ticket | None) -> It
     steps = trainer.steps(settings.length)
     if trainer.round == 0:
         load_start(trainer, parent, "own")
-    prepare(trainer, settings)
+    alternation = alternation_of(trainer, settings, steps)
     masks = trainer.group("masks")
+    trainer.keep("earlier_masks", {name: pack(mask) for name, mask in masks.items()})
     trainer.observe = _watch(trainer, steps)
     lower = tuple(f"lower-{i}" for i in range(settings.lower_steps))
     for _ in trainer.rounds(1):
-        trainer.fit(Alternation(trainer, settings, steps), stop=steps, streams=(*lower, "upper"))
+        trainer.fit(alternation, stop=steps, streams=(*lower, "upper"))
         mask = Mask({name: mask.clone() for name, mask in masks.items()})
         yield make_ticket(
             trainer, mask, trainer.group("weights"), point="ticket", index=0, judged="found",
@@ -370,7 +294,8 @@ def _watch(trainer: Trainer, steps: int) -> Callable[[int], dict[str, Any]]:
 
 
 def _work(settings: BiPSettings, steps: Callable[[str], int], start: int) -> int:
-    return (settings.lower_steps + 1 + settings.departs("squared")) * steps(settings.length)
+    passes = settings.lower_steps + 1 + ("squared" in settings.departures)
+    return passes * steps(settings.length)
 
 
 METHOD = Method("bip", "BiP", BiPSettings, search, _work, version=2, parent="dense")

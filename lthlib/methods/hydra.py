@@ -16,7 +16,8 @@ from torch import Tensor
 from lthlib.errors import ConfigError, check_choice
 from lthlib.masks import STRUCTURES, Mask, kept_count, select
 from lthlib.methods.base import Method, make_ticket
-from lthlib.methods.bip import batchnorm_names, effective
+from lthlib.methods.bip import effective
+from lthlib.methods.bip_release import batchnorm_names
 from lthlib.methods.retrain import load_start
 from lthlib.tickets import Ticket
 from lthlib.training import Outcome, Trainer, sgd_step

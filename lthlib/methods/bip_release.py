@@ -1,0 +1,147 @@
+"""The released code of BiP: the paper's alternation, and one branch for each of `DEPARTURES`.
+
+Where the release's passes repeat what was computed already, they are counted and not made again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lthlib.masks import Mask, top_k_global
+from lthlib.methods.bip import (
+    Alternation,
+    clip_norm,
+    effective,
+    sgd_by_name,
+    upper_gradient,
+    zeros,
+)
+from lthlib.training import Outcome
+
+
+@dataclass
+class ReleasedAlternation(Alternation):
+    """One step of BiP as released, with those departures from the paper that are made."""
+
+    def __post_init__(self) -> None:
+        self.made = self.settings.departures
+        # The mask ranks |s|.
+        self.signed = not self.made.isdisjoint(("aliased", "signed"))
+        super().__post_init__()
+        if "aliased" in self.made:
+            self.scores = self.trainer.prunable_weights()
+        self.upper_momenta = self.trainer.group("upper_momentum")
+        self.lower_score_momenta = self.trainer.group("lower_score_momentum")
+        if "plain-momentum" in self.made:
+            self.lower_options["nesterov"] = False
+        if "score-decay" in self.made:
+            self.upper_options = self.lower_options
+        norms = batchnorm_names(self.trainer.network.model)
+        self.upper_trained = norms if "upper-batchnorm" in self.made else set()
+
+    def prepare(self) -> None:
+        keep, prunable = self.trainer.keep, self.trainer.prunable_weights()
+        if "aliased" not in self.made:
+            keep("scores", prunable if self.signed else {n: w.abs() for n, w in prunable.items()})
+        keep("score_momentum", zeros(prunable))
+        if "shared-optimisers" in self.made:
+            keep("lower_score_momentum", zeros(prunable))
+        if not self.made.isdisjoint(("shared-optimisers", "upper-batchnorm")):
+            keep("upper_momentum", zeros(self.trainer.group("weights")))
+        keep("masks", self.mask_of({name: weight.abs() for name, weight in prunable.items()}))
+
+    def lower(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
+        outcome = super().lower(t, batch)
+        # The release's first lower step skips the scores: their gradient does not exist yet.
+        if "shared-optimisers" in self.made and t > 0:
+            rate = self.trainer.dial(self.lower_rate, t)
+            none, rest = zeros(self.scores), self.lower_score_momenta
+            sgd_by_name(self.scores, none, rest, rate, self.lower_options)
+        if not self.made.isdisjoint(("shared-optimisers", "aliased")):
+            self.trainer.load("masks", self.mask_of(self.scores))
+        return outcome
+
+    def upper(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
+        x, y = batch
+        settings, weights, forward = self.settings, self.weights, self.trainer.network.forward
+        relaxed = self.scores if settings.upper_at == "scores" else self.masks
+        moving, squared = "upper-batchnorm" in self.made, "squared" in self.made
+        buffers = self.buffers if moving else {n: b.clone() for n, b in self.buffers.items()}
+        loss, correct, gradients = self.gradients(relaxed, buffers, x, y)
+        if squared and moving:
+            forward(effective(weights, relaxed), buffers, x)
+        inverse_gamma = 0.0 if squared else self.inverse_gamma
+        upward = {
+            n: upper_gradient(weights[n], gradients[n], relaxed[n], inverse_gamma)
+            for n in self.scores
+        }
+        if self.signed:
+            upward = {n: found * self.scores[n].sign() for n, found in upward.items()}
+        others = {n: gradients[n] for n in self.upper_trained}
+        if squared:
+            lr2 = settings.implicit_rate
+            upward, others = (
+                {n: g - lr2 * g**2 for n, g in found.items()} for found in (upward, others)
+            )
+        if settings.clip:
+            clip_norm(upward.values(), settings.clip)
+        rate = self.trainer.dial(self.upper_rate, t)
+        if "shared-optimisers" in self.made:
+            others = zeros(weights) | others
+        owned = {n: weights[n] for n in others}
+        # Weights keep their own decay and momentum whichever optimiser moves them.
+        sgd_by_name(owned, others, self.upper_momenta, rate, self.lower_options)
+        sgd_by_name(self.scores, upward, self.score_momenta, rate, self.upper_options)
+        self.trainer.load("masks", self.mask_of(self.scores))
+        if moving:
+            forward(effective(weights, self.masks), buffers, x)
+        images = len(y)
+        return Outcome(
+            loss, correct, images, (1 + squared + moving) * images, (1 + squared) * images
+        )
+
+    def mask_of(self, scores: Mapping[str, Tensor]) -> Mask:
+        if self.signed:
+            scores = {name: score.abs() for name, score in scores.items()}
+        if self.settings.structure == "unstructured" and "counting" in self.made:
+            size = sum(score.numel() for score in scores.values())
+            return top_k_global(scores, size - int((1 - self.settings.density) * size))
+        return super().mask_of(scores)
+
+    def lower_rate(self, t: int) -> float:
+        if "per-epoch" not in self.made:
+            return super().lower_rate(t)
+        per_epoch = self.trainer.steps_per_epoch
+        return self.settings.lower_learning_rate * _cosine(t, self.steps, per_epoch)
+
+    def upper_rate(self, t: int) -> float:
+        if "mask-rate" not in self.made:
+            return super().upper_rate(t)
+        per_epoch = self.trainer.steps_per_epoch
+        return self.settings.lower_learning_rate * _drops(t, self.steps, per_epoch)
+
+
+def batchnorm_names(model: nn.Module) -> set[str]:
+    """Names of BatchNorm's affine parameters."""
+    return {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if isinstance(module, _BatchNorm)
+        for name, _ in module.named_parameters()
+    }
+
+
+# The release computes its cosine from epoch - 1, so that it starts a little below the full rate.
+def _cosine(step: int, steps: int, steps_per_epoch: int) -> float:
+    epochs = max(1, math.ceil(steps / steps_per_epoch))
+    return 0.5 * (1 + math.cos(math.pi * (step // steps_per_epoch - 1) / epochs))
+
+
+def _drops(step: int, steps: int, steps_per_epoch: int) -> float:
+    epoch, epochs = step // steps_per_epoch, math.ceil(steps / steps_per_epoch)
+    return 1.0 if epoch < 0.5 * epochs else 0.1 if epoch < 0.75 * epochs else 0.01
