@@ -182,7 +182,8 @@ def gate_readout(trainer: Trainer, gate: Gate, step: int) -> dict[str, Any]:
     """What the gates say at a step: `density`, the share of open ones, and `gates`, how many have
     their soft value in each of 20 equal bins of [0, 1]."""
     flat = torch.cat([s.reshape(-1) for s in trainer.group("gates").values()])
-    counts = torch.histc(gate.soft(gate.dial(step), flat).float(), BINS, 0, 1)
+    soft = gate.soft(gate.dial(step), flat).float()
+    counts = torch.histc(soft.cpu(), BINS, 0, 1)  # on a GPU no kernel for it is deterministic
     return {
         "density": float((gate.kept(flat) > 0).double().mean()),
         "gates": [int(count) for count in counts.tolist()],

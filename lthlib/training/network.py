@@ -7,7 +7,7 @@ Networks stay ordinary modules: effective weights are a function of the state, a
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -169,6 +169,19 @@ def channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
+def has_fused_sgd(tensors: Sequence[Tensor]) -> bool:
+    """Whether one kernel takes them all: on a GPU."""
+    return bool(tensors) and tensors[0].is_cuda
+
+
+def laid_out_as(weight: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient in its weight's layout, which the fused kernel wants; cuDNN gives another where it
+    has no channels_last kernel (depthwise, one input channel, double precision)."""
+    if gradient.stride() == weight.stride():
+        return gradient
+    return torch.empty_like(weight).copy_(gradient)
+
+
 def sgd_step(
     weights: Iterable[Tensor],
     gradients: Iterable[Tensor],
@@ -181,12 +194,14 @@ def sgd_step(
 ) -> None:
     """One step of torch's SGD in place, on tensors the caller owns; zero momenta behave as a first
     step. On a GPU it is one kernel, and the rate may be a 0-d tensor."""
-    owned = list(weights)
-    fused = bool(owned) and owned[0].is_cuda
+    owned, found = list(weights), list(gradients)
+    fused = has_fused_sgd(owned)
+    if fused:
+        found = [laid_out_as(weight, g) for weight, g in zip(owned, found, strict=True)]
     with torch.no_grad():
         sgd(
             owned,
-            list(gradients),
+            found,
             list(momenta),
             foreach=not fused,
             fused=fused,

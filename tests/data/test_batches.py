@@ -141,7 +141,7 @@ def test_images_between_counts_the_short_batches() -> None:
     start=st.integers(0, 40),
     drop_last=st.booleans(),
 )
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_a_stream_started_later_yields_the_same(
     count: int, size: int, start: int, drop_last: bool
 ) -> None:

@@ -334,7 +334,7 @@ def test_only_formats_of_data_sets_are_decoded() -> None:
 
 
 @given(st.integers(0, 60), st.integers(1, 255))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_a_changed_byte_is_an_image_or_a_data_error(position: int, change: int) -> None:
     content = bytearray(png())
     content[position % len(content)] ^= change

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -124,7 +124,6 @@ def test_evaluation_takes_the_centre(folder_root: Path) -> None:
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 9))
-@settings(deadline=None)
 def test_a_random_box_lies_inside_the_image(height: int, width: int, seed: int) -> None:
     top, left, h, w = random_box(height, width, torch.Generator().manual_seed(seed))
     assert 0 <= top <= top + h <= height

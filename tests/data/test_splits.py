@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lthlib.data import generator, split_indices
@@ -22,7 +22,6 @@ def test_an_address_is_pinned() -> None:
 
 
 @given(addresses, addresses)
-@settings(deadline=None)
 def test_numbers_depend_on_the_address_alone(
     one: tuple[int, list[str | int]], other: tuple[int, list[str | int]]
 ) -> None:
@@ -64,7 +63,6 @@ def test_more_than_there_are_is_refused(wanted: int) -> None:
 
 
 @given(label_lists, st.data(), st.integers(0, 9))
-@settings(deadline=None)
 def test_a_split_is_balanced_complete_and_repeatable(
     values: list[int], data: st.DataObject, seed: int
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,9 @@ from lthlib.training import (
     Outcome,
     Trainer,
     TrainingSettings,
+    channels_last,
     learning_rate,
+    network,
     sgd_step,
     steps_of,
 )
@@ -91,6 +94,40 @@ def test_training_settings_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
         TrainingSettings(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "weight",
+    [
+        channels_last(torch.randn(8, 1, 3, 3)),  # depthwise, or one input channel
+        channels_last(torch.randn(8, 4, 1, 1)),
+        channels_last(torch.randn(8, 4, 3, 3).double()),
+        torch.randn(5, 3).T,
+        torch.randn(2, 3, 4).permute(2, 0, 1),
+        torch.randn(0, 4),
+        torch.randn(()),
+    ],
+    ids=lambda weight: f"{tuple(weight.shape)}, strides {weight.stride()}",
+)
+@pytest.mark.parametrize("contiguous", [True, False])
+def test_the_fused_kernel_is_given_one_layout(
+    weight: Tensor, contiguous: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, by a stand-in that refuses what the kernel there refuses."""
+    plain = network.sgd
+
+    def fused(weights: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], **more: Any):
+        for tensors in zip(weights, gradients, momenta, strict=True):
+            assert len({tensor.stride() for tensor in tensors}) == 1
+        plain(weights, gradients, momenta, **more | {"fused": False, "foreach": False})
+
+    monkeypatch.setattr(network, "has_fused_sgd", lambda tensors: True)
+    monkeypatch.setattr(network, "sgd", fused)
+    gradient = torch.randn_like(weight)
+    gradient = gradient.contiguous() if contiguous else gradient.flip(0).flip(0)[...]
+    owned, momentum = weight.clone(), torch.zeros_like(weight)
+    sgd_step([owned], [gradient], [momentum], 0.5, momentum=0, nesterov=False, weight_decay=0)
+    assert owned.equal(weight - 0.5 * gradient)
 
 
 @given(
