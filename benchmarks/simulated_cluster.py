@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.__main__ import _load, _machine, _now
 from benchmarks.other import ROOT
 from benchmarks.timing import Row, row
+from companion.forecast import H100_RATE, H100_STEP
 from companion.studies import ticket_study
 from lthlib.files import write_atomically
 from lthlib.masks import Mask, prunable_names
@@ -34,7 +35,6 @@ from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, Parent, RunConfig, Store, execute, execute_many, with_ancestors
 from lthlib.runs.cluster import DaskExecutor
 from lthlib.runs.execute import expected_passes
-from lthlib.runs.forecast import H100_RATE, H100_STEP
 from lthlib.runs.many import work
 from lthlib.tickets import Ticket
 

@@ -32,7 +32,7 @@ LAYERS = {
         ["cli"],
         ["__main__"],
     ],
-    "companion": [["evidence"], ["figures", "studies"], ["bilevel"], ["publish"], ["cli"]],
+    "companion": [["evidence", "forecast"], ["figures", "studies"], ["bilevel"], ["publish"], ["cli"]],
 }
 
 

@@ -176,8 +176,8 @@ def estimate(
 
 
 def _estimated(study: Study, store: Path, machine: Machine, jobs: int | None) -> str:
+    from companion.forecast import estimate as predict
     from lthlib.runs import Store, default_jobs, with_ancestors
-    from lthlib.runs import estimate as predict
 
     runs = Store(store)
     missing = [c for c in with_ancestors(study.configs) if runs.load(c) is None]

@@ -2,7 +2,6 @@
 
 from lthlib.runs.config import Parent, RunConfig
 from lthlib.runs.execute import Machine, execute
-from lthlib.runs.forecast import estimate
 from lthlib.runs.many import (
     Progress,
     Swept,
@@ -24,7 +23,6 @@ __all__ = [
     "Swept",
     "bar",
     "default_jobs",
-    "estimate",
     "execute",
     "execute_many",
     "gpus",
