@@ -32,7 +32,13 @@ LAYERS = {
         ["cli"],
         ["__main__"],
     ],
-    "companion": [["evidence", "forecast"], ["figures", "studies"], ["bilevel"], ["publish"], ["cli"]],
+    "companion": [
+        ["evidence", "forecast"],
+        ["figures", "studies"],
+        ["bilevel"],
+        ["publish"],
+        ["cli"],
+    ],
 }
 
 
