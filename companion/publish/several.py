@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from companion.figures import ticket_table
 from companion.figures.paper_panels import panel_of, paper_panels
+from companion.figures.points import ticket_table
 from companion.publish.study import Gathered, study_records
 from companion.studies import ticket_study
 from lthlib.errors import ConfigError

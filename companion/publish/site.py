@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from companion.evidence import load_facts
-from companion.figures import curve_points, ticket_table
+from companion.figures.points import curve_points, ticket_table
 from companion.publish.book import Page, build
 from companion.publish.checks import load_reports
 from companion.publish.context import page_context

@@ -13,15 +13,14 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.figures import (
+from companion.figures.accuracy import (
     accuracy_against_density,
     accuracy_in_panels,
     accuracy_of_variants,
-    by_initial_gate,
     describe,
     main_curves,
-    ticket_table,
 )
+from companion.figures.points import by_initial_gate, ticket_table
 from companion.figures.style import _apart
 from tests.companion.figures.toys import record, searches, study, table
 

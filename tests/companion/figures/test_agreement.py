@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import agreement_figure, agreement_table, describe_agreement
+from companion.figures.agreement import agreement_figure, agreement_table, describe_agreement
 from companion.figures.effects import ALL, MADE, UNDONE
 from lthlib.errors import ConfigError
 

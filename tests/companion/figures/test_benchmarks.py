@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.benchmarks import (
+    MET,
+    NO_TARGET,
+    NOT_MET,
     benchmark_figure,
     benchmark_ratios,
     benchmark_table,
     describe_benchmarks,
 )
-from companion.figures.benchmarks import MET, NO_TARGET, NOT_MET
 
 
 def row(name: str, unit: str, ratio: float | None, target: str = "", met: Any = None) -> dict:

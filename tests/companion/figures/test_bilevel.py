@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.bilevel import (
     bilevel_figure,
     bilevel_means,
     describe_bilevel,

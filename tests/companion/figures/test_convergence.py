@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.convergence import (
     convergence_figure,
     convergence_means,
     convergence_table,

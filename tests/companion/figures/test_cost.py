@@ -7,14 +7,14 @@ from collections.abc import Iterator
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.cost import (
     accuracy_against_cost,
     cost_of_curves,
     costs_at,
     curve_costs,
     describe_costs,
-    ticket_table,
 )
+from companion.figures.points import ticket_table
 from lthlib.errors import ConfigError
 from tests.companion.figures.toys import record, table
 

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.dilemma import (
     describe_dilemma,
     dilemma_figure,
     dilemma_points,
     published_dilemma,
-    ticket_table,
 )
+from companion.figures.points import ticket_table
 from tests.companion.figures.toys import record, study, table
 
 

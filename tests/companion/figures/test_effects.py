@@ -10,16 +10,18 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.effects import (
+    ALL,
+    MADE,
+    UNDONE,
     base_rows,
     departure_effects,
     describe_effects,
     differences,
     effects_figure,
     effects_in_words,
-    ticket_table,
 )
-from companion.figures.effects import ALL, MADE, UNDONE
+from companion.figures.points import ticket_table
 from lthlib.errors import ConfigError
 from tests.companion.figures.toys import Record, record
 

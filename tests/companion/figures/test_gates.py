@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.gates import (
     describe_gate_density,
     describe_gates,
     gap_table,

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import describe_layers, layer_densities, layer_table, mask_overlap
+from companion.figures.layers import describe_layers, layer_densities, layer_table, mask_overlap
 from lthlib.errors import ConfigError
 from tests.companion.figures.toys import LAYERS, record, study
 

@@ -8,16 +8,16 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.paper_panels import (
     bip_minus_imp,
     bip_minus_imp_in_words,
     describe_panels,
     panel_gaps,
+    panel_of,
     panels_figure,
     paper_panels,
-    ticket_table,
 )
-from companion.figures.paper_panels import panel_of
+from companion.figures.points import ticket_table
 from tests.companion.figures.toys import Record, record, study
 
 C10_RN20 = "CIFAR-10, ResNet-20"

@@ -8,8 +8,13 @@ import sys
 import pandas as pd
 import pytest
 
-from companion.figures import by_initial_gate, curve_points, round_numbers, ticket_table
-from companion.figures.points import pruned
+from companion.figures.points import (
+    by_initial_gate,
+    curve_points,
+    pruned,
+    round_numbers,
+    ticket_table,
+)
 from tests.companion.figures.toys import record, searches, study, table
 
 
@@ -55,7 +60,11 @@ def test_a_failed_run_stays_with_its_curve() -> None:
 
 
 def test_figures_do_not_import_torch() -> None:
-    code = "import sys, companion.figures; sys.exit('torch' in sys.modules)"
+    code = "import sys, pkgutil, companion.figures as figures\n"
+    code += "names = [one.name for one in pkgutil.iter_modules(figures.__path__)]\n"
+    code += "assert 'accuracy' in names\n"
+    code += "for name in names: __import__('companion.figures.' + name)\n"
+    code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

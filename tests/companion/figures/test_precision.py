@@ -11,7 +11,8 @@ import pytest
 from matplotlib import pyplot as plt
 
 from companion.evidence import judge
-from companion.figures import (
+from companion.figures.precision import (
+    TOGETHER,
     describe_precision,
     margin,
     precision_differences,
@@ -19,7 +20,6 @@ from companion.figures import (
     precision_outcome,
     precision_table,
 )
-from companion.figures.precision import TOGETHER
 from tests.companion.evidence.test_claims import B1 as CLAIM_B1
 from tests.companion.figures.toys import Record, record
 

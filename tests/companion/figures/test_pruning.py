@@ -7,13 +7,8 @@ from collections.abc import Iterator
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
-    pruned_nets,
-    pruned_points,
-    pruning_figure,
-    ticket_table,
-    tuning_table,
-)
+from companion.figures.points import ticket_table
+from companion.figures.pruning import pruned_nets, pruned_points, pruning_figure, tuning_table
 from lthlib.errors import ConfigError
 from tests.companion.figures.toys import Record, record, searches
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import beside_published, describe_published, imp_minus_dense, ticket_table
+from companion.figures.points import ticket_table
+from companion.figures.published import beside_published, describe_published, imp_minus_dense
 from tests.companion.figures.toys import Record, searches
 
 

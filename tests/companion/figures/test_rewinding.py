@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.rewinding import (
     describe_rewinding,
     published_rewinding,
     rewinding_figure,

@@ -8,14 +8,14 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.points import ticket_table
+from companion.figures.search import (
     at_same_density,
     derived_epochs,
     describe_search,
     search_costs,
     search_figure,
     search_in_words,
-    ticket_table,
 )
 from tests.companion.figures.toys import record, searches
 

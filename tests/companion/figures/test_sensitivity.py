@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.sensitivity import (
     describe_sensitivity,
     sensitivity_figure,
     sensitivity_means,

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.points import ticket_table
+from companion.figures.speed import (
     cost_against_ratio,
     costs_by_ratio,
     describe_ratios,
+    paid,
     speed_up,
     speed_up_in_words,
-    ticket_table,
 )
-from companion.figures.speed import paid
 from tests.companion.figures.toys import record, study, table
 
 

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures import (
+from companion.figures.points import ticket_table
+from companion.figures.winners import (
     describe_winners,
-    ticket_table,
     winners_figure,
     winners_in_words,
     winning_tickets,
