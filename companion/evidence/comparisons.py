@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from companion.evidence import statistics as stats
+from companion.evidence.costs import spent
 from companion.evidence.records import COLUMNS
 from companion.evidence.reported import plain_name
 from companion.evidence.statistics import Floats
@@ -88,8 +89,6 @@ class View:
         names = {name: rows[name].map(plain_name) for name in ("dataset", "architecture")}
         rows = rows.assign(**names)
         rows = rows[rows["dataset"].isin(DATASETS)]
-        for own in ("", "own_"):
-            rows[f"{own}passes"] = rows[f"{own}forward_passes"] + rows[f"{own}backward_passes"]
         good = rows["status"] == "ok"
         keys = ["dataset", "architecture", "structure", "label", "judged"]
         groups = {tuple(map(str, key)): group for key, group in rows[good].groupby(keys)}
@@ -276,7 +275,10 @@ def cost_part(
     if unit == "seconds" and pd.concat([rows["device_name"] for _, rows in pairs]).nunique() > 1:
         return f"{ours} and {theirs} on {view.title(net)} timed on one device"
     grid = np.asarray(densities, float)
-    costs = [_costs(view, net, rows, grid, unit, pretraining) for _, rows in pairs]
+    costs = [
+        stats.on_grid(rows.assign(cost=cost.where(cost > 0)), grid, "cost")
+        for rows, cost in ((rows, spent(rows, unit, pretraining)) for _, rows in pairs)
+    ]
     enough = [cost.notna().sum() >= view.seeds for cost in costs]
     means = [np.log(cost.loc[:, enough[0] & enough[1]]).mean() for cost in costs]
     if means[0].empty:
@@ -351,13 +353,3 @@ def compare_stars(names: str, where: str, first: stats.Crossing, second: stats.C
 def _star(crossing: stats.Crossing) -> str:
     sign = {"below": "at most ", "above": "at least "}.get(crossing.edge, "")
     return f"{sign}{100 * crossing.density:.2g} %"
-
-
-def _costs(
-    view: View, net: Net, rows: pd.DataFrame, grid: Floats, unit: str, pretraining: bool
-) -> pd.DataFrame:
-    cost = rows[unit]
-    if not pretraining:
-        dense = view.select(net, DENSE)[unit].mean()
-        cost = rows[f"own_{unit}"].where(rows["parent"].notna(), cost - dense)
-    return stats.on_grid(rows.assign(cost=cost.where(cost > 0)), grid, "cost")

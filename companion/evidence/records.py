@@ -7,17 +7,19 @@ from typing import Any
 
 import pandas as pd
 
+from companion.evidence.costs import UNITS, with_costs
 from lthlib.records import COSTS, emptied
 
 _COPIED = ("study", "scale", "label", "seed", "judged", "density", "status", "failure", "run")
 _FROM_PROVENANCE = ("device", "device_name", "commit", "started", "finished")
-COLUMNS = (
+_READ = (
     *("study", "scale", "dataset", "architecture", "structure", "method", "label", "seed"),
     *("judged", "round", "target_density", "density", "emptied"),
     *("test_accuracy", "validation_accuracy", "status", "failure"),
     *(*COSTS, *(f"own_{name}" for name in COSTS)),
     *(*_FROM_PROVENANCE, "run", "parent"),
 )
+COLUMNS = (*_READ, "passes", "own_passes", *(f"pretraining_{unit}" for unit in UNITS))
 _FLOATS = ("target_density", "density", "test_accuracy", "validation_accuracy")
 
 
@@ -25,7 +27,7 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return one row per judged ticket, with the columns every figure and claim reads.
 
     `method` is the search's method: a `retrain` record appears under the method that found its
-    mask. Densities are fractions in (0, 1], accuracies percent, costs cumulative unless `own_`;
+    mask. Densities are fractions in (0, 1], accuracies percent, costs as of `with_costs`;
     `round` is the ticket's index in its search, `emptied` the number of layers that keep no weight.
     A failed run has no density and no accuracy.
 
@@ -38,7 +40,7 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     floats = (*_FLOATS, *COSTS, *(f"own_{name}" for name in COSTS))
     types: dict[str, Any] = {"seed": "int64", "round": "Int64", "emptied": "Int64"}
     types |= dict.fromkeys(floats, "float64")
-    return pd.DataFrame(map(_row, records), columns=list(COLUMNS)).astype(types)
+    return with_costs(pd.DataFrame(map(_row, records), columns=list(_READ)).astype(types))
 
 
 def search_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.evidence import mean_interval, on_grid
+from companion.evidence.costs import spent_so_far
 from companion.figures.style import (
     INK,
     Look,
@@ -30,15 +31,6 @@ UNITS = {
 }
 
 
-def with_passes(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with passes and own_passes: images sent forward plus images sent back."""
-    sums = {
-        f"{own}passes": table[f"{own}forward_passes"] + table[f"{own}backward_passes"]
-        for own in ("", "own_")
-    }
-    return table.assign(**sums)
-
-
 def costs_at(table: pd.DataFrame, densities: Sequence[float], unit: str) -> pd.DataFrame:
     """Return what each curve reaches at given densities and what its ticket cost, a row a point.
 
@@ -53,7 +45,7 @@ def costs_at(table: pd.DataFrame, densities: Sequence[float], unit: str) -> pd.D
     Returns:
         Columns curve, density, n, accuracy, low, high (95 % t-interval), cost.
     """
-    rows = with_passes(table[(table["status"] == "ok") & (table["curve"] != "dense")])
+    rows = table[(table["status"] == "ok") & (table["curve"] != "dense")]
     found = []
     for curve, group in rows.groupby("curve", sort=False):
         accuracy, cost = on_grid(group, densities), on_grid(group, densities, unit)
@@ -73,17 +65,12 @@ def curve_costs(table: pd.DataFrame, unit: str) -> pd.DataFrame:
     Each run counts once, with all it rests on: one IMP sequence yields all its densities, BiP
     repeats for each, and the dense network that they start from is trained once.
     """
-    rows = with_passes(table)
-    runs = rows.groupby("run")[f"own_{unit}"].max()
-    parents = rows.drop_duplicates("run").set_index("run")["parent"]
-    found = []
-    for curve, group in rows[rows["status"] == "ok"].groupby("curve", sort=False):
-        totals = []
-        for _, own in group.groupby("seed"):
-            totals.append(float(runs[_with_ancestors(set(own["run"]), parents)].sum()))
-        tickets = group.groupby("seed").size().max()
-        found.append((curve, int(tickets), len(totals), sum(totals) / len(totals)))
-    return pd.DataFrame(found, columns=["curve", "tickets", "n", "cost"])
+    rows = table[table["status"] == "ok"]
+    bill = spent_so_far(rows, unit).groupby([rows["curve"], rows["seed"]], sort=False).max()
+    seeds = bill.groupby("curve", sort=False)
+    tickets = rows.groupby(["curve", "seed"], sort=False).size().groupby("curve", sort=False).max()
+    found = pd.DataFrame({"tickets": tickets, "n": seeds.size(), "cost": seeds.mean()})
+    return found.reset_index()
 
 
 def accuracy_against_cost(table: pd.DataFrame, unit: str, densities: Sequence[float]) -> Figure:
@@ -105,7 +92,7 @@ def accuracy_against_cost(table: pd.DataFrame, unit: str, densities: Sequence[fl
     if not shown:
         raise ConfigError(f"no curve reaches any of the densities {', '.join(map(str, densities))}")
     known = looks(list(dict.fromkeys(points["curve"])))
-    dense = with_passes(table[(table["curve"] == "dense") & (table["status"] == "ok")])
+    dense = table[(table["curve"] == "dense") & (table["status"] == "ok")]
     with styled():
         rows, columns = -(-len(shown) // 2), min(2, len(shown))
         fig, axes = panels(rows, columns, 7.4, 1.1 + 2.6 * rows)
@@ -183,16 +170,6 @@ def _dense(ax: Axes, dense: pd.DataFrame, unit: str) -> None:
     mean = dense["test_accuracy"].mean()
     ax.axhline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)))
     ax.plot([dense[unit].mean()], [mean], "*", color=INK, markersize=9, label="dense")
-
-
-def _with_ancestors(runs: set[str], parents: pd.Series) -> list[str]:
-    waiting, found = list(runs), set(runs)
-    while waiting:
-        parent = parents.get(waiting.pop())
-        if isinstance(parent, str) and parent in parents.index and parent not in found:
-            found.add(parent)
-            waiting.append(parent)
-    return sorted(found)
 
 
 def _tickets(count: int) -> str:

@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.evidence import reported, reported_curve
+from companion.evidence.costs import spent
 from companion.evidence.statistics import summarise
 from companion.figures.points import pruned
-from companion.figures.speed import paid
 from companion.figures.style import (
     INK,
     accuracy_axis,
@@ -42,10 +42,7 @@ def dilemma_points(table: pd.DataFrame, unit: str, pretraining: bool = True) -> 
         cost: means over seeds. Dense is a row of its own, at 0 % pruned.
     """
     rows = table[table["status"] == "ok"]
-    dense = rows["curve"] == "dense"
-    # Dense costs what it costs: without pretraining there would be nothing to show.
-    cost = paid(rows, unit, pretraining).where(~dense, paid(rows, unit))
-    rows = rows.assign(pruned=pruned(rows), cost=cost)
+    rows = rows.assign(pruned=pruned(rows), cost=spent(rows, unit, pretraining))
     points = summarise(rows, ["curve", "point"])
     keys = pd.MultiIndex.from_frame(points[["curve", "point"]])
     means = rows.groupby(["curve", "point"])[["pruned", "cost"]].mean().reindex(keys)

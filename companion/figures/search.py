@@ -180,8 +180,6 @@ def _tickets(table: pd.DataFrame) -> pd.DataFrame:
     good = table[table["status"] == "ok"]
     good = good.assign(shown=good["curve"], curve=good["curve"].str.removesuffix(", as found"))
     good = good.assign(number=round_numbers(good), gated=1.0 * good["initial_gate"].notna())
-    for part in ("", "own_"):
-        good[f"{part}passes"] = good[f"{part}forward_passes"] + good[f"{part}backward_passes"]
     nets, tickets = (
         good[good["curve"].str.startswith("dense") == dense] for dense in (True, False)
     )

@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.evidence import on_grid, reported_speed_up
+from companion.evidence.costs import spent, spent_so_far
 from companion.evidence.statistics import compare, ratio
-from companion.figures.cost import UNITS, with_passes
+from companion.figures.cost import UNITS
 from companion.figures.points import pruned
 from companion.figures.style import (
     Look,
@@ -27,20 +28,6 @@ from companion.figures.style import (
 )
 
 _HEADS = {"epochs": "epochs", "passes": "passes", "flops": "FLOPs", "seconds": "seconds"}
-_SEQUENCES = ("imp", "imp_c")  # methods whose own runs begin with the dense training
-
-
-def paid(table: pd.DataFrame, unit: str, pretraining: bool = True) -> pd.Series:
-    """Return what each ticket cost, from initialisation on.
-
-    Args:
-        table: from `ticket_table`.
-        unit: one of `UNITS`.
-        pretraining: whether the training of the dense network counts, for all that rest on it: a
-            run of IMP begins with that training itself. Methods that start untrained have none.
-    """
-    rows = with_passes(table)
-    return rows[unit] if pretraining else rows[unit] - _pretraining(rows, unit)
 
 
 def costs_by_ratio(table: pd.DataFrame, pretraining: bool = True) -> pd.DataFrame:
@@ -52,16 +39,17 @@ def costs_by_ratio(table: pd.DataFrame, pretraining: bool = True) -> pd.DataFram
 
     Args:
         table: from `ticket_table`.
-        pretraining: as `paid`.
+        pretraining: as of `spent`.
 
     Returns:
         Columns curve, density, pruned (percent), n (seeds), and for each unit of `UNITS` UNIT and
         UNIT_so_far: means over seeds.
     """
-    rows = with_passes(table[table["status"] == "ok"])
+    rows = table[table["status"] == "ok"]
     rows = rows.assign(pruned=pruned(rows))
-    so_far = {f"{unit}_so_far": _so_far(rows, unit, pretraining) for unit in UNITS}
-    rows = rows.assign(**{unit: paid(rows, unit, pretraining) for unit in UNITS}, **so_far)
+    above = rows.sort_values("pruned", kind="stable")
+    so_far = {f"{unit}_so_far": spent_so_far(above, unit, pretraining) for unit in UNITS}
+    rows = rows.assign(**{unit: spent(rows, unit, pretraining) for unit in UNITS}, **so_far)
     tickets = rows[~rows["curve"].str.startswith("dense")]
     how: dict[str, Any] = dict.fromkeys(["density", "pruned", *UNITS, *so_far], "mean")
     means = tickets.groupby(["curve", "point"], sort=False).agg({"seed": "nunique", **how})
@@ -122,7 +110,7 @@ def speed_up(table: pd.DataFrame, slow: str = "IMP", fast: str = "BiP") -> pd.Da
         points, 95 %), and for each unit of `UNITS` UNIT_both and UNIT_neither: the ratio of
         geometric means over seeds, with everybody's pretraining counted and with nobody's.
     """
-    rows = with_passes(table[table["status"] == "ok"])
+    rows = table[table["status"] == "ok"]
     rows = rows.assign(pruned=pruned(rows))
     ours, theirs = (rows[rows["curve"] == curve] for curve in (fast, slow))
     names = [f"{unit}_{counted}" for unit in UNITS for counted in ("both", "neither")]
@@ -162,54 +150,6 @@ def speed_up_in_words(found: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns=names)
 
 
-def _pretraining(rows: pd.DataFrame, unit: str) -> pd.Series:
-    """What of each ticket's cost is the training of the dense network that it rests on."""
-    runs = rows.drop_duplicates("run").set_index("run")
-    dense = runs[runs["curve"] == "dense"][f"own_{unit}"]
-
-    def spent(run: str) -> float:
-        while isinstance(parent := runs["parent"].get(run), str) and parent in runs.index:
-            run = parent
-        if run in dense.index:
-            return float(dense[run])
-        return float(dense.mean()) if runs["method"].get(run) in _SEQUENCES else 0.0
-
-    return rows["run"].map({run: spent(run) for run in runs.index})
-
-
-def _so_far(rows: pd.DataFrame, unit: str, pretraining: bool) -> pd.Series:
-    """The bill of each ticket's curve and seed down to that ticket, each run counted once."""
-    before = (rows[unit] - rows[f"own_{unit}"]).groupby(rows["run"]).max()
-    runs = rows.drop_duplicates("run").set_index("run")
-    trained = set(runs.index[runs["curve"] == "dense"])
-    sequences = set(runs.index[runs["method"].isin(_SEQUENCES) & runs["parent"].isna()])
-    level = float(rows.loc[rows["curve"] == "dense", f"own_{unit}"].mean())
-    found: dict[Any, float] = {}
-    for _, group in rows.groupby(["curve", "seed"], sort=False):
-        bill: dict[str, float] = {}
-        for index, row in group.sort_values("pruned", kind="stable").iterrows():
-            for run, amount in _pieces(str(row["run"]), row[f"own_{unit}"], runs["parent"], before):
-                bill[run] = max(amount, bill.get(run, 0.0))
-            total = sum(bill.values())
-            if not pretraining:
-                total -= sum(bill.get(run, 0.0) for run in trained)
-                total -= level * len(sequences & bill.keys())
-            found[index] = total
-    return pd.Series(found, index=rows.index, dtype=float)
-
-
-def _pieces(
-    run: str, own: float, parents: pd.Series, before: pd.Series
-) -> Iterator[tuple[str, float]]:
-    """A run and all it rests on, with what each cost by itself."""
-    yield run, own
-    below = float(before.get(run, 0.0))
-    while isinstance(parent := parents.get(run), str):
-        own = below - (rest := float(before.get(parent, 0.0)))
-        yield parent, own
-        run, below = parent, rest
-
-
 def _compared(
     rows: pd.DataFrame, ours: pd.DataFrame, theirs: pd.DataFrame, density: float
 ) -> Iterator[float]:
@@ -220,7 +160,7 @@ def _compared(
     yield from (gap.n, gap.mean, gap.low, gap.high)
     for unit in UNITS:
         for counted in (True, False):
-            cost = paid(rows, unit, counted)
+            cost = spent(rows, unit, counted)
             fast = cost[ours.index].groupby([ours[key] for key in keys]).mean()
             slow = on_grid(theirs.assign(cost=cost[theirs.index]), [density], "cost")[density]
             slow, fast = (each[each > 0].dropna() for each in (slow, fast))

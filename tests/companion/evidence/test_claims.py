@@ -13,6 +13,7 @@ import pytest
 
 from companion.evidence import CLAIMS, OUTCOMES, Verdict, judge, tidy
 from companion.evidence.comparisons import all_of, below, most_of, side_of
+from companion.evidence.costs import with_costs
 from companion.evidence.records import COLUMNS
 from companion.evidence.statistics import IMP_DENSITIES
 from lthlib.errors import ConfigError
@@ -59,7 +60,9 @@ def curve(
                 | {"run": f"{label}-{judged}-{net}-{seed}-{scale}-{fixed.get('study', '')}"}
             )
     constant = {"study": "s", "structure": "unstructured", "status": "ok", "device_name": "A"}
-    return pd.DataFrame(rows).assign(**{**constant, **fixed}).reindex(columns=list(COLUMNS))
+    method = {"IMP": "imp"}.get(label, "dense" if label.startswith("dense") else "other")
+    table = pd.DataFrame(rows).assign(**{"method": method, **constant, **fixed})
+    return table.reindex(columns=list(COLUMNS))
 
 
 def dense(
@@ -69,7 +72,7 @@ def dense(
 
 
 def join(*tables: Table) -> Table:
-    return pd.concat(tables, ignore_index=True)
+    return with_costs(pd.concat(tables, ignore_index=True))
 
 
 def at(scale: str, table: Table) -> Table:
@@ -123,9 +126,15 @@ def rounds(density: float) -> float:
     return 1 + math.log(density) / math.log(0.8)
 
 
+def runs_of(trained: Table) -> Callable[[Table], pd.Series]:
+    """The run of each row's seed."""
+    return lambda rows: rows["seed"].map(trained.drop_duplicates("seed").set_index("seed")["run"])
+
+
 def b2(bip: float, gap: float = 0.0, steps: Shape = rounds, **rest: Any) -> Table:
     bip_curve = curve("BiP", gap, "found", cost=1 + bip, own=bip, **rest)
-    return join(dense(), curve("IMP", cost=steps), bip_curve.assign(parent="dense"))
+    trained = dense()
+    return join(trained, curve("IMP", cost=steps), bip_curve.assign(parent=runs_of(trained)))
 
 
 B2: dict[str, tuple[Table, str]] = {
@@ -153,7 +162,7 @@ def b3(omp: float, untrained: float | None, bip: Shape = 2.0) -> Table:
 def unsteady(table: Table, label: str) -> Table:
     factor = np.where((table["label"] == label) & (table["seed"] % 2 == 0), 3.0, 1.0)
     costs = {name: table[name] * factor for name in COSTS}
-    return table.assign(**costs)
+    return with_costs(table.assign(**costs))
 
 
 B3: dict[str, tuple[Table, str]] = {
@@ -392,7 +401,7 @@ def vary(table: Table, label: str) -> Table:
     """Make the growth of a method's cost differ so much between seeds that it is unknown."""
     sparse = (table["label"] == label) & (table["density"] < 0.2)
     factor = np.where(sparse & (table["seed"] % 2 == 0), 1.4, 1.0)
-    return table.assign(**{name: table[name] * factor for name in COSTS})
+    return with_costs(table.assign(**{name: table[name] * factor for name in COSTS}))
 
 
 A2["growth varies"] = (vary(vary(a2(2.0, 2.0), "IMP"), "BiP"), "inconclusive")

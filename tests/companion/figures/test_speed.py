@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import pytest
 from matplotlib import pyplot as plt
 
+from companion.evidence.costs import spent
 from companion.figures.points import ticket_table
 from companion.figures.speed import (
     cost_against_ratio,
     costs_by_ratio,
     describe_ratios,
-    paid,
     speed_up,
     speed_up_in_words,
 )
@@ -47,7 +47,7 @@ def test_pretraining_is_left_out_for_everybody_or_for_nobody() -> None:
     assert costs.loc[("BiP", 75.0), ["epochs", "epochs_so_far"]].tolist() == [20.0, 40.0]
     shown = table()
     found = shown["curve"] == "CS, as found"
-    assert paid(shown, "epochs", pretraining=False)[found].tolist() == [10.0] * found.sum()
+    assert spent(shown, "epochs", pretraining=False)[found].tolist() == [10.0] * found.sum()
 
 
 def test_a_mask_retrained_carries_what_it_rests_on_once() -> None:

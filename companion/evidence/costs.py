@@ -1,0 +1,105 @@
+"""What tickets cost: by themselves, with all they rest on, without pretraining, and together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+UNITS = ("epochs", "images", "passes", "flops", "seconds")
+
+
+def with_costs(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of tickets with all that each cost, in every one of `UNITS`.
+
+    UNIT is the cost from initialisation on; own_UNIT that of the ticket's own run; pretraining_UNIT
+    the part of UNIT that is the training of the dense network which the ticket rests on. It is 0
+    for what starts untrained, as dense networks do themselves. IMP's runs begin with that training:
+    theirs is the mean over the study's dense networks, NaN without any, as it is for what rests on
+    a run that the table lacks.
+
+    Args:
+        table: a row a judged ticket, with the costs of `lthlib.records.COSTS` and their `own_`.
+
+    Returns:
+        The table with the columns passes (images sent forward plus images sent backward),
+        own_passes and pretraining_UNIT.
+    """
+    sums = {
+        f"{own}passes": table[f"{own}forward_passes"] + table[f"{own}backward_passes"]
+        for own in ("", "own_")
+    }
+    rows = table.assign(**sums)
+    parts = [_pretraining(study) for _, study in rows.groupby("study")]
+    found = pd.concat(parts) if parts else _pretraining(rows)
+    rows[found.columns] = found
+    return rows
+
+
+def spent(rows: pd.DataFrame, unit: str, pretraining: bool = True) -> pd.Series:
+    """Return what each ticket cost from initialisation on, everybody's pretraining counted or not.
+
+    Args:
+        rows: of a table from `tidy`.
+        unit: one of `UNITS`.
+        pretraining: whether the training of the dense network counts, for all that rest on it.
+    """
+    return rows[unit] if pretraining else rows[unit] - rows[f"pretraining_{unit}"]
+
+
+def spent_so_far(rows: pd.DataFrame, unit: str, pretraining: bool = True) -> pd.Series:
+    """Return the bill of each ticket and of all tickets of its curve and seed that stand above it.
+
+    Each run counts once, with all it rests on: one IMP sequence yields all its tickets, BiP repeats
+    for each, and the dense network that they start from is trained once.
+
+    Args:
+        rows: of a table from `ticket_table`, each curve from dense to sparse.
+        unit, pretraining: as of `spent`.
+    """
+    before = (rows[unit] - rows[f"own_{unit}"]).groupby(rows["run"]).max()
+    runs = rows.drop_duplicates("run").set_index("run")
+    # What begins a chain may hold pretraining; the rest is paid whatever is counted.
+    first, own = runs[runs["parent"].isna()], f"own_{unit}"
+    part = first[f"pretraining_{unit}"].where(first["method"] != "dense", first[own])
+    free = {} if pretraining else part.to_dict()
+    found: dict[object, float] = {}
+    for _, group in rows.groupby(["curve", "seed"], sort=False):
+        bill: dict[str, float] = {}
+        for row, run, cost in zip(group.index, group["run"], group[own], strict=True):
+            for one, amount in _chain(str(run), cost, runs["parent"], before):
+                bill[one] = max(amount, bill.get(one, 0.0))
+            found[row] = sum(amount - free.get(one, 0.0) for one, amount in bill.items())
+    return pd.Series(found, index=rows.index, dtype=float)
+
+
+def _pretraining(study: pd.DataFrame) -> pd.DataFrame:
+    """What of the costs of one study's tickets is the training of the dense network."""
+    runs = study.drop_duplicates("run").set_index("run")
+    own = runs[[f"own_{unit}" for unit in UNITS]].set_axis(list(UNITS), axis=1)
+    plain = (runs["label"] == "dense") & (runs["status"] == "ok")
+    nets = [runs["dataset"], runs["architecture"]]
+    level = own.where(plain).groupby(nets).transform("mean")
+    trained, sequence = runs["method"] == "dense", runs["method"] == "imp"
+    first = own.where(trained, level.where(sequence, 0.0)).mask(runs["parent"].notna())
+    found = first.loc[[_root(str(run), runs["parent"]) for run in study["run"]]]
+    found = found.set_axis(study.index).add_prefix("pretraining_")
+    return found.where(study["method"] != "dense", 0.0)
+
+
+def _root(run: str, parents: pd.Series) -> str:
+    while isinstance(parent := parents[run], str) and parent in parents.index:
+        run = parent
+    return run
+
+
+def _chain(
+    run: str, own: float, parents: pd.Series, before: pd.Series
+) -> Iterator[tuple[str, float]]:
+    """A run and all it rests on, with what each cost by itself."""
+    yield run, own
+    below = float(before.get(run, 0.0))
+    while isinstance(parent := parents.get(run), str):
+        own = below - (rest := float(before.get(parent, 0.0)))
+        yield parent, own
+        run, below = parent, rest
