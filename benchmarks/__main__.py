@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import sys
@@ -27,7 +26,7 @@ from benchmarks.steps import (
     memory_on_device,
 )
 from benchmarks.timing import Row, row
-from lthlib.files import write_atomically
+from lthlib.files import sealed, write_atomically
 from lthlib.models import ModelSettings
 
 PARTS = ("agreement", "memory", "startup", "topk", "steps", "bip", "many")
@@ -84,7 +83,7 @@ def main() -> None:
     machine = _machine(options.device) | {"load average, before and after": [*load, _load()]}
     report = {"started": started, "finished": _now(), "machine": machine, "rows": rows}
     path = options.output or ROOT / f"results/bench/{started[:10]}-{options.device}.json"
-    write_atomically(path, (json.dumps({"schema": 1, **report}, indent=1) + "\n").encode())
+    write_atomically(path, sealed({"schema": 1, **report}, indent=1) + b"\n")
     print(*(f"{name}: {value}" for name, value in machine.items()), "", *_table(rows), sep="\n")
     print(f"\nwritten to {path}")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import heapq
-import json
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ from benchmarks.other import ROOT
 from benchmarks.timing import Row, row
 from companion.forecast import H100_RATE, H100_STEP
 from companion.studies import ticket_study
-from lthlib.files import write_atomically
+from lthlib.files import sealed, write_atomically
 from lthlib.masks import Mask, prunable_names
 from lthlib.models import build_model
 from lthlib.recipes import load_recipe
@@ -287,7 +286,7 @@ def main() -> None:
     machine = _machine("cpu") | {"load average, before and after": [*load, _load()]}
     report = {"schema": 1, "started": started, "finished": _now(), "machine": machine, "rows": rows}
     path = options.output or ROOT / f"results/bench/{started[:10]}-cluster.json"
-    write_atomically(path, (json.dumps(report, indent=1) + "\n").encode())
+    write_atomically(path, sealed(report, indent=1) + b"\n")
     for line in rows:
         print(f"{line['name']:45} {line['ours']:12.4g} {line['unit']:6} {line['note']}")
     print(f"written to {path}")

@@ -1,26 +1,33 @@
-"""Records: one JSON object per judged ticket, checked strictly; published, one a line."""
+"""Records: one JSON object per judged ticket, checked strictly; published one a line, each with a
+digest: what was changed by hand is refused, not shown."""
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from os.path import lexists
 from pathlib import Path
 from typing import Any, NoReturn
 
 from lthlib.errors import RecordError
-from lthlib.files import shallow
+from lthlib.files import is_sealed, open_regular, read_bounded, sealed, shallow
 
 SCHEMA = 1
 LINE_LIMIT = 1 << 20
+FILE_LIMIT = 16 << 20
 _MOST = sys.float_info.max
+# Each a module of `lthlib.methods`, which imports torch; nothing here does.
 METHODS = (
-    *("dense", "imp", "imp_c", "cs", "bip", "hydra", "omp", "snip", "grasp", "synflow", "gmp"),
+    *("dense", "imp", "cs", "bip", "hydra", "omp", "snip", "grasp", "synflow", "gmp"),
     *("l0", "iss", "random", "retrain"),
 )
 COSTS = ("epochs", "images", "forward_passes", "backward_passes", "flops", "seconds")
+_SEALS = ("above", "digest")
 
 
 def load_results(folder: str | Path) -> list[dict[str, Any]]:
@@ -33,24 +40,58 @@ def load_results(folder: str | Path) -> list[dict[str, Any]]:
         The records, file by file in order of name, in the order of their lines.
 
     Raises:
-        RecordError: the folder is missing, or a line is not a valid record; names file and line.
+        RecordError: the folder is missing, or a file is not as `published` made it; names file and
+            line.
     """
+    return [record for study in study_names(folder) for record in load_study(folder, study)]
+
+
+def load_study(folder: str | Path, study: str, *, whole: bool = True) -> list[dict[str, Any]]:
+    """Read the published records of one study; none if it has no file.
+
+    Args:
+        folder, study: the file is `folder/STUDY.jsonl`.
+        whole: refuse a file that lines were removed from, added to or moved in. Without, the lines
+            that there are count: each was written so.
+
+    Raises:
+        RecordError: as `load_results`.
+    """
+    path = Path(folder) / f"{study}.jsonl"
     records: list[dict[str, Any]] = []
-    for study in study_names(folder):
-        path = Path(folder) / f"{study}.jsonl"
-        seen: dict[tuple[Any, ...], str] = {}
-        for where, record in _read_lines(path):
-            validate(record, where)
-            if record["study"] != study:
-                raise RecordError(f"{where}: study is {record['study']!r}, expected {study!r}")
-            key = (record["run"], _ticket(record).get("index"), record["judged"])
-            if key in seen:
-                raise RecordError(
-                    f"{where}: same run, ticket index and judged as {seen[key]}; remove one of them"
-                )
-            seen[key] = where
-            records.append(record)
+    seen: dict[tuple[Any, ...], str] = {}
+    for where, record in _read_lines(path, study, whole) if lexists(path) else ():
+        validate(record, where)
+        if record["study"] != study:
+            raise RecordError(f"{where}: study is {record['study']!r}, expected {study!r}")
+        key = (record["run"], _ticket(record).get("index"), record["judged"])
+        if key in seen:
+            raise RecordError(
+                f"{where}: same run, ticket index and judged as {seen[key]}; remove one of them"
+            )
+        seen[key] = where
+        records.append(record)
     return records
+
+
+def published(records: Iterable[Mapping[str, Any]]) -> bytes:
+    """Return the content of a study's file: a record a line, each with its digest as last field,
+    and in the last line `above`, the SHA-256 of all lines above it.
+
+    Raises:
+        RecordError: there are no records, or one is not valid.
+    """
+    bare = list(map(_bare, records))
+    if not bare:
+        raise RecordError("there are no records to publish; expected one at least")
+    for record in bare:
+        validate(record)
+    text = b"".join(sealed(record) + b"\n" for record in bare[:-1])
+    return text + sealed({**bare[-1], "above": hashlib.sha256(text).hexdigest()}) + b"\n"
+
+
+def _bare(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in record.items() if name not in _SEALS}
 
 
 def study_names(folder: str | Path) -> list[str]:
@@ -65,7 +106,8 @@ def study_names(folder: str | Path) -> list[str]:
 
 
 def validate(record: Any, where: str = "record") -> None:
-    """Check one record against the schema: keys, types, ranges, and fields that must agree.
+    """Check one record against the schema: keys, types, ranges, and fields that must agree; of a
+    published line its digest too.
 
     Args:
         record: a record as read from JSON.
@@ -81,9 +123,12 @@ def validate(record: Any, where: str = "record") -> None:
             "version of lthlib"
         )
     try:
-        json.dumps(record, allow_nan=False)
+        text = json.dumps(record, allow_nan=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise RecordError(f"{where}: holds what JSON cannot carry ({error})") from error
+    if "digest" in record and not is_sealed(text.encode()):
+        raise RecordError(f"{where}: does not match its digest; it was changed by hand")
+    record = _bare(record)
     failed = record.get("status") == "failed"
     check(record, _FAILED if failed else _SUCCEEDED, where)
     _check_config(record["config"], where, "config.")
@@ -105,17 +150,70 @@ def _ticket(record: Mapping[str, Any]) -> Mapping[str, Any]:
     return record["ticket"] if record["status"] == "ok" else {}
 
 
-def _read_lines(path: Path) -> Iterator[tuple[str, Any]]:
-    with path.open("rb") as lines:
-        for number, line in enumerate(iter(lambda: lines.readline(LINE_LIMIT + 1), b""), start=1):
-            where = f"{path}, line {number}"
+def _read_lines(path: Path, study: str, whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    above, said, expected = hashlib.sha256(), None, ""
+    for number, line in enumerate(_lines(path), start=1):
+        where = f"{path}, line {number}"
+        record = unsealed(line, where, f"`lth record {study}`")
+        said, expected = record.pop("above", None), above.hexdigest()
+        above.update(line)
+        yield where, record
+    if whole and said != expected:
+        again = f"`lth record {study} --add`, which keeps what is there"
+        raise _changed(str(path), "lines were removed, added or moved", again)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with _readable(path), open_regular(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), start=1):
             if len(line) > LINE_LIMIT:
-                raise RecordError(f"{where}: is longer than {LINE_LIMIT} bytes; no record is")
-            try:
-                record = parse(line)
-            except (ValueError, RecursionError) as error:
-                raise RecordError(f"{where}: is not a line of JSON ({error})") from error
-            yield where, record
+                raise RecordError(
+                    f"{path}, line {number}: is longer than {LINE_LIMIT} bytes; no record is"
+                )
+            yield line
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+
+
+def read_published(path: Path, again: str) -> dict[str, Any]:
+    """Read a file that holds one object as `files.sealed` writes it; returns it without its digest.
+
+    Args:
+        path: the file.
+        again: what writes it anew, for errors.
+
+    Raises:
+        RecordError: it cannot be read (then the cause is an OSError), is no JSON, or was changed.
+    """
+    with _readable(path):
+        content = read_bounded(path, FILE_LIMIT)
+    return unsealed(content, str(path), again)
+
+
+def unsealed(text: bytes, where: str, again: str) -> dict[str, Any]:
+    """Return the object that a sealed text holds, without its digest. where: names the text in
+    errors. Else as `read_published`."""
+    try:
+        value = parse(text)
+    except (ValueError, RecursionError) as error:
+        raise _changed(where, f"is not JSON ({error})", again) from None
+    if not is_sealed(text.removesuffix(b"\n")):
+        has = isinstance(value, dict) and "digest" in value
+        raise _changed(where, "does not match its digest" if has else "has no digest", again)
+    return {name: own for name, own in value.items() if name != "digest"}
+
+
+def _changed(where: str, why: str, again: str) -> RecordError:
+    return RecordError(
+        f"{where}: {why}: it is not as it was written. Take the file back from version control, "
+        f"or write it again with {again}"
+    )
 
 
 def parse(text: bytes) -> Any:

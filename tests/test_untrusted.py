@@ -7,6 +7,7 @@ and sealed again, as whoever wants to do harm would.
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import json
 import tarfile
@@ -22,18 +23,19 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from companion.evidence import load_facts
+from companion.publish.checks import load_report, sentence, table
+from companion.publish.source import load_bench
 from lthlib.checkpoints import load_checkpoint, save_checkpoint
 from lthlib.cli import computing
 from lthlib.data.pictures import PIXEL_LIMIT, open_rgb
 from lthlib.errors import ConfigError, DataError, RecordError, StoreError, TicketError
-from lthlib.files import DEPTH_LIMIT, read_bounded, shallow
+from lthlib.files import DEPTH_LIMIT, read_bounded, sealed, shallow
 from lthlib.masks import random_mask
 from lthlib.recipes import load_recipe
-from lthlib.records import load_results, validate
+from lthlib.records import load_results, published, validate
 from lthlib.runs import Machine, Parent, RunConfig, Store, execute
 from lthlib.runs.archive import export_runs, import_runs
 from lthlib.runs.execute import build_trainer
-from lthlib.runs.store import digest_of
 from lthlib.runs.upkeep import read_run
 from lthlib.tickets import Ticket, seal, unseal
 from tests.companion.evidence.test_records import record, retrained
@@ -74,9 +76,8 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
         Image.new("RGB", (9, 7), (200, 30, 90)).save(buffer, kind)
         return buffer.getvalue()
 
-    lines = "\n".join(
-        json.dumps(one) for one in (record(), retrained("cs") | {"run": "a" * 16})
-    ).encode()
+    lines = published([record(), retrained("cs") | {"run": "a" * 16}])
+    report, bench = next((ROOT / "results/checks").iterdir()), ROOT / "results/bench"
     configuration = config("retrain", Parent(config("imp", settings={"rounds": 2}), "round-1"))
     found = {
         "ticket": Reader(ticket().to_bytes(), Ticket.from_bytes, TicketError),
@@ -89,6 +90,16 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
         "facts": Reader(
             (ROOT / "results" / "facts.json").read_bytes(),
             lambda c: load_facts(written(folder / "facts.json", c).parent),
+            RecordError,
+        ),
+        "report": Reader(
+            report.read_bytes(),
+            lambda c: (sentence(one := load_report(written(folder / "r.json", c))), table(one)),
+            RecordError,
+        ),
+        "benchmark": Reader(
+            next(bench.iterdir()).read_bytes(),
+            lambda c: load_bench(written(folder / "b.json", c)),
             RecordError,
         ),
         "run": Reader(
@@ -117,9 +128,10 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
     return found
 
 
+PUBLISHED = ("records", "facts", "report", "benchmark")
 NAMES = (
-    *("ticket", "checkpoint", "records", "facts", "run", "archive", "recipe", "configuration"),
-    *("PNG", "JPEG", "WEBP"),
+    *("ticket", "checkpoint", "run", "archive", "recipe", "configuration"),
+    *("PNG", "JPEG", "WEBP", *PUBLISHED),
 )
 
 
@@ -177,6 +189,21 @@ def test_a_valid_file_flipped_cut_or_spliced(
     changed = bytearray(content)
     changed[min(start, len(content) - 1)] ^= data.draw(st.integers(1, 255))
     reads_or_refuses(readers[name], bytes(changed))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@few(60)
+@given(data=st.data())
+def test_what_is_published_is_read_as_it_was_written_or_refused(
+    name: str, readers: dict[str, Reader], data: st.DataObject
+) -> None:
+    content = readers[name].content
+    start, end = sorted(data.draw(st.integers(0, len(content) - 2)) for _ in range(2))
+    middle = data.draw(st.binary(max_size=4) | st.just(content[start:end] * 2))
+    changed = content[:start] + middle + content[end:]
+    if changed != content:
+        with pytest.raises(RecordError):
+            readers[name].read(changed)
 
 
 STRANGE = st.sampled_from(
@@ -256,15 +283,16 @@ def test_a_safetensors_header_with_other_sizes(
     reads_or_refuses(readers["ticket"], size.to_bytes(8, "little") + header + content[8 + length :])
 
 
-@pytest.mark.parametrize("name", ["records", "facts", "run", "configuration"])
+@pytest.mark.parametrize("name", [*PUBLISHED, "run", "configuration"])
 @few(150)
 @given(data=st.data())
 def test_edited_json(name: str, readers: dict[str, Reader], data: st.DataObject) -> None:
     text = readers[name].content
     value = edited(data, json.loads(text.splitlines()[0] if name == "records" else text))
-    if name == "run":
-        value["digest"] = digest_of(value)
-    reads_or_refuses(readers[name], json.dumps(value).encode())
+    if name == "records":
+        value["above"] = hashlib.sha256().hexdigest()
+    sealing = json.dumps(value).encode() if name == "configuration" else sealed(value)
+    reads_or_refuses(readers[name], sealing)
 
 
 @few(100)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import tempfile
 import time
@@ -65,7 +64,7 @@ def record(
 ) -> None:
     """Promote a study's complete runs into results/STUDY.jsonl, one line per judged ticket."""
     from lthlib.files import write_atomically
-    from lthlib.records import validate
+    from lthlib.records import published
     from lthlib.runs import Store
 
     chosen = study_of(study, methods, densities, seeds, dense_seeds, set_)
@@ -81,11 +80,8 @@ def record(
             f"{len(missing)} of {len(chosen.configs)} runs are not complete; "
             f"`lth sweep {study}` first"
         )
-    for entry in records:
-        validate(entry)
-    lines = "".join(json.dumps(entry) + "\n" for entry in records)
     path = results / f"{chosen.name}.jsonl"
-    write_atomically(path, lines.encode())
+    write_atomically(path, published(records))
     typer.echo(f"{path}: {len(records)} judged tickets")
 
 
@@ -97,10 +93,11 @@ def verify(
     store: StoreOption = Path("store"),
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Check the checksums of all that is stored and the form of all that is published. Exit status
-    1 if any is wrong, also where it was repaired.
+    """Check the checksums of all that is stored and of all that is published. Exit status 1 if any
+    is wrong, also where it was repaired; 2 if something cannot be read.
     """
     from companion.evidence import load_facts
+    from companion.publish.results import faults_of
     from lthlib.records import load_results
     from lthlib.runs import Store, upkeep
 
@@ -111,15 +108,20 @@ def verify(
     for run_id in upkeep.repair(runs, {one for one, _ in faults}) if repair else []:
         typer.echo(f"{run_id}: moved to {store / 'damaged'}; the next sweep computes it again")
     count = sum(1 for _ in store.glob("runs/*/run.json"))
-    published = len(load_results(results)) if results.exists() else 0
-    measured = len(load_facts(results))
-    typer.echo(
-        f"{count} runs in {store}, {len(faults)} faults; "
-        f"{published} published records and {measured} facts are well formed"
-    )
+    said = f"{count} runs in {store}, {len(faults)} faults; "
+    wrong = list(faults_of(results)) if results.exists() else []
+    for error in wrong:
+        typer.echo(error, err=True)
+    if wrong:
+        said += f"{len(wrong)} files in {results} are not as they were written"
+    else:
+        published = len(load_results(results)) if results.exists() else 0
+        measured = len(load_facts(results))
+        said += f"{published} published records and {measured} facts are well formed"
+    typer.echo(said)
     if faults and not repair:
         typer.echo("`lth verify --repair` moves what is damaged aside", err=True)
-    if faults:
+    if faults or wrong:
         raise typer.Exit(1)
 
 
@@ -234,9 +236,9 @@ def _computed_again(
 
 
 def _published(study: Study, results: Path) -> list[dict[str, Any]]:
-    from lthlib.records import load_results
+    from lthlib.records import load_study
 
-    recorded = [record for record in load_results(results) if record["study"] == study.name]
+    recorded = load_study(results, study.name)
     if not recorded:
         raise ConfigError(f"{results} has no record of {study.name}; `lth record` writes one")
     return recorded

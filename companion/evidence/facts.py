@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from os.path import lexists
 from pathlib import Path
 from typing import Any
 
 from companion.evidence.claims import FACTS
 from lthlib.errors import RecordError
-from lthlib.records import COUNT, PROVENANCE, TEXT, Field, check, is_number, parse
+from lthlib.files import sealed
+from lthlib.records import COUNT, PROVENANCE, TEXT, Field, check, is_number, read_published
 
 SCHEMA = 1
 FILE = "facts.json"
@@ -60,15 +62,7 @@ def load_facts(folder: str | Path) -> dict[str, Fact]:
         RecordError: the file is no valid record of facts; names file and field.
     """
     path = Path(folder) / FILE
-    try:
-        content = parse(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path}: is not JSON ({error}); `lth facts` writes it anew") from error
-    except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror}") from None
-    return _facts(content, str(path))
+    return _facts(read_published(path, "`lth facts`"), str(path)) if lexists(path) else {}
 
 
 def facts_json(facts: Mapping[str, Fact]) -> str:
@@ -78,9 +72,9 @@ def facts_json(facts: Mapping[str, Fact]) -> str:
         RecordError: it would not be read back.
     """
     own = {name: asdict(fact) for name, fact in facts.items()}
-    text = json.dumps({"schema": SCHEMA, "facts": own}, indent=1) + "\n"
-    _facts(json.loads(text), "facts")
-    return text
+    content = {"schema": SCHEMA, "facts": own}
+    _facts(json.loads(json.dumps(content)), "facts")
+    return sealed(content, indent=1).decode() + "\n"
 
 
 def _facts(content: Any, where: str) -> dict[str, Fact]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,9 +22,8 @@ from companion.evidence.drift import (
     alarm_rate,
     compare_records,
 )
-from lthlib.errors import RecordError
-from lthlib.files import write_atomically
-from lthlib.records import COUNT, TEXT, Field, check, is_number, parse
+from lthlib.files import sealed, write_atomically
+from lthlib.records import COUNT, TEXT, Field, check, is_number, read_published
 
 SCHEMA = 1
 FOLDER = "checks"
@@ -41,8 +39,13 @@ NEARLY_ALWAYS = 0.95
 _ENVIRONMENT = ("device", "device_name", "threads", "torch", "python", "lthlib")
 _SHOWN = 5  # commits
 _SHARE = Field("a share in [0, 1]", lambda value: is_number(value) and 0 <= value <= 1)
+_TEXTS = Field(
+    "a list of texts",
+    lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
+)
 _SIDE = {
-    **dict.fromkeys((*_ENVIRONMENT, "commit"), Field("a list", lambda v: isinstance(v, list))),
+    **dict.fromkeys((*_ENVIRONMENT, "commit"), _TEXTS),
+    "threads": Field("a list", lambda value: isinstance(value, list)),
     "dirty": Field("true or false", lambda value: isinstance(value, bool)),
 }
 _REPORT: dict[str, Any] = {
@@ -68,7 +71,7 @@ _DRIFTED = {
     **dict.fromkeys(("label", "where", "quantity"), TEXT),
     **dict.fromkeys(("recorded", "computed"), Field("anything", lambda value: True)),
     **dict.fromkeys(("standard_errors", "p"), Field("a finite number", is_number).or_null()),
-    **dict.fromkeys(("runs", "causes"), Field("a list", lambda v: isinstance(v, list))),
+    **dict.fromkeys(("runs", "causes"), _TEXTS),
 }
 
 
@@ -190,7 +193,7 @@ def table(content: Mapping[str, Any]) -> str:
 def write_report(content: Mapping[str, Any], folder: Path) -> Path:
     """Write `folder/DATE-STUDY.json` and `.md`; returns the first."""
     path = folder / f"{content['date'][:10]}-{content['study']}.json"
-    write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+    write_atomically(path, sealed(content, indent=1) + b"\n")
     write_atomically(path.with_suffix(".md"), markdown(content).encode())
     return path
 
@@ -201,18 +204,23 @@ def load_reports(results: str | Path) -> dict[str, dict[str, Any]]:
     Raises:
         RecordError: a report is malformed; names file and field.
     """
-    reports = {}
-    for path in sorted((Path(results) / FOLDER).glob("*.json")):
-        try:
-            content = parse(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise RecordError(f"{path}: no report can be read ({error})") from None
-        check(content, _REPORT, str(path))
-        for name, rule in (("curves", _CURVE), ("drifted", _DRIFTED)):
-            for place, one in enumerate(content[name]):
-                check(one, rule, str(path), f"{name}[{place}]")
-        reports[content["study"]] = content
-    return reports
+    reports = map(load_report, report_files(results))
+    return {content["study"]: content for content in reports}
+
+
+def report_files(results: str | Path) -> list[Path]:
+    """Return the published reports, the newest of a study last."""
+    return sorted((Path(results) / FOLDER).glob("*.json"))
+
+
+def load_report(path: Path) -> dict[str, Any]:
+    """Read one report; raises as `load_reports`."""
+    content = read_published(path, "`lth check-results`")
+    check(content, _REPORT, str(path))
+    for name, rule in (("curves", _CURVE), ("drifted", _DRIFTED)):
+        for place, one in enumerate(content[name]):
+            check(one, rule, str(path), f"{name}[{place}]")
+    return content
 
 
 def _side(records: Sequence[Record]) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from companion.publish.book import Page, build
 from companion.publish.checks import load_reports
 from companion.publish.context import page_context
 from companion.publish.freshness import digest, digests
+from companion.publish.results import faults_of
 from companion.publish.several import STRUCTURES
 from companion.publish.source import bench_files, quoting
 from companion.publish.study import compute
 from companion.studies import Study, ticket_study
 from lthlib.recipes import load_recipe, recipe_names
-from lthlib.records import load_results, study_names
+from lthlib.records import load_results, load_study, study_names
 from lthlib.runs import Machine, Store
 
 EMBEDDED = "digits"
@@ -73,7 +74,9 @@ def build_site(
     """
     runs, study = Store(store), ticket_study(load_recipe(EMBEDDED))
     results = root / "results"
-    # A damaged file is told before anything is computed.
+    # What was changed by hand is told before anything is computed, and shown nowhere.
+    for error in faults_of(results) if results.is_dir() else ():
+        raise error
     facts, reports = load_facts(results), load_reports(results)
     missing = study.missing(runs)
     if missing:
@@ -173,7 +176,7 @@ def _recorded(results: Path, name: str) -> Iterator[Page]:
         for notebook, more in OWN_NOTEBOOKS[name].items():
             yield _own_page(results, name, notebook, {**shown, **more})
         return
-    records = [one for one in load_results(results) if one["study"] == name]
+    records = load_study(results, name)
     densities = _most_shared(records)
     special: dict[str, dict[str, Any]] = {"tickets": {}}
     if {record["label"] for record in records} >= _COMPARED:

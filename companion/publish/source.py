@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator
@@ -13,6 +12,7 @@ from typing import Any
 
 from companion.evidence import quoted, reported, reported_speed_up
 from lthlib.errors import PublishError
+from lthlib.records import read_published
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -160,12 +160,17 @@ def bench_files(results: Path, part: str) -> list[Path]:
     return sorted(results.glob(f"bench/*-{part}.json"))
 
 
-def read_bench(root: Path, part: str) -> Any:
-    """Return the newest file of a benchmark; raises as `bench`."""
+def load_bench(path: Path) -> dict[str, Any]:
+    """Read the file of a benchmark. Raises RecordError when it is not as it was written."""
+    return read_published(path, "`python -m benchmarks`")
+
+
+def read_bench(root: Path, part: str) -> dict[str, Any]:
+    """Return the newest file of a benchmark; raises as `bench` and `load_bench`."""
     found = bench_files(root / "results", part)
     if not found:
         raise PublishError(f"there is no results/bench/DATE-{part}.json; `benchmarks` writes it")
-    return json.loads(found[-1].read_text(encoding="utf-8"))
+    return load_bench(found[-1])
 
 
 def reported_tickets() -> str:

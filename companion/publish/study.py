@@ -18,7 +18,7 @@ from lthlib.masks import Mask
 from lthlib.methods import get_method
 from lthlib.recipes import Recipe, dense_run, load_recipe, recipe_names
 from lthlib.recipes.recipe import SCALES
-from lthlib.records import load_results
+from lthlib.records import load_study
 from lthlib.runs import Machine, Parent, RunConfig, Store, bar, execute_many
 from lthlib.training import steps_of
 
@@ -228,7 +228,7 @@ def study_records(
     """
     check_choice("source", source, SOURCES)
     folder = Path(results or "results")
-    published = [] if source == "local" else _published(study, folder)
+    published = [] if source == "local" else load_study(folder, study.name)
     if source == "results":
         if not published:
             raise ConfigError(
@@ -270,7 +270,7 @@ def topped_up(
         RecordError: the published record is damaged or of another schema.
     """
     published: dict[str, list[dict[str, Any]]] = {}
-    for record in _published(study, Path(results)):
+    for record in load_study(results, study.name, whole=False):
         published.setdefault(record["run"], []).append(record)
     records: list[dict[str, Any]] = []
     missing = []
@@ -433,11 +433,6 @@ def _by_chance(one: Mask, other: Mask) -> float:
     theirs = other.layers()
     both = sum(kept * theirs[name][0] / total for name, (kept, total) in one.layers().items())
     return both / (one.kept + other.kept - both)
-
-
-def _published(study: Study, folder: Path) -> list[dict[str, Any]]:
-    records = load_results(folder) if folder.is_dir() else []
-    return [record for record in records if record["study"] == study.name]
 
 
 def _runs(records: Iterable[Mapping[str, Any]]) -> int:

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 from lthlib.errors import check_choice
-from lthlib.methods import (
-    bip,
-    cs,
-    dense,
-    gmp,
-    grasp,
-    hydra,
-    imp,
-    iss,
-    l0,
-    omp,
-    random,
-    retrain,
-    snip,
-    synflow,
-)
 from lthlib.methods.base import Method, make_ticket
+from lthlib.records import METHODS as NAMES
 
 METHODS: dict[str, Method] = {
-    module.METHOD.name: module.METHOD
-    for module in (
-        *(dense, imp, cs, bip, hydra, omp, snip, grasp, synflow, gmp, l0, iss, random, retrain),
-    )
+    name: import_module(f"lthlib.methods.{name}").METHOD for name in NAMES
 }
 
 __all__ = ["METHODS", "Method", "get_method", "make_ticket"]

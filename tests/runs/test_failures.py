@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,7 @@ from companion.figures.points import ticket_table
 from companion.studies import Entry, Study
 from lthlib.checkpoints import load_checkpoint
 from lthlib.errors import ConfigError
-from lthlib.records import load_results, validate
+from lthlib.records import load_results, published
 from lthlib.runs import Machine, RunConfig, Store, execute
 from lthlib.runs.execute import build_trainer, interruptions
 from lthlib.runs.store import source
@@ -172,9 +171,7 @@ def test_a_failure_beside_good_rounds_in_records_and_tables(
     execute(CS, store, OFTEN)
     study = Study("toy", "embedded", (Entry(IMP, "IMP"), Entry(CS, "CS")))
     records = study.records(store)
-    for record in records:
-        validate(record)
-    (tmp_path / "toy.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    (tmp_path / "toy.jsonl").write_bytes(published(records))
     assert load_results(tmp_path) == records
     table = ticket_table(records)
     assert table[["curve", "status"]].to_numpy().tolist() == [

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from companion.studies import Entry, Study
 from lthlib.methods import get_method
+from lthlib.records import published as lines
 from tests.companion.evidence.toys import PROVENANCE
 
 COST = {"epochs": 2.0, "images": 100, "forward_passes": 100, "backward_passes": 100}
@@ -22,7 +22,7 @@ def published(study: Study) -> list[dict[str, Any]]:
 def write(folder: Path, study: Study, records: list[dict[str, Any]]) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{study.name}.jsonl"
-    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    path.write_bytes(lines(records))
     return path
 
 

@@ -30,8 +30,9 @@ from companion.publish.context import page_context
 from companion.studies import ticket_study
 from lthlib.cli import app
 from lthlib.errors import ConfigError, PublishError, RecordError
+from lthlib.files import is_sealed, sealed
 from lthlib.recipes import load_recipe
-from lthlib.records import load_results
+from lthlib.records import load_results, published
 from lthlib.runs import Machine, RunConfig, RunResult, Store, execute
 from tests.companion.publish.records import write
 
@@ -135,13 +136,14 @@ def test_a_report_is_read_back_and_the_latest_counts(
     path = write_report({**drifted, "date": "2026-11-21T10:00:00+00:00"}, folder)
     assert path.name == "2026-11-21-digits.json"
     assert path.with_suffix(".md").read_text() == markdown(json.loads(path.read_text()))
+    assert is_sealed(path.read_bytes().strip())
     assert load_reports(tmp_path)["digits"]["tickets"] == drifted["tickets"]
     assert load_reports(tmp_path / "nowhere") == {}
-    path.write_text(json.dumps({**drifted, "curves": [{"label": 3}]}))
+    path.write_bytes(sealed({**drifted, "curves": [{"label": 3}]}))
     with pytest.raises(RecordError, match=r"2026-11-21-digits.json: lacks curves\[0\]"):
         load_reports(tmp_path)
     path.write_text("no JSON")
-    with pytest.raises(RecordError, match="no report can be read"):
+    with pytest.raises(RecordError, match=r"is not JSON .* again with `lth check-results`"):
         load_reports(tmp_path)
 
 
@@ -204,10 +206,9 @@ def test_a_study_is_computed_again_from_nothing(
 def test_a_number_that_drifted_ends_with_status_1(
     stored: list[str], lth: Callable[..., Result]
 ) -> None:
-    published = Path("results/tiny.jsonl")
-    lines = [json.loads(line) for line in published.read_text().splitlines()]
+    lines = load_results("results")
     lines[-1]["cost"]["own"]["forward_passes"] += 1
-    published.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    Path("results/tiny.jsonl").write_bytes(published(lines))
     done = lth(*stored, "--store", "store")
     assert done.exit_code == 1
     assert "own forward passes** is " in done.output

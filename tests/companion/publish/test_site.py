@@ -15,6 +15,7 @@ from companion.publish.book import Page, build
 from companion.publish.notebooks import check_parameters
 from companion.studies import ticket_study
 from lthlib.errors import RecordError
+from lthlib.files import sealed
 from lthlib.recipes import load_recipe
 from lthlib.runs import Store
 from tests.companion.evidence.toys import facts
@@ -206,7 +207,7 @@ def test_damaged_facts_stop_the_build_before_anything_is_computed(
 ) -> None:
     monkeypatch.setattr(site, "EMBEDDED", write_tiny(tmp_path))
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "facts.json").write_text('{"schema": 1, "facts": {"speed": {}}}')
+    (tmp_path / "results" / "facts.json").write_bytes(sealed({"schema": 1, "facts": {"speed": {}}}))
     with pytest.raises(RecordError, match=r"results/facts.json: unknown fact 'speed'"):
         site.build_site(tmp_path, tmp_path / "runs", jobs=1, device="cpu", say=print)
     assert not (tmp_path / "runs").exists()

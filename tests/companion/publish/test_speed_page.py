@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from companion.publish.context import page_context
 from companion.publish.render import render
 from companion.publish.source import quoting
 from companion.studies import ticket_study
+from lthlib.files import sealed
 from lthlib.recipes import load_recipe
 from tests.companion.publish.records import published
 from tests.companion.publish.toys import REPOSITORY
@@ -42,7 +42,7 @@ def copied(root: Path, *parts: str) -> Path:
     folder.mkdir(parents=True)
     for part in parts:
         rows = [{"name": "a step", "met": True}, {"name": "another", "met": False}]
-        (folder / f"2026-01-01-{part}.json").write_text(json.dumps({"rows": rows}))
+        (folder / f"2026-01-01-{part}.json").write_bytes(sealed({"rows": rows}))
     return root
 
 

@@ -1,0 +1,34 @@
+"""All that is published in a folder of results, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from companion.evidence import load_facts
+from companion.publish.checks import load_report, report_files
+from companion.publish.source import bench_files, load_bench
+from lthlib.errors import RecordError
+from lthlib.records import load_study, study_names
+
+
+def faults_of(results: Path) -> Iterator[RecordError]:
+    """Yield what is wrong with records, facts, reports and benchmarks, an error a file.
+
+    Raises:
+        RecordError: the folder or a file of it cannot be read.
+    """
+    readers: list[Callable[[], object]] = [
+        *(partial(load_study, results, name) for name in study_names(results)),
+        partial(load_facts, results),
+        *(partial(load_report, path) for path in report_files(results)),
+        *(partial(load_bench, path) for path in bench_files(results, "*")),
+    ]
+    for read in readers:
+        try:
+            read()
+        except RecordError as error:
+            if isinstance(error.__cause__, OSError):
+                raise
+            yield error
