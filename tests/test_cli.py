@@ -10,17 +10,26 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from companion.studies import ticket_study
 from lthlib._version import __version__
 from lthlib.cli import app
+from lthlib.data.cache import Decoded, cached
+from lthlib.leases import hold
 from lthlib.methods import METHODS
 from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, Store, execute
 
 LTH = [sys.executable, "-c", "from lthlib.cli import main; main()"]
+
+
+@pytest.fixture(autouse=True)
+def no_images_but_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here looks into the user's cache."""
+    monkeypatch.setenv("LTHLIB_CACHE", str(tmp_path / "cache"))
 
 
 def lth(*arguments: object, cwd: Path, status: int = 0) -> str:
@@ -139,6 +148,36 @@ def test_runs_travel_and_are_looked_after(tmp_path: Path, tiny_recipe: Path) -> 
     assert "0 places" in lth_here("gc", store="here")
     again = lth_here("import", archive, store="here")
     assert "1 new" in again and "1 same" in again
+
+
+def test_decoded_images_are_looked_after_with_the_store(tmp_path: Path) -> None:
+    def here(*words: str, status: int = 0) -> str:
+        options = ["--store", str(tmp_path / "store"), *words[1:]]
+        done = CliRunner().invoke(app, [words[0], *options], env={"COLUMNS": "200"})
+        assert done.exit_code == status, done.output
+        return done.output
+
+    results = ("--results", str(tmp_path / "none"))
+    images = Decoded(np.zeros((2, 2, 2, 3), np.uint8), np.array([0, 1]), ("ant", "bee"))
+    cached("set-train", [], lambda: images, None)
+    (entry,) = (tmp_path / "cache" / "decoded").iterdir()
+    assert "0 faults" in here("verify", *results)
+    (entry / "labels.npy").write_bytes(b"")
+    (entry / "manifest.json").rename(tmp_path / "kept")
+    assert f"{entry}: manifest.json: " in here("verify", *results, status=1)
+    (tmp_path / "kept").rename(entry / "manifest.json")
+    assert "checksum of labels.npy" in here("verify", *results, status=1)
+    assert "1 faults" in here("verify", "--repair", *results, status=1)
+    assert "0 faults" in here("verify", *results)
+
+    left = entry.with_name(f".{entry.name}-abcdefgh")
+    left.mkdir()
+    (left / "images.npy").write_bytes(bytes(1234))
+    with hold(tmp_path / "cache" / "locks" / entry.name):
+        assert "0 places freed" in here("gc", "--yes")
+    assert "1,234 bytes  half-written decoded images" in here("gc")
+    assert "1 places freed" in here("gc", "--yes")
+    assert not left.exists()
 
 
 def test_a_dry_run_prints_the_job_script_and_runs_nothing(tmp_path: Path) -> None:

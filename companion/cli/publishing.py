@@ -88,16 +88,21 @@ def record(
 def verify(
     repair: Annotated[
         bool,
-        typer.Option("--repair", help="Move damaged runs aside; the next sweep recomputes them."),
+        typer.Option(
+            "--repair",
+            help="Move damaged runs aside and remove damaged decoded images; both are computed "
+            "again when they are next needed.",
+        ),
     ] = False,
     store: StoreOption = Path("store"),
     results: ResultsOption = Path("results"),
 ) -> None:
-    """Check the checksums of all that is stored and of all that is published. Exit status 1 if any
-    is wrong, also where it was repaired; 2 if something cannot be read.
+    """Check the checksums of all that is stored, of decoded images and of all that is published.
+    Exit status 1 if any is wrong, also where it was repaired; 2 if something cannot be read.
     """
     from companion.evidence import load_facts
     from companion.publish.results import faults_of
+    from lthlib.data import verify_cache
     from lthlib.records import load_results
     from lthlib.runs import Store, upkeep
 
@@ -107,8 +112,11 @@ def verify(
         typer.echo(f"{run_id}: {why}", err=True)
     for run_id in upkeep.repair(runs, {one for one, _ in faults}) if repair else []:
         typer.echo(f"{run_id}: moved to {store / 'damaged'}; the next sweep computes it again")
+    damaged = verify_cache(repair=repair)
+    for why in damaged:
+        typer.echo(f"{why}{'; removed, to be decoded again' if repair else ''}", err=True)
     count = sum(1 for _ in store.glob("runs/*/run.json"))
-    said = f"{count} runs in {store}, {len(faults)} faults; "
+    said = f"{count} runs in {store}, {len(faults) + len(damaged)} faults; "
     wrong = list(faults_of(results)) if results.exists() else []
     for error in wrong:
         typer.echo(error, err=True)
@@ -119,9 +127,9 @@ def verify(
         measured = len(load_facts(results))
         said += f"{published} published records and {measured} facts are well formed"
     typer.echo(said)
-    if faults and not repair:
+    if (faults or damaged) and not repair:
         typer.echo("`lth verify --repair` moves what is damaged aside", err=True)
-    if faults or wrong:
+    if faults or damaged or wrong:
         raise typer.Exit(1)
 
 

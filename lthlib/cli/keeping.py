@@ -72,14 +72,14 @@ def gc(
     yes: Annotated[bool, typer.Option("--yes", help="Free it; without, it is only shown.")] = False,
     store: StoreOption = Path("store"),
 ) -> None:
-    """Show what nothing in the store needs, and with --yes free it. Runs that are under way, and
-    those that the present source can use, stay.
+    """Show what nothing in the store and in the cache of decoded images needs, and with --yes free
+    it. Runs that are under way, and those that the present source can use, stay.
     """
     from collections import Counter
 
     from lthlib.runs import Store, upkeep
 
-    found = upkeep.collect(Store(store), remove=yes)
+    found = upkeep.collect(Store(store), remove=yes) + upkeep.collect_cache(remove=yes)
     sizes = Counter[str]()
     for one in found:
         sizes[one.kind] += one.size

@@ -7,7 +7,7 @@ from lthlib.data.batches import (
     evaluation_batches,
     normalise,
 )
-from lthlib.data.cache import cache_folder, verify_cache
+from lthlib.data.cache import cache_folder, needless_entries, verify_cache
 from lthlib.data.loading import SUPPORTED, load_dataset
 from lthlib.data.parts import Dataset, Images, Part, Tensors
 from lthlib.data.settings import DataSettings
@@ -29,6 +29,7 @@ __all__ = [
     "evaluation_batches",
     "generator",
     "load_dataset",
+    "needless_entries",
     "normalise",
     "split_indices",
     "verify_cache",

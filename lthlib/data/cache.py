@@ -1,26 +1,40 @@
-"""Decoded images on disk: two arrays and a manifest per split, checked, memory-mapped, atomic."""
+"""Decoded images on disk: two arrays and a manifest per split, checked, memory-mapped, atomic.
+
+A checksum of every byte is compared when an entry is opened: 0.12 s for CIFAR-10's training images,
+of which decoding takes 20.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lthlib.errors import DataError
+from lthlib.errors import DataError, StoreError
+from lthlib.files import read_bounded, shallow, write_atomically
+from lthlib.leases import hold, hold_if_free
 
 _log = logging.getLogger(__name__)
-_FORMAT = 1
+_FORMAT = 2
 _MANIFEST = "manifest.json"
+_MANIFEST_LIMIT = 1 << 30
+_ARRAYS = ("images.npy", "labels.npy")
+_ENTRY = re.compile(r"[a-z0-9-]+-[0-9a-f]{16}")
+# What is being written, or was when its writer died.
+_UNFINISHED = re.compile(r"\.(discarded|[a-z0-9-]+-[0-9a-f]{16})-\w+")
 _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, SyntaxError)
 
 
@@ -34,11 +48,20 @@ class Decoded:
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
-    """Folder of decoded images: `cache`, else $LTHLIB_CACHE, else the user's cache folder."""
-    if chosen := cache or os.environ.get("LTHLIB_CACHE"):
-        return Path(chosen).expanduser() / "decoded"
+    """Folder of decoded images: `cache`, else $LTHLIB_CACHE, else the user's cache folder.
+
+    Raises:
+        DataError: it is in the user's home, and nobody knows where that is.
+    """
+    chosen = cache or os.environ.get("LTHLIB_CACHE")
     user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(user).expanduser() / "lthlib" / "decoded"
+    folder = os.path.expanduser(chosen or os.path.join(user, "lthlib"))
+    if os.fspath(folder).startswith("~"):
+        raise DataError(
+            f"decoded images are to be kept in {folder}, but there is no home folder "
+            "of that name; set LTHLIB_CACHE to a folder that can be written"
+        )
+    return Path(folder) / "decoded"
 
 
 def cached(
@@ -54,135 +77,159 @@ def cached(
     Returns:
         The split, memory-mapped copy-on-write: changing it in memory leaves the file as it is.
     Raises:
-        DataError: `decode` raised it, or the cache folder cannot be written.
+        DataError: one of the files cannot be read or is none, `decode` raised it, or the cache
+            folder cannot be written.
     """
-    sources = [
-        [str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in files
-    ]
-    entry = cache_folder(cache) / f"{name}-{_digest([_FORMAT, sources])[:16]}"
-    if entry.exists():
+    sources = [_identity(file) for file in files]
+    entry = cache_folder(cache) / f"{name}-{_key(sources)}"
+    if os.path.lexists(entry):
         try:
             return _load(entry)
         except _DAMAGE as error:
-            _log.info("decoding %s again, its cache %s is damaged: %s", name, entry, error)
-            with _writing(entry):
-                _discard(entry)
+            _log.warning("decoding %s again, its cache %s is damaged: %s", name, entry, error)
     decoded = decode()
-    with _writing(entry):
-        _write(entry, decoded, sources)
-        return _load(entry)
-
-
-def verify_cache(cache: str | Path | None = None) -> list[str]:
-    """Compare every decoded array with its checksum, and remove entries that are damaged.
-
-    Returns:
-        One sentence per damaged entry; it is decoded again when it is next asked for.
-    """
-    folder = cache_folder(cache)
-    problems = []
-    for entry in sorted(folder.glob("[!.]*")):
-        try:
-            _load(entry)
-            for file, expected in _read_manifest(entry)["arrays"].items():
-                if _sha256(entry / file) != expected["sha256"]:
-                    raise ValueError(f"the checksum of {file} does not match its content")
-        except _DAMAGE as error:
-            problems.append(f"{entry}: {error}")
-            with _writing(entry):
-                _discard(entry)
-    return problems
-
-
-@contextmanager
-def _writing(entry: Path) -> Iterator[None]:
     try:
-        yield
-    except OSError as error:
+        with hold(_lock(entry)):
+            return _write(entry, decoded, sources)
+    except (StoreError, *_DAMAGE) as error:
         raise DataError(
             f"decoded images cannot be kept in {entry.parent} ({error}); "
             "set LTHLIB_CACHE to a folder that can be written and has room"
         ) from error
 
 
+def verify_cache(cache: str | Path | None = None, repair: bool = False) -> list[str]:
+    """Compare all decoded images with their checksums.
+
+    Arguments:
+        cache: see `cache_folder`.
+        repair: remove what is damaged; it is decoded again when it is next asked for.
+    Returns:
+        One sentence per fault.
+    """
+    problems = []
+    for entry in _listed(cache, _ENTRY):
+        faults = [*_faults(entry)]
+        problems += [f"{entry}: {fault}" for fault in faults]
+        if faults and repair:
+            with hold_if_free(_lock(entry)) as lease:
+                if lease and [*_faults(entry)]:
+                    _remove(entry)
+    return problems
+
+
+def needless_entries(cache: str | Path | None = None) -> Iterator[tuple[str, Path, Path]]:
+    """What nothing in the cache needs: why, where it is, and the lock under which to remove it."""
+    for path in _listed(cache, _UNFINISHED):
+        yield (
+            "half-written decoded images",
+            path,
+            _lock(path.with_name(path.name[1:].rpartition("-")[0])),
+        )
+    for entry in _listed(cache, _ENTRY):
+        with suppress(*_DAMAGE):  # what `verify` is about
+            if not entry.name.endswith(_key(_read_manifest(entry)["sources"])):
+                yield "decoded images of an earlier version", entry, _lock(entry)
+
+
+def _listed(cache: str | Path | None, names: re.Pattern[str]) -> list[Path]:
+    try:
+        return sorted(path for path in cache_folder(cache).iterdir() if names.fullmatch(path.name))
+    except (DataError, OSError):
+        return []  # there is no cache
+
+
+def _lock(entry: Path) -> Path:
+    return entry.parent.with_name("locks") / entry.name
+
+
+def _identity(file: Path) -> list[Any]:
+    try:
+        about = file.stat()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); mend or remove it") from error
+    if not stat.S_ISREG(about.st_mode):
+        raise DataError(f"{file}: not a regular file; remove it")
+    return [os.path.realpath(file), about.st_size, about.st_mtime_ns]
+
+
 def _load(entry: Path) -> Decoded:
     manifest = _read_manifest(entry)
-    arrays = []
-    for file in ("images.npy", "labels.npy"):
-        expected = manifest["arrays"][file]
-        if (entry / file).stat().st_size != expected["bytes"]:
-            raise ValueError(f"{file} does not have its {expected['bytes']} bytes")
-        array = np.load(entry / file, mmap_mode="c", allow_pickle=False)
-        if [str(array.dtype), *array.shape] != expected["array"]:
-            raise ValueError(f"{file} does not hold {expected['array']}")
-        arrays.append(array)
-    return Decoded(arrays[0], arrays[1], tuple(manifest["classes"]))
+    for name in _ARRAYS:
+        _check(entry, name, manifest)
+    images, labels = (np.load(entry / name, mmap_mode="c", allow_pickle=False) for name in _ARRAYS)
+    return Decoded(images, labels, tuple(manifest["classes"]))
+
+
+def _faults(entry: Path) -> Iterator[str]:
+    try:
+        manifest = _read_manifest(entry)
+    except _DAMAGE as error:
+        yield f"{_MANIFEST}: {error}"
+        return
+    for name in _ARRAYS:
+        try:
+            _check(entry, name, manifest)
+        except _DAMAGE as error:
+            yield str(error)
+
+
+def _check(entry: Path, name: str, manifest: dict[str, Any]) -> None:
+    if _sha256(entry / name) != manifest["arrays"][name]["sha256"]:
+        raise ValueError(f"the checksum of {name} does not match its content")
 
 
 def _read_manifest(entry: Path) -> dict[str, Any]:
-    manifest: dict[str, Any] = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
+    text = shallow(read_bounded(entry / _MANIFEST, _MANIFEST_LIMIT))
+    manifest: dict[str, Any] = json.loads(text)
     if manifest.pop("sha256") != _digest(manifest):
         raise ValueError(f"the checksum of {_MANIFEST} does not match its content")
     return manifest
 
 
-def _write(entry: Path, decoded: Decoded, sources: list[list[Any]]) -> None:
+def _write(entry: Path, decoded: Decoded, sources: list[list[Any]]) -> Decoded:
+    """Write an entry as the only one who does, unless another process was first."""
+    with suppress(*_DAMAGE):
+        return _load(entry)
     entry.parent.mkdir(parents=True, exist_ok=True)
+    for left in (entry, *entry.parent.glob(f".{entry.name}-*")):
+        _remove(left)
     temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
-        arrays = {}
-        for file, array in (("images.npy", decoded.images), ("labels.npy", decoded.labels)):
-            path = temporary / file
-            np.save(path, array, allow_pickle=False)
-            arrays[file] = {
-                "array": [str(array.dtype), *array.shape],
-                "bytes": path.stat().st_size,
-                "sha256": _sha256(path),
-            }
+        for name, array in zip(_ARRAYS, (decoded.images, decoded.labels), strict=True):
+            with (temporary / name).open("wb") as file:
+                np.save(file, array, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+        arrays = {name: {"sha256": _sha256(temporary / name)} for name in _ARRAYS}
         manifest = {"classes": list(decoded.classes), "arrays": arrays, "sources": sources}
         text = json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1)
-        (temporary / _MANIFEST).write_text(text, encoding="utf-8")
-        for path in (*temporary.iterdir(), temporary):
-            _flush(path)
-        _publish(temporary, entry)
+        write_atomically(temporary / _MANIFEST, text.encode())
+        temporary.rename(entry)
+        return _load(entry)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _publish(temporary: Path, entry: Path) -> None:
+def _remove(path: Path) -> None:
     try:
-        temporary.rename(entry)
-    except OSError:
-        # Another process published the same entry first: its arrays are as good as ours.
-        if not entry.exists():
-            raise
-    _flush(entry.parent)
-
-
-def _discard(entry: Path) -> None:
-    if not entry.exists():
-        return
-    # Renamed first, so that no other process ever sees half an entry.
-    trash = Path(tempfile.mkdtemp(prefix=".discarded-", dir=entry.parent))
-    try:
-        entry.rename(trash / entry.name)
-    except FileNotFoundError:
-        _log.debug("another process has removed %s", entry)
-    finally:
-        shutil.rmtree(trash, ignore_errors=True)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot remove {path} ({error.strerror}); give permission") from error
 
 
 def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise OSError(errno.ENOENT, "no such file", str(path))
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _key(sources: list[list[Any]]) -> str:
+    return _digest([_FORMAT, sources])[:16]
 
 
 def _digest(value: Any) -> str:

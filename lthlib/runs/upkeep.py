@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lthlib.data import needless_entries
 from lthlib.errors import ConfigError, RecordError, StoreError, TicketError
 from lthlib.files import read_bounded, shallow
 from lthlib.leases import Lease, hold_if_free
@@ -242,6 +243,20 @@ def collect(store: Store, remove: bool) -> list[Needless]:
             if remove:
                 _remove(here)
         found += here
+    return found
+
+
+def collect_cache(remove: bool) -> list[Needless]:
+    """As `collect`, of the cache of decoded images: what writers left that were killed, and what no
+    reader asks for any more."""
+    found = []
+    for kind, path, lock in needless_entries():
+        # Where no lock is to be had, nothing could be removed.
+        with contextlib.suppress(StoreError), hold_if_free(lock) as lease:
+            here = [_sized(kind, path)] if lease and path.exists() else []
+            if remove:
+                _remove(here)
+            found += here
     return found
 
 

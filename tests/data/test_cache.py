@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
-import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from lthlib.data import cache_folder, verify_cache
+from lthlib.data import cache_folder, needless_entries, verify_cache
 from lthlib.data.cache import Decoded, cached
 from lthlib.errors import DataError
+from lthlib.leases import hold, hold_if_free
 
 Edit = Callable[[Path], None]
 
@@ -45,6 +48,15 @@ def flip_byte(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
+
+
+def make_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def to_itself(file: Path) -> None:
+    file.symlink_to(file)
 
 
 def truncate(file: Path) -> None:
@@ -85,11 +97,17 @@ def test_a_changed_source_is_decoded_again(source: Source) -> None:
     ("file", "damage"),
     [
         ("images.npy", truncate),
+        ("images.npy", flip_byte),
         ("images.npy", Path.unlink),
+        ("images.npy", make_pipe),
+        ("labels.npy", flip_byte),
         ("labels.npy", truncate),
         ("labels.npy", lambda file: file.write_bytes(b"x" * file.stat().st_size)),
         ("manifest.json", truncate),
         ("manifest.json", Path.unlink),
+        ("manifest.json", make_pipe),
+        ("manifest.json", lambda file: file.write_bytes(b"\xff")),
+        ("manifest.json", lambda file: file.write_text("[" * 100_000)),
         ("manifest.json", lambda file: file.write_text("[]")),
         ("manifest.json", lambda file: file.write_text(file.read_text().replace("ant", "cat"))),
     ],
@@ -99,23 +117,126 @@ def test_damage_is_noticed_and_decoded_again(
 ) -> None:
     source.load()
     damage(source.entries[0] / file)
-    with caplog.at_level(logging.INFO, logger="lthlib.data.cache"):
-        assert source.load().classes == ("ant", "bee")
+    (problem,) = verify_cache(source.cache)
+    assert problem.startswith(f"{source.entries[0]}: ")
+    assert file in problem
+    assert source.load().classes == ("ant", "bee")
     assert source.calls == 2
-    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "is damaged" in caplog.text
     assert len(source.entries) == 1
     assert verify_cache(source.cache) == []
 
 
-def test_a_flipped_byte_is_found_by_the_full_check(source: Source) -> None:
+def test_every_fault_is_found_and_removed_on_request(source: Source) -> None:
     source.load()
-    flip_byte(source.entries[0] / "images.npy")
-    (problem,) = verify_cache(source.cache)
-    assert "checksum of images.npy" in problem
+    (entry,) = source.entries
+    for file in ("images.npy", "labels.npy"):
+        flip_byte(entry / file)
+    problems = [f"{entry}: the checksum of {n}.npy does not match" for n in ("images", "labels")]
+    for repair in (False, True):
+        found = verify_cache(source.cache, repair)
+        assert [one.startswith(said) for one, said in zip(found, problems, strict=True)] == [
+            True
+        ] * 2
     assert source.entries == []
+    assert verify_cache(source.cache) == []
+
+
+def test_a_damaged_entry_is_not_removed_while_it_is_written(source: Source) -> None:
     source.load()
-    assert source.calls == 2
+    (entry,) = source.entries
+    flip_byte(entry / "images.npy")
+    with hold(source.cache / "locks" / entry.name):
+        assert len(verify_cache(source.cache, repair=True)) == 1
+    assert source.entries == [entry]
+
+
+def test_what_is_not_the_caches_own_is_left_alone(source: Source, tmp_path: Path) -> None:
+    """A link in place of an entry is removed, and never what it leads to."""
+    source.load()
+    (entry,) = source.entries
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "mine.txt").touch()
+    notes = entry.with_name("notes.txt")
+    notes.touch()
+    hidden = entry.with_name(".git")
+    hidden.mkdir()
+    entry.rename(tmp_path / "before")
+    entry.symlink_to(tmp_path / "elsewhere")
+    assert len(verify_cache(source.cache, repair=True)) == 1
+    assert sorted(source.entries) == [hidden, notes]
+    source.load()
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["mine.txt"]
+    assert [*needless_entries(source.cache)] == []
+
+
+KILLED = """
+import os, sys
+import numpy as np
+from pathlib import Path
+from lthlib.data.cache import Decoded, cached
+
+def save(file, array, **options):
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), 9)
+
+def decode():
+    np.save = save
+    return Decoded(np.zeros((2, 2, 2, 3), np.uint8), np.array([1, 0]), ("ant", "bee"))
+
+cached("set-train", [Path(sys.argv[1])], decode, sys.argv[2])
+"""
+
+
+@pytest.fixture
+def killed(source: Source) -> Path:
+    """What a process left that was killed while it wrote an entry."""
+    command = [sys.executable, "-c", KILLED, str(source.file), str(source.cache)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    assert subprocess.run(command, check=False, env=environment).returncode == -9
+    (left,) = source.entries
+    assert left.name.startswith(".set-train-")
+    return left
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(source: Source, killed: Path) -> None:
+    source.load()
+    assert not killed.exists()
+    assert len(source.entries) == 1
+
+
+def test_what_a_killed_writer_left_is_needless(source: Source, killed: Path) -> None:
+    ((kind, path, lock),) = [*needless_entries(source.cache)]
+    assert (kind, path) == ("half-written decoded images", killed)
+    with hold_if_free(lock) as lease:
+        assert lease is not None
+
+
+def test_what_is_being_written_is_locked(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+
+    def look(*given: object) -> None:
+        for _, path, lock in needless_entries(source.cache):
+            with hold_if_free(lock) as lease:
+                found.append((path.name[1:10], lease))
+
+    monkeypatch.setattr(os, "fsync", look)
+    source.load()
+    assert set(found) == {("set-train", None)}
+    assert [*needless_entries(source.cache)] == []
+
+
+def test_entries_of_another_version_are_needless(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lthlib.data.cache._FORMAT", 1)
+    source.load()
+    (old,) = source.entries
+    monkeypatch.undo()
+    source.load()
+    assert [path for _, path, _ in needless_entries(source.cache)] == [old]
     assert verify_cache(source.cache) == []
 
 
@@ -146,6 +267,25 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(source: Source) -> None:
     source.cache.write_text("a file, not a folder")
     with pytest.raises(DataError, match="LTHLIB_CACHE"):
         source.load()
+
+
+@pytest.mark.parametrize("make", [lambda path: None, os.mkfifo, os.mkdir, to_itself])
+def test_a_source_that_is_no_file_is_named(source: Source, make: Edit) -> None:
+    source.file.unlink()
+    make(source.file)
+    with pytest.raises(DataError, match=rf"^{source.file}: (cannot be read|not a regular file)"):
+        source.load()
+
+
+@pytest.mark.parametrize("chosen", ["", "~nobody-of-this-name/cache"])
+def test_without_a_home_a_cache_is_asked_for(monkeypatch: pytest.MonkeyPatch, chosen: str) -> None:
+    monkeypatch.setenv("LTHLIB_CACHE", chosen)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user nobody knows
+    with pytest.raises(DataError, match=r"no home folder .*; set LTHLIB_CACHE"):
+        cache_folder()
+    assert verify_cache() == []
+    assert [*needless_entries()] == []
 
 
 def test_the_cache_folder_is_argument_then_variable_then_the_users(
