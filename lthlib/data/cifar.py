@@ -7,6 +7,7 @@ then by an unpickler that makes arrays and plain values: nothing in a file can c
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import pickle
 import re
@@ -23,12 +24,16 @@ import pyarrow.parquet as pq
 
 from lthlib.data.cache import Decoded, cached
 from lthlib.data.parts import check_labels
-from lthlib.data.pictures import decode_all, open_rgb
+from lthlib.data.pictures import FILE_LIMIT, decode_all
 from lthlib.errors import DataError
+from lthlib.files import read_bounded, shallow
 
 SIDE = 32
-# In a file of a few bytes, a column may claim any number of rows.
+# A file of a few bytes may claim any number of rows, and a column of it any size: what is repeated
+# takes no room. CIFAR has 60,000 rows; an image takes 3,072 bytes before it is encoded.
 MOST_ROWS = 1_000_000
+COLUMN_LIMIT = 256 << 20
+ROW_LIMIT = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ def read_cifar(
     """
     kind = KINDS[name]
     for folder in (root / name, root):
-        if any(folder.glob("*.parquet")):
+        if any(folder.glob("[!.]*.parquet")):
             read = partial(_read_shards, kind, folder)
             break
     else:
@@ -91,43 +96,56 @@ def _find_shards(folder: Path, split: str) -> list[Path]:
 
 
 def _decode_shards(kind: _Kind, shards: list[Path], title: str) -> Decoded:
-    opened = [_open_shard(shard, kind) for shard in shards]
-    classes = _class_names(opened[0].schema_arrow, kind, shards[0])
-    rows = sum(shard.metadata.num_rows for shard in opened)
-    labels = np.concatenate(
-        [_read_labels(file, shard, kind) for file, shard in zip(shards, opened, strict=True)]
-    )
+    opened = {file: _open_shard(file, kind) for file in shards}
+    classes = _class_names(opened[shards[0]].schema_arrow, kind, shards[0])
+    labels = np.concatenate([_read_labels(*one, kind) for one in opened.items()])
     missing = [classes[label] for label in sorted(set(range(kind.classes)) - set(labels.tolist()))]
     if missing:
         raise DataError(
             f"{shards[0]} ...: no {title} image of {', '.join(missing)}; fetch it again"
         )
-    images = np.empty((rows, SIDE, SIDE, 3), np.uint8)
-    encoded = (row for file, s in zip(shards, opened, strict=True) for row in _read_bytes(file, s))
-    decode_all(_decode_row, encoded, images, title)
+    images = np.empty((len(labels), SIDE, SIDE, 3), np.uint8)
+    decode_all((row for one in opened.items() for row in _read_bytes(*one)), images, title)
     return Decoded(images, labels, classes)
 
 
 def _open_shard(file: Path, kind: _Kind) -> pq.ParquetFile:
     with _reading(file):
-        shard = pq.ParquetFile(file)
-    schema = shard.schema_arrow
-    image = schema.field("img").type if "img" in schema.names else None
-    if not (image and pa.types.is_struct(image) and "bytes" in [child.name for child in image]):
+        # Not read ahead: nothing is taken in before it is checked.
+        shard = pq.ParquetFile(file, pre_buffer=False)
+        schema = shard.schema_arrow
+        rows, largest = _claims(shard)
+    image, label = (schema.get_field_index(name) for name in ("img", kind.label))
+    if image < 0 or not _holds_bytes(schema.types[image]):
         raise DataError(f"{file}: needs a column img of struct{{bytes, path}}, has {schema.names}")
-    if kind.label not in schema.names or not pa.types.is_integer(schema.field(kind.label).type):
+    if label < 0 or not pa.types.is_integer(schema.types[label]):
         raise DataError(f"{file}: needs an integer column {kind.label}, has {schema.names}")
-    if not 0 < shard.metadata.num_rows <= MOST_ROWS:
+    if not 0 < rows <= MOST_ROWS:
+        raise DataError(f"{file}: {rows} rows, expected 1 to {MOST_ROWS}; fetch it again")
+    if largest > COLUMN_LIMIT:
         raise DataError(
-            f"{file}: {shard.metadata.num_rows} rows, expected 1 to {MOST_ROWS}; fetch it again"
+            f"{file}: a column of {largest} bytes in one group of rows, expected {COLUMN_LIMIT} at "
+            "most; write it with fewer rows in a group"
         )
     return shard
+
+
+def _holds_bytes(image: pa.DataType) -> bool:
+    fields = [image.field(number) for number in range(image.num_fields)]
+    return any(f.name == "bytes" and f.type in (pa.binary(), pa.large_binary()) for f in fields)
+
+
+def _claims(shard: pq.ParquetFile) -> tuple[int, int]:
+    """Rows, and bytes of the largest column of a row group, once decompressed."""
+    groups = [shard.metadata.row_group(number) for number in range(shard.num_row_groups)]
+    sizes = [g.column(n).total_uncompressed_size for g in groups for n in range(g.num_columns)]
+    return sum(group.num_rows for group in groups), max(sizes, default=0)
 
 
 def _class_names(schema: pa.Schema, kind: _Kind, file: Path) -> tuple[str, ...]:
     metadata = schema.metadata or {}
     if b"classes" in metadata:
-        names = metadata[b"classes"].decode().split(",")
+        names = metadata[b"classes"].decode(errors="replace").split(",")
     else:
         names = _hub_names(metadata, kind) or [f"class {i}" for i in range(kind.classes)]
     if len(names) != kind.classes:
@@ -137,7 +155,7 @@ def _class_names(schema: pa.Schema, kind: _Kind, file: Path) -> tuple[str, ...]:
 
 def _hub_names(metadata: dict[bytes, bytes], kind: _Kind) -> list[str] | None:
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        features = json.loads(shallow(metadata[b"huggingface"]))["info"]["features"]
         return list(features[kind.label]["names"])
     except (KeyError, TypeError, ValueError):
         return None
@@ -154,23 +172,21 @@ def _read_labels(file: Path, shard: pq.ParquetFile, kind: _Kind) -> np.ndarray:
     return labels
 
 
-def _read_bytes(file: Path, shard: pq.ParquetFile) -> Iterator[tuple[bytes | None, str]]:
+def _read_bytes(file: Path, shard: pq.ParquetFile) -> Iterator[tuple[bytes, str]]:
     row = 0
     with _reading(file):
-        for batch in shard.iter_batches(1024, columns=["img"]):
-            for encoded in batch.column(0).to_pylist():
-                yield (encoded or {}).get("bytes"), f"{file}, row {row}"
+        # However often the largest column repeats one image, a batch of it stays within bounds.
+        batch_size = max(1, min(1024, COLUMN_LIMIT // max(_claims(shard)[1], 1)))
+        for batch in shard.iter_batches(batch_size, columns=["img.bytes"]):
+            for encoded in batch.column(0).flatten()[0]:
+                size = len(encoded.as_buffer() or b"")
+                if not 0 < size <= ROW_LIMIT:
+                    raise DataError(
+                        f"{file}, row {row}: img holds {size or 'no'} bytes; every row needs an "
+                        f"encoded image of at most {ROW_LIMIT}"
+                    )
+                yield encoded.as_py(), f"{file}, row {row}"
                 row += 1
-
-
-def _decode_row(row: tuple[bytes | None, str]) -> np.ndarray:
-    encoded, where = row
-    if not encoded:
-        raise DataError(f"{where}: img holds no bytes; every row needs an encoded image")
-    image = np.asarray(open_rgb(encoded, where))
-    if image.shape != (SIDE, SIDE, 3):
-        raise DataError(f"{where}: {image.shape[0]} x {image.shape[1]} pixels, not {SIDE} x {SIDE}")
-    return image
 
 
 @contextmanager
@@ -188,14 +204,17 @@ def _read_torchvision(
 
     reader = getattr(torchvision.datasets, kind.torchvision)
     folder = root / reader.base_folder
+    listed = reader.train_list if split == "train" else reader.test_list
+    sums = {folder / name: md5 for name, md5 in listed}
+    sums[folder / reader.meta["filename"]] = reader.meta["md5"]
     try:
         if download and not folder.exists():
             torchvision.datasets.utils.download_and_extract_archive(
                 reader.url, str(root), filename=reader.filename, md5=reader.tgz_md5
             )
-        files = sorted(folder.glob("*"))
-        decode = partial(_decode_batches, reader, folder, split)
-        return cached(f"{kind.name}-{split}", files, decode, cache) if files else decode()
+        folder.stat()
+        decode = partial(_decode_batches, sums, reader.meta["key"])
+        return cached(f"{kind.name}-{split}", list(sums), decode, cache)
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"no {kind.name}: looked for {root / kind.name}/*.parquet, {root}/*.parquet and "
@@ -204,24 +223,20 @@ def _read_torchvision(
         ) from error
 
 
-def _decode_batches(reader: Any, folder: Path, split: str) -> Decoded:
-    listed = reader.train_list if split == "train" else reader.test_list
-    batches = [_read_batch(folder / name, md5) for name, md5 in listed]
-    meta = _read_batch(folder / reader.meta["filename"], reader.meta["md5"])
+def _decode_batches(sums: dict[Path, str], key: str) -> Decoded:
+    *batches, meta = (_read_batch(file, md5) for file, md5 in sums.items())
     images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, SIDE, SIDE)
     labels = [label for b in batches for label in b["labels" if "labels" in b else "fine_labels"]]
-    classes = tuple(meta[reader.meta["key"]])
-    return Decoded(images.transpose(0, 2, 3, 1), np.array(labels), classes)
+    return Decoded(images.transpose(0, 2, 3, 1), np.array(labels), tuple(meta[key]))
 
 
 def _read_batch(file: Path, md5: str) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        if hashlib.file_digest(opened, "md5").hexdigest() != md5:
-            raise DataError(f"{file}: is not the published file; remove it and fetch it again")
-        opened.seek(0)
-        # Written by Python 2, whose texts are bytes.
-        content: dict[str, Any] = _Arrays(opened, encoding="latin1").load()
-        return content
+    encoded = read_bounded(file, FILE_LIMIT)
+    if hashlib.md5(encoded, usedforsecurity=False).hexdigest() != md5:
+        raise DataError(f"{file}: is not the published file; remove it and fetch it again")
+    # Written by Python 2, whose texts are bytes.
+    content: dict[str, Any] = _Arrays(io.BytesIO(encoded), encoding="latin1").load()
+    return content
 
 
 class _Arrays(pickle.Unpickler):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from lthlib.data.cache import Decoded, cached
 from lthlib.data.parts import Dataset, Images, Part, split_training
-from lthlib.data.pictures import decode_all, open_at_size, open_rgb
+from lthlib.data.pictures import decode_all, open_rgb
 from lthlib.data.settings import DataSettings
 from lthlib.data.splits import generator
 from lthlib.data.streaming import StreamingPart
@@ -45,8 +47,11 @@ def load_folder(
         DataError: a folder is missing or empty, or an image cannot be used; names the file.
     """
     folders = _find_parts(root)
-    classes = _list_classes(folders["train"])
-    listed = {part: _list_images(folder, classes) for part, folder in folders.items()}
+    classes = tuple(path.name for path in list_folder(folders["train"])[1])
+    listed = {
+        part: list_images(folder, classes, "the training folder")
+        for part, folder in folders.items()
+    }
     native = None
     if settings.image_size is None:
         first = listed["train"][0][0]
@@ -69,9 +74,9 @@ def load_imagenet(
         DataError: the training folder does not hold 1,000 classes; and all that `load_folder`
             raises.
     """
-    folder = root / "imagenet" if (root / "imagenet" / "train").is_dir() else root
+    folder = root / "imagenet" if os.path.isdir(root / "imagenet" / "train") else root
     train = _find_parts(folder)["train"]
-    found = len(_list_classes(train))
+    found = len(list_folder(train)[1])
     if found != IMAGENET_CLASSES:
         raise DataError(
             f"{train}: {found} class folders, ImageNet has {IMAGENET_CLASSES:,}; "
@@ -112,16 +117,11 @@ def read_parts(
     return parts
 
 
-def in_fixed_order(files: list[Path], labels: Tensor) -> Listing:
-    """The listing in one shuffled order, the same for ever: its first n are a fair sample."""
-    order = torch.randperm(len(files), generator=generator(0, "folder order"))
-    return [files[row] for row in order.tolist()], labels[order]
-
-
 def _find_parts(root: Path) -> dict[str, Path]:
-    if not (root / "train").is_dir():
+    if not os.path.isdir(root / "train"):
         raise DataError(f"{root}: no folder train with one folder per class; give another root")
-    held_out = [root / name for name in ("val", "validation", "test") if (root / name).is_dir()]
+    names = ("val", "validation", "test")
+    held_out = [root / name for name in names if os.path.isdir(root / name)]
     if not held_out:
         raise DataError(
             f"{root}: has train, but no folder val, validation or test beside it; "
@@ -133,30 +133,75 @@ def _find_parts(root: Path) -> dict[str, Path]:
     return parts
 
 
-def _list_classes(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(path.name for path in folder.iterdir() if path.is_dir()))
+def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Files and folders in a folder, each by name; hidden ones are left out.
+
+    Raises:
+        DataError: the folder cannot be read, or holds what is neither, such as a link that leads
+            nowhere or in a circle, or a pipe; names it.
+    """
+    files: list[Path] = []
+    folders: list[Path] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if not (entry.is_dir() or entry.is_file()):
+                    raise OSError(errno.EINVAL, "leads to no file and no folder", entry.path)
+                (folders if entry.is_dir() else files).append(folder / entry.name)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or folder}: cannot be read ({error.strerror}); mend or remove it, "
+            "or fetch the data again"
+        ) from error
+    return sorted(files), sorted(folders)
 
 
-def _list_images(folder: Path, classes: tuple[str, ...]) -> Listing:
-    unknown = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(classes))
-    if unknown:
-        raise DataError(f"{folder / unknown[0]}: a class that the training folder does not have")
+def list_images(folder: Path, classes: tuple[str, ...], named_by: str) -> Listing:
+    """Image files in folders named by their class, in one shuffled order that is the same for ever:
+    the first n are a fair sample. Training folders need images of every class.
+
+    Raises:
+        DataError: a folder is none of the classes, whose names come from `named_by`; a class or all
+            of them are empty; or as `list_folder` does.
+    """
+    folders = {path.name: path for path in list_folder(folder)[1]}
+    if unknown := sorted(folders.keys() - set(classes)):
+        raise DataError(f"{folder / unknown[0]}: a class that {named_by} does not name; remove it")
     files: list[Path] = []
     labels: list[int] = []
+    real = Path(os.path.realpath(folder))
+    seen = {real, *real.parents}
     for label, name in enumerate(classes):
-        found = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = _images_in(folders[name], seen) if name in folders else []
         if not found and folder.name == "train":
             raise DataError(f"{folder / name}: no images ({', '.join(SUFFIXES)}); add or remove it")
         files += found
         labels += [label] * len(found)
     if not files:
         raise DataError(f"{folder}: no images ({', '.join(SUFFIXES)}) in folders named by class")
-    return in_fixed_order(files, torch.tensor(labels))
+    order = torch.randperm(len(files), generator=generator(0, "folder order"))
+    return [files[row] for row in order.tolist()], torch.tensor(labels)[order]
+
+
+def _images_in(folder: Path, seen: set[Path]) -> list[Path]:
+    found: list[Path] = []
+    waiting = [folder]
+    while waiting:
+        here = waiting.pop()
+        if (real := Path(os.path.realpath(here))) in seen:
+            raise DataError(f"{here}: a link to a folder that is listed elsewhere; remove it")
+        seen.add(real)
+        files, folders = list_folder(here)
+        found += [file for file in files if file.suffix.lower() in SUFFIXES]
+        waiting += folders
+    return sorted(found)
 
 
 def _decode_files(
     files: list[Path], labels: Tensor, classes: tuple[str, ...], native: tuple[int, int], name: str
 ) -> Decoded:
     images = np.empty((len(files), *native, 3), np.uint8)
-    decode_all(partial(open_at_size, native=native), files, images, name)
+    decode_all(((file, str(file)) for file in files), images, name)
     return Decoded(images, labels.numpy(), classes)

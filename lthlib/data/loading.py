@@ -87,8 +87,8 @@ def _find_root(name: str, root: str | Path | None, download: bool) -> Path:
         raise DataError(
             f"no data root for {name}: give one by --data or by the variable LTHLIB_DATA"
         )
-    path = Path(given).expanduser()
-    if not path.is_dir() and not download:
+    path = Path(os.path.expanduser(given))
+    if not os.path.isdir(path) and not download:
         raise DataError(
             f"data root {path} does not exist: give another by --data or LTHLIB_DATA, "
             "or allow the download of CIFAR with download=True"

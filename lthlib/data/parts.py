@@ -23,7 +23,8 @@ class Tensors:
         labels: int64 [n], class of each input.
         rows: int64 [n], the rows of `storage` that belong to this part; None takes all, m = n.
     Raises:
-        DataError: the shapes or types do not fit together.
+        DataError: the shapes or types do not fit together, or a row holds what is no number of
+            float32, such as NaN.
     """
 
     storage: Tensor
@@ -42,6 +43,8 @@ class Tensors:
         inputs = self.storage.shape[:1] if self.rows is None else self.rows.shape
         if inputs != self.labels.shape:
             raise DataError(f"{list(inputs)} inputs, but {len(self.labels)} labels")
+        if self.rows is None and self.storage.is_floating_point():
+            _check_finite(self.storage)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -181,6 +184,18 @@ class Dataset:
         return cls("tensors", names, train, held_out["validation"], held_out["test"])
 
 
+def _check_finite(inputs: Tensor) -> None:
+    rows = 1024  # at a time, because what is compared takes memory too
+    for start, block in zip(range(0, len(inputs), rows), inputs.split(rows), strict=False):
+        finite = block.float().isfinite()
+        if not finite.all():
+            row, *_ = (~finite).nonzero()[0].tolist()
+            raise DataError(
+                f"inputs, row {start + row}: a value that is not finite in float32 "
+                f"({float(block[~finite][0])}); repair the row, or leave it out"
+            )
+
+
 def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
     """Raise DataError, naming the first row, unless every label is in 0 ... classes - 1."""
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
@@ -208,4 +223,7 @@ def split_training(pool: Part, settings: DataSettings) -> tuple[Part, Part]:
 def _tensors(name: str, inputs: Tensor, labels: Tensor) -> Tensors:
     if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
         raise DataError(f"{name} labels must be integers, not {labels.dtype}")
-    return Tensors(inputs.detach().cpu(), labels.cpu().to(torch.int64))
+    try:
+        return Tensors(inputs.detach().cpu(), labels.cpu().to(torch.int64))
+    except DataError as error:
+        raise DataError(f"{name} {error}") from None

@@ -3,70 +3,87 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
 from lthlib.errors import DataError
+from lthlib.files import read_bounded
 
 DECODING_THREADS = 2
 # Pillow reads dozens of formats more, and for one of them (EPS) runs a program on the file.
 FORMATS = ("PNG", "JPEG", "WEBP")
 # As Pillow's own, beyond which it warns: 270 MB decoded. Who may switch that off cannot this.
 PIXEL_LIMIT = 89_478_485
+# Of an encoded image: what as many pixels take that are not compressed.
+FILE_LIMIT = 3 * PIXEL_LIMIT
+# What is read as it is; those of 16 bits ("I;16") are scaled.
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
 
 
-def open_rgb(source: Path | bytes, where: str) -> Image.Image:
-    """Decode one image file to RGB.
+def open_rgb(source: Path | bytes, where: str, size: tuple[int, int] | None = None) -> Image.Image:
+    """Decode one image file to RGB; of 16 bits a channel, the upper eight count.
 
     Arguments:
         source: path or content of a PNG, JPEG or WebP file, whatever the file is called.
         where: what an error message calls the image.
+        size: (height, width) it has to have; None takes any.
     Raises:
-        DataError: the bytes are no image, are damaged, or claim more pixels than `PIXEL_LIMIT`.
+        DataError: the bytes are no image, are damaged, claim more pixels than `PIXEL_LIMIT`, or
+            have another size.
     """
-    opened = io.BytesIO(source) if isinstance(source, bytes) else source
     try:
-        with Image.open(opened, formats=FORMATS) as image:
+        content = source if isinstance(source, bytes) else read_bounded(source, FILE_LIMIT)
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > PIXEL_LIMIT:
-                size = f"{image.width} x {image.height}"
-                raise ValueError(f"{size} pixels, more than {PIXEL_LIMIT} in all")
-            return image.convert("RGB")
+                pixels = f"{image.width} x {image.height}"
+                raise ValueError(f"{pixels} pixels, more than {PIXEL_LIMIT} in all")
+            if size in (None, (image.height, image.width)):
+                return _to_rgb(image)
+            found = f"{image.height} x {image.width}"
     # Pillow's readers raise whatever they stumble on: OSError, SyntaxError, struct.error, ...
     except Exception as error:
         raise DataError(f"{where}: not a readable image ({error}); replace or remove it") from error
+    raise DataError(
+        f"{where}: {found} pixels, not {size[0]} x {size[1]}; where sizes differ, use "
+        "dataset: folder and set image_size"
+    )
 
 
-def open_at_size(file: Path, native: tuple[int, int] | None) -> np.ndarray:
-    """Decode one file to uint8 [height, width, 3]; DataError unless (height, width) = native."""
-    image = np.array(open_rgb(file, str(file)))
-    if image.shape[:2] != native:
-        raise DataError(
-            f"{file}: {image.shape[0]} x {image.shape[1]} pixels, the others have {native}; "
-            "where sizes differ, use dataset: folder and set image_size"
-        )
-    return image
+def _to_rgb(image: Image.Image) -> Image.Image:
+    # Of 16-bit colour Pillow itself keeps the upper byte; 16-bit grey it would clip at 255.
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode not in MODES:
+        raise ValueError(f"pixels of mode {image.mode}, expected 8 or 16 bits a channel")
+    # A palette's transparent entries have colours too; Pillow warns that they are dropped.
+    image.info.pop("transparency", None)
+    return image.convert("RGB")
 
 
-def decode_all(
-    read: Callable[[Any], np.ndarray], sources: Iterable[Any], out: np.ndarray, title: str
-) -> None:
-    """Fill `out` (uint8 [n, h, w, c]) with `read(source)` of n sources, on a few threads."""
+def decode_all(sources: Iterable[tuple[Path | bytes, str]], out: np.ndarray, title: str) -> None:
+    """Fill `out` (uint8 [n, h, w, 3]) with n images on a few threads; sources: what `open_rgb`
+    takes first and second. Raises DataError as it does, and when there are not n of them."""
     sources = iter(sources)
     done = 0
+
+    def decode(source: tuple[Path | bytes, str]) -> np.ndarray:
+        return np.asarray(open_rgb(*source, size=out.shape[1:3]))
+
     with (
         ThreadPoolExecutor(DECODING_THREADS) as pool,
         tqdm(total=len(out), desc=f"decoding {title}", unit="image", leave=False) as bar,
     ):
         # In pieces: Executor.map takes all its input before it yields anything.
         while piece := list(islice(sources, 1024)):
-            for array in pool.map(read, piece):
-                out[done] = array
-                done += 1
+            for row, image in enumerate(pool.map(decode, piece[: len(out) - done]), start=done):
+                out[row] = image
+            done += len(piece)
             bar.update(len(piece))
+    if done != len(out):
+        raise DataError(f"{title}: {done} images and {len(out)} labels; fetch the files again")

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from lthlib.data.pictures import open_at_size, open_rgb
+from lthlib.data.pictures import open_rgb
 from lthlib.data.splits import generator
 
 
@@ -62,7 +62,7 @@ class StreamingPart:
         """
         file = self.files[row]
         if self.image_size is None:
-            return open_at_size(file, self.native)
+            return np.array(open_rgb(file, str(file), self.native))
         image = open_rgb(file, str(file))
         size = [self.image_size, self.image_size]
         functional = _transforms()

@@ -4,15 +4,18 @@ one folder beside a file that names the class of each.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lthlib.data.folders import SUFFIXES, Listing, in_fixed_order, read_parts
+from lthlib.data.folders import SUFFIXES, Listing, list_folder, list_images, read_parts
 from lthlib.data.parts import Dataset, split_training
+from lthlib.data.pictures import FILE_LIMIT
 from lthlib.data.settings import DataSettings
 from lthlib.errors import DataError
+from lthlib.files import read_bounded
 
 FOLDER = "tiny-imagenet-200"
 CLASSES = 200
@@ -42,10 +45,10 @@ def load_tiny_imagenet(
         DataError: a folder, file or annotation is missing or does not fit the others, or an image
             cannot be used; names the file.
     """
-    folder = root / FOLDER if (root / FOLDER).is_dir() else root
+    folder = root / FOLDER if os.path.isdir(root / FOLDER) else root
     classes = _read_classes(folder / "wnids.txt", root)
     listed = {
-        "train": in_fixed_order(*_list_training(folder / "train", classes)),
+        "train": list_images(folder / "train", classes, "wnids.txt"),
         "val": _list_validation(folder / "val", classes),
     }
     size = (SIDE, SIDE)
@@ -59,7 +62,7 @@ def load_tiny_imagenet(
 
 
 def _read_classes(file: Path, root: Path) -> tuple[str, ...]:
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise DataError(
             f"no tiny-imagenet: looked for wnids.txt in {root / FOLDER} and in {root}. Unpack "
             f"{FOLDER}.zip into the data root, or use dataset: folder for class folders of your own"
@@ -73,36 +76,16 @@ def _read_classes(file: Path, root: Path) -> tuple[str, ...]:
     return tuple(sorted(names))
 
 
-def _list_training(folder: Path, classes: tuple[str, ...]) -> Listing:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; {_AGAIN}")
-    unknown = sorted({path.name for path in folder.iterdir() if path.is_dir()} - set(classes))
-    if unknown:
-        raise DataError(
-            f"{folder / unknown[0]}: a class that wnids.txt does not name; remove it, or use "
-            "dataset: folder"
-        )
-    files: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        found = _images_in(folder / name / "images")
-        if not found:
-            raise DataError(f"{folder / name / 'images'}: no images; {_AGAIN}")
-        files += found
-        labels += [label] * len(found)
-    return files, torch.tensor(labels)
-
-
 def _list_validation(folder: Path, classes: tuple[str, ...]) -> Listing:
     annotations = folder / "val_annotations.txt"
-    if not annotations.is_file() or not (folder / "images").is_dir():
+    if not (os.path.isfile(annotations) and os.path.isdir(folder / "images")):
         raise DataError(
             f"{folder}: needs val_annotations.txt and the folder images, as the archive has them; "
             "where another program has moved the images into class folders, unpack it again, or "
             "use dataset: folder"
         )
     labels = _read_annotations(annotations, classes)
-    files = _images_in(folder / "images")
+    files = [f for f in list_folder(folder / "images")[0] if f.suffix.lower() in SUFFIXES]
     there = {file.name for file in files}
     if missing := sorted(labels.keys() - there):
         raise DataError(
@@ -138,15 +121,9 @@ def _read_annotations(file: Path, classes: tuple[str, ...]) -> dict[str, int]:
     return labels
 
 
-def _images_in(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-
-
 def _read_lines(file: Path) -> list[str]:
     try:
-        return file.read_text(encoding="utf-8").splitlines()
+        return read_bounded(file, FILE_LIMIT).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{file}: not readable text ({error}); {_AGAIN}") from error
 

@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from lthlib._torchvision import torchvision
 from lthlib.data import DataSettings, Images, load_dataset
-from lthlib.data.pictures import open_rgb
 from lthlib.errors import ConfigError, DataError
 
 Write = Callable[..., Path]
@@ -180,6 +179,63 @@ def test_a_malformed_shard_is_named_with_its_row(
         load(cifar_root)
 
 
+def test_one_image_repeated_takes_no_memory(
+    cifar_root: Path, write_shard: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = cifar_root / "cifar10" / "test-00000-of-00001.parquet"
+    write_shard(shard, ALL_TEN * 20, dict.fromkeys(range(200), bytes(1 << 20)))
+    assert shard.stat().st_size < 1 << 17  # 200 MB once they are read
+    monkeypatch.setattr("lthlib.data.cifar.COLUMN_LIMIT", 4 << 20)
+    before = pa.default_memory_pool().max_memory()
+    with pytest.raises(DataError, match=r"row 0: img holds 1048576 bytes; .* at most 65536"):
+        load(cifar_root)
+    assert pa.default_memory_pool().max_memory() < before + (32 << 20)
+
+
+def test_a_column_beyond_its_limit_is_not_read(
+    cifar_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lthlib.data.cifar.COLUMN_LIMIT", 9_999)
+    with pytest.raises(
+        DataError, match=r"-of-00002\.parquet: a column of \d{5} bytes in one group"
+    ):
+        load(cifar_root)
+
+
+def test_rows_are_counted_where_they_are_read_from(
+    cifar_root: Path, write_shard: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = cifar_root / "cifar10" / "test-00000-of-00001.parquet"
+    write_shard(shard, ALL_TEN * 20, dict.fromkeys(range(200), png()))
+    data = shard.read_bytes()
+    # The summary, whose length stands at the end, first says 200; it is to say 100.
+    summary = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    place = data.index(b"\x16\x90\x03", summary)
+    shard.write_bytes(data[:place] + b"\x16\xc8\x01" + data[place + 3 :])
+    assert pq.ParquetFile(shard).metadata.num_rows == 100
+    monkeypatch.setattr("lthlib.data.cifar.MOST_ROWS", 150)
+    with pytest.raises(DataError, match="200 rows, expected 1 to 150"):
+        load(cifar_root)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_no_shard(cifar_root: Path, make: Callable[[Path], None]) -> None:
+    shard = cifar_root / "cifar10" / "test-00000-of-00001.parquet"
+    shard.unlink()
+    make(shard)
+    with pytest.raises(DataError, match=r"test-00000.*: not a regular file"):
+        load(cifar_root)
+
+
+def test_a_shard_that_is_a_link_to_nowhere_is_named(cifar_root: Path) -> None:
+    shard = cifar_root / "cifar10" / "test-00000-of-00001.parquet"
+    for target in (shard.with_name("nowhere"), shard):
+        shard.unlink()
+        shard.symlink_to(target)
+        with pytest.raises(DataError, match=r"test-00000.*cannot be read"):
+            load(cifar_root)
+
+
 def test_a_truncated_shard_is_named(cifar_root: Path) -> None:
     shard = cifar_root / "cifar10" / "test-00000-of-00001.parquet"
     shard.write_bytes(shard.read_bytes()[:-20])
@@ -323,22 +379,3 @@ def test_torchvision_fetches_what_is_missing(
         load(tmp_path)
     dataset = load_dataset("cifar10", tmp_path, settings=EVERYTHING, download=True)
     assert dataset.test.labels.tolist() == ALL_TEN
-
-
-def test_only_formats_of_data_sets_are_decoded() -> None:
-    for kind in ("EPS", "TIFF", "PPM"):
-        buffer = io.BytesIO()
-        Image.new("RGB", (32, 32)).save(buffer, kind)
-        with pytest.raises(DataError, match="row 0: not a readable image"):
-            open_rgb(buffer.getvalue(), "row 0")
-
-
-@given(st.integers(0, 60), st.integers(1, 255))
-@settings(max_examples=60)
-def test_a_changed_byte_is_an_image_or_a_data_error(position: int, change: int) -> None:
-    content = bytearray(png())
-    content[position % len(content)] ^= change
-    try:
-        assert open_rgb(bytes(content), "row 0").mode == "RGB"
-    except DataError as error:
-        assert str(error).startswith("row 0: not a readable image")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from itertools import islice
@@ -188,6 +190,91 @@ def test_a_folder_without_images_is_refused(folder_root: Path, part: str) -> Non
 def test_a_class_that_was_never_trained_is_refused(folder_root: Path) -> None:
     (folder_root / "val" / "bee").rename(folder_root / "val" / "wasp")
     with pytest.raises(DataError, match=r"val/wasp: a class that the training folder does not"):
+        load(folder_root)
+
+
+def test_hidden_files_and_folders_are_left_out(folder_root: Path) -> None:
+    before = load(folder_root)
+    for part in ("train", "val"):
+        for name in (".ipynb_checkpoints/1.png", "ant/.thumbnails/1.png", "ant/._0.png"):
+            hidden = folder_root / part / name
+            hidden.parent.mkdir(exist_ok=True)
+            hidden.write_bytes(b"no image")
+    after = load(folder_root)
+    assert after.classes == ("ant", "bee")
+    assert isinstance(before.train, Images)
+    assert isinstance(after.train, Images)
+    assert torch.equal(before.train.images, after.train.images)
+
+
+def to_itself(path: Path) -> None:
+    path.symlink_to(path)
+
+
+def to_nowhere(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def to_a_device(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def to_the_folder_above(path: Path) -> None:
+    path.symlink_to("..")
+
+
+def to_another_class(path: Path) -> None:
+    path.symlink_to(path.parents[len(path.parts) - path.parts.index("train") - 2] / "ant")
+
+
+@pytest.mark.parametrize("data", [SMALL, RESIZED])
+@pytest.mark.parametrize("place", ["train/new.png", "train/bee/new.png", "train/bee/below/new"])
+@pytest.mark.parametrize(
+    "make", [to_itself, to_nowhere, to_a_device, to_the_folder_above, to_another_class, os.mkfifo]
+)
+def test_what_is_no_file_and_no_folder_of_its_own_is_named(
+    folder_root: Path, data: DataSettings, place: str, make: Callable[[Path], None]
+) -> None:
+    (folder_root / "train/bee/below").mkdir()
+    make(folder_root / place)
+    with pytest.raises(DataError, match=rf"/{place}: (cannot be read|a link to a folder)"):
+        load(folder_root, data)
+
+
+def test_links_to_files_and_folders_elsewhere_are_followed(
+    folder_root: Path, tmp_path: Path
+) -> None:
+    before = load(folder_root).describe()
+    (folder_root / "train" / "ant").rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "0.png").rename(tmp_path / "0.png")
+    (tmp_path / "elsewhere" / "0.png").symlink_to(tmp_path / "0.png")
+    (folder_root / "train" / "ant").symlink_to(tmp_path / "elsewhere")
+    assert load(folder_root).describe() == before
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", "é".encode("latin1"), b"two\nlines", b"* [a] "])
+def test_a_class_may_have_any_name(folder_root: Path, name: bytes) -> None:
+    for part in ("train", "val"):
+        (folder_root / part / "bee").rename(folder_root / part / os.fsdecode(name))
+    for _ in range(2):  # the second time from the cache
+        dataset = load(folder_root)
+        assert sorted(dataset.classes) == sorted(["ant", os.fsdecode(name)])
+        assert len(dataset.train) == 8
+    assert len(load(folder_root, RESIZED).test) == 6
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    folder_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = os.scandir
+
+    def denied(folder: Path) -> object:
+        if Path(folder).name == "bee":
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    with pytest.raises(DataError, match=r"train/bee: cannot be read \(Permission denied\)"):
         load(folder_root)
 
 

@@ -126,3 +126,29 @@ def test_a_fraction_outside_its_range_is_refused() -> None:
 def test_images_must_be_bytes_in_rows_of_pixels() -> None:
     with pytest.raises(DataError, match="images must be uint8"):
         Images(torch.rand(2, 3, 3, 1), torch.zeros(2).long())
+
+
+NAN, INFINITE = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "said"),
+    [
+        (NAN, torch.float32, "nan"),
+        (INFINITE, torch.float16, "inf"),
+        (-INFINITE, torch.bfloat16, "-inf"),
+        (1e39, torch.float64, r"1e\+39"),
+    ],
+)
+@pytest.mark.parametrize("shape", [(2000,), (2000, 3), (2000, 2, 2)])
+def test_the_first_row_that_is_not_finite_is_named(
+    value: float, dtype: torch.dtype, said: str, shape: tuple[int, ...]
+) -> None:
+    inputs, labels = torch.zeros(shape, dtype=dtype), torch.arange(2000) % 2
+    inputs[1500], inputs[1999] = value, NAN
+    with pytest.raises(DataError, match=rf"^inputs, row 1500: .* float32 \({said}\)"):
+        Tensors(inputs, labels)
+    good = torch.zeros_like(inputs)
+    for part in ("validation", "test"):
+        with pytest.raises(DataError, match=rf"^{part} inputs, row 1500"):
+            Dataset.from_tensors(good, labels, **{part: (inputs, labels)})  # type: ignore[arg-type]
