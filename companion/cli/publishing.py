@@ -280,8 +280,8 @@ def facts(
     """Measure what no run records, for the claims that need it, and write results/facts.json: how
     BiP's hypergradient lies to the exact one. A minute or two.
     """
-    from companion.bilevel.facts import measure
-    from companion.evidence import FACTS, facts_json
+    from companion.bilevel.measured import measure
+    from companion.evidence.facts import facts_json, facts_of
     from lthlib.files import write_atomically
     from lthlib.runs import Store
 
@@ -290,8 +290,7 @@ def facts(
     for name, fact in found.items():
         typer.echo(f"{name} = {fact.value:.4g}: {fact.definition}")
     typer.echo(f"{results / 'facts.json'}: {len(found)} facts")
-    wanted = [name for name, about in FACTS.items() if about.startswith("B4")]
-    if missing := [name for name in wanted if name not in found]:
+    if missing := [name for name in facts_of("B4") if name not in found]:
         reason = "the lower level has no minimum for some seed"
         typer.echo(f"not measured, since {reason}: {', '.join(missing)}", err=True)
 

@@ -3,8 +3,8 @@
 Nothing here imports torch. The statistics' smaller parts are in `companion.evidence.statistics`.
 """
 
-from companion.evidence.claims import CLAIMS, FACTS, OUTCOMES, Claim, Verdict, judge
-from companion.evidence.facts import Fact, facts_json, load_facts
+from companion.evidence.claims import CLAIMS, OUTCOMES, Claim, Verdict, judge
+from companion.evidence.facts import FACTS, Fact, facts_json, load_facts
 from companion.evidence.records import tidy
 from companion.evidence.reported import quoted, reported, reported_curve, reported_speed_up
 from companion.evidence.statistics import (

@@ -20,6 +20,10 @@ Side = Literal["for", "against", "undecided"]
 Net = tuple[str, str]
 
 DATASETS = ("cifar10", "cifar100", "tinyimagenet", "imagenet")
+# The fewest seeds of a curve, of a dense reference, and at the two densities that decide d*; and
+# the fewest networks of which 'most' can be said. At reduced scale one is enough.
+_FEWEST = {"seeds": 3, "dense seeds": 10, "deciding seeds": 8, "networks": 3}
+_WHERE = ["dataset", "architecture", "structure"]
 _TINY = 1e-9
 
 
@@ -34,9 +38,7 @@ class Curve:
     judged: str
 
     def __str__(self) -> str:
-        if self.label.startswith("dense"):
-            return self.label
-        return f"{self.label} {self.manner}"
+        return self.label if self.label.startswith("dense") else f"{self.label} {self.manner}"
 
     @property
     def manner(self) -> str:
@@ -65,12 +67,10 @@ class View:
     """The rows that may feed a verdict at one scale, and facts measured outside any record.
 
     Only runs that succeeded on the papers' data sets count: no digits, no generated image folders.
-    `groups` holds the rows by data set, network,
-    structure, label and judged; `failed` is the number of runs that did not succeed.
+    `failed` is the number of runs that did not succeed.
     """
 
-    groups: Mapping[tuple[str, ...], pd.DataFrame]
-    nothing: pd.DataFrame
+    rows: pd.DataFrame
     scale: str
     facts: Mapping[str, float]
     failed: int = 0
@@ -90,9 +90,7 @@ class View:
         rows = rows.assign(**names)
         rows = rows[rows["dataset"].isin(DATASETS)]
         good = rows["status"] == "ok"
-        keys = ["dataset", "architecture", "structure", "label", "judged"]
-        groups = {tuple(map(str, key)): group for key, group in rows[good].groupby(keys)}
-        return cls(groups, rows[:0], scale, facts, int(rows.loc[~good, "run"].nunique()))
+        return cls(rows[good], scale, facts, int(rows.loc[~good, "run"].nunique()))
 
     def led_by(self, label: str) -> View:
         """Return the view of one study for each network and structure: the one with most tickets of
@@ -101,72 +99,51 @@ class View:
         Studies train one network by different recipes; rows of two are never compared. The dense
         rows are those of the studies chosen. A network where no study has the label keeps all.
         """
-        counts: dict[tuple[str, ...], dict[str, int]] = {}
-        for (*where, shown, _judged), group in self.groups.items():
-            if shown in (label, f"{label}, as found"):  # and no variant, such as another precision
-                tally = counts.setdefault(tuple(where), {})
-                for study, n in group["study"].value_counts().items():
-                    tally[str(study)] = tally.get(str(study), 0) + int(n)
+        named = self.rows["label"].isin([label, f"{label}, as found"])  # and no precision of it
+        counts = self.rows[named].groupby([*_WHERE, "study"]).size()
         # Of two with as many, the first by name.
-        chosen = {
-            where: min(tally, key=lambda s: (-tally[s], s)) for where, tally in counts.items()
-        }
-        groups = {}
-        for key, group in self.groups.items():
-            own = {study for where, study in chosen.items() if where[:2] == key[:2]}
-            if own and not key[3].startswith("dense"):
-                own = {chosen[key[:3]]} if key[:3] in chosen else own
-            rows = group[group["study"].isin(own)] if own else group
-            rows = rows.drop_duplicates(["run", "round", "judged"])
-            if len(rows):
-                groups[key] = rows
-        return replace(self, groups=groups)
+        leads = [*counts.groupby(_WHERE).idxmax()]
+        chosen = {tuple(where): study for *where, study in leads}
 
-    @property
-    def seeds(self) -> int:
-        """The fewest seeds a curve may have."""
-        return 3 if self.scale == "paper" else 1
+        def counts_here(data: str, network: str, structure: str, label: str, study: str) -> bool:
+            own = {one for where, one in chosen.items() if where[:2] == (data, network)}
+            if not label.startswith("dense") and (data, network, structure) in chosen:
+                own = {chosen[data, network, structure]}
+            return not own or study in own
 
-    @property
-    def dense_seeds(self) -> int:
-        """The fewest seeds a dense reference may have."""
-        return 10 if self.scale == "paper" else 1
+        columns = [self.rows[name] for name in (*_WHERE, "label", "study")]
+        kept = np.array([counts_here(*row) for row in zip(*columns, strict=True)], bool)
+        rows = self.rows[kept].drop_duplicates(["label", "run", "round", "judged"])
+        return replace(self, rows=rows)
 
-    @property
-    def deciding_seeds(self) -> int:
-        """The fewest seeds at the two densities that decide d*."""
-        return 8 if self.scale == "paper" else 1
+    def fewest(self, what: str) -> int:
+        """The fewest of something that decide: `seeds`, `dense seeds`, `networks`, ..."""
+        return _FEWEST[what] if self.scale == "paper" else 1
 
     def select(self, net: Net, curve: Curve) -> pd.DataFrame:
         """Return the rows of one curve on one (data set, network)."""
-        labels = (curve.label, f"{curve.label}, {curve.manner}")
-        kind = (self.structure, curve.judged)
-        found = [
-            group
-            for (dataset, architecture, structure, label, judged), group in self.groups.items()
-            if (dataset, architecture) == net
-            and label in labels
-            and (curve == DENSE or (structure, judged) == kind)
-        ]
-        return pd.concat(found) if found else self.nothing
+        rows = self.rows[self.rows["label"].isin([curve.label, f"{curve.label}, {curve.manner}"])]
+        rows = rows[(rows["dataset"] == net[0]) & (rows["architecture"] == net[1])]
+        if curve == DENSE:
+            return rows
+        return rows[(rows["structure"] == self.structure) & (rows["judged"] == curve.judged)]
 
     def nets(self, *curves: Curve) -> list[Net]:
         """Return the (data set, network) pairs that hold all of the curves."""
-        nets = sorted({(key[0], key[1]) for key in self.groups})
+        nets = sorted(set(zip(self.rows["dataset"], self.rows["architecture"], strict=True)))
         return [net for net in nets if all(len(self.select(net, curve)) for curve in curves)]
 
     def dense(self, net: Net, curve: Curve = DENSE) -> pd.Series | str:
         """Return dense test accuracies by replicate, or what is missing."""
         values = self.select(net, curve).groupby(["study", "seed"])["test_accuracy"].mean().dropna()
-        return (
-            values if len(values) >= self.dense_seeds else self.lacks(curve, net, self.dense_seeds)
-        )
+        fewest = self.fewest("dense seeds")
+        return values if len(values) >= fewest else self.lacks(curve, net, fewest)
 
     def on_band(self, net: Net, curve: Curve, value: str = "test_accuracy") -> pd.Series | str:
         """Return band means by replicate, or what is missing."""
-        grid = stats.band(net[1])
+        grid, fewest = stats.band(net[1]), self.fewest("seeds")
         values = stats.band_means(self.select(net, curve), grid, value)
-        return values if len(values) >= self.seeds else self.lacks(curve, net, self.seeds, grid)
+        return values if len(values) >= fewest else self.lacks(curve, net, fewest, grid)
 
     def title(self, net: Net) -> str:
         """Return a (data set, network) pair as a text, with the structure unless unstructured."""
@@ -204,6 +181,16 @@ def below(low: float, high: float, threshold: float) -> Side:
     return side_of(-high, -low, -threshold)
 
 
+def above_zero(gap: stats.Difference) -> Side:
+    """Return the side of a claim that a difference is positive, by its two-sided interval."""
+    return side_of(gap.low, gap.high)
+
+
+def not_inferior(gap: stats.Difference) -> Side:
+    """Return the side of a claim of non-inferiority, by the difference's one-sided bounds."""
+    return side_of(gap.lower, gap.upper, stats.MARGIN)
+
+
 def all_of(sides: Iterable[Side]) -> Side | None:
     """Return `for` if all are, `against` if any is, None if there are none, else `undecided`."""
     found = set(sides)
@@ -233,19 +220,20 @@ def part_of(side: Side, value: stats.Difference, what: str, unit: str, where: st
     return Part(side, value.mean, value.low, value.high, value.n, text, value.p)
 
 
-def band_part(view: View, net: Net, ours: Curve, theirs: Curve, margin: float = 0.0) -> Part | str:
-    """Compare two curves by their band difference, in points, `for` when ours is above.
-
-    With a `margin` below 0 the question is non-inferiority, answered by the one-sided bounds.
-    """
+def band_part(
+    view: View,
+    net: Net,
+    ours: Curve,
+    theirs: Curve,
+    side: Callable[[stats.Difference], Side] = above_zero,
+) -> Part | str:
+    """Compare two curves by their band difference, in points; `side` judges it."""
     values = [view.on_band(net, curve) for curve in (ours, theirs)]
     if missing := [value for value in values if isinstance(value, str)]:
         return " and ".join(missing)
-    first, second = (value for value in values if not isinstance(value, str))
-    gap = stats.compare(first, second)
-    side = side_of(gap.lower, gap.upper, margin) if margin else side_of(gap.low, gap.high)
+    gap = stats.compare(*(value for value in values if not isinstance(value, str)))
     where = f"over {percent(stats.band(net[1]))} density ({view.title(net)})"
-    return part_of(side, gap, f"{ours} - {theirs}", "points", where)
+    return part_of(side(gap), gap, f"{ours} - {theirs}", "points", where)
 
 
 def cost_part(
@@ -271,18 +259,16 @@ def cost_part(
     """
     if not pretraining and view.select(net, DENSE).empty:
         return view.lacks(DENSE, net, 1)
-    pairs = [(curve, view.select(net, curve)) for curve in (ours, theirs)]
-    if unit == "seconds" and pd.concat([rows["device_name"] for _, rows in pairs]).nunique() > 1:
+    curves = [view.select(net, curve) for curve in (ours, theirs)]
+    if unit == "seconds" and pd.concat(curves)["device_name"].nunique() > 1:
         return f"{ours} and {theirs} on {view.title(net)} timed on one device"
-    grid = np.asarray(densities, float)
-    costs = [
-        stats.on_grid(rows.assign(cost=cost.where(cost > 0)), grid, "cost")
-        for rows, cost in ((rows, spent(rows, unit, pretraining)) for _, rows in pairs)
-    ]
-    enough = [cost.notna().sum() >= view.seeds for cost in costs]
+    grid, fewest = np.asarray(densities, float), view.fewest("seeds")
+    paid = [rows.assign(cost=spent(rows, unit, pretraining)) for rows in curves]
+    costs = [stats.on_grid(rows[rows["cost"] > 0], grid, "cost") for rows in paid]
+    enough = [cost.notna().sum() >= fewest for cost in costs]
     means = [np.log(cost.loc[:, enough[0] & enough[1]]).mean() for cost in costs]
     if means[0].empty:
-        return " and ".join(view.lacks(curve, net, view.seeds, grid) for curve, _ in pairs)
+        return " and ".join(view.lacks(curve, net, fewest, grid) for curve in (ours, theirs))
     gaps = (means[0] - means[1]).to_dict()
     density = worst(gaps, key=lambda one: gaps[one])
     value = stats.ratio(*(cost[density].dropna() for cost in costs))
@@ -302,8 +288,8 @@ def growth_part(
     """Judge a ticket's cost in passes at the band's sparse end, relative to its dense end."""
     ends = stats.band(net[1])[[-1, 0]]
     costs = stats.on_grid(view.select(net, curve), ends, "passes").dropna()
-    if len(costs) < view.seeds:
-        return view.lacks(curve, net, view.seeds, ends)
+    if len(costs) < (fewest := view.fewest("seeds")):
+        return view.lacks(curve, net, fewest, ends)
     value = stats.ratio(costs.iloc[:, 0], costs.iloc[:, 1])
     where = f"from {percent(ends)} density ({view.title(net)})"
     return part_of(side(value.low, value.high), value, f"passes of {curve}, growth", "", where)
@@ -317,9 +303,8 @@ def stars(view: View, net: Net, *curves: Curve) -> list[stats.Crossing] | str:
     found: list[stats.Crossing] = []
     for curve, rng in zip(curves, np.random.default_rng(0).spawn(len(curves)), strict=True):
         star = stats.d_star(stats.on_grid(view.select(net, curve), stats.IMP_DENSITIES), dense, rng)
-        if star is None or star.n < view.deciding_seeds:
-            needed = view.lacks(curve, net, view.deciding_seeds)
-            return f"{needed} around d*"
+        if star is None or star.n < view.fewest("deciding seeds"):
+            return f"{view.lacks(curve, net, view.fewest('deciding seeds'))} around d*"
         found.append(star)
     return found
 
@@ -334,20 +319,18 @@ def star_part(view: View, net: Net, ours: Curve, theirs: Curve) -> Part | str:
 
 def compare_stars(names: str, where: str, first: stats.Crossing, second: stats.Crossing) -> Part:
     """Return the ratio of two d*, `for` when the first is sparser."""
-    low, high = np.quantile(first.draws / second.draws, [0.025, 0.975])
-    side = below(float(low), float(high), 1.0)
+    low, high = map(float, np.quantile(first.draws / second.draws, [0.025, 0.975]))
+    side = below(low, high, 1.0)
     # A curve that ends before it crosses bounds its d* on one side only.
-    if side == "for" and (first.edge == "above" or second.edge == "below"):
+    bounded = {"for": ("above", "below"), "against": ("below", "above")}.get(side)
+    if bounded and (first.edge == bounded[0] or second.edge == bounded[1]):
         side = "undecided"
-    if side == "against" and (first.edge == "below" or second.edge == "above"):
-        side = "undecided"
-    value = first.density / second.density
-    n = min(first.n, second.n)
+    value, n = first.density / second.density, min(first.n, second.n)
     text = (
         f"d* of {names} = {_star(first)} / {_star(second)} = {value:.2f} [{low:.2f}, {high:.2f}] "
         f"at {stats.MARGIN} points from dense ({where}), n = {n}"
     )
-    return Part(side, value, float(low), float(high), n, text)
+    return Part(side, value, low, high, n, text)
 
 
 def _star(crossing: stats.Crossing) -> str:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib.resources import files
 from os.path import lexists
 from pathlib import Path
 from typing import Any
 
-from companion.evidence.claims import FACTS
 from lthlib.errors import RecordError
 from lthlib.files import sealed
 from lthlib.records import COUNT, PROVENANCE, TEXT, Field, check, is_number, read_published
 
 SCHEMA = 1
 FILE = "facts.json"
+with (files(__package__) / "facts.csv").open(encoding="utf-8") as lines:
+    _ROWS = list(csv.DictReader(lines))
+# What each fact is, and of which claim.
+FACTS = {row["fact"]: f"{row['claim']}: {row['measured']}" for row in _ROWS}
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,11 @@ _RULE = {
     ),
     "provenance": PROVENANCE,
 }
+
+
+def facts_of(claim: str) -> list[str]:
+    """Return the names of the facts that a claim rests on or shows beside them."""
+    return [row["fact"] for row in _ROWS if row["claim"] == claim]
 
 
 def load_facts(folder: str | Path) -> dict[str, Fact]:

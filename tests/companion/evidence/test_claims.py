@@ -11,11 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.evidence import CLAIMS, OUTCOMES, Verdict, judge, tidy
-from companion.evidence.comparisons import all_of, below, most_of, side_of
+from companion.evidence import CLAIMS, OUTCOMES, Verdict, criteria, judge, tidy
+from companion.evidence.comparisons import (
+    above_zero,
+    all_of,
+    below,
+    most_of,
+    not_inferior,
+    side_of,
+)
 from companion.evidence.costs import with_costs
 from companion.evidence.records import COLUMNS
-from companion.evidence.statistics import IMP_DENSITIES
+from companion.evidence.statistics import IMP_DENSITIES, Difference
 from lthlib.errors import ConfigError
 from lthlib.records import COSTS
 
@@ -704,11 +711,26 @@ def test_a_table_of_another_shape_is_refused() -> None:
 
 
 def test_claims_are_complete() -> None:
-    assert [claim.id for claim in CLAIMS] == [
-        *("G", "B1", "B2", "B3", "B4", "B5", "C1", "C2", "C3", "C4", "C5", "C6", "A1", "A2", "A3")
-    ]
+    ids = [claim.id for claim in CLAIMS]
+    assert ids[0] == "G" and len(ids) == len(set(ids))
+    judged = {name.removeprefix("find_").upper() for name in vars(criteria) if "find_" in name}
+    assert judged == set(ids)
     for claim in CLAIMS:
-        assert claim.paper and claim.statement and claim.criterion and claim.requires
+        assert all(vars(claim).values()) and claim.gated in ("yes", "no")
+
+
+def test_a_margin_of_zero_is_no_other_question() -> None:
+    """A sure loss of 0.1 points: not above zero, and not inferior, each by its own bounds."""
+    loss = Difference(9, True, -0.1, -0.13, -0.07, -0.12, -0.08, 0.0)
+    assert (above_zero(loss), not_inferior(loss)) == ("against", "for")
+    wide = Difference(9, True, -0.1, -0.21, 0.01, -0.19, -0.01, 0.05)
+    assert (above_zero(wide), not_inferior(wide)) == ("undecided", "for")
+
+
+def test_a_count_that_was_not_run_is_said_so() -> None:
+    table = join(c5(425).query("label != 'CS'"), curve("OMP", cost=170))
+    because = verdict_of("C5", table).because
+    assert "CS with retraining not run" in because and "one-shot 170" in because
 
 
 def test_sides() -> None:

@@ -12,9 +12,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from companion.bilevel import facts
+from companion.bilevel import measured
 from companion.bilevel.hypergradient import Quadratic
-from companion.evidence import FACTS, load_facts
+from companion.evidence.facts import facts_of, load_facts
 from companion.publish.artefacts import provenance
 from lthlib.cli import app
 from lthlib.errors import ConfigError
@@ -24,7 +24,7 @@ from lthlib.runs import Machine, Store
 from tests.conftest import write_tiny
 
 CPU = Machine(device="cpu")
-B4 = {name for name, about in FACTS.items() if about.startswith("B4")}
+B4 = set(facts_of("B4"))
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +45,11 @@ def store(folder: Path) -> Store:
 @pytest.fixture(scope="module")
 def network(recipe: Recipe, store: Store) -> pd.DataFrame:
     gammas = [1e-4, 1.0, 100.0]
-    return facts.network_table(recipe, gammas, [0, 1], store, CPU, images=64, solver_steps=40)
+    return measured.network_table(recipe, gammas, [0, 1], store, CPU, images=64, solver_steps=40)
 
 
 def test_random_masks_keep_what_is_asked() -> None:
-    one, again, other = (facts.random_mask(10, seed, 0.3) for seed in (0, 0, 1))
+    one, again, other = (measured.random_mask(10, seed, 0.3) for seed in (0, 0, 1))
     assert one.sum() == 3
     assert set(one.tolist()) == {0.0, 1.0}
     assert one.equal(again)
@@ -57,11 +57,11 @@ def test_random_masks_keep_what_is_asked() -> None:
 
 
 def test_quadratics_by_hand() -> None:
-    table = facts.quadratic_table([0.5, 1e4], [6], [3], kept=0.5)
+    table = measured.quadratic_table([0.5, 1e4], [6], [3], kept=0.5)
     assert table[["problem", "size", "seed"]].drop_duplicates().values.tolist() == [
         ["quadratic", 6, 3]
     ]
-    problem, mask = Quadratic.random(6, 3), facts.random_mask(6, 3, 0.5)
+    problem, mask = Quadratic.random(6, 3), measured.random_mask(6, 3, 0.5)
     theta = problem.weights(mask, 0.5)
     gradient = problem.matrix @ (mask * theta - problem.target)
     estimate = upper_gradient(theta, gradient, mask, 2.0)
@@ -103,15 +103,15 @@ def test_a_network_in_three_places(network: pd.DataFrame) -> None:
 def test_where_the_lower_level_has_no_minimum_there_is_no_number(network: pd.DataFrame) -> None:
     start = network[(network["gamma"] == 1e-4) & (network["point"] == "start")]
     assert not start["definite"].any()
-    assert start[list(facts.MEASURES)].isna().all(axis=None)
+    assert start[list(measured.MEASURES)].isna().all(axis=None)
     assert start[["loss", "distance"]].notna().all(axis=None)
 
 
 def test_the_frozen_mask_is_the_magnitude_mask_and_stays(recipe: Recipe, store: Store) -> None:
-    config = facts.frozen(recipe, 0, 0.2)
+    config = measured.frozen(recipe, 0, 0.2)
     assert config.settings.upper_learning_rate == 0
-    trainer, dense = facts.begin(config, store, CPU)
-    net = facts.Thinned.of(recipe, 0, 0.2, 32, store, CPU)
+    trainer, dense = measured.begin(config, store, CPU)
+    net = measured.Thinned.of(recipe, 0, 0.2, 32, store, CPU)
     assert dense.weights is not None
     flat = torch.cat([dense.weights[name].abs().reshape(-1) for name in trainer.names])
     smallest = flat.sort(descending=True).values[int(net.mask.sum()) - 1]
@@ -127,16 +127,16 @@ def test_passes_are_counted_beyond_the_lower_steps(
     recipe: Recipe, store: Store, lower_steps: int
 ) -> None:
     changed = recipe.with_(methods={"bip": {"lower_steps": lower_steps}})
-    assert facts.extra_passes(changed, 0, store, CPU) == 1
+    assert measured.extra_passes(changed, 0, store, CPU) == 1
 
 
 def test_an_unknown_point_is_refused(recipe: Recipe, store: Store) -> None:
     with pytest.raises(ConfigError, match="point is 'end'; expected some of start, trained"):
-        facts.network_table(recipe, [1.0], [0], store, CPU, points=["start", "end"])
+        measured.network_table(recipe, [1.0], [0], store, CPU, points=["start", "end"])
 
 
 def test_a_table_says_what_made_it(recipe: Recipe, network: pd.DataFrame) -> None:
-    rows = facts.with_provenance(network, recipe, CPU, time.monotonic())
+    rows = measured.with_provenance(network, recipe, CPU, time.monotonic())
     line = provenance(rows)
     assert line.startswith("Scale: embedded · seeds: 0–1 · device: ")
     assert "runs: 2" in line
@@ -149,16 +149,18 @@ def small(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None
     """The recipe, batch and problems of the facts made small."""
     changes: dict[str, Any] = {"RECIPE": str(folder / "tiny.yaml"), "IMAGES": 64, "SEEDS": (0, 1)}
     for name, value in {**changes, "SIZE": 8, "QUADRATICS": (0, 1, 2)}.items():
-        monkeypatch.setattr(facts, name, value)
+        monkeypatch.setattr(measured, name, value)
     given = recipe.with_(methods={"bip": {"gamma": 50.0}})
-    monkeypatch.setattr(facts, "load_recipe", lambda name: given)
+    monkeypatch.setattr(measured, "load_recipe", lambda name: given)
 
 
 @pytest.mark.usefixtures("small")
 def test_facts_are_what_the_tables_say_at_the_recipes_gamma(recipe: Recipe, store: Store) -> None:
-    found = facts.measure(store, CPU)
+    found = measured.measure(store, CPU)
     assert set(found) == B4
-    table = facts.network_table(recipe, [50.0], [0, 1], store, CPU, images=64, points=["trained"])
+    table = measured.network_table(
+        recipe, [50.0], [0, 1], store, CPU, images=64, points=["trained"]
+    )
     for name, column in (
         ("cosine_network", "cosine"),
         ("implicit_cosine_network", "implicit_cosine"),
@@ -167,7 +169,7 @@ def test_facts_are_what_the_tables_say_at_the_recipes_gamma(recipe: Recipe, stor
         assert found[name].values == pytest.approx(table[column].tolist(), abs=1e-6)
         assert found[name].value == pytest.approx(table[column].mean(), abs=1e-6)
         assert "gamma = 50, mean" in found[name].definition
-    quadratic = facts.quadratic_table([50.0], [8], [0, 1, 2])
+    quadratic = measured.quadratic_table([50.0], [8], [0, 1, 2])
     assert found["cosine_quadratic"].values == pytest.approx(quadratic["cosine"].tolist())
     assert 0 < found["identity_error"].value < 1e-10
     assert found["identity_error"].value == max(found["identity_error"].values)
@@ -178,14 +180,14 @@ def test_facts_are_what_the_tables_say_at_the_recipes_gamma(recipe: Recipe, stor
 def test_a_cosine_that_some_seed_lacks_is_left_out(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact, calls = facts._exact, []
+    exact, calls = measured._exact, []
 
     def sometimes(point: Any, gamma: float) -> Any:
         calls.append(gamma)
         return exact(point, gamma) if len(calls) > 1 else None
 
-    monkeypatch.setattr(facts, "_exact", sometimes)
-    found = facts.measure(store, CPU)
+    monkeypatch.setattr(measured, "_exact", sometimes)
+    found = measured.measure(store, CPU)
     assert B4 - set(found) == {
         *("cosine_network", "implicit_cosine_network", "direct_cosine_network")
     }
@@ -195,7 +197,7 @@ def test_a_cosine_that_some_seed_lacks_is_left_out(
 def test_the_command_says_what_was_not_measured(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(facts, "_exact", lambda point, gamma: None)
+    monkeypatch.setattr(measured, "_exact", lambda point, gamma: None)
     arguments = ["facts", "--store", str(folder / "store"), "--results", str(tmp_path)]
     told = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
     assert told.exit_code == 0
