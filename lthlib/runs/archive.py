@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lthlib.errors import RecordError, StoreError, TicketError
-from lthlib.files import read_bounded, write_atomically
+from lthlib.files import open_regular, read_bounded, write_atomically
 from lthlib.leases import Lease
 from lthlib.records import TEXT, Field, check, parse
 from lthlib.runs.config import RunConfig
@@ -34,6 +34,7 @@ from lthlib.tickets import FILE_LIMIT
 FORMAT = 1
 MANIFEST = "manifest.json"
 _MANIFEST_LIMIT = 64 << 20
+_CHUNK = 1 << 20
 _MEMBER = re.compile(rf"runs/{RUN_ID.pattern}/(?:run\.json|{FILE_NAME.pattern})", re.ASCII)
 _ABOUT = {
     "bytes": Field(f"a size up to {FILE_LIMIT}", lambda v: type(v) is int and 0 < v <= FILE_LIMIT),
@@ -129,45 +130,55 @@ def import_runs(store: Store, path: Path) -> list[Taken]:
             raise StoreError(f"another import into {store.root} is under way; wait for its end")
         shutil.rmtree(staging, ignore_errors=True)
         try:
-            runs, mark = _unpack(path, staging)
-            return _place_all(store, staging, runs, mark)
-        except (OSError, RecordError, TicketError) as error:
-            raise StoreError(f"cannot import {path}: {error}") from None
+            configs = _unpack(path, staging)
+            return _place_all(store, staging, configs.values())
+        except (OSError, RecordError, StoreError, TicketError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise StoreError(f"cannot import {path}: {why}") from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _unpack(path: Path, staging: Path) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Write the archive's files below `staging`; what the runs' run.json say, by id, and the mark
-    to give them."""
-    with path.open("rb") as archive:
-        size = os.fstat(archive.fileno()).st_size
-        text = _next(archive, MANIFEST, None)
+def _unpack(path: Path, staging: Path) -> dict[str, RunConfig]:
+    """Write the archive's files below `staging` as they are to be in the store; the runs, by id."""
+    with open_regular(path) as archive:
+        text = archive.read(_next(archive, MANIFEST, _MANIFEST_LIMIT))
+        _skip_padding(archive, len(text))
         contents = _manifest(text)
         members = contents["members"]
-        if sum(about["bytes"] for about in members.values()) > size:
-            raise StoreError(f"{path}: {MANIFEST} names more bytes than the file has")
-        runs: dict[str, dict[str, Any]] = {}
+        total = sum(own["bytes"] for own in members.values())
+        if total > os.fstat(archive.fileno()).st_size:
+            raise StoreError(f"{MANIFEST} names more bytes than the file has")
+        if total > (free := shutil.disk_usage(staging.parent).free):
+            raise StoreError(f"it needs {total:,} bytes, of which {free:,} are free")
+        mark = {
+            "archive": path.name,
+            "manifest": hashlib.sha256(text).hexdigest(),
+            "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "tickets": contents["tickets"],
+        }
+        configs: dict[str, RunConfig] = {}
+        stored: dict[str, Any] = {"id": None}
         for name, about in members.items():
-            content = _next(archive, name, about)
             _, run_id, own = name.split("/", 2)
+            _copy(archive, name, about, staging / name)
             if own == "run.json":
-                runs[run_id] = read_run(content, run_id)
-            elif run_id not in runs:
-                raise StoreError(f"{path}: {name} comes before its run.json")
+                stored = read_run(read_bounded(staging / name, RUN_LIMIT), run_id)
+                configs[run_id] = RunConfig.from_json(stored["config"])
+                wanted = [f"runs/{run_id}/{file}" for file in stored["files"]]
+                if mark["tickets"] and (missing := set(wanted) - members.keys()):
+                    raise StoreError(f"lacks {min(missing)}")
+                write_atomically(staging / name, sealed({**stored, "imported": mark}))
+            elif run_id != stored["id"]:
+                raise StoreError(f"{name} comes before its run.json")
             else:
-                check_file(content, own, runs[run_id])
-            write_atomically(staging / name, content)
+                check_file(read_bounded(staging / name, FILE_LIMIT), own, stored)
         if archive.read(1024).strip(b"\0"):
-            raise StoreError(f"{path}: holds more than its {MANIFEST} names")
-    _check_complete(path, runs, contents)
-    mark = {
-        "archive": path.name,
-        "manifest": hashlib.sha256(text).hexdigest(),
-        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "tickets": contents["tickets"],
-    }
-    return runs, mark
+            raise StoreError(f"holds more than its {MANIFEST} names")
+    for run_id, config in configs.items():
+        if config.parent is not None and config.parent.config.id not in configs:
+            raise StoreError(f"lacks run {config.parent.config.id}, the parent of {run_id}")
+    return configs
 
 
 def _manifest(text: bytes) -> dict[str, Any]:
@@ -180,68 +191,67 @@ def _manifest(text: bytes) -> dict[str, Any]:
         if not _MEMBER.fullmatch(name):
             raise StoreError(f"{MANIFEST} names {name[:80]!r}, which is no file of a run")
         check(about, _ABOUT, MANIFEST, name)
+        if name.endswith("/run.json") and about["bytes"] > RUN_LIMIT:
+            raise StoreError(f"{name}: has {about['bytes']:,} bytes, more than {RUN_LIMIT:,}")
     return contents
 
 
-def _next(archive: BinaryIO, name: str, about: Mapping[str, Any] | None) -> bytes:
-    """The archive's next member, which is to be the regular file `name`. Its header alone is left
-    to tarfile: names, links, sizes and extensions of an archive are not to be trusted."""
+def _next(archive: BinaryIO, name: str, limit: int) -> int:
+    """The size of the archive's next member, which is to be the regular file `name`. Its header
+    alone is left to tarfile: names, links, sizes and extensions of an archive are not to be
+    trusted."""
     try:
         header = tarfile.TarInfo.frombuf(archive.read(tarfile.BLOCKSIZE), "ascii", "strict")
     except (tarfile.TarError, ValueError) as error:
         raise StoreError(f"{name}: no member of a tar where it was expected ({error})") from None
     if header.name != name or header.type != tarfile.REGTYPE:
         raise StoreError(f"found {header.name[:80]!r} where the file {name} was expected")
-    if not 0 < header.size <= (about["bytes"] if about else _MANIFEST_LIMIT):
+    if not 0 < header.size <= limit:
         raise StoreError(f"{name}: has {header.size} bytes, which is not what was expected")
-    content = archive.read(header.size)
-    archive.read(-header.size % tarfile.BLOCKSIZE)
-    if about and hashlib.sha256(content).hexdigest() != about["sha256"]:
+    return header.size
+
+
+def _copy(archive: BinaryIO, name: str, about: Mapping[str, Any], target: Path) -> None:
+    """Write the archive's next member to a file, and compare it with what the list says of it."""
+    left = size = _next(archive, name, about["bytes"])
+    digest = hashlib.sha256()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("xb") as file:
+        while left and (chunk := archive.read(min(left, _CHUNK))):
+            digest.update(chunk)
+            file.write(chunk)
+            left -= len(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    if digest.hexdigest() != about["sha256"]:
         raise StoreError(f"{name}: does not match its checksum")
-    return content
+    _skip_padding(archive, size)
 
 
-def _check_complete(
-    path: Path, runs: Mapping[str, Mapping[str, Any]], contents: Mapping[str, Any]
-) -> None:
-    for run_id, stored in runs.items():
-        parent = RunConfig.from_json(stored["config"]).parent
-        if parent is not None and parent.config.id not in runs:
-            raise StoreError(f"{path}: lacks run {parent.config.id}, the parent of {run_id}")
-        names = [f"runs/{run_id}/{name}" for name in stored["files"]]
-        if contents["tickets"] and (missing := [n for n in names if n not in contents["members"]]):
-            raise StoreError(f"{path}: lacks {missing[0]}")
+def _skip_padding(archive: BinaryIO, size: int) -> None:
+    archive.read(-size % tarfile.BLOCKSIZE)
 
 
-def _place_all(
-    store: Store, staging: Path, runs: Mapping[str, dict[str, Any]], mark: dict[str, Any]
-) -> list[Taken]:
+def _place_all(store: Store, staging: Path, configs: Iterable[RunConfig]) -> list[Taken]:
     taken: dict[str, Taken] = {}
-    by_id = {run_id: RunConfig.from_json(stored["config"]) for run_id, stored in runs.items()}
-    for config in with_ancestors(by_id.values()):
+    for config in with_ancestors(configs):
         parent = config.parent and taken[config.parent.config.id]
         if parent and parent.outcome in ("conflict", "busy"):
             why = f"its parent {parent.config.id} was not taken"
             taken[config.id] = Taken(config, parent.outcome, why)
             continue
         with alone(store, config.id) as lease:
-            folder = staging / "runs" / config.id
             taken[config.id] = (
-                _place(store, lease, folder, config, runs[config.id], mark)
+                _place(store, lease, staging / "runs" / config.id, config)
                 if lease
                 else Taken(config, "busy", "a process is computing it")
             )
     return list(taken.values())
 
 
-def _place(
-    store: Store,
-    lease: Lease,
-    folder: Path,
-    config: RunConfig,
-    stored: dict[str, Any],
-    mark: dict[str, Any],
-) -> Taken:
+def _place(store: Store, lease: Lease, folder: Path, config: RunConfig) -> Taken:
+    stored = read_run(read_bounded(folder / "run.json", RUN_LIMIT), config.id)
+    mark = stored["imported"]
     usable = mark["tickets"] and stored["source"] == source(config)
     other = hashlib.sha256(stored["source"].encode()).hexdigest()[:8]
     aside = store.root / "imported" / f"{config.id}-{other}"
@@ -256,7 +266,6 @@ def _place(
     target = store.folder(config) if usable else aside
     if target.exists():
         store.set_aside(target, f"replaced by an import of {mark['archive']}", lease)
-    write_atomically(folder / "run.json", sealed({**stored, "imported": mark}))
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(folder, target)
     if usable:

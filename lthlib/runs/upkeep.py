@@ -88,7 +88,7 @@ def read_run(content: bytes, run_id: str) -> dict[str, Any]:
     if not stored["id"] == config.id == run_id:
         raise StoreError(f"run.json belongs to {config.id}, not to {run_id}")
     for record in stored["records"]:
-        if record["run"] != run_id:
+        if (record["run"], record["config"]) != (run_id, stored["config"]):
             raise StoreError("a record in run.json belongs to another run")
         if record["status"] == "ok" and ticket_file(record["ticket"]) not in stored["files"]:
             raise StoreError(f"run.json names no ticket {record['ticket']['point']!r}")

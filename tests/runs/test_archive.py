@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -19,7 +21,7 @@ from lthlib.leases import hold
 from lthlib.runs import Machine, RunConfig, Store, execute
 from lthlib.runs.archive import export_runs, import_runs, kept
 from lthlib.runs.store import digest_of
-from lthlib.runs.upkeep import verify
+from lthlib.runs.upkeep import RUN_LIMIT, verify
 from tests.runs.toys import child, config
 
 DENSE = config()
@@ -228,6 +230,18 @@ def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], None
         (forged(lambda run: run["records"][0].update(density=7)), "density is 7, expected"),
         (forged(lambda run: run["config"].update(seed=5)), f"not to {DENSE.id}"),
         (forged(lambda run: run["files"].update({OUTSIDE: "0" * 64})), "files is"),
+        # A configuration that its id allows, but that is not the one of the records.
+        (
+            forged(lambda run: run["config"].pop("parent")),
+            "a record in run.json belongs to another",
+        ),
+        (
+            forged(lambda run: run["records"][0]["config"].update(threads=2)),
+            "belongs to another run",
+        ),
+        (forged(lambda run: run["config"]["settings"].update(rewind=[])), "settings.rewind is"),
+        (forged(lambda run: run["config"]["settings"].update(speed=1)), "unknown name"),
+        (forged(lambda run: run["config"].update(method="magic")), "method is 'magic'"),
     ],
 )
 def test_a_forged_archive_is_refused_whole(
@@ -276,6 +290,44 @@ def test_sizes_are_checked_before_anything_is_read(
         content["manifest.json"] = json.dumps(manifest).encode()
         with pytest.raises(StoreError, match=said):
             import_runs(here, tar(tmp_path / "x.tar", content))
+
+
+def test_a_run_json_is_not_read_beyond_its_bound(
+    here: Store, archive: Path, tmp_path: Path
+) -> None:
+    content = {**members(archive), RUN: b" " * (RUN_LIMIT + 1)}
+    with pytest.raises(StoreError, match=r"run.json: has 67,108,865 bytes, more than 67,108,864"):
+        import_runs(here, write(tmp_path / "x.tar", content))
+
+
+def test_a_disk_without_room_is_left_as_it_was(
+    here: Store, archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        usage = shutil.disk_usage(".")._replace(free=1000)
+        patch.setattr("shutil.disk_usage", lambda path: usage)
+        with pytest.raises(StoreError, match=r"it needs [\d,]+ bytes, of which 1,000 are free"):
+            import_runs(here, archive)
+    for name in ("os.fsync", "os.replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(name, full)
+            with pytest.raises(StoreError, match=r"No space left on device"):
+                import_runs(here, archive)
+    left = {path.name for path in here.root.rglob("*") if path.is_file()}
+    assert left <= {".writable"}
+    assert outcomes(here, archive) == [("dense", "new"), ("omp", "new")]
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)])
+def test_what_is_no_file_is_not_waited_for(
+    here: Store, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    make(tmp_path / "x.tar")
+    with pytest.raises(StoreError, match=r"x.tar: (is not a regular file|Is a directory)"):
+        import_runs(here, tmp_path / "x.tar")
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 10_240, b"no tar" * 1000])
