@@ -76,12 +76,6 @@ def read_cifar(
 
 
 def _read_shards(kind: _Kind, folder: Path, split: str, cache: str | Path | None) -> Decoded:
-    shards = _find_shards(folder, split)
-    title = f"{kind.name}-{split}"
-    return cached(title, shards, partial(_decode_shards, kind, shards, title), cache)
-
-
-def _find_shards(folder: Path, split: str) -> list[Path]:
     shards = sorted(folder.glob(f"{split}*.parquet"))
     if not shards:
         raise DataError(f"{folder}: no shard {split}*.parquet; add it, or remove the other shards")
@@ -92,11 +86,15 @@ def _find_shards(folder: Path, split: str) -> list[Path]:
                 f"{shard}: one of {int(numbered[1])} shards, but there are {len(shards)}; "
                 "add the missing ones"
             )
-    return shards
+    title = f"{kind.name}-{split}"
+    return cached(title, shards, partial(_decode_shards, kind, shards, title), cache)
 
 
 def _decode_shards(kind: _Kind, shards: list[Path], title: str) -> Decoded:
     opened = {file: _open_shard(file, kind) for file in shards}
+    rows = sum(_claims(shard)[0] for shard in opened.values())
+    if rows > MOST_ROWS:
+        raise DataError(f"{shards[0]} ...: {rows} rows in all, expected {MOST_ROWS} at most")
     classes = _class_names(opened[shards[0]].schema_arrow, kind, shards[0])
     labels = np.concatenate([_read_labels(*one, kind) for one in opened.items()])
     missing = [classes[label] for label in sorted(set(range(kind.classes)) - set(labels.tolist()))]

@@ -218,6 +218,14 @@ def test_rows_are_counted_where_they_are_read_from(
         load(cifar_root)
 
 
+def test_rows_are_bounded_over_all_shards(
+    cifar_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lthlib.data.cifar.MOST_ROWS", 19)
+    with pytest.raises(DataError, match=r"train-00000.*: 20 rows in all, expected 19 at most"):
+        load(cifar_root)
+
+
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_no_file_is_no_shard(cifar_root: Path, make: Callable[[Path], None]) -> None:
     shard = cifar_root / "cifar10" / "test-00000-of-00001.parquet"
