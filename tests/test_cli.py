@@ -166,7 +166,7 @@ def test_decoded_images_are_looked_after_with_the_store(tmp_path: Path) -> None:
     (entry / "manifest.json").rename(tmp_path / "kept")
     assert f"{entry}: manifest.json: " in here("verify", *results, status=1)
     (tmp_path / "kept").rename(entry / "manifest.json")
-    assert "checksum of labels.npy" in here("verify", *results, status=1)
+    assert "labels.npy: its checksum" in here("verify", *results, status=1)
     assert "1 faults" in here("verify", "--repair", *results, status=1)
     assert "0 faults" in here("verify", *results)
 

@@ -16,7 +16,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,7 +81,7 @@ def cached(
             folder cannot be written.
     """
     sources = [_identity(file) for file in files]
-    entry = cache_folder(cache) / f"{name}-{_key(sources)}"
+    entry = cache_folder(cache) / f"{name}-{_key(_FORMAT, sources)}"
     if os.path.lexists(entry):
         try:
             return _load(entry)
@@ -112,24 +112,35 @@ def verify_cache(cache: str | Path | None = None, repair: bool = False) -> list[
         faults = [*_faults(entry)]
         problems += [f"{entry}: {fault}" for fault in faults]
         if faults and repair:
-            with hold_if_free(_lock(entry)) as lease:
-                if lease and [*_faults(entry)]:
+            with _alone(entry) as free:
+                if free and [*_faults(entry)]:
                     _remove(entry)
     return problems
 
 
-def needless_entries(cache: str | Path | None = None) -> Iterator[tuple[str, Path, Path]]:
-    """What nothing in the cache needs: why, where it is, and the lock under which to remove it."""
+def needless_entries(cache: str | Path | None = None) -> Iterator[tuple[str, Path]]:
+    """What nothing in the cache needs: why, and where it is. Until the next one is asked for,
+    nobody writes there."""
     for path in _listed(cache, _UNFINISHED):
-        yield (
-            "half-written decoded images",
-            path,
-            _lock(path.with_name(path.name[1:].rpartition("-")[0])),
-        )
+        with _alone(path.with_name(path.name[1:].rpartition("-")[0])) as free:
+            if free and path.exists():
+                yield "half-written decoded images", path
     for entry in _listed(cache, _ENTRY):
-        with suppress(*_DAMAGE):  # what `verify` is about
-            if not entry.name.endswith(_key(_read_manifest(entry)["sources"])):
-                yield "decoded images of an earlier version", entry, _lock(entry)
+        with _alone(entry) as free, suppress(*_DAMAGE):  # what `verify` is about
+            if free and _read_manifest(entry).get("format", 1) != _FORMAT:
+                yield "decoded images of an earlier version", entry
+
+
+@contextmanager
+def _alone(entry: Path) -> Iterator[bool]:
+    """Whether nobody writes an entry, which then stays so while the body runs."""
+    with ExitStack() as stack:
+        try:
+            free = stack.enter_context(hold_if_free(_lock(entry))) is not None
+        except StoreError:
+            # On a full disk, say, of which this is to make room. Nobody else gets one either.
+            free = not _lock(entry).exists()
+        yield free
 
 
 def _listed(cache: str | Path | None, names: re.Pattern[str]) -> list[Path]:
@@ -154,29 +165,23 @@ def _identity(file: Path) -> list[Any]:
 
 
 def _load(entry: Path) -> Decoded:
-    manifest = _read_manifest(entry)
-    for name in _ARRAYS:
-        _check(entry, name, manifest)
+    for fault in _faults(entry):
+        raise ValueError(fault)
     images, labels = (np.load(entry / name, mmap_mode="c", allow_pickle=False) for name in _ARRAYS)
-    return Decoded(images, labels, tuple(manifest["classes"]))
+    return Decoded(images, labels, tuple(_read_manifest(entry)["classes"]))
 
 
 def _faults(entry: Path) -> Iterator[str]:
-    try:
-        manifest = _read_manifest(entry)
-    except _DAMAGE as error:
-        yield f"{_MANIFEST}: {error}"
-        return
-    for name in _ARRAYS:
+    names = [_MANIFEST]
+    for name in names:  # which the manifest, once it is read, adds to
         try:
-            _check(entry, name, manifest)
+            if name == _MANIFEST:
+                checksums = _read_manifest(entry)["arrays"]
+                names += _ARRAYS
+            elif _sha256(entry / name) != checksums[name]["sha256"]:
+                raise ValueError("its checksum does not match its content")
         except _DAMAGE as error:
-            yield str(error)
-
-
-def _check(entry: Path, name: str, manifest: dict[str, Any]) -> None:
-    if _sha256(entry / name) != manifest["arrays"][name]["sha256"]:
-        raise ValueError(f"the checksum of {name} does not match its content")
+            yield f"{name}: {error}"
 
 
 def _read_manifest(entry: Path) -> dict[str, Any]:
@@ -184,6 +189,8 @@ def _read_manifest(entry: Path) -> dict[str, Any]:
     manifest: dict[str, Any] = json.loads(text)
     if manifest.pop("sha256") != _digest(manifest):
         raise ValueError(f"the checksum of {_MANIFEST} does not match its content")
+    if not entry.name.endswith(_key(manifest.get("format", 1), manifest["sources"])):
+        raise ValueError(f"{_MANIFEST} belongs to another entry")
     return manifest
 
 
@@ -202,7 +209,8 @@ def _write(entry: Path, decoded: Decoded, sources: list[list[Any]]) -> Decoded:
                 file.flush()
                 os.fsync(file.fileno())
         arrays = {name: {"sha256": _sha256(temporary / name)} for name in _ARRAYS}
-        manifest = {"classes": list(decoded.classes), "arrays": arrays, "sources": sources}
+        about = {"format": _FORMAT, "classes": list(decoded.classes), "sources": sources}
+        manifest = {**about, "arrays": arrays}
         text = json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1)
         write_atomically(temporary / _MANIFEST, text.encode())
         temporary.rename(entry)
@@ -228,8 +236,8 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _key(sources: list[list[Any]]) -> str:
-    return _digest([_FORMAT, sources])[:16]
+def _key(version: int, sources: list[list[Any]]) -> str:
+    return _digest([version, sources])[:16]
 
 
 def _digest(value: Any) -> str:

@@ -250,13 +250,10 @@ def collect_cache(remove: bool) -> list[Needless]:
     """As `collect`, of the cache of decoded images: what writers left that were killed, and what no
     reader asks for any more."""
     found = []
-    for kind, path, lock in needless_entries():
-        # Where no lock is to be had, nothing could be removed.
-        with contextlib.suppress(StoreError), hold_if_free(lock) as lease:
-            here = [_sized(kind, path)] if lease and path.exists() else []
-            if remove:
-                _remove(here)
-            found += here
+    for kind, path in needless_entries():
+        found.append(_sized(kind, path))
+        if remove:
+            _remove(found[-1:])
     return found
 
 

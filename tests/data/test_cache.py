@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import torch
 from lthlib.data import cache_folder, needless_entries, verify_cache
 from lthlib.data.cache import Decoded, cached
 from lthlib.errors import DataError
-from lthlib.leases import hold, hold_if_free
+from lthlib.leases import hold
 
 Edit = Callable[[Path], None]
 
@@ -133,7 +134,7 @@ def test_every_fault_is_found_and_removed_on_request(source: Source) -> None:
     (entry,) = source.entries
     for file in ("images.npy", "labels.npy"):
         flip_byte(entry / file)
-    problems = [f"{entry}: the checksum of {n}.npy does not match" for n in ("images", "labels")]
+    problems = [f"{entry}: {n}.npy: its checksum does not" for n in ("images", "labels")]
     for repair in (False, True):
         found = verify_cache(source.cache, repair)
         assert [one.startswith(said) for one, said in zip(found, problems, strict=True)] == [
@@ -141,6 +142,19 @@ def test_every_fault_is_found_and_removed_on_request(source: Source) -> None:
         ] * 2
     assert source.entries == []
     assert verify_cache(source.cache) == []
+
+
+def test_an_entry_under_another_s_name_is_damaged(source: Source) -> None:
+    source.load()
+    (entry,) = source.entries
+    source.file.write_bytes(b"changed")
+    source.load()
+    (other,) = {*source.entries} - {entry}
+    shutil.rmtree(other)
+    entry.rename(other)
+    assert "belongs to another entry" in verify_cache(source.cache)[0]
+    source.load()
+    assert source.calls == 3
 
 
 def test_a_damaged_entry_is_not_removed_while_it_is_written(source: Source) -> None:
@@ -208,24 +222,27 @@ def test_the_next_writer_removes_what_a_killed_one_left(source: Source, killed: 
 
 
 def test_what_a_killed_writer_left_is_needless(source: Source, killed: Path) -> None:
-    ((kind, path, lock),) = [*needless_entries(source.cache)]
-    assert (kind, path) == ("half-written decoded images", killed)
-    with hold_if_free(lock) as lease:
-        assert lease is not None
+    assert [*needless_entries(source.cache)] == [("half-written decoded images", killed)]
 
 
-def test_what_is_being_written_is_locked(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_being_written_is_not_needless(
+    source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
     found = []
 
     def look(*given: object) -> None:
-        for _, path, lock in needless_entries(source.cache):
-            with hold_if_free(lock) as lease:
-                found.append((path.name[1:10], lease))
+        found.append(([path.name[:11] for path in source.entries], *needless_entries(source.cache)))
 
     monkeypatch.setattr(os, "fsync", look)
     source.load()
-    assert set(found) == {("set-train", None)}
-    assert [*needless_entries(source.cache)] == []
+    assert found
+    assert {str(one) for one in found} == {"(['.set-train-'],)"}
+
+
+def test_room_is_made_where_there_is_none_for_a_lock(source: Source, killed: Path) -> None:
+    shutil.rmtree(source.cache / "locks")
+    (source.cache / "locks").write_text("a file, so that no lock can be made")
+    assert [path for _, path in needless_entries(source.cache)] == [killed]
 
 
 def test_entries_of_another_version_are_needless(
@@ -236,7 +253,7 @@ def test_entries_of_another_version_are_needless(
     (old,) = source.entries
     monkeypatch.undo()
     source.load()
-    assert [path for _, path, _ in needless_entries(source.cache)] == [old]
+    assert [path for _, path in needless_entries(source.cache)] == [old]
     assert verify_cache(source.cache) == []
 
 
