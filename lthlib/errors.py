@@ -1,7 +1,9 @@
 """The errors lthlib raises on purpose: each says what was wrong, what was expected and what to
 do."""
 
+import reprlib
 from collections.abc import Collection
+from typing import Any
 
 
 class LthlibError(Exception):
@@ -70,9 +72,25 @@ class Unsolved(LthlibError):
     """A system of equations has no solution of the kind asked for, or none was found."""
 
 
+class _Short(reprlib.Repr):
+    def repr_int(self, value: int, level: int) -> str:
+        # Python may refuse to write a longer one.
+        return "a number of more than 300 digits" if abs(value) >> 1024 else repr(value)
+
+
+_SHORT = _Short()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+
+def shown(value: Any) -> str:
+    """A value of the user's as an error quotes it: short, however large or nested it is."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
 def check_choice(
     name: str, value: object, choices: Collection[str], error: type[LthlibError] = ConfigError
 ) -> None:
     """Raise `error` when a value is none of its choices. name: how the user knows it."""
-    if value not in choices:
-        raise error(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+    if not (isinstance(value, str) and value in choices):
+        raise error(f"{name} is {shown(value)}; expected one of {', '.join(choices)}")

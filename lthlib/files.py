@@ -1,5 +1,6 @@
-"""Writing files so that a reader sees the old or the new content, never half of it; reading them
-within bounds; sealing texts, so that what was changed since shows."""
+"""Writing files so that a reader sees the old or the new content, never half of it; sealing texts,
+so that what was changed since shows; and the door through which the words of others come in:
+bounded, and of JSON and YAML only plain values."""
 
 from __future__ import annotations
 
@@ -8,15 +9,21 @@ import errno
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
+
+import yaml
+
+from lthlib.errors import ConfigError, LthlibError, shown
 
 DEPTH_LIMIT = 64
+FILE_LIMIT = 1 << 20
 _SEAL = re.compile(rb',(\n?) "digest": "([0-9a-f]{64})"\1}')
 # Texts, also one that never ends, and brackets; possessive, so that no input takes long.
 _STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
@@ -75,6 +82,21 @@ def read_bounded(path: Path, limit: int) -> bytes:
         return file.read(limit)
 
 
+def load(
+    path: Path,
+    parse: Callable[[bytes], Any],
+    what: str,
+    error: type[LthlibError] = ConfigError,
+    limit: int = FILE_LIMIT,
+) -> Any:
+    """What `parse`, such as `from_json`, makes of a file. what: how the user knows the file. Raises
+    `error` where the file cannot be read, is longer than `limit` bytes, or makes no sense."""
+    try:
+        return parse(read_bounded(path, limit))
+    except (OSError, ValueError) as problem:
+        raise error(f"cannot read {what} {path}: {problem}") from None
+
+
 def shallow(text: bytes) -> str:
     """A text of JSON, decoded. Raises ValueError when it is nested more than `DEPTH_LIMIT` deep:
     nothing may recurse into what a stranger nested."""
@@ -98,3 +120,84 @@ def is_sealed(content: bytes) -> bool:
     seal = _SEAL.fullmatch(content, max(content.rfind(b","), 0))
     rest = content[: seal.start()] + seal[1] + b"}" if seal else b""
     return seal is not None and hashlib.sha256(rest).hexdigest().encode() == seal[2]
+
+
+def from_json(text: bytes | str) -> Any:
+    """The value of a text of JSON. Raises ValueError for what is no JSON, is nested too deep, has a
+    key twice, a number that is not finite, or half of a surrogate pair."""
+    decoded = shallow(text.encode() if isinstance(text, str) else text)
+    value = json.loads(
+        decoded, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_mapping
+    )
+    if r"\u" in decoded:
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def from_yaml(text: bytes | str) -> Any:
+    """The value of a text of YAML that says what JSON could: texts, numbers as JSON writes them,
+    true, false, null, lists, and mappings from texts. All else that is unquoted is text, such as
+    12:30:00. Raises ValueError for what is no YAML, several documents, aliases, tags, and for what
+    `from_json` refuses."""
+    decoded = text.decode() if isinstance(text, bytes) else text
+    open_: list[list[Any]] = [[]]  # the items of what is not closed yet, the document first
+    try:
+        for event in yaml.parse(decoded, Loader=_YAML):
+            if getattr(event, "anchor", None) or getattr(event, "tag", None):
+                raise ValueError("has an anchor, an alias or a tag; write the value out")
+            if isinstance(event, yaml.ScalarEvent):
+                event.value.encode()  # refuses half of a surrogate pair
+                open_[-1].append(_scalar(event.value) if event.implicit[0] else event.value)
+            elif isinstance(event, yaml.CollectionStartEvent):
+                open_.append([])
+                if len(open_) > DEPTH_LIMIT + 1:
+                    raise ValueError(f"nested more than {DEPTH_LIMIT} deep")
+            elif isinstance(event, yaml.CollectionEndEvent):
+                items = open_.pop()
+                listed = isinstance(event, yaml.SequenceEndEvent)
+                pairs = zip(items[::2], items[1::2], strict=True)
+                open_[-1].append(items if listed else _mapping(list(pairs)))
+    except yaml.YAMLError as error:
+        raise ValueError(
+            " ".join(str(error).replace('in "<unicode string>",', "at").split())
+        ) from None
+    if len(open_[0]) > 1:
+        raise ValueError("holds several documents; write one")
+    return open_[0][0] if open_[0] else None
+
+
+# Only the parser of PyYAML: it decides what a value is, and must not build any.
+_YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_WORDS = {"": None, "~": None, "null": None, "true": True, "false": False}
+_WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+NUMBER = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+
+
+def _scalar(text: str) -> Any:
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    return _finite(text) if NUMBER.fullmatch(text) and set(text) & set(".eE") else text
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {shown(text)} is too large")
+    return number
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not allowed; write null for a missing value")
+
+
+def _mapping(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if not isinstance(key, str):
+            raise ValueError(f"the key {shown(key)} is no text; put it in quotes")
+        if key in found:
+            raise ValueError(f"a key occurs twice: {shown(key)}")
+        found[key] = value
+    return found

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lthlib.errors import MaskError, check_choice
+from lthlib.settings import PRUNABLE, one_of
 
-PRUNABLE = ("conv+linear", "conv", "conv>1x1")
 STRUCTURES = ("unstructured", "filter", "channel")
 NORMS = ("l2", "sum")
+Structure = Annotated[str, one_of(STRUCTURES)]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -170,11 +172,16 @@ class Mask(Mapping[str, Tensor]):
         return cls({name: torch.ones_like(tensors[name], dtype=torch.bool) for name in names})
 
 
+def check_density(density: float) -> None:
+    """Raise MaskError unless a density is in (0, 1]."""
+    if not 0 < density <= 1:
+        raise MaskError(f"density is {density}; expected a kept fraction in (0, 1]")
+
+
 def kept_count(total: int, density: float) -> int:
     """How many of `total` weights a density in (0, 1] keeps: the nearest integer. Raises MaskError
     if none."""
-    if not 0 < density <= 1:
-        raise MaskError(f"density is {density}; expected a kept fraction in (0, 1]")
+    check_density(density)
     count = round(density * total)
     if count < 1:
         raise MaskError(
@@ -293,7 +300,7 @@ def _top_groups(
 def kept_groups(groups: int, density: float) -> int:
     """How many of a layer's groups a density in (0, 1] keeps: as the BiP release counts, all but
     the whole number of (1 - density) groups, so at least one."""
-    kept_count(1 << 40, density)
+    check_density(density)
     return groups - int((1 - density) * groups)
 
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from os.path import lexists
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lthlib.errors import RecordError
-from lthlib.files import is_sealed, open_regular, read_bounded, sealed, shallow
+from lthlib.files import from_json, is_sealed, open_regular, read_bounded, sealed
 
 SCHEMA = 1
 LINE_LIMIT = 1 << 20
@@ -200,8 +200,8 @@ def unsealed(text: bytes, where: str, again: str) -> dict[str, Any]:
     """Return the object that a sealed text holds, without its digest. where: names the text in
     errors. Else as `read_published`."""
     try:
-        value = parse(text)
-    except (ValueError, RecursionError) as error:
+        value = from_json(text)
+    except ValueError as error:
         raise _changed(where, f"is not JSON ({error})", again) from None
     if not is_sealed(text.removesuffix(b"\n")):
         has = isinstance(value, dict) and "digest" in value
@@ -214,26 +214,6 @@ def _changed(where: str, why: str, again: str) -> RecordError:
         f"{where}: {why}: it is not as it was written. Take the file back from version control, "
         f"or write it again with {again}"
     )
-
-
-def parse(text: bytes) -> Any:
-    """Return the value of a text of JSON.
-
-    Raises:
-        ValueError: it is no JSON, has a number that is not finite, or a key twice, or is nested
-            deeper than any record.
-    """
-    return json.loads(shallow(text), parse_constant=_refuse, object_pairs_hook=_unique)
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not allowed; write null for a missing value")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len(pairs) != len(dict(pairs)):
-        raise ValueError("a key occurs twice in one object")
-    return dict(pairs)
 
 
 class Field:

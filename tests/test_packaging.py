@@ -20,8 +20,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # A part may import what stands before its own line, and nothing beside it.
 LAYERS = {
     "lthlib": [
-        ["errors", "files", "source", "_torchvision", "_version"],
-        ["distributed", "leases", "records"],
+        ["errors", "source", "_torchvision", "_version"],
+        ["files"],
+        ["distributed", "leases", "records", "settings"],
         ["data", "models", "masks", "graphs"],
         ["training"],
         ["tickets"],

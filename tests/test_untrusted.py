@@ -389,12 +389,12 @@ def test_what_is_no_file_or_too_long_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: &a [x]\nb: [*a, *a]", "has an alias; write the value out"),
-        ("a: &a {b: *a}", "has an alias"),
-        ("!!python/object/apply:os.system [echo]", "could not determine a constructor"),
-        ("a: !!timestamp x", "is not YAML"),
-        ("a: 2026-99-99", "is not YAML"),
-        ("[" * 5000, "is not YAML"),
+        ("a: &a [x]\nb: [*a, *a]", "has an anchor, an alias or a tag; write the value out"),
+        ("a: &a {b: *a}", "has an anchor"),
+        ("!!python/object/apply:os.system [echo]", "or a tag"),
+        ("a: !!timestamp x", "or a tag"),
+        ("a: 1\na: 2", "a key occurs twice: 'a'"),
+        ("[" * 5000, "nested more than 64 deep"),
     ],
 )
 def test_a_recipe_that_would_do_more_than_say_is_refused(
@@ -427,12 +427,15 @@ def test_a_recipe_with_a_value_that_makes_no_sense_is_refused(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"training": {"learning_rate": 10**400}}, r"training.learning_rate is 1000.*; expected f"),
+        (
+            {"training": {"learning_rate": 10**400}},
+            "training.learning_rate is a number of more than 300 digits; expected f",
+        ),
         ({"parent": {}, "method": "retrain"}, r"parent.config is missing; give it a value"),
         ({"parent": [], "method": "retrain"}, r"parent is \[\]; expected names with values"),
         (
             {"method": "omp", "settings": {"density": 2}},
-            "settings: density is 2.0; expected a kept",
+            r"omp\.density is 2\.0; expected a kept",
         ),
     ],
 )

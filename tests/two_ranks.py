@@ -20,7 +20,7 @@ from lthlib.data import DataSettings
 from lthlib.distributed import current, started
 from lthlib.errors import ConfigError, RanksDiffer
 from lthlib.methods import get_method
-from lthlib.runs.config import build
+from lthlib.settings import build
 from lthlib.training import Trainer, TrainingSettings
 from tests.training.toys import dense_parent, images, tiny
 

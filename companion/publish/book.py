@@ -24,7 +24,8 @@ import companion
 import lthlib
 from companion.publish import freshness, stage
 from companion.publish.notebooks import check_parameters, run_notebook
-from lthlib.errors import PublishError
+from lthlib.errors import ConfigError, PublishError
+from lthlib.files import from_json, load
 
 _PACKAGES = [Path(package.__path__[0]) for package in (lthlib, companion)]
 _TOOLS = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb")
@@ -167,9 +168,10 @@ def _run_all(
 
 def _changed(path: Path, wanted: Mapping[str, str]) -> str:
     """Return in words why a page is not fresh; nothing if it is."""
-    if not path.exists():
+    try:
+        found = dict(load(path, from_json, "stamp"))
+    except (ConfigError, TypeError, ValueError):
         return "not run before"
-    found = json.loads(path.read_text(encoding="utf-8"))
     changed = [part for part, digest in wanted.items() if found.get(part) != digest]
     return f"changed: {', '.join(changed)}" if changed else ""
 

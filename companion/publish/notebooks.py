@@ -19,6 +19,7 @@ import yaml
 
 from companion.publish.parameters import decoded, nearest
 from lthlib.errors import PublishError
+from lthlib.files import from_json, load
 
 _KINDS: dict[str, Any] = {
     "bool": bool,
@@ -30,6 +31,7 @@ _KINDS: dict[str, Any] = {
     "dict": dict,
     "None": None,
 }
+_LIMIT = 1 << 26
 _QUIET = ["--log-level=40"]  # errors: it warns of TCP without encryption, on this one machine
 
 
@@ -130,13 +132,24 @@ def read_notebook(path: Path) -> dict[str, Any]:
     Raises:
         PublishError: the file is missing or no notebook of format 4.
     """
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PublishError(f"{path}: cannot be read as a notebook: {error}") from error
+    notebook = load(path, from_json, "notebook", PublishError, _LIMIT)
     if not isinstance(notebook, dict) or notebook.get("nbformat") != 4:
         raise PublishError(f"{path}: expected a notebook of format 4")
+    cells = notebook.get("cells")
+    if not isinstance(cells, list) or not all(map(_is_cell, cells)):
+        raise PublishError(f"{path}: its cells are not those of a notebook of format 4")
     return notebook
+
+
+def _is_cell(cell: Any) -> bool:
+    texts = list[str]
+    return (
+        isinstance(cell, dict)
+        and isinstance(cell.get("cell_type"), str)
+        and fits(cell.get("source"), str | texts)
+        and fits(cell.get("metadata", {}), dict)
+        and fits(cell.get("metadata", {}).get("tags", []), texts)
+    )
 
 
 def fits(value: Any, kind: Any) -> bool:
@@ -170,9 +183,11 @@ def _source(cell: Mapping[str, Any]) -> str:
 def _parsed(path: Path, position: int, source: str) -> ast.Module:
     try:
         return ast.parse(source)
-    except SyntaxError as error:
+    # ValueError for a null character, the others for what is nested too deep.
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
         raise PublishError(
-            f"{path}, code cell {position}, line {error.lineno}: not plain Python: {error.msg}"
+            f"{path}, code cell {position}{line}: not plain Python: {error}"
         ) from error
 
 
@@ -190,7 +205,7 @@ def _assigned(path: Path, statement: ast.stmt) -> tuple[str, Parameter]:
             raise PublishError(f"{where}: expected `name = literal`, one name a line, nothing else")
     try:
         default = ast.literal_eval(value)
-    except ValueError as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise PublishError(f"{where}: {name!r} is not given a literal value") from error
     kind = _kind_of(default) if annotation is None else _annotated(where, annotation)
     if kind is None:

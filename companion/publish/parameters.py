@@ -9,14 +9,14 @@ and the rest of the notebook reads `P.dataset` and `P.seeds`.
 
 from __future__ import annotations
 
-import json
 from collections import namedtuple
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from lthlib.errors import PublishError
+from lthlib.errors import PublishError, shown
+from lthlib.files import from_json
 
 _OF_IPYTHON = {"In", "Out"}
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
@@ -125,8 +125,10 @@ def _listed(specs: Mapping[str, Spec]) -> str:
 def _accepted(name: str, value: Any, spec: Spec) -> Any:
     try:
         return spec.accept(value)
-    except (TypeError, ValueError):
-        raise PublishError(f"parameter {name!r} is {value!r}; expected {spec.expected}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise PublishError(
+            f"parameter {name!r} is {shown(value)}; expected {spec.expected}"
+        ) from None
 
 
 def _listing(item: Spec) -> Spec:
@@ -146,7 +148,7 @@ def decoded(value: Any) -> list[Any] | tuple[Any, ...]:
         ValueError: the value is neither a list nor the JSON text of one.
     """
     if isinstance(value, str):
-        value = json.loads(value)
+        value = from_json(value)
     return _typed(value, (list, tuple))
 
 

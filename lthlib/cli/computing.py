@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
@@ -109,13 +108,10 @@ def _from_recipe(method: str, recipe_name: str, seed: int, changes: Sequence[str
 
 
 def _from_file(path: Path) -> RunConfig:
-    from lthlib.files import read_bounded, shallow
+    from lthlib.files import from_json, load
     from lthlib.runs import RunConfig
 
-    try:
-        return RunConfig.from_json(json.loads(shallow(read_bounded(path, 1 << 20))))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"cannot read configuration {path}: {error}") from None
+    return RunConfig.from_json(load(path, from_json, "configuration"))
 
 
 def _print_run(store: Store, config: RunConfig) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-import yaml
 
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, shown
+from lthlib.files import from_yaml
 
 if TYPE_CHECKING:
     from lthlib.runs import Machine
@@ -76,7 +76,7 @@ def nested(changes: Sequence[str]) -> dict[str, Any]:
         )
         if not match:
             raise ConfigError(
-                f"--set {change!r}; expected PART.NAME=VALUE with PART one of data, model, "
+                f"--set {shown(change)}; expected PART.NAME=VALUE with PART one of data, model, "
                 "training, settings, or methods.METHOD.NAME=VALUE, or rewind=LENGTH, or "
                 "study.precisions=[NAME, ...]"
             )
@@ -84,7 +84,10 @@ def nested(changes: Sequence[str]) -> dict[str, Any]:
         inner = parts
         for part in path:
             inner = inner.setdefault(part, {})
-        inner[name] = yaml.safe_load(match[2])
+        try:
+            inner[name] = from_yaml(match[2])
+        except ValueError as error:
+            raise ConfigError(f"--set {shown(change)}: {error}") from None
     if "RANK" in os.environ:
         from lthlib.distributed import launched
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
-from lthlib.errors import ConfigError, check_choice
+from lthlib.errors import ConfigError
+from lthlib.settings import Images, Line, Number, Positive, Seed, Settings, between, filled, one_of
 
 OFFICIAL_VALIDATION = ("test", "halves")
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(Settings):
     """The data part of a configuration.
 
     Arguments:
@@ -36,34 +36,24 @@ class DataSettings:
         ConfigError: a value makes no sense; the message names the field.
     """
 
-    dataset: str = "digits"
-    train_images: int | None = None
-    validation_images: int = 300
-    split_seed: int = 0
-    padding: int = 0
+    dataset: Annotated[Line, filled] = "digits"
+    train_images: Images | None = None
+    validation_images: Annotated[int, between(0, 1_000_000_000)] = 300
+    split_seed: Seed = 0
+    padding: Annotated[int, between(0, 1024)] = 0
     flip: bool = False
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    image_size: int | None = None
-    official_validation: str = "test"
+    mean: Annotated[tuple[Number, ...], filled] = (0.0,)
+    std: Annotated[tuple[Positive, ...], filled] = (1.0,)
+    image_size: Annotated[int, between(1, 8192)] | None = None
+    official_validation: Annotated[str, one_of(OFFICIAL_VALIDATION)] = "test"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.dataset, str) or not self.dataset:
-            raise ConfigError(f"dataset must be the name of a data set, not {self.dataset!r}")
-        if not isinstance(self.flip, bool):
-            raise ConfigError(f"flip must be true or false, not {self.flip!r}")
-        _check_integer("validation_images", self.validation_images, at_least=0)
-        _check_integer("split_seed", self.split_seed)
-        _check_integer("padding", self.padding, at_least=0)
-        if self.train_images is not None:
-            _check_integer("train_images", self.train_images, at_least=1)
-        if self.image_size is not None:
-            _check_integer("image_size", self.image_size, at_least=1)
-            if self.padding:
-                raise ConfigError(
-                    "padding and image_size exclude each other: with image_size the random crop "
-                    "is RandomResizedCrop, which has no padding; set one of the two"
-                )
+        super().__post_init__()
+        if self.image_size is not None and self.padding:
+            raise ConfigError(
+                "padding and image_size exclude each other: with image_size the random crop "
+                "is RandomResizedCrop, which has no padding; set one of the two"
+            )
         if self.dataset == "imagenet" and self.image_size is None:
             raise ConfigError(
                 "imagenet has images of all sizes: set image_size; its standard is 224"
@@ -74,13 +64,8 @@ class DataSettings:
                 "64 pixels and are taken as they are; leave it out"
             )
         self._check_official_validation()
-        object.__setattr__(self, "mean", _numbers("mean", self.mean))
-        object.__setattr__(self, "std", _numbers("std", self.std))
-        if min(self.std) <= 0:
-            raise ConfigError(f"std must hold numbers above 0, not {self.std}")
 
     def _check_official_validation(self) -> None:
-        check_choice("official_validation", self.official_validation, OFFICIAL_VALIDATION)
         if self.official_validation == "test":
             return
         if self.dataset != "tiny-imagenet":
@@ -103,20 +88,3 @@ class DataSettings:
                     f"{field} holds {len(values)} numbers, but the images have {channels} "
                     f"channels: give 1 or {channels}"
                 )
-
-
-def _check_integer(field: str, value: Any, at_least: int | None = None) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or (at_least is not None and value < at_least):
-        bound = "" if at_least is None else f" of at least {at_least}"
-        raise ConfigError(f"{field} must be an integer{bound}, not {value!r}")
-
-
-def _numbers(field: str, values: Any) -> tuple[float, ...]:
-    try:
-        numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError):
-        numbers = ()
-    if not numbers or not all(math.isfinite(number) for number in numbers):
-        raise ConfigError(f"{field} must be a list of finite numbers, not {values!r}")
-    return numbers

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lthlib.data import EvaluationBatches, Part, evaluation_batches, generator
-from lthlib.errors import ConfigError
 from lthlib.masks import Mask
 from lthlib.methods.base import make_ticket
 from lthlib.methods.imp import join_mask, split_mask
@@ -93,12 +92,6 @@ def scoring_images(trainer: Trainer, images_per_class: int) -> Part:
     chosen = [rows[:images_per_class] for rows in classes]
     turn = torch.cat([torch.arange(len(rows)) for rows in chosen])
     return trainer.dataset.train.select(torch.cat(chosen)[turn.argsort(stable=True)])
-
-
-def check_images(method: str, images_per_class: int) -> None:
-    """Raise ConfigError unless there is an image of each class to score with."""
-    if images_per_class < 1:
-        raise ConfigError(f"{method}.images_per_class is {images_per_class}; expected at least 1")
 
 
 def pieces(trainer: Trainer, images: Part) -> EvaluationBatches:

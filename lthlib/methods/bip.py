@@ -11,15 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from lthlib.errors import ConfigError, MaskError, check_choice
-from lthlib.masks import STRUCTURES, Mask, kept_count, pack, select, unpack
+from lthlib.errors import ConfigError, MaskError
+from lthlib.masks import Mask, Structure, pack, select, unpack
 from lthlib.methods.base import Method, make_ticket
 from lthlib.methods.retrain import load_start
+from lthlib.settings import (
+    Count,
+    Density,
+    Momentum,
+    NotNegative,
+    OwnLength,
+    Positive,
+    Settings,
+    one_of,
+)
 from lthlib.tickets import Ticket
 from lthlib.training import Outcome, Tensors, Trainer, sgd_step
 
@@ -46,7 +56,7 @@ DEPARTURES = {
 
 
 @dataclass(frozen=True)
-class BiPSettings:
+class BiPSettings(Settings):
     """density: kept fraction in (0, 1], over all prunable weights together. length: of the
     alternation, by default the recipe's. gamma: of the lower level's ridge term; implicit: use the
     implicit gradient at all (False: 1/gamma = 0).
@@ -65,45 +75,24 @@ class BiPSettings:
     switched: names from `DEPARTURES`: done in the paper's variant, undone in the release's.
     """
 
-    density: float = 0.1
-    length: str = ""
-    gamma: float = 1.0
+    density: Density = 0.1
+    length: OwnLength = ""
+    gamma: Positive = 1.0
     implicit: bool = True
-    lower_learning_rate: float = 0.1
-    upper_learning_rate: float = 0.1
-    upper_momentum: float = 0.9
-    clip: float = 0.0
-    lower_steps: int = 1
-    variant: str = "paper"
-    implicit_rate: float = 1e-4
-    structure: str = "unstructured"
-    upper_at: str = "mask"
-    switched: tuple[str, ...] = ()
-    weight_decay: float | None = None
+    lower_learning_rate: Positive = 0.1
+    upper_learning_rate: NotNegative = 0.1
+    upper_momentum: Momentum = 0.9
+    clip: NotNegative = 0.0
+    lower_steps: Count = 1
+    variant: Annotated[str, one_of(VARIANTS)] = "paper"
+    implicit_rate: NotNegative = 1e-4
+    structure: Structure = "unstructured"
+    upper_at: Annotated[str, one_of(AT)] = "mask"
+    switched: tuple[Annotated[str, one_of(DEPARTURES)], ...] = ()
+    weight_decay: NotNegative | None = None
 
     def __post_init__(self) -> None:
-        kept_count(1 << 40, self.density)
-        if not self.gamma > 0:
-            raise ConfigError(
-                f"bip.gamma is {self.gamma}; expected a positive number "
-                "(implicit=False for 1/gamma = 0)"
-            )
-        if not self.lower_learning_rate > 0 or self.upper_learning_rate < 0:
-            raise ConfigError(
-                "bip needs lower_learning_rate > 0 and upper_learning_rate >= 0 "
-                "(0 freezes the mask)"
-            )
-        if self.weight_decay is not None and not self.weight_decay >= 0:
-            raise ConfigError(f"bip.weight_decay is {self.weight_decay}; expected 0 or more")
-        if self.clip < 0 or self.lower_steps < 1:
-            raise ConfigError("bip needs clip >= 0 (0 for none) and lower_steps >= 1")
-        for name, value, allowed in (
-            ("variant", self.variant, VARIANTS),
-            ("structure", self.structure, STRUCTURES),
-            ("upper_at", self.upper_at, AT),
-            *(("switched", name, tuple(DEPARTURES)) for name in self.switched),
-        ):
-            check_choice(f"bip.{name}", value, allowed)
+        super().__post_init__()
         if self.variant == "release" and self.switched == ("signed",):
             raise ConfigError(
                 "bip.switched undoes 'signed', which 'aliased' brings all the same; undo both"

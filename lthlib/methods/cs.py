@@ -10,14 +10,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from lthlib.errors import ConfigError, check_choice
+from lthlib.errors import ConfigError
 from lthlib.masks import Mask
 from lthlib.methods.base import Method
-from lthlib.methods.gates import Gate, check_gates, search_gates
+from lthlib.methods.gates import Gate, search_gates
+from lthlib.settings import (
+    Count,
+    Length,
+    Logit,
+    NotNegative,
+    Positive,
+    Settings,
+    above,
+    one_of,
+)
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
@@ -26,7 +37,7 @@ UNITS = ("epoch", "step")
 
 
 @dataclass(frozen=True)
-class CSSettings:
+class CSSettings(Settings):
     """initial_gate: s0; larger keeps more. penalty: lambda, for each weight's mask value.
     final_temperature: beta at the end of a round, from 1. gate_learning_rate: of s; w follows the
     recipe's. rounds: each yields a ticket.
@@ -38,27 +49,15 @@ class CSSettings:
     k that tickets are retrained from.
     """
 
-    initial_gate: float = 0.0
-    penalty: float = 1e-8
-    final_temperature: float = 200.0
-    gate_learning_rate: float = 0.1
-    rounds: int = 1
-    reset: str = "formula"
+    initial_gate: Logit = 0.0
+    penalty: NotNegative = 1e-8
+    final_temperature: Annotated[float, above(1)] = 200.0
+    gate_learning_rate: Positive = 0.1
+    rounds: Count = 1
+    reset: Annotated[str, one_of(RESETS)] = "formula"
     scaled: bool = False
-    temperature_per: str = "epoch"
-    rewind: str = "2ep"
-
-    def __post_init__(self) -> None:
-        if not self.final_temperature > 1:
-            raise ConfigError(
-                f"cs.final_temperature is {self.final_temperature}; expected more than 1"
-            )
-        check_gates("cs", self)
-        for name, value, allowed in (
-            ("reset", self.reset, RESETS),
-            ("temperature_per", self.temperature_per, UNITS),
-        ):
-            check_choice(f"cs.{name}", value, allowed)
+    temperature_per: Annotated[str, one_of(UNITS)] = "epoch"
+    rewind: Length = "2ep"
 
     @property
     def scale(self) -> float:

@@ -9,16 +9,17 @@ from dataclasses import dataclass
 from lthlib.errors import ConfigError
 from lthlib.masks import Mask
 from lthlib.methods.base import Method, make_ticket
+from lthlib.settings import Length, Settings
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
 
 @dataclass(frozen=True)
-class DenseSettings:
+class DenseSettings(Settings):
     """rewind: the point kept for children to retrain from, a length from the start (`0it` is
     initialisation)."""
 
-    rewind: str = "0it"
+    rewind: Length = "0it"
 
 
 def search(trainer: Trainer, settings: DenseSettings, parent: Ticket | None) -> Iterator[Ticket]:

@@ -68,19 +68,6 @@ class Gate:
     dial: Callable[[int], float] = lambda step: 0.0
 
 
-def check_gates(name: str, settings: GateSettings) -> None:
-    """Raise ConfigError for a setting of a method with gates that makes no sense."""
-    if settings.rounds < 1:
-        raise ConfigError(f"{name}.rounds is {settings.rounds}; expected at least 1")
-    if not settings.penalty >= 0:
-        raise ConfigError(f"{name}.penalty is {settings.penalty}; expected 0 or more")
-    if not settings.gate_learning_rate > 0:
-        raise ConfigError(
-            f"{name}.gate_learning_rate is {settings.gate_learning_rate}; expected a positive "
-            "number"
-        )
-
-
 def gated_step(
     trainer: Trainer, settings: GateSettings, steps: int, gate: Gate
 ) -> Callable[..., Outcome]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 
@@ -12,26 +13,27 @@ from lthlib.errors import ConfigError
 from lthlib.masks import Mask, kept_count
 from lthlib.methods.base import Method, make_ticket
 from lthlib.methods.imp import join_mask, prune_by_magnitude, split_mask
+from lthlib.settings import Density, Length, Settings, between
 from lthlib.tickets import Ticket
 from lthlib.training import Outcome, Trainer
 
 
 @dataclass(frozen=True)
-class GMPSettings:
+class GMPSettings(Settings):
     """density: kept fraction in (0, 1] at the end. begin, end: shares of training in [0, 1] between
     which weights are pruned. every: time between two prunings, such as `100it`. rewind: the step
     k that the ticket can be retrained from.
     """
 
-    density: float = 0.1
-    begin: float = 0.2
-    end: float = 0.8
-    every: str = "100it"
-    rewind: str = "0it"
+    density: Density = 0.1
+    begin: Annotated[float, between(0, 1)] = 0.2
+    end: Annotated[float, between(0, 1)] = 0.8
+    every: Length = "100it"
+    rewind: Length = "0it"
 
     def __post_init__(self) -> None:
-        kept_count(1 << 40, self.density)
-        if not 0 <= self.begin < self.end <= 1:
+        super().__post_init__()
+        if not self.begin < self.end:
             raise ConfigError(
                 f"gmp.begin is {self.begin} and gmp.end {self.end}; expected 0 <= begin < end <= 1"
             )

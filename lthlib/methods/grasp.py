@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,10 +10,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lthlib.data import Part
-from lthlib.errors import ConfigError, check_choice
-from lthlib.masks import STRUCTURES, kept_count, select
+from lthlib.masks import Structure, select
 from lthlib.methods.at_init import (
-    check_images,
     gradient_of_sum,
     losses,
     pieces,
@@ -23,31 +20,23 @@ from lthlib.methods.at_init import (
     untrained,
 )
 from lthlib.methods.base import Method
+from lthlib.settings import Density, Images, Positive, Settings
 from lthlib.tickets import Ticket
 from lthlib.training import Cost, Tensors, Trainer
 
 
 @dataclass(frozen=True)
-class GraSPSettings:
+class GraSPSettings(Settings):
     """density: kept fraction in (0, 1]. images_per_class: training images of each class that the
     gradient is measured on. temperature: what logits are divided by meanwhile. structure:
     `unstructured`, or whole `filter`s or `channel`s by the sum of their weights' scores, see
     `lthlib.masks.select`.
     """
 
-    density: float = 0.1
-    images_per_class: int = 10
-    temperature: float = 200.0
-    structure: str = "unstructured"
-
-    def __post_init__(self) -> None:
-        kept_count(1 << 40, self.density)
-        check_images("grasp", self.images_per_class)
-        if not 0 < self.temperature < math.inf:
-            raise ConfigError(
-                f"grasp.temperature is {self.temperature}; expected a positive number"
-            )
-        check_choice("grasp.structure", self.structure, STRUCTURES)
+    density: Density = 0.1
+    images_per_class: Images = 10
+    temperature: Positive = 200.0
+    structure: Structure = "unstructured"
 
 
 def scores(trainer: Trainer, images: Part, temperature: float) -> Tensors:

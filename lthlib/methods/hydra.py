@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from lthlib.errors import ConfigError, check_choice
-from lthlib.masks import STRUCTURES, Mask, kept_count, select
+from lthlib.errors import ConfigError
+from lthlib.masks import Mask, Structure, select
 from lthlib.methods.base import Method, make_ticket
 from lthlib.methods.bip import effective
 from lthlib.methods.bip_release import batchnorm_names
 from lthlib.methods.retrain import load_start
+from lthlib.settings import Density, OwnLength, Positive, Settings, one_of
 from lthlib.tickets import Ticket
 from lthlib.training import Outcome, Trainer, sgd_step
 
@@ -26,7 +28,7 @@ INITIAL = ("scaled", "weights")
 
 
 @dataclass(frozen=True)
-class HydraSettings:
+class HydraSettings(Settings):
     """density: kept fraction in (0, 1]; over all prunable weights together, where Hydra's own code
     goes layer by layer. length: of the training of the scores, by default the recipe's.
 
@@ -39,24 +41,15 @@ class HydraSettings:
     structure: `unstructured`, `filter` or `channel`, see `lthlib.masks.select`.
     """
 
-    density: float = 0.1
-    length: str = ""
-    learning_rate: float = 0.1
-    initial: str = "scaled"
+    density: Density = 0.1
+    length: OwnLength = ""
+    learning_rate: Positive = 0.1
+    initial: Annotated[str, one_of(INITIAL)] = "scaled"
     aliased: bool = False
-    structure: str = "unstructured"
+    structure: Structure = "unstructured"
 
     def __post_init__(self) -> None:
-        kept_count(1 << 40, self.density)
-        if not self.learning_rate > 0:
-            raise ConfigError(
-                f"hydra.learning_rate is {self.learning_rate}; expected a positive number"
-            )
-        for name, value, allowed in (
-            ("initial", self.initial, INITIAL),
-            ("structure", self.structure, STRUCTURES),
-        ):
-            check_choice(f"hydra.{name}", value, allowed)
+        super().__post_init__()
         if self.aliased and self.initial != "weights":
             raise ConfigError("hydra.aliased scores are the weights; set hydra.initial to weights")
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from lthlib.errors import ConfigError, check_choice
-from lthlib.masks import STRUCTURES, Mask, select, top_k_global
+from lthlib.errors import ConfigError
+from lthlib.masks import Mask, Structure, select, top_k_global
 from lthlib.methods.base import Method, make_ticket
+from lthlib.settings import Count, Length, Settings, Share, one_of
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
@@ -24,7 +26,7 @@ OPTIMISER = ("fresh", "restored")
 
 
 @dataclass(frozen=True)
-class IMPSettings:
+class IMPSettings(Settings):
     """rounds: trainings after the first, dense one; each yields a ticket.
 
     fraction: share of the remaining weights pruned a round, in (0, 1). rewind: the step k to go
@@ -37,21 +39,12 @@ class IMPSettings:
     same share of each convolution (see `lthlib.masks.select`).
     """
 
-    rounds: int = 10
-    fraction: float = 0.2
-    rewind: str = "0it"
-    rewinding: str = "weights"
-    optimiser: str = "fresh"
-    structure: str = "unstructured"
-
-    def __post_init__(self) -> None:
-        if self.rounds < 1:
-            raise ConfigError(f"imp.rounds is {self.rounds}; expected at least 1")
-        if not 0 < self.fraction < 1:
-            raise ConfigError(f"imp.fraction is {self.fraction}; expected a share in (0, 1)")
-        check_choice("imp.rewinding", self.rewinding, REWINDING)
-        check_choice("imp.optimiser", self.optimiser, OPTIMISER)
-        check_choice("imp.structure", self.structure, STRUCTURES)
+    rounds: Count = 10
+    fraction: Share = 0.2
+    rewind: Length = "0it"
+    rewinding: Annotated[str, one_of(REWINDING)] = "weights"
+    optimiser: Annotated[str, one_of(OPTIMISER)] = "fresh"
+    structure: Structure = "unstructured"
 
 
 def prune_by_magnitude(weights: Mapping[str, Tensor], mask: Mask, kept: int) -> Mask:

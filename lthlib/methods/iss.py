@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from lthlib.errors import ConfigError
 from lthlib.methods.base import Method
-from lthlib.methods.gates import Gate, check_gates, search_gates
+from lthlib.methods.gates import Gate, search_gates
+from lthlib.settings import Count, Length, Logit, NotNegative, Positive, Settings, between
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
 
 @dataclass(frozen=True)
-class ISSSettings:
+class ISSSettings(Settings):
     """initial_gate: s0; the chance to be kept starts at sigma(s0). penalty: lambda, for each
     weight's chance. gate_learning_rate: of s. rounds: each yields a ticket.
 
@@ -31,18 +32,13 @@ class ISSSettings:
     fit it (ours).
     """
 
-    initial_gate: float = 0.0
-    penalty: float = 1e-8
-    gate_learning_rate: float = 0.1
-    rounds: int = 1
-    hardening: float = 200.0
-    rewind: str = "2ep"
+    initial_gate: Logit = 0.0
+    penalty: NotNegative = 1e-8
+    gate_learning_rate: Positive = 0.1
+    rounds: Count = 1
+    hardening: Annotated[float, between(1, 1e38)] = 200.0
+    rewind: Length = "2ep"
     recalibrated: bool = True
-
-    def __post_init__(self) -> None:
-        check_gates("iss", self)
-        if not self.hardening >= 1:
-            raise ConfigError(f"iss.hardening is {self.hardening}; expected at least 1")
 
 
 def relax(

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from lthlib.methods.base import Method
-from lthlib.methods.gates import Gate, check_gates, search_gates
+from lthlib.methods.gates import Gate, search_gates
+from lthlib.settings import Count, Length, Logit, NotNegative, Positive, Settings
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
@@ -25,7 +26,7 @@ _SHIFT = BETA * math.log(-LOW / HIGH)
 
 
 @dataclass(frozen=True)
-class L0Settings:
+class L0Settings(Settings):
     """initial_gate: log alpha at the start; 2.2 makes the final gate 0.98. penalty: lambda, for
     each gate's chance to be open.
 
@@ -34,15 +35,12 @@ class L0Settings:
     are gathered anew under the ticket's mask; those of drawn masks do not fit it (ours).
     """
 
-    initial_gate: float = 2.2
-    penalty: float = 1e-8
-    gate_learning_rate: float = 0.1
-    rounds: int = 1
-    rewind: str = "2ep"
+    initial_gate: Logit = 2.2
+    penalty: NotNegative = 1e-8
+    gate_learning_rate: Positive = 0.1
+    rounds: Count = 1
+    rewind: Length = "2ep"
     recalibrated: bool = True
-
-    def __post_init__(self) -> None:
-        check_gates("l0", self)
 
 
 def stretch(concrete: Tensor) -> Tensor:

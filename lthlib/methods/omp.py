@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
-from lthlib.errors import check_choice
-from lthlib.masks import STRUCTURES, kept_count, select
+from lthlib.masks import Structure, select
 from lthlib.methods.base import Method, make_ticket
 from lthlib.methods.retrain import STARTS, check_start, load_start
+from lthlib.settings import Density, OwnLength, Settings, one_of
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
 
 @dataclass(frozen=True)
-class OMPSettings:
+class OMPSettings(Settings):
     """density: kept fraction in (0, 1]. start: what training goes on from: `rewind` (the dense
     run's rewind point and its place in the schedule), `own` (the pruned weights themselves,
     schedule from 0) or `fresh` (new initialisation).
@@ -22,15 +23,10 @@ class OMPSettings:
     structure: `unstructured`, `filter` or `channel`, see `lthlib.masks.select`.
     """
 
-    density: float = 0.1
-    start: str = "rewind"
-    length: str = ""
-    structure: str = "unstructured"
-
-    def __post_init__(self) -> None:
-        kept_count(1 << 40, self.density)
-        check_choice("omp.start", self.start, STARTS)
-        check_choice("omp.structure", self.structure, STRUCTURES)
+    density: Density = 0.1
+    start: Annotated[str, one_of(STARTS)] = "rewind"
+    length: OwnLength = ""
+    structure: Structure = "unstructured"
 
 
 def search(trainer: Trainer, settings: OMPSettings, parent: Ticket | None) -> Iterator[Ticket]:

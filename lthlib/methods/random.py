@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 from lthlib.data import generator
-from lthlib.errors import check_choice
 from lthlib.masks import kept_count, random_mask
 from lthlib.methods.base import Method, make_ticket
 from lthlib.methods.retrain import check_start, load_start
+from lthlib.settings import Density, Settings, one_of
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
@@ -17,17 +18,13 @@ LAYERS = ("global", "parent")
 
 
 @dataclass(frozen=True)
-class RandomSettings:
+class RandomSettings(Settings):
     """layers: `global` draws the kept weights over all layers together at `density` in (0, 1];
     `parent` keeps as many in each layer as the parent ticket does, and ignores `density`.
     """
 
-    density: float = 0.1
-    layers: str = "global"
-
-    def __post_init__(self) -> None:
-        kept_count(1 << 40, self.density)
-        check_choice("random.layers", self.layers, LAYERS)
+    density: Density = 0.1
+    layers: Annotated[str, one_of(LAYERS)] = "global"
 
 
 def search(trainer: Trainer, settings: RandomSettings, parent: Ticket | None) -> Iterator[Ticket]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 from lthlib.data import generator
-from lthlib.errors import ConfigError, TicketError, check_choice
+from lthlib.errors import ConfigError, TicketError
 from lthlib.masks import Mask
 from lthlib.methods.base import Method, make_ticket
+from lthlib.settings import OwnLength, Positive, Settings, one_of
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
@@ -19,7 +21,7 @@ SCHEDULES = ("continue", "restart")
 
 
 @dataclass(frozen=True)
-class RetrainSettings:
+class RetrainSettings(Settings):
     """start: weights to train: the ticket's `rewind` point, its `own` (fine-tuning) or a `fresh`
     initialisation.
 
@@ -32,18 +34,15 @@ class RetrainSettings:
     keeps its 1/sigma(s0) here.
     """
 
-    start: str = "rewind"
-    mask: str = "found"
-    schedule: str = "continue"
-    length: str = ""
-    mask_value: float = 1.0
-    rewind: str = ""
+    start: Annotated[str, one_of(STARTS)] = "rewind"
+    mask: Annotated[str, one_of(MASKS)] = "found"
+    schedule: Annotated[str, one_of(SCHEDULES)] = "continue"
+    length: OwnLength = ""
+    mask_value: Positive = 1.0
+    rewind: OwnLength = ""
 
     def __post_init__(self) -> None:
-        if not self.mask_value > 0:
-            raise ConfigError(
-                f"retrain.mask_value is {self.mask_value}; expected a positive number"
-            )
+        super().__post_init__()
         if self.start == "own" and self.mask_value != 1:
             raise ConfigError(
                 "retrain.mask_value goes with other weights than the ticket's own, which hold it "
@@ -51,12 +50,6 @@ class RetrainSettings:
             )
         if self.rewind and self.start != "rewind":
             raise ConfigError("retrain.rewind goes with start: rewind")
-        for name, value, allowed in (
-            ("start", self.start, STARTS),
-            ("mask", self.mask, MASKS),
-            ("schedule", self.schedule, SCHEDULES),
-        ):
-            check_choice(f"retrain.{name}", value, allowed)
 
 
 def load_start(trainer: Trainer, parent: Ticket, start: str) -> int:

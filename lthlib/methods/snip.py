@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lthlib.data import Part
-from lthlib.masks import kept_count, select
+from lthlib.masks import select
 from lthlib.methods.at_init import (
-    check_images,
     gradient_of_sum,
     losses,
     pieces,
@@ -18,21 +17,18 @@ from lthlib.methods.at_init import (
     untrained,
 )
 from lthlib.methods.base import Method
+from lthlib.settings import Density, Images, Settings
 from lthlib.tickets import Ticket
 from lthlib.training import Cost, Tensors, Trainer
 
 
 @dataclass(frozen=True)
-class SNIPSettings:
+class SNIPSettings(Settings):
     """density: kept fraction in (0, 1]. images_per_class: training images of each class that the
     sensitivity is measured on."""
 
-    density: float = 0.1
-    images_per_class: int = 10
-
-    def __post_init__(self) -> None:
-        kept_count(1 << 40, self.density)
-        check_images("snip", self.images_per_class)
+    density: Density = 0.1
+    images_per_class: Images = 10
 
 
 def scores(trainer: Trainer, images: Part) -> Tensors:

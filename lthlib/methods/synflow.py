@@ -9,26 +9,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lthlib.errors import ConfigError
-from lthlib.masks import Mask, kept_count, select
+from lthlib.masks import Mask, select
 from lthlib.methods.at_init import gradient_of_sum, pieces, train_pruned, untrained
 from lthlib.methods.base import Method
+from lthlib.settings import Count, Density, Settings
 from lthlib.tickets import Ticket
 from lthlib.training import Cost, Tensors, Trainer
 
 
 @dataclass(frozen=True)
-class SynFlowSettings:
+class SynFlowSettings(Settings):
     """density: kept fraction in (0, 1]. iterations: prunings in which it is reached, each by the
     same factor; 1 scores once."""
 
-    density: float = 0.1
-    iterations: int = 100
-
-    def __post_init__(self) -> None:
-        kept_count(1 << 40, self.density)
-        if self.iterations < 1:
-            raise ConfigError(f"synflow.iterations is {self.iterations}; expected at least 1")
+    density: Density = 0.1
+    iterations: Count = 100
 
 
 def scores(trainer: Trainer, mask: Mask, x: Tensor) -> Tensors:

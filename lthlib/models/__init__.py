@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import nn
 
-from lthlib.errors import ConfigError, check_choice
+from lthlib.errors import ConfigError
 from lthlib.models.initialisation import xavier_
 from lthlib.models.resnet import SHORTCUTS, CifarResNet
 from lthlib.models.vgg import CifarVGG, HiddenVGG
+from lthlib.settings import Prunable, Settings, between, one_of
 
 __all__ = [
     "ARCHITECTURES",
@@ -29,7 +31,7 @@ _TORCHVISION_WIDTH = 64
 
 
 @dataclass(frozen=True)
-class ModelSettings:
+class ModelSettings(Settings):
     """Which network, how its weights are drawn, and which of them may be pruned.
 
     architecture: for small images, `resnet8`, `resnet20`, `resnet56`, `resnet18` (3x3 stem without
@@ -45,21 +47,14 @@ class ModelSettings:
     Raises ConfigError for a value that makes no sense, or none for that architecture.
     """
 
-    architecture: str = "resnet8"
-    width: int = 16
-    shortcut: str = "identity"
-    prunable: str = "conv+linear"
-    initialisation: str = "kaiming"
+    architecture: Annotated[str, one_of(ARCHITECTURES)] = "resnet8"
+    width: Annotated[int, between(1, 8192)] = 16
+    shortcut: Annotated[str, one_of(SHORTCUTS)] = "identity"
+    prunable: Prunable = "conv+linear"
+    initialisation: Annotated[str, one_of(INITIALISATIONS)] = "kaiming"
 
     def __post_init__(self) -> None:
-        for field, known in (
-            ("architecture", ARCHITECTURES),
-            ("shortcut", SHORTCUTS),
-            ("initialisation", INITIALISATIONS),
-        ):
-            check_choice(f"model.{field}", getattr(self, field), known)
-        if self.width < 1:
-            raise ConfigError(f"model.width is {self.width}; expected at least 1 channel")
+        super().__post_init__()
         if self.architecture not in RESNET_BLOCKS and self.shortcut != "identity":
             raise ConfigError(
                 f"model.shortcut is {self.shortcut!r}, but {self.architecture} has no choice of "

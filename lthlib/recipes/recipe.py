@@ -6,46 +6,47 @@ mentions keeps the base's values of the settings it does not mention.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Annotated, Any
 
 from lthlib.data import DataSettings
-from lthlib.errors import ConfigError
-from lthlib.files import read_bounded
+from lthlib.errors import ConfigError, check_choice, shown
+from lthlib.files import from_yaml, load
 from lthlib.models import ModelSettings
 from lthlib.runs import Parent, RunConfig
-from lthlib.runs.config import build
+from lthlib.settings import Length, Line, Name, Settings, build, coerce, one_of
 from lthlib.training import TrainingSettings
 
 SCALES = ("embedded", "reduced", "paper")
-_PARTS = {"name", "scale", "about", "data", "model", "training", "rewind", "methods", "study"}
+_ABOUT = ("name", "scale", "about")
+_PARTS = ("data", "model", "training", "rewind", "methods", "study")
 _SETTINGS = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings}
-_FILE_LIMIT = 1 << 20
 _MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings, where=""):
     """One setting to run all methods in.
 
     values: nested as in the file, without sources. sources: dotted name -> where the value comes
-    from.
+    from. Raises ConfigError, naming the value, for what makes no sense.
     """
 
-    name: str
-    scale: str
-    about: str
-    values: Mapping[str, Any]
-    sources: Mapping[str, str] = field(repr=False)
+    name: Name
+    scale: Annotated[str, one_of(SCALES)]
+    about: Line
+    values: Any
+    sources: Any = field(repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check(self.values)
 
     def config(
-        self, method: str, seed: int, parent: Parent | None = None, **settings: Any
+        self, method: str, seed: int, parent: Parent | None = None, /, **settings: Any
     ) -> RunConfig:
         """The run of a method under this recipe; `settings` are the method's own."""
         return RunConfig.from_json(
@@ -76,6 +77,7 @@ class Recipe:
         values = dict(self.values)
         sources = dict(self.sources)
         for part, value in changes.items():
+            check_choice("part", part, _PARTS)
             values[part] = _merged(values.get(part), value)
             sources |= dict.fromkeys(_leaves(part, value), "given by the user")
         scale = "reduced" if self.scale == "paper" and values != self.values else self.scale
@@ -114,71 +116,51 @@ def load_recipe(name: str | Path) -> Recipe:
     """
     path = Path(name)
     if path.suffix == ".yaml":
-        try:
-            text = read_bounded(path, _FILE_LIMIT).decode()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot read recipe file {path}: {error}") from None
-    elif str(name) in recipe_names():
-        text = resources.files(__package__).joinpath(f"{name}.yaml").read_text()
-    else:
+        return _parsed(load(path, from_yaml, "recipe file"), str(name))
+    if str(name) not in recipe_names():
         raise ConfigError(
-            f"recipe is {str(name)!r}; expected one of {', '.join(recipe_names())}, or a .yaml file"
+            f"recipe is {shown(str(name))}; "
+            f"expected one of {', '.join(recipe_names())}, or a .yaml file"
         )
-    return _parse(text, str(name))
+    return _parsed(_raw(str(name)), str(name))
 
 
-class _Plain(yaml.SafeLoader):
-    """YAML without aliases: a few of them stand for gigabytes, or for a circle."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("has an alias; write the value out")
-        return super().compose_node(parent, index)
-
-
-def _parse(text: str, where: str) -> Recipe:
-    try:
-        content = _Plain(text).get_single_data()
-    # PyYAML raises whatever it stumbles on: ValueError, AttributeError, RecursionError, ...
-    except Exception as error:
-        raise ConfigError(f"recipe {where} is not YAML: {error}") from None
+def _parsed(content: Any, where: str) -> Recipe:
     base = content.pop("extends", None) if isinstance(content, dict) else None
     if base is not None:
-        content = _merged(_raw(str(base)), content)
-    if not isinstance(content, dict) or content.keys() != _PARTS:
-        raise ConfigError(f"recipe {where} needs exactly the parts {', '.join(sorted(_PARTS))}")
-    if content["scale"] not in SCALES:
-        raise ConfigError(
-            f"recipe {where}: scale is {content['scale']!r}; expected one of {', '.join(SCALES)}"
-        )
+        content = _merged(_raw(base), content)
+    if not isinstance(content, dict) or content.keys() != {*_ABOUT, *_PARTS}:
+        raise ConfigError(f"recipe {where} needs exactly the parts {', '.join((*_ABOUT, *_PARTS))}")
     sources: dict[str, str] = {}
-    values = {
-        part: _strip(content[part], part, sources, where)
-        for part in ("data", "model", "training", "rewind", "methods", "study")
-    }
-    _check(content, values, where)
-    return Recipe(content["name"], content["scale"], content["about"], values, sources)
+    values = {part: _strip(content[part], part, sources, where) for part in _PARTS}
+    try:
+        return Recipe(content["name"], content["scale"], content["about"], values, sources)
+    except ConfigError as error:
+        raise ConfigError(f"recipe {where}: {error}") from None
 
 
-def _check(content: Mapping[str, Any], values: Mapping[str, Any], where: str) -> None:
-    name, study = content["name"], values["study"]
-    if not (isinstance(name, str) and re.fullmatch(r"\w[\w.-]{0,79}", name)):
-        raise ConfigError(
-            f"recipe {where}: name is {name!r}; expected letters, digits, '.', '_' and '-'"
-        )
+def _raw(name: str) -> dict[str, Any]:
+    check_choice("extends", name, recipe_names())
+    content = from_yaml(resources.files(__package__).joinpath(f"{name}.yaml").read_bytes())
+    base = content.pop("extends", None)
+    return _merged(_raw(base), content) if base else content
+
+
+def _check(values: Mapping[str, Any]) -> None:
     for part, kind in _SETTINGS.items():
         build(kind, values[part], part)
-    sections = {"study": study, "methods": values["methods"]}
+    coerce(values["rewind"], Length, "rewind")
+    sections = {"study": values["study"], "methods": values["methods"]}
     if isinstance(values["methods"], dict):
         sections |= {f"methods.{method}": own for method, own in values["methods"].items()}
     for section, settings in sections.items():
         if not isinstance(settings, dict):
-            raise ConfigError(f"recipe {where}: {section} is one value; expected names with values")
+            raise ConfigError(f"{section} is one value; expected names with values")
     for own, (expected, is_right) in _STUDY.items():
-        if not is_right(found := study.get(own)):
-            raise ConfigError(
-                f"recipe {where}: study.{own} is {repr(found)[:80]}; expected {expected}"
-            )
+        if not is_right(found := values["study"].get(own)):
+            raise ConfigError(f"study.{own} is {shown(found)}; expected {expected}")
+    for own in values["study"]:
+        check_choice("a name in study", own, _STUDY)
 
 
 def _are(value: Any, *kinds: type) -> bool:
@@ -207,18 +189,6 @@ _STUDY: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "precisions": ("a list of names", lambda value: value is None or _are(value, str)),
     "first_seed": ("a seed", lambda value: value is None or (type(value) is int and value >= 0)),
 }
-
-
-def _raw(name: str) -> dict[str, Any]:
-    if name not in recipe_names():
-        raise ConfigError(
-            f"extends is {name!r}; expected a recipe that comes with lthlib: "
-            f"{', '.join(recipe_names())}"
-        )
-    text = resources.files(__package__).joinpath(f"{name}.yaml").read_text()
-    content: dict[str, Any] = yaml.safe_load(text)
-    base = content.pop("extends", None)
-    return _merged(_raw(base), content) if base else content
 
 
 def _strip(node: Any, name: str, sources: dict[str, str], where: str) -> Any:

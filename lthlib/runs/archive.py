@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from lthlib.errors import RecordError, StoreError, TicketError
-from lthlib.files import open_regular, read_bounded, write_atomically
+from lthlib.files import from_json, open_regular, read_bounded, write_atomically
 from lthlib.leases import Lease
-from lthlib.records import TEXT, Field, check, parse
+from lthlib.records import TEXT, Field, check
 from lthlib.runs.config import RunConfig
 from lthlib.runs.many import with_ancestors
 from lthlib.runs.store import RunResult, Store, sealed, source
@@ -183,7 +183,7 @@ def _unpack(path: Path, staging: Path) -> dict[str, RunConfig]:
 
 def _manifest(text: bytes) -> dict[str, Any]:
     try:
-        contents: dict[str, Any] = parse(text)
+        contents: dict[str, Any] = from_json(text)
     except (ValueError, RecursionError) as error:
         raise StoreError(f"{MANIFEST} is not JSON ({error})") from None
     check(contents, _CONTENTS, MANIFEST)

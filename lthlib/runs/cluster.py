@@ -19,23 +19,29 @@ from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
-
-from lthlib.errors import ClusterError, ConfigError, check_choice
-from lthlib.runs.config import RunConfig, build
+from lthlib.errors import ClusterError, ConfigError
+from lthlib.files import from_yaml, load
+from lthlib.runs.config import RunConfig
 from lthlib.runs.execute import Machine
 from lthlib.runs.many import default_jobs, gpus
 from lthlib.runs.store import source
+from lthlib.settings import Count, Line, Settings, between, build, matching, one_of
 
 _KINDS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster"}
+_MEMORY = matching(r"\d{1,9}(\.\d{1,9})? ?[kMGT]i?B", "a size such as 16GB")
+_WALLTIME = matching(r"\d{1,5}:[0-5]\d:[0-5]\d", "hours:minutes:seconds")
+_WORD = matching(
+    r"([A-Za-z0-9_][\w.,:@/+-]{0,199})?",
+    "letters, digits and . , : @ / + - _, beginning with a letter or digit",
+)
 _PLUGIN = "lthlib"
 _GONE = "the Dask scheduler is gone; the same command goes on from the last checkpoints"
 
 
 @dataclass(frozen=True)
-class ClusterSettings:
+class ClusterSettings(Settings, where=""):
     """What to ask a batch system for; the names are those of a cluster's YAML file.
 
     kind: slurm, pbs or lsf. jobs: to keep queued or running. cores, memory, gpus: of one job.
@@ -43,32 +49,21 @@ class ClusterSettings:
     walltime: hours:minutes:seconds. queue, account: as the batch system names them. interface: the
     network by which nodes reach each other, such as ib0. job_script_prologue: shell lines before
     the workers start. job_extra_directives: further lines for the batch system, without its prefix.
+    The job script is a shell's: only what these two hold is shell, an entry a line.
     """
 
-    kind: str = "slurm"
-    jobs: int = 1
-    cores: int = 1
-    memory: str = "8GB"
-    gpus: int = 0
-    workers: int = 0
-    walltime: str = "01:00:00"
-    queue: str = ""
-    account: str = ""
-    interface: str = ""
-    job_script_prologue: tuple[str, ...] = ()
-    job_extra_directives: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_choice("kind", self.kind, _KINDS)
-        for name, least in {"jobs": 1, "cores": 1, "gpus": 0, "workers": 0}.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}; expected at least {least}")
-        if not re.fullmatch(r"\d+(\.\d+)? ?[kMGT]i?B", self.memory):
-            raise ConfigError(f"memory is {self.memory!r}; expected a size such as 16GB")
-        if not re.fullmatch(r"\d+:[0-5]\d:[0-5]\d", self.walltime):
-            raise ConfigError(
-                f"walltime is {self.walltime!r}; expected 'hours:minutes:seconds', in quotes"
-            )
+    kind: Annotated[str, one_of(_KINDS)] = "slurm"
+    jobs: Count = 1
+    cores: Count = 1
+    memory: Annotated[str, _MEMORY] = "8GB"
+    gpus: Annotated[int, between(0, 10_000)] = 0
+    workers: Annotated[int, between(0, 10_000)] = 0
+    walltime: Annotated[str, _WALLTIME] = "01:00:00"
+    queue: Annotated[str, _WORD] = ""
+    account: Annotated[str, _WORD] = ""
+    interface: Annotated[str, _WORD] = ""
+    job_script_prologue: tuple[Line, ...] = ()
+    job_extra_directives: tuple[Line, ...] = ()
 
     @property
     def processes(self) -> int:
@@ -78,11 +73,9 @@ class ClusterSettings:
 
 def load_cluster(path: Path) -> ClusterSettings:
     """Read a cluster's YAML file. Raises ConfigError that names the file and the entry."""
+    values = load(path, from_yaml, "cluster file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
         settings: ClusterSettings = build(ClusterSettings, values, "")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"cannot read cluster file {path}: {error}") from None
     except ConfigError as error:
         raise ConfigError(f"cluster file {path}: {error}") from None
     return settings

@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import types
 import typing
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from functools import cache, cached_property
-from typing import Any
+from typing import Annotated, Any
 
 from lthlib.data import DataSettings
-from lthlib.errors import ConfigError, MaskError, check_choice
-from lthlib.masks import PRUNABLE
-from lthlib.methods import get_method
+from lthlib.errors import ConfigError
+from lthlib.methods import METHODS, get_method
 from lthlib.models import ModelSettings
+from lthlib.settings import Seed, Settings, between, build, matching, one_of
 from lthlib.tickets import POINT
 from lthlib.training import TrainingSettings
 
 
 @dataclass(frozen=True)
-class Parent:
+class Parent(Settings, where="parent."):
     """The run that another starts from, and the ticket of it that is taken."""
 
     config: RunConfig
-    point: str
-
-    def __post_init__(self) -> None:
-        if not POINT.fullmatch(self.point):
-            raise ConfigError(
-                f"point is {self.point!r}; expected a ticket's name, letters, digits, '.' and '-'"
-            )
+    point: Annotated[str, matching(POINT.pattern, "a ticket's name, letters, digits, '.' and '-'")]
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Settings, where=""):
     """Everything that decides a run's result, and nothing else (the device and the place of files
     are not here).
 
@@ -46,13 +39,14 @@ class RunConfig:
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
-    method: str = "dense"
+    method: Annotated[str, one_of(METHODS)] = "dense"
     settings: Any = None
-    seed: int = 0
-    threads: int = 1
+    seed: Seed = 0
+    threads: Annotated[int, between(1, 1024)] = 1
     parent: Parent | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         method = get_method(self.method)
         if self.settings is None:
             object.__setattr__(self, "settings", method.settings())
@@ -63,9 +57,6 @@ class RunConfig:
                 f"settings are {type(self.settings).__name__}; "
                 f"{self.method} takes {method.settings.__name__}"
             )
-        check_choice("model.prunable", self.model.prunable, PRUNABLE)
-        if self.threads < 1:
-            raise ConfigError(f"threads is {self.threads}; expected at least 1")
         if method.parent == "none" and self.parent is not None:
             raise ConfigError(f"{self.method} starts from scratch and takes no parent")
         if method.parent != "none" and self.parent is None:
@@ -129,64 +120,6 @@ def _usual(method: str) -> dict[str, Any]:
 def replace_fields(instance: Any, values: Mapping[str, Any], where: str) -> Any:
     """A copy of a settings dataclass with some values replaced, coerced to the fields' types."""
     return build(type(instance), {**_plain(instance), **values}, where)
-
-
-def build(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    """A settings dataclass from plain values. Raises ConfigError for unknown names and values of
-    the wrong type."""
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'configuration'} is {values!r}; expected names with values")
-    hints = _hints(kind)
-    known = [f.name for f in fields(kind)]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise ConfigError(
-            f"unknown name {_dotted(where, unknown[0])!r}; expected one of {', '.join(known)}"
-        )
-    missing = [f.name for f in fields(kind) if f.name not in values and _default(f) is MISSING]
-    if missing:
-        raise ConfigError(f"{_dotted(where, missing[0])} is missing; give it a value")
-    own = {name: coerce(value, hints[name], _dotted(where, name)) for name, value in values.items()}
-    try:
-        return kind(**own)
-    except MaskError as error:
-        raise ConfigError(f"{where}: {error}") from None
-
-
-@cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def coerce(value: Any, kind: Any, where: str) -> Any:
-    """A value as the annotated type: lists become tuples, whole numbers floats, numbers in text
-    numbers."""
-    if kind is Any:
-        return value
-    options = typing.get_args(kind)
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        if value is None and type(None) in options:
-            return None
-        return coerce(value, next(option for option in options if option is not type(None)), where)
-    if typing.get_origin(kind) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} is {value!r}; expected a list of {options[0].__name__}")
-        return tuple(coerce(item, options[0], where) for item in value)
-    if is_dataclass(kind):
-        settings = typing.cast(type, kind)
-        return value if isinstance(value, settings) else build(settings, value, where)
-    if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
-        return value
-    if kind is float and not isinstance(value, bool):
-        try:
-            return float(value)
-        except (TypeError, ValueError, OverflowError):
-            pass
-    raise ConfigError(f"{where} is {value!r}; expected {getattr(kind, '__name__', kind)}")
-
-
-def _dotted(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
 
 
 def _plain(value: Any) -> Any:

@@ -14,10 +14,10 @@ from typing import Any
 
 from lthlib.data import needless_entries
 from lthlib.errors import ConfigError, RecordError, StoreError, TicketError
-from lthlib.files import read_bounded, shallow
+from lthlib.files import from_json, read_bounded, shallow
 from lthlib.leases import Lease, hold_if_free
 from lthlib.methods import METHODS
-from lthlib.records import TEXT, Field, check, parse, validate
+from lthlib.records import TEXT, Field, check, validate
 from lthlib.runs.config import RunConfig
 from lthlib.runs.store import SCHEMA, Store, digest_of, source
 from lthlib.source import fingerprint
@@ -68,7 +68,7 @@ def read_run(content: bytes, run_id: str) -> dict[str, Any]:
     configuration that belongs to another id, a record that could not be published.
     """
     try:
-        # A history may hold numbers that are not finite, so `parse` would refuse too much.
+        # A history may hold numbers that are not finite, so `from_json` would refuse too much.
         stored = json.loads(shallow(content))
     except (ValueError, RecursionError) as error:
         raise StoreError(f"run.json is not JSON ({error})") from None
@@ -176,7 +176,7 @@ def _complete(folder: Path) -> Iterator[str]:
 def _unfinished(folder: Path) -> Iterator[str]:
     checks = {
         "checkpoint.safetensors": lambda content: _check_checkpoint(content, folder.name),
-        "judged/*.json": lambda content: _check_record(parse(content), "a judged ticket"),
+        "judged/*.json": lambda content: _check_record(from_json(content), "a judged ticket"),
         "tickets/*.safetensors": Ticket.from_bytes,
         "rewind.safetensors": Ticket.from_bytes,
     }

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
+from typing import Annotated
 
-from lthlib.errors import ConfigError, check_choice
+from lthlib.errors import ConfigError
+from lthlib.settings import (
+    LENGTH,
+    Count,
+    Images,
+    Length,
+    Momentum,
+    NotNegative,
+    Positive,
+    Settings,
+    coerce,
+    one_of,
+)
 
 SCHEDULES = ("cosine", "step", "constant")
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(Settings):
     """How a network is trained. Lengths are text with a unit: `85ep` (epochs) or `500it` (optimiser
     steps).
 
@@ -23,51 +35,31 @@ class TrainingSettings:
     all. sync_batchnorm: BatchNorm normalises over all ranks, on CUDA.
     """
 
-    length: str = "20ep"
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    schedule: str = "cosine"
-    milestones: tuple[str, ...] = ()
-    warmup: str = "0it"
-    momentum: float = 0.9
+    length: Length = "20ep"
+    batch_size: Images = 128
+    learning_rate: Positive = 0.1
+    schedule: Annotated[str, one_of(SCHEDULES)] = "cosine"
+    milestones: tuple[Length, ...] = ()
+    warmup: Length = "0it"
+    momentum: Momentum = 0.9
     nesterov: bool = True
-    weight_decay: float = 1e-4
-    precision: str = "fp32"
-    ranks: int = 1
+    weight_decay: NotNegative = 1e-4
+    precision: Annotated[str, one_of(PRECISIONS)] = "fp32"
+    ranks: Count = 1
     sync_batchnorm: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("training.schedule", self.schedule, SCHEDULES)
-        check_choice("training.precision", self.precision, PRECISIONS)
-        if self.batch_size < 1:
-            raise ConfigError(f"training.batch_size is {self.batch_size}; expected at least 1")
-        if not 0 < self.learning_rate < math.inf:
-            raise ConfigError(
-                f"training.learning_rate is {self.learning_rate}; expected a positive number"
-            )
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"training.momentum is {self.momentum}; expected 0 or more, below 1")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ConfigError(
-                f"training.weight_decay is {self.weight_decay}; expected a finite number, 0 or more"
-            )
+        super().__post_init__()
         if self.schedule == "step" and not self.milestones:
             raise ConfigError("training.schedule 'step' needs milestones such as ('56ep', '71ep')")
-        if self.ranks < 1:
-            raise ConfigError(f"training.ranks is {self.ranks}; expected at least 1")
         if self.sync_batchnorm and self.ranks == 1:
             raise ConfigError("training.sync_batchnorm goes with training.ranks of 2 or more")
-        for text in (self.length, self.warmup, *self.milestones):
-            steps_of(text, 1)
 
 
 def steps_of(length: str, steps_per_epoch: int) -> int:
     """`85ep` or `500it` -> optimiser steps. Raises ConfigError for any other form."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)ep|(\d+)it", length)
-    if not match:
-        raise ConfigError(
-            f"length {length!r}; expected epochs such as '85ep' or iterations such as '500it'"
-        )
+    match = LENGTH.fullmatch(coerce(length, Length, "length"))
+    assert match is not None
     if match[2]:
         return int(match[2])
     return round(float(match[1]) * steps_per_epoch)

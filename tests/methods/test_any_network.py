@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lthlib._torchvision import torchvision
 from lthlib.data import Dataset
 from lthlib.methods import get_method
-from lthlib.runs.config import build
+from lthlib.settings import build
 from lthlib.training import Trainer, TrainingSettings
 from tests.training.toys import dense_parent
 

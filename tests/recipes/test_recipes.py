@@ -105,7 +105,7 @@ def test_a_recipe_that_extends_another_holds_what_differs(tmp_path: Path) -> Non
 def test_a_recipe_that_extends_what_does_not_exist_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("name: mine\nextends: nonsense\n")
-    with pytest.raises(ConfigError, match="extends is 'nonsense'; expected a recipe that comes"):
+    with pytest.raises(ConfigError, match="extends is 'nonsense'; expected one of bip-cifar10"):
         load_recipe(file)
 
 

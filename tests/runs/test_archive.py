@@ -239,7 +239,7 @@ def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], None
             forged(lambda run: run["records"][0]["config"].update(threads=2)),
             "belongs to another run",
         ),
-        (forged(lambda run: run["config"]["settings"].update(rewind=[])), "settings.rewind is"),
+        (forged(lambda run: run["config"]["settings"].update(rewind=[])), r"\w\.rewind is"),
         (forged(lambda run: run["config"]["settings"].update(speed=1)), "unknown name"),
         (forged(lambda run: run["config"].update(method="magic")), "method is 'magic'"),
     ],

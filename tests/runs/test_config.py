@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lthlib.errors import ConfigError
 from lthlib.runs import Parent, RunConfig
-from lthlib.runs.config import _differences, build
+from lthlib.runs.config import _differences
+from lthlib.settings import build
 
 # These values are part of every id and never change; a new setting is a new line here.
 DEFAULTS = {

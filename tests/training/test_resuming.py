@@ -14,7 +14,7 @@ from lthlib.checkpoints import load_checkpoint, save_checkpoint
 from lthlib.errors import Paused, StoreError
 from lthlib.masks import Mask
 from lthlib.methods import get_method
-from lthlib.runs.config import build
+from lthlib.settings import build
 from lthlib.tickets import Ticket
 from lthlib.training import Hooks, Trainer
 from tests.training.toys import dense_parent, tiny_trainer

@@ -85,8 +85,8 @@ def test_warm_up_rises_linearly_and_multiplies_the_schedule() -> None:
         ({"batch_size": 0}, "at least 1"),
         ({"learning_rate": 0.0}, "a positive number"),
         ({"learning_rate": math.nan}, "a positive number"),
-        ({"length": "forever"}, "length 'forever'"),
-        ({"warmup": "5"}, "length '5'"),
+        ({"length": "forever"}, r"training\.length is 'forever'; expected epochs"),
+        ({"warmup": "5"}, r"training\.warmup is '5'"),
     ],
 )
 def test_training_settings_that_make_no_sense_are_refused(

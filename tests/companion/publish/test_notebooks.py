@@ -78,11 +78,21 @@ def test_outputs_are_refused(tmp_path: Path) -> None:
         check_notebook(path)
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"nbformat": 3}'])
+@pytest.mark.parametrize("content", ["", "[]", '{"nbformat": 3}', "[" * 9999])
 def test_what_is_no_notebook_is_refused(tmp_path: Path, content: str) -> None:
     path = tmp_path / "a.ipynb"
     path.write_text(content)
-    with pytest.raises(PublishError, match=r"a\.ipynb: (cannot be read as|expected) a notebook"):
+    with pytest.raises(PublishError, match=r"cannot read notebook|expected a notebook"):
+        check_notebook(path)
+
+
+@pytest.mark.parametrize(
+    "cells", [None, 3, [[]], [{"cell_type": "code", "source": "", "metadata": {"tags": None}}]]
+)
+def test_cells_that_are_none_are_refused(tmp_path: Path, cells: object) -> None:
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"nbformat": 4, "cells": cells}))
+    with pytest.raises(PublishError, match="its cells are not those of a notebook"):
         check_notebook(path)
 
 

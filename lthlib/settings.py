@@ -1,0 +1,166 @@
+"""Settings that check themselves: what a value may be is said once, beside its type."""
+
+from __future__ import annotations
+
+import operator
+import re
+import types
+import typing
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any
+
+from lthlib.errors import ConfigError, shown
+from lthlib.files import NUMBER
+
+PRUNABLE = ("conv+linear", "conv", "conv>1x1")
+LENGTH = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,20})?)ep|([0-9]{1,9})it")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value of a type must be, in words, and the check of it."""
+
+    expected: str
+    holds: Callable[[Any], bool]
+
+
+def one_of(choices: Collection[str]) -> Rule:
+    """One of some words."""
+    return Rule(f"one of {', '.join(choices)}", lambda value: value in choices)
+
+
+def between(low: float, high: float) -> Rule:
+    """A number in [low, high]."""
+    return Rule(f"at least {low:,} and at most {high:,}", lambda value: low <= value <= high)
+
+
+def above(low: float) -> Rule:
+    """A number in (low, 1e38]."""
+    return Rule(f"more than {low}, at most 1e38", lambda value: low < value <= _MOST)
+
+
+def matching(pattern: str, expected: str) -> Rule:
+    """A text that a regular expression matches as a whole."""
+    return Rule(expected, lambda value: re.fullmatch(pattern, value, re.ASCII) is not None)
+
+
+def _length(value: str) -> bool:
+    return LENGTH.fullmatch(value) is not None
+
+
+# Bounds are far from what makes sense. Beyond them numbers overflow single precision, or a run
+# would never end.
+_MOST = 1e38
+_LENGTHS = "epochs such as '85ep' or iterations such as '500it'"
+# Without control characters and what Unicode breaks lines at.
+_IN_ONE_LINE = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+Line = Annotated[str, matching(f"{_IN_ONE_LINE}{{0,2000}}", "one line of text")]
+Name = Annotated[str, matching(r"\w[\w.-]{0,79}", "letters, digits, '.', '_' and '-', at most 80")]
+Prunable = Annotated[str, one_of(PRUNABLE)]
+filled = Rule("something in it", bool)
+Count = Annotated[int, between(1, 10_000)]
+Images = Annotated[int, between(1, 1_000_000_000)]
+Seed = Annotated[int, between(-(1 << 63), (1 << 63) - 1)]  # what torch's generators take
+Number = Annotated[float, between(-_MOST, _MOST)]
+Logit = Annotated[float, between(-80, 80)]
+Positive = Annotated[float, Rule("a positive number, at most 1e38", lambda v: 0 < v <= _MOST)]
+NotNegative = Annotated[float, Rule("0 or more, at most 1e38", lambda v: 0 <= v <= _MOST)]
+Momentum = Annotated[float, Rule("0 or more, below 1", lambda v: 0 <= v < 1)]
+Share = Annotated[float, Rule("a share in (0, 1), at least 1e-6", lambda v: 1e-6 <= v < 1)]
+Density = Annotated[
+    float, Rule("a kept fraction in (0, 1], at least 1e-12", lambda v: 1e-12 <= v <= 1)
+]
+Length = Annotated[str, Rule(_LENGTHS, _length)]
+OwnLength = Annotated[str, Rule(f"{_LENGTHS}, or nothing", lambda v: v == "" or _length(v))]
+
+
+class Settings:
+    """Base of frozen dataclasses of settings: each value becomes its field's type and is held
+    against the rules in its annotation, such as `Annotated[int, between(1, 9)]`, when one is made.
+
+    where: what errors put before a field's name, by default that of the class. Raises ConfigError,
+    naming the field and what was expected.
+    """
+
+    _where: str
+
+    def __init_subclass__(cls, where: str | None = None) -> None:
+        own = cls.__name__.removesuffix("Settings").lower() + "."
+        cls._where = own if where is None else where
+
+    def __post_init__(self) -> None:
+        for name, kind in _hints(typing.cast(Any, type(self))).items():
+            value = coerce(getattr(self, name), kind, self._where + name)
+            object.__setattr__(self, name, value)
+
+
+def build(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    """A settings dataclass from plain values; where: how the user knows it. Raises ConfigError for
+    unknown or missing names, and for what the fields' rules refuse."""
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"{where or 'configuration'} is {shown(values)}; expected names with values"
+        )
+    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
+    prefix = f"{where}." if where else ""
+    for name in values:
+        if name not in known:
+            unknown = shown(f"{prefix}{name}")
+            raise ConfigError(f"unknown name {unknown}; expected one of {', '.join(known)}")
+    for name, required in known.items():
+        if required and name not in values:
+            raise ConfigError(f"{prefix}{name} is missing; give it a value")
+    return kind(**values)
+
+
+def coerce(value: Any, kind: Any, where: str) -> Any:
+    """A value as the annotated type: lists become tuples, whole numbers floats, numbers in text
+    numbers. Raises ConfigError where it does not fit, or where a rule refuses it."""
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any or (value is None and types.NoneType in options):
+        return value
+    if origin is Annotated:
+        value = coerce(value, options[0], where)
+        for rule in options[1:]:
+            if not rule.holds(value):
+                raise ConfigError(f"{where} is {shown(value)}; expected {rule.expected}")
+        return value
+    if origin is types.UnionType or origin is typing.Union:
+        return coerce(value, options[0], where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where} is {shown(value)}; expected a list of {_name(options[0])}")
+        return tuple(coerce(item, options[0], where) for item in value)
+    if is_dataclass(kind):
+        known = typing.cast(type, kind)
+        return value if isinstance(value, known) else build(known, value, where)
+    try:
+        return _converted(value, kind)
+    except (TypeError, ValueError, OverflowError):
+        raise ConfigError(f"{where} is {shown(value)}; expected {_name(kind)}") from None
+
+
+def _converted(value: Any, kind: type) -> Any:
+    if isinstance(value, bool) != (kind is bool):
+        raise TypeError
+    if kind is int:
+        return operator.index(value)
+    if kind is float and not isinstance(value, bytes):
+        if isinstance(value, str) and not NUMBER.fullmatch(value):
+            raise ValueError
+        return float(value)
+    if not isinstance(value, kind):
+        raise TypeError
+    return value
+
+
+def _name(kind: Any) -> str:
+    return str((typing.get_args(kind)[0] if typing.get_args(kind) else kind).__name__)
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {f.name: hints[f.name] for f in fields(kind)}
