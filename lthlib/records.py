@@ -105,6 +105,40 @@ def study_names(folder: str | Path) -> list[str]:
     return sorted(path.stem for path in Path(folder).glob("*.jsonl"))
 
 
+def make_record(
+    config: Mapping[str, Any], failure: str | None = None, **fields: Any
+) -> dict[str, Any]:
+    """Return the record of a judged ticket or, with `failure`, of a run that failed.
+
+    Args:
+        config: the run's configuration, as plain values.
+        failure: why the run failed.
+        fields: what the schema asks for beside what follows from these, and beside `study`, `scale`
+            and `label`, which a record gets when it is published.
+    """
+    nothing = {
+        "judged": "found",
+        **dict.fromkeys(("density", "kept", "total")),
+        "layers": {},
+        "accuracy": {"validation": None, "test": None},
+    }
+    given = {
+        "schema": SCHEMA,
+        "config": config,
+        **{name: config[name] for name in ("method", "seed")},
+        "status": "ok" if failure is None else "failed",
+        "failure": failure,
+        **({} if failure is None else nothing),
+        **fields,
+    }
+    return {name: given[name] for name in _SUCCEEDED if name not in _PUBLISHED_AS}
+
+
+def validate_unpublished(record: Any, where: str) -> None:
+    """As `validate`, of a record that `make_record` returned."""
+    validate(_PUBLISHED_AS | record if isinstance(record, dict) else record, where)
+
+
 def validate(record: Any, where: str = "record") -> None:
     """Check one record against the schema: keys, types, ranges, and fields that must agree; of a
     published line its digest too.
@@ -281,14 +315,17 @@ PROVENANCE = {
     "dirty": Field("true or false", lambda value: isinstance(value, bool)),
     **dict.fromkeys(("started", "finished"), Field("an ISO 8601 time", _time)),
 }
+# In the order of a record's fields.
 _SUCCEEDED: dict[str, Any] = {
-    **dict.fromkeys(("schema", "method_version", "seed", "kept", "total"), COUNT),
-    **dict.fromkeys(("study", "label"), TEXT),
-    "scale": _one_of("embedded", "reduced", "paper"),
+    "schema": COUNT,
     "run": _hexadecimal(16),
     "parent": _hexadecimal(16).or_null(),
     "config": _OBJECT,
     "method": _METHOD,
+    "method_version": COUNT,
+    "seed": COUNT,
+    "status": _one_of("ok", "failed"),
+    "failure": _NULL,
     "ticket": {
         "index": COUNT,
         "point": TEXT,
@@ -296,13 +333,15 @@ _SUCCEEDED: dict[str, Any] = {
         "target_density": _DENSITY.or_null(),
     },
     "judged": _one_of("found", "retrained"),
-    "status": _one_of("ok", "failed"),
-    "failure": _NULL,
     "density": _DENSITY,
+    **dict.fromkeys(("kept", "total"), COUNT),
     "layers": Field("[kept, total] by parameter, kept <= total", _layers),
     "accuracy": dict.fromkeys(("validation", "test"), _PERCENT.or_null()),
     "cost": {"own": _COST, "cumulative": _COST},
     "provenance": PROVENANCE,
+    "study": TEXT,
+    "scale": _one_of("embedded", "reduced", "paper"),
+    "label": TEXT,
 }
 _FAILED: dict[str, Any] = {
     **_SUCCEEDED,
@@ -313,6 +352,8 @@ _FAILED: dict[str, Any] = {
     "layers": Field("empty or null", lambda value: not value),
     "accuracy": Field("null", lambda value: value in (None, {"validation": None, "test": None})),
 }
+# A run's record gets the names it is published under when it is.
+_PUBLISHED_AS = {"study": "a study", "scale": "embedded", "label": "a label"}
 _CONFIG = {
     **dict.fromkeys(("data", "model", "training", "settings"), _OBJECT),
     "method": _METHOD,

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).parent
-# Where a run's files go and which methods there are changes nothing that is computed.
+# Where a run's files go, how records are read and which methods there are changes nothing that is
+# computed.
 _PASSED_OVER = frozenset(
     _PACKAGE / name
     for name in (
-        *("errors.py", "files.py", "source.py", "methods/__init__.py"),
+        *("errors.py", "files.py", "records.py", "source.py", "methods/__init__.py"),
         *("runs/__init__.py", "runs/leases.py", "runs/store.py"),
     )
 )

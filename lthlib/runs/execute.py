@@ -40,6 +40,7 @@ from lthlib.leases import Lease
 from lthlib.masks import prunable_names
 from lthlib.methods import get_method
 from lthlib.models import build_model
+from lthlib.records import make_record
 from lthlib.runs.config import RunConfig
 from lthlib.runs.process import set_up
 from lthlib.runs.store import RunResult, Store, source
@@ -346,20 +347,15 @@ class _Execution:
 
     def _record(self, cost: Cost, trainer: Trainer | None, **parts: Any) -> dict[str, Any]:
         config = self.config
-        return {
-            "schema": 1,
-            "run": config.id,
-            "parent": config.parent.config.id if config.parent else None,
-            "config": config.to_json(),
-            "method": config.method,
-            "method_version": get_method(config.method).version,
-            "seed": config.seed,
-            "status": "ok",
-            "failure": None,
+        return make_record(
+            config.to_json(),
+            run=config.id,
+            parent=config.parent.config.id if config.parent else None,
+            method_version=get_method(config.method).version,
+            cost={"own": asdict(cost), "cumulative": asdict(cost + self._inherited())},
+            provenance=self._provenance(trainer),
             **parts,
-            "cost": {"own": asdict(cost), "cumulative": asdict(cost + self._inherited())},
-            "provenance": self._provenance(trainer),
-        }
+        )
 
     def _inherited(self) -> Cost:
         """Cost of everything the run rests on, up to the ticket it starts from."""
@@ -377,15 +373,16 @@ class _Execution:
 
     def _failed(self, trainer: Trainer | None, why: str) -> dict[str, Any]:
         return self._record(
-            trainer.spent if trainer else Cost(), trainer, status="failed", failure=why,
-            judged="found",
+            trainer.spent if trainer else Cost(),
+            trainer,
+            failure=why,
             ticket={
                 "index": trainer.round if trainer else 0,
-                "point": "none", "sha256": "", "target_density": None,
+                "point": "none",
+                "sha256": "",
+                "target_density": None,
             },
-            density=None, kept=None, total=None, layers={},
-            accuracy={"validation": None, "test": None},
-        )  # fmt: skip
+        )
 
 
 def _is_ok(record: Mapping[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from lthlib.errors import ConfigError, RecordError, StoreError, TicketError
 from lthlib.files import from_json, read_bounded, shallow
 from lthlib.leases import Lease, hold_if_free
 from lthlib.methods import METHODS
-from lthlib.records import TEXT, Field, check, validate
+from lthlib.records import TEXT, Field, check, validate_unpublished
 from lthlib.runs.config import RunConfig
 from lthlib.runs.store import SCHEMA, Store, digest_of, source
 from lthlib.source import fingerprint
@@ -58,7 +58,6 @@ _IMPORTED = {
     **dict.fromkeys(("archive", "manifest", "at"), TEXT),
     "tickets": Field("true or false", lambda value: isinstance(value, bool)),
 }
-_PUBLISHED_AS = {"study": "a study", "scale": "embedded", "label": "a label"}
 
 
 def read_run(content: bytes, run_id: str) -> dict[str, Any]:
@@ -82,7 +81,7 @@ def read_run(content: bytes, run_id: str) -> dict[str, Any]:
         check(stored, _RUN | imported, "run.json")
         config = RunConfig.from_json(stored["config"])
         for number, record in enumerate(stored["records"]):
-            _check_record(record, f"run.json, record {number}")
+            validate_unpublished(record, f"run.json, record {number}")
     except (RecordError, ConfigError) as error:
         raise StoreError(str(error)) from None
     if not stored["id"] == config.id == run_id:
@@ -93,11 +92,6 @@ def read_run(content: bytes, run_id: str) -> dict[str, Any]:
         if record["status"] == "ok" and ticket_file(record["ticket"]) not in stored["files"]:
             raise StoreError(f"run.json names no ticket {record['ticket']['point']!r}")
     return stored
-
-
-def _check_record(record: Any, where: str) -> None:
-    # A record gets the names it is published under when it is.
-    validate(_PUBLISHED_AS | record if isinstance(record, dict) else record, where)
 
 
 def check_file(content: bytes, name: str, stored: dict[str, Any]) -> None:
@@ -176,7 +170,9 @@ def _complete(folder: Path) -> Iterator[str]:
 def _unfinished(folder: Path) -> Iterator[str]:
     checks = {
         "checkpoint.safetensors": lambda content: _check_checkpoint(content, folder.name),
-        "judged/*.json": lambda content: _check_record(from_json(content), "a judged ticket"),
+        "judged/*.json": lambda content: validate_unpublished(
+            from_json(content), "a judged ticket"
+        ),
         "tickets/*.safetensors": Ticket.from_bytes,
         "rewind.safetensors": Ticket.from_bytes,
     }

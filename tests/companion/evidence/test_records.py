@@ -22,13 +22,18 @@ from lthlib.records import (
     METHODS,
     load_results,
     load_study,
+    make_record,
     published,
     study_names,
     validate,
+    validate_unpublished,
 )
 from tests.companion.evidence.toys import PROVENANCE
 
 Record = dict[str, Any]
+NAMED_LATER = ("study", "scale", "label")
+FOLLOWS = ("schema", "config", "method", "seed", "status", "failure")
+OF_A_RUN = ("run", "parent", "method_version", "cost", "provenance")
 
 
 def config(method: str = "imp", parent: Record | None = None, **settings: Any) -> Record:
@@ -315,6 +320,22 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(RecordError, match=f"cannot read .*digits.jsonl: {said}"):
             load_results(tmp_path)
         path.rmdir() if path.is_dir() else path.unlink()
+
+
+def test_a_record_is_made_of_what_the_schema_asks_for() -> None:
+    whole = record()
+    rest = {name: whole[name] for name in whole if name not in NAMED_LATER}
+    given = {name: rest[name] for name in rest if name not in FOLLOWS}
+    made = make_record(whole["config"], **given)
+    assert made == rest
+    assert list(made)[:3] == ["schema", "run", "parent"]
+    validate_unpublished(made, "here")
+    named = {name: whole[name] for name in NAMED_LATER}
+    broken = make_record(whole["config"], "why", **{n: given[n] for n in (*OF_A_RUN, "ticket")})
+    validate(broken | named)
+    assert (broken["status"], broken["failure"], broken["density"]) == ("failed", "why", None)
+    with pytest.raises(KeyError, match="cost"):
+        make_record(whole["config"], **{n: given[n] for n in given if n != "cost"})
 
 
 def test_the_methods_are_those_that_have_a_file() -> None:
