@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import multiprocessing
 import time
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 from lthlib.masks import Mask
 from lthlib.runs.config import RunConfig
@@ -15,6 +15,7 @@ from lthlib.runs.execute import Machine, build_trainer
 from lthlib.runs.many import work
 from lthlib.runs.process import set_up
 from lthlib.training import steps_of
+from lthlib.workers import Workers
 
 # Assumed of an H100 and not measured here: what one training step of a small network takes, and
 # the rate of floating-point operations that larger ones sustain.
@@ -50,7 +51,7 @@ def estimate(configs: Sequence[RunConfig], machine: Machine, jobs: int) -> dict[
     jobs = max(1, min(jobs, len(configs)))
     speeds: dict[str, Speed] = {}
     busy = assumed = 0.0
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    with Workers(jobs) as pool, _in_vain():
         for config in configs:
             kind = repr((config.data, config.model, config.training, config.threads))
             if kind not in speeds:
@@ -69,6 +70,17 @@ def estimate(configs: Sequence[RunConfig], machine: Machine, jobs: int) -> dict[
         "seconds": busy / jobs + (_START if configs else 0.0),
         "h100_seconds": assumed,
     }
+
+
+@contextlib.contextmanager
+def _in_vain() -> Iterator[None]:
+    """Nobody waits for measurements after Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
 
 
 def measure(config: RunConfig, machine: Machine) -> Speed:

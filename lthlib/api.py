@@ -21,8 +21,8 @@ from lthlib.errors import ConfigError, DataError, MaskError, Paused, TicketError
 from lthlib.masks import Mask
 from lthlib.methods import get_method
 from lthlib.methods.gates import bisect_initial_gate
-from lthlib.runs.execute import interruptions
 from lthlib.settings import build
+from lthlib.signals import interruptions
 from lthlib.tickets import Ticket
 from lthlib.training import Network, Trainer, TrainingSettings
 

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).parent
-# Where a run's files go, how records are read and which methods there are changes nothing that is
-# computed.
+# Where a run's files go, when it stops, how records are read and which methods there are changes
+# nothing that is computed.
 _PASSED_OVER = frozenset(
     _PACKAGE / name
     for name in (
-        *("errors.py", "files.py", "records.py", "source.py", "methods/__init__.py"),
-        *("runs/__init__.py", "runs/leases.py", "runs/store.py"),
+        *("errors.py", "files.py", "leases.py", "records.py", "signals.py", "source.py"),
+        *("workers.py", "methods/__init__.py", "runs/__init__.py", "runs/store.py"),
     )
 )
 

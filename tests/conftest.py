@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import hypothesis
@@ -33,6 +34,12 @@ TINY = {
         "dense_seeds": 2,
     },
 }
+
+
+def needs(number: signal.Signals) -> pytest.MarkDecorator:
+    """Skips a test of a signal that whoever started the tests had ignored, for these too."""
+    ignored = signal.getsignal(number) is signal.SIG_IGN
+    return pytest.mark.skipif(ignored, reason=f"{number.name} is ignored here, as nohup does")
 
 
 def with_sources(node: object) -> object:

@@ -17,6 +17,7 @@ from lthlib._torchvision import torchvision
 from lthlib.errors import ConfigError, DataError, MaskError, Paused, TicketError
 from lthlib.methods import METHODS
 from lthlib.training import TrainingSettings
+from tests.conftest import needs
 
 SHORT = TrainingSettings(length="6it", batch_size=8, learning_rate=0.01)
 
@@ -219,6 +220,7 @@ def test_a_search_that_is_ended_before_it_has_a_ticket_says_so() -> None:
         )  # fmt: skip
 
 
+@needs(signal.SIGINT)
 def test_ctrl_c_ends_a_search_and_leaves_its_ticket() -> None:
     model, data = transformer()
     tickets = lthlib.find_tickets(

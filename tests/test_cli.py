@@ -22,6 +22,7 @@ from lthlib.leases import hold
 from lthlib.methods import METHODS
 from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, Store, execute
+from tests.conftest import needs
 
 LTH = [sys.executable, "-c", "from lthlib.cli import main; main()"]
 
@@ -302,10 +303,12 @@ def test_a_budget_stops_cleanly_and_the_next_call_goes_on(
 ) -> None:
     few = ["sweep", tiny_recipe, "--methods", "omp", "--densities", "0.5", "--dense-seeds", 1]
     text = lth(*few, "--budget", "0s", cwd=tmp_path, status=75)
-    assert "stopped with 2 runs to go" in text
+    given = f"{tiny_recipe} --methods omp --densities 0.5 --dense-seeds 1 --budget 0s"
+    assert f"stopped with 2 runs to go, their state saved; `lth sweep {given}` goes on" in text
     assert "all 2 runs" in lth(*few, cwd=tmp_path)
 
 
+@needs(signal.SIGINT)
 def test_ctrl_c_saves_the_state_and_says_how_to_go_on(tmp_path: Path, tiny_recipe: Path) -> None:
     command = [
         *LTH,
@@ -332,7 +335,9 @@ def test_ctrl_c_saves_the_state_and_says_how_to_go_on(tmp_path: Path, tiny_recip
     os.killpg(process.pid, signal.SIGINT)
     text, _ = process.communicate(timeout=120)
     assert process.returncode == 75, text
-    assert "goes on from there" in text
+    assert "stopped with" in text.splitlines()[-1]
+    assert "goes on from there" in text.splitlines()[-1]
+    assert "Traceback" not in text
     assert list(tmp_path.glob("store/runs/*/checkpoint.safetensors"))
     assert not list(tmp_path.glob("store/.stop-*"))
 

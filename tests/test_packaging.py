@@ -20,8 +20,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # A part may import what stands before its own line, and nothing beside it.
 LAYERS = {
     "lthlib": [
-        ["errors", "source", "_torchvision", "_version"],
-        ["files"],
+        ["errors", "signals", "source", "_torchvision", "_version"],
+        ["files", "workers"],
         ["distributed", "leases", "records", "settings"],
         ["data", "models", "masks", "graphs"],
         ["training"],

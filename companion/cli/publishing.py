@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,14 +17,16 @@ from companion.cli.options import (
     study_of,
 )
 from lthlib.cli.options import (
+    COME_AGAIN,
+    BudgetOption,
     DataOption,
     DeviceOption,
     JobsOption,
     ResultsOption,
     SetOption,
     StoreOption,
+    deadline,
     finish_sweep,
-    in_seconds,
     machine_of,
 )
 from lthlib.errors import ConfigError, DataError
@@ -168,10 +168,7 @@ def check_results(
     densities: DensitiesOption = None,
     seeds: SeedsOption = None,
     dense_seeds: DenseOption = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Stop cleanly after this time (540s, 30m, 2h); needs --store."),
-    ] = None,
+    budget: BudgetOption = None,
     results: ResultsOption = Path("results"),
     report: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path(
         "build/check-results"
@@ -199,9 +196,7 @@ def check_results(
     if given and not studies:
         raise ConfigError(f"--{next(iter(given)).replace('_', '-')} is about a study; name one")
     machine = machine_of(data, device)
-    if budget:
-        machine.deadline = time.time() + in_seconds(budget)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    machine.deadline = deadline(budget)
     passed = True
     for name, parts in (dict.fromkeys(studies, given) if studies else DEFAULT).items():
         chosen = study_of(name, **dict.fromkeys(options) | parts, changes=None)
@@ -210,7 +205,7 @@ def check_results(
             continue
         recorded = _published(chosen, results)
         with tempfile.TemporaryDirectory(prefix="lth-check-") as new:
-            again = _computed_again(chosen, store or Path(new), machine, jobs)
+            again = _computed_again(chosen, store, Path(new), machine, jobs)
         passed &= _compared(chosen, recorded, again, parts, report)
     if not passed:
         raise typer.Exit(1)
@@ -228,18 +223,23 @@ def _not_at_hand(study: Study, machine: Machine) -> str:
 
 
 def _computed_again(
-    study: Study, store: Path, machine: Machine, jobs: int | None
+    study: Study, kept: Path | None, new: Path, machine: Machine, jobs: int | None
 ) -> list[dict[str, Any]]:
     from lthlib.runs import Store, bar, execute_many
 
-    runs = Store(store)
+    runs = Store(kept or new)
     with bar(study.name) as shown:
         swept = execute_many(study.configs, runs, machine, jobs=jobs, report=shown)
+    if swept.unfinished and not kept:
+        typer.echo("stopped, and nothing was kept; with a --store the next call goes on", err=True)
+        raise typer.Exit(COME_AGAIN)
     if swept.unfinished:
-        finish_sweep(swept, "the same command goes on from there if it names a --store")
+        finish_sweep(swept)
     found = [runs.load(config) for config in study.configs]
     if imported := sum(result is not None and result.imported is not None for result in found):
-        raise ConfigError(f"{imported} runs in {store} were imported, not computed; name another")
+        raise ConfigError(
+            f"{imported} runs in {runs.root} were imported, not computed; name another"
+        )
     return study.records(runs)
 
 

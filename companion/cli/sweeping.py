@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,17 +18,17 @@ from companion.cli.options import (
 )
 from lthlib.cli.computing import joined
 from lthlib.cli.options import (
+    BudgetOption,
     DataOption,
     DeterministicOption,
     DeviceOption,
     JobsOption,
     SetOption,
     StoreOption,
+    deadline,
     finish_sweep,
-    in_seconds,
     machine_of,
     nested,
-    stop_cleanly,
 )
 from lthlib.errors import ConfigError, DataError
 
@@ -47,10 +45,7 @@ def sweep(
     seeds: SeedsOption = None,
     dense_seeds: DenseOption = None,
     set_: SetOption = None,
-    budget: Annotated[
-        str | None,
-        typer.Option(help="Stop cleanly after this time (540s, 30m, 2h); the next call goes on."),
-    ] = None,
+    budget: BudgetOption = None,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -84,7 +79,6 @@ def sweep(
     Exit status: 0 all complete; 1 some runs failed (they are listed and recorded); 75 stopped, call
     again to go on.
     """
-    signal.signal(signal.SIGTERM, stop_cleanly)
     from lthlib.runs import Store, bar, execute_many, gpus
 
     ranks = ctx.with_resource(joined(device))
@@ -105,8 +99,7 @@ def sweep(
     machine = machine_of(data, device, deterministic)
     if per_device:
         jobs = per_device * max(1, len(gpus(machine)))
-    if budget:
-        machine.deadline = time.time() + in_seconds(budget)
+    machine.deadline = deadline(budget)
     with contextlib.ExitStack() as stack:
         places: dict[str, Any] = {"jobs": jobs}
         if options is not None:
@@ -117,7 +110,7 @@ def sweep(
             places = {"executor": pool, "room": pool.room}
         report = stack.enter_context(bar(chosen.name))
         swept = execute_many(chosen.configs, Store(store), machine, report=report, **places)
-    finish_sweep(swept, f"`lth sweep {study}` goes on from there")
+    finish_sweep(swept)
     typer.echo(f"{chosen.name}: all {len(chosen.entries)} runs are in {store}")
 
 

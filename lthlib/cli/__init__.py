@@ -4,6 +4,7 @@ compute.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +14,10 @@ import typer
 
 from lthlib._version import __version__
 from lthlib.cli import computing, keeping
-from lthlib.cli.options import COME_AGAIN
+from lthlib.cli.options import COME_AGAIN, again
+from lthlib.cli.terminal import outlive_terminal
 from lthlib.errors import LthlibError, Paused
+from lthlib.signals import as_ctrl_c
 
 _COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
     "Compute": {
@@ -47,10 +50,25 @@ def _packages() -> Iterator[dict[str, dict[str, Callable[..., Any]]]]:
             yield importlib.import_module(name).COMMANDS
 
 
+def _stoppable(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def stoppable(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except (KeyboardInterrupt, Paused) as stop:
+            typer.echo(f"{str(stop) or 'stopped'}; {again()}", err=True)
+            # Where the interrupt came within exec, CPython remembers it, and would end the process
+            # as by SIGINT, whatever the exit status is.
+            exec("")
+            raise typer.Exit(COME_AGAIN) from None
+
+    return stoppable
+
+
 for _commands in _packages():
     for _group, _named in _commands.items():
         for _name, _command in _named.items():
-            app.command(_name, rich_help_panel=_group)(_command)
+            app.command(_name, rich_help_panel=_group)(_stoppable(_command))
 
 ticket_app = typer.Typer(no_args_is_help=True, help="Look at ticket files.")
 ticket_app.command("show")(keeping.ticket_show)
@@ -76,11 +94,10 @@ def _options(
 
 def main() -> NoReturn:
     """Entry point: errors that lthlib raises on purpose become one line and exit status 2."""
+    outlive_terminal()
+    as_ctrl_c()
     try:
         app(standalone_mode=True)
-    except Paused as stop:
-        typer.echo(f"{stop}; the same command goes on from there", err=True)
-        sys.exit(COME_AGAIN)
     except LthlibError as error:
         typer.echo(f"lth: {error}", err=True)
         sys.exit(2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +19,6 @@ from lthlib.cli.options import (
     finish_sweep,
     machine_of,
     nested,
-    stop_cleanly,
 )
 from lthlib.errors import ConfigError
 
@@ -55,7 +53,6 @@ def run(
 
     Example: lth run bip --recipe digits --set settings.density=0.05 --set training.length=100it
     """
-    signal.signal(signal.SIGTERM, stop_cleanly)
     from lthlib.runs import Store, bar, execute_many, with_ancestors
 
     ranks = ctx.with_resource(joined(device))
@@ -67,7 +64,7 @@ def run(
         typer.echo(f"{wanted.id}: {wanted.describe()}", err=True)
         with bar(wanted.method) as report:
             swept = execute_many([wanted], runs, machine, jobs=1, report=report)
-        finish_sweep(swept, f"the same command goes on from there (store {store})")
+        finish_sweep(swept)
     if ranks.rank == 0:
         _print_run(runs, wanted)
 

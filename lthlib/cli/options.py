@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
 # Stopped with its state saved; the same command goes on from there. sysexits.h: EX_TEMPFAIL.
 COME_AGAIN = 75
+_STARTED = time.time()
 
 StoreOption = Annotated[
     Path,
@@ -46,6 +49,14 @@ DeterministicOption = Annotated[
 JobsOption = Annotated[
     int | None,
     typer.Option("--jobs", min=1, help="Runs at once.", show_default="one a core, or one on a GPU"),
+]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="Stop cleanly this long after the command's start (540s, 30m, 2h), to within a "
+        "training step or the judging of a ticket, and a checkpoint; the same command goes on.",
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -106,23 +117,26 @@ def in_seconds(text: str) -> float:
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def finish_sweep(swept: Any, hint: str) -> None:
+def deadline(budget: str | None) -> float | None:
+    """When a budget is used up, in seconds of `time.time()`: it counts from the command's start."""
+    return _STARTED + in_seconds(budget) if budget else None
+
+
+def again() -> str:
+    """How to go on: by the very command that was given."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "the same torchrun command goes on from there"
+    return f"`{shlex.join(['lth', *sys.argv[1:]])}` goes on from there"
+
+
+def finish_sweep(swept: Any) -> None:
     """Tell of the runs that failed, and end the command where some are unfinished or failed."""
     for run_id, why in swept.failed.items():
         typer.echo(f"run {run_id} failed: {why}", err=True)
     if swept.unfinished:
         typer.echo(
-            f"stopped with {swept.unfinished} runs to go, their state saved; {hint}", err=True
+            f"stopped with {swept.unfinished} runs to go, their state saved; {again()}", err=True
         )
         raise typer.Exit(COME_AGAIN)
     if swept.failed:
         raise typer.Exit(1)
-
-
-def stop_cleanly(number: int, frame: object) -> NoReturn:
-    """What SIGTERM does, which batch systems send before they kill; from wherever it comes, so also
-    while nothing runs yet."""
-    typer.echo(
-        "asked to stop: saving what is under way; the same command goes on from there", err=True
-    )
-    sys.exit(COME_AGAIN)

@@ -28,6 +28,7 @@ from lthlib.runs.execute import Machine
 from lthlib.runs.many import default_jobs, gpus
 from lthlib.runs.store import source
 from lthlib.settings import Count, Line, Settings, between, build, matching, one_of
+from lthlib.signals import heeded, shielded
 
 _KINDS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster"}
 _MEMORY = matching(r"\d{1,9}(\.\d{1,9})? ?[kMGT]i?B", "a size such as 16GB")
@@ -157,13 +158,16 @@ def dask_executor(
 
 
 def _local(distributed: Any, workers: int) -> Any:
-    return distributed.LocalCluster(
-        n_workers=workers,
-        threads_per_worker=1,
-        memory_limit=0,
-        dashboard_address="127.0.0.1:0",
-        silence_logs="ERROR",
-    )
+    with shielded():  # workers are started by a thread that starts here
+        cluster = distributed.LocalCluster(
+            n_workers=0,
+            threads_per_worker=1,
+            memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+            silence_logs="ERROR",
+        )
+    cluster.scale(workers)
+    return cluster
 
 
 def _plugin(machine: Machine) -> Any:
@@ -173,9 +177,9 @@ def _plugin(machine: Machine) -> Any:
         running: Machine | None = None
 
         def setup(self, worker: Any) -> None:
-            # Ctrl-C is left to the sweep, and SIGTERM, which a batch system may send to every
-            # process, to the nanny: it closes the worker.
-            for number in (signal.SIGINT, signal.SIGTERM):
+            # Ctrl-C and SIGHUP are left to the sweep, and SIGTERM, which a batch system may send to
+            # every process, to the nanny: it closes the worker.
+            for number in heeded():
                 signal.signal(number, signal.SIG_IGN)
             devices = gpus(machine)
             place = re.search(r"\d+$", str(worker.name))

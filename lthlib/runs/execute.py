@@ -9,9 +9,7 @@ import hashlib
 import json
 import os
 import platform
-import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -44,9 +42,11 @@ from lthlib.records import make_record
 from lthlib.runs.config import RunConfig
 from lthlib.runs.process import set_up
 from lthlib.runs.store import RunResult, Store, source
+from lthlib.signals import interruptions
 from lthlib.source import fingerprint
 from lthlib.tickets import Ticket
 from lthlib.training import Cost, Hooks, Trainer, steps_of
+from lthlib.workers import asked_to_stop
 
 
 @dataclass
@@ -87,8 +87,7 @@ class Machine:
 
     def asks_to_stop(self) -> bool:
         """Whether the deadline has passed or the stop file is there."""
-        late = self.deadline is not None and time.time() > self.deadline
-        return late or (self.stop_file is not None and os.path.exists(self.stop_file))
+        return asked_to_stop(self.deadline, self.stop_file)
 
 
 def _own(device: torch.device) -> torch.device:
@@ -433,34 +432,6 @@ def expected_passes(config: RunConfig, steps_per_epoch: int) -> int:
     return (
         get_method(config.method).work(config.settings, steps, start) * config.training.batch_size
     )
-
-
-@contextmanager
-def interruptions() -> Iterator[Callable[[], bool]]:
-    """Turn SIGINT and SIGTERM, unless ignored, into a question that the loop asks before each
-    step."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    received: list[int] = []
-    answered = False
-
-    def asked() -> bool:
-        nonlocal answered
-        answered = bool(received)
-        return answered
-
-    heeded = [
-        s for s in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(s) is not signal.SIG_IGN
-    ]
-    previous = {s: signal.signal(s, lambda number, frame: received.append(number)) for s in heeded}
-    try:
-        yield asked
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-    if received and not answered:
-        signal.raise_signal(received[0])  # it came too late for the loop to ask
 
 
 def now() -> str:

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import multiprocessing
+import logging
 import os
 import queue
-import signal
 import threading
 import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    BrokenExecutor,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    wait,
-)
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -28,6 +20,7 @@ from typing import Any
 
 import torch
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from lthlib.distributed import current
 from lthlib.errors import Busy, ClusterError, Paused
@@ -35,6 +28,7 @@ from lthlib.leases import Watch
 from lthlib.runs.config import RunConfig
 from lthlib.runs.execute import Machine, build_trainer, execute, expected_passes
 from lthlib.runs.store import Store
+from lthlib.workers import Workers, begun
 
 _LOOK = 0.5  # seconds between looks at what others do
 
@@ -120,9 +114,9 @@ def execute_many(
     stored = [(config, store.load(config)) for config in with_ancestors(configs)]
     missing = [config for config, result in stored if result is None]
     failed = {config.id: result.failure for config, result in stored if result and result.failure}
+    if not missing or machine.asks_to_stop():
+        return Swept(failed, len(missing))
     sizes = work(missing, machine)
-    if not missing:
-        return Swept(failed, 0)
     root = store.root.resolve()  # workers may stand in other folders
     machine = replace(
         machine,
@@ -133,7 +127,7 @@ def execute_many(
         stack.callback(Path(str(machine.stop_file)).unlink, missing_ok=True)
         if executor is None:
             places = spread(min(jobs or default_jobs(machine), len(missing)), gpus(machine))
-            executor, room = stack.enter_context(_Processes(places)), lambda: len(places)
+            executor, room = stack.enter_context(_Processes(places, machine)), lambda: len(places)
         sweep = _Sweep(Store(root), missing, sizes, room or (lambda: len(missing)), report)
         try:
             sweep.run(executor, machine)
@@ -208,18 +202,19 @@ class _Processes(Executor):
     """One process a place, each with a GPU of its own where it is given one. A process that died
     takes only its own run with it, and the next run of its place gets another."""
 
-    def __init__(self, places: Sequence[str]):
+    def __init__(self, places: Sequence[str], machine: Machine):
         self._places = len(places)
-        self._idle: queue.SimpleQueue[tuple[ProcessPoolExecutor, str]] = queue.SimpleQueue()
+        self._until = machine.deadline, machine.stop_file
+        self._idle: queue.SimpleQueue[tuple[Workers, str]] = queue.SimpleQueue()
         for device in places:
-            self._idle.put((_process(device), device))
+            self._idle.put((Workers(1, device, *self._until), device))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         pool, device = self._idle.get()
         try:
             future = pool.submit(fn, *args, **kwargs)
         except BrokenExecutor:
-            pool = _process(device)
+            pool = Workers(1, device, *self._until)
             future = pool.submit(fn, *args, **kwargs)
         future.add_done_callback(lambda done: self._idle.put((pool, device)))
         return future
@@ -229,31 +224,9 @@ class _Processes(Executor):
             self._idle.get()[0].shutdown(wait, cancel_futures=cancel_futures)
 
 
-def _process(device: str) -> ProcessPoolExecutor:
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_begin, initargs=(device,))
-
-
 def _stop(machine: Machine) -> None:
     with contextlib.suppress(OSError):  # such as a full disk, which stops the others as well
         Path(str(machine.stop_file)).touch()
-
-
-def _begin(device: str) -> None:
-    # Ctrl-C reaches every process of the terminal; workers leave it to the sweep, which asks them
-    # to stop.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if device:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # A pool's process waits for work for ever when its parent was killed.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 class _Sweep:
@@ -385,6 +358,7 @@ class _Sweep:
 
 
 def _work(config: RunConfig, root: str, machine: Machine) -> tuple[str, str | None]:
+    begun.set()
     if machine.asks_to_stop():
         return "paused", None
     try:
@@ -398,9 +372,8 @@ def _work(config: RunConfig, root: str, machine: Machine) -> tuple[str, str | No
 @contextlib.contextmanager
 def bar(description: str) -> Iterator[Callable[[Progress], None]]:
     """A progress bar over passes, with the time left; give what it yields as `report`."""
-    with tqdm(
-        desc=description, unit="img", unit_scale=True, dynamic_ncols=True, leave=True
-    ) as shown:
+    shown = tqdm(desc=description, unit="img", unit_scale=True, dynamic_ncols=True, leave=True)
+    with logging_redirect_tqdm([logging.getLogger("lthlib")]), shown:
 
         def report(progress: Progress) -> None:
             shown.total = progress.total_passes

@@ -17,6 +17,7 @@ from companion.studies import ticket_study
 from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, Store, execute
 from lthlib.runs.upkeep import verify
+from tests.conftest import needs
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="kills and forks as POSIX does")
 ROOT = Path(__file__).parents[2]
@@ -52,12 +53,20 @@ def test_processes_share_a_store(tmp_path: Path) -> None:
     assert set(report["finished"]) <= set(report["runs"])
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL, None])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGTERM, marks=needs(signal.SIGTERM)),
+        pytest.param(signal.SIGHUP, marks=needs(signal.SIGHUP)),
+        signal.SIGKILL,
+        None,
+    ],
+)
 def test_the_whole_process_group_is_told_to_go(
     tiny_recipe: Path, tmp_path: Path, how: signal.Signals | None
 ) -> None:
-    """As Slurm does: SIGTERM to each process of a job, and after a while SIGKILL. None: only the
-    sweep is killed, and its processes follow."""
+    """As Slurm does: SIGTERM to each process of a job, and after a while SIGKILL; SIGHUP as a
+    terminal that is closed. None: only the sweep is killed, and its processes follow."""
     store = Store(tmp_path / "a störe")
     command = ["sweep", str(tiny_recipe), "--methods", "imp,bip", "--densities", "0.5"]
     command += ["--jobs", "1", "--store", str(store.root), "--device", "cpu"]
@@ -76,7 +85,7 @@ def test_the_whole_process_group_is_told_to_go(
     else:
         os.killpg(process.pid, how)
     said = process.communicate(timeout=240)[1]
-    if how == signal.SIGTERM:
+    if how in (signal.SIGTERM, signal.SIGHUP):
         assert process.returncode == 75, said
         assert "goes on from there" in said
     study = ticket_study(load_recipe(str(tiny_recipe)), methods=["imp", "bip"], densities=[0.5])

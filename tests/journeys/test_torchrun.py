@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from lthlib.cli.options import COME_AGAIN
 from lthlib.errors import ConfigError
 from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, RunConfig, Store, execute
-from tests.conftest import write_tiny
+from tests.conftest import needs, write_tiny
 
 ROOT = Path(__file__).parents[2]
 STUDY = {"methods": ["imp", "cs", "bip"], "densities": [0.2], "seeds": 1, "dense_seeds": 1}
@@ -88,6 +89,7 @@ def test_a_sweep_under_torchrun_shares_every_run(recipe: Path, swept: Store) -> 
     assert {config.id for config in by_two}.isdisjoint(config.id for config in by_one)
 
 
+@needs(signal.SIGTERM)
 def test_a_stop_on_one_rank_and_a_killed_one_change_nothing(
     swept: Store, imp: tuple[RunConfig, Path], tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from lthlib.checkpoints import load_checkpoint
 from lthlib.errors import ConfigError
 from lthlib.records import load_results, published
 from lthlib.runs import Machine, RunConfig, Store, execute
-from lthlib.runs.execute import build_trainer, interruptions
+from lthlib.runs.execute import build_trainer
 from lthlib.runs.store import source
 from lthlib.runs.upkeep import verify
 from lthlib.training import Trainer, TrainingSettings
@@ -202,15 +201,3 @@ def test_single_layers_that_are_emptied_are_recorded_and_no_failure(store: Store
 def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"training.{name} is"):
         TrainingSettings(**{name: value})  # type: ignore[arg-type]
-
-
-def test_a_signal_that_nobody_asked_about_is_raised_again_and_another_is_not() -> None:
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        with interruptions() as asked:
-            signal.raise_signal(signal.SIGINT)
-            assert asked()
-        with pytest.raises(KeyboardInterrupt), interruptions():
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)

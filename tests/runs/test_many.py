@@ -27,7 +27,6 @@ from lthlib.runs import (
     Progress,
     RunConfig,
     Store,
-    estimate,
     execute,
     execute_many,
     gpus,
@@ -349,9 +348,3 @@ def test_a_deadline_passes_while_others_compute_all_that_is_left(store: Store) -
             [DENSE, child("omp", DENSE)], store, Machine(deadline=time.time() + 1), jobs=1
         )
     assert (swept.failed, swept.unfinished) == ({}, 2)
-
-
-def test_an_estimate_counts_runs_passes_and_seconds() -> None:
-    found = estimate([DENSE, config(seed=1)], Machine(), jobs=2)
-    assert (found["runs"], found["passes"]) == (2, 2 * 192)
-    assert 0 < found["busy_seconds"] / 2 < found["seconds"]
