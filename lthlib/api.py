@@ -19,7 +19,7 @@ from lthlib.data import Dataset, DataSettings, Images
 from lthlib.distributed import check_ranks
 from lthlib.errors import ConfigError, DataError, MaskError, Paused, TicketError
 from lthlib.masks import Mask
-from lthlib.methods import get_method
+from lthlib.methods import Method, get_method
 from lthlib.methods.gates import bisect_initial_gate
 from lthlib.settings import build
 from lthlib.signals import interruptions
@@ -72,7 +72,7 @@ def find_tickets(
     if hasattr(chosen.settings, "rewind"):
         settings.setdefault("rewind", rewind)
     if density is not None:
-        settings |= _for_density(method, density, settings)
+        settings |= _for_density(chosen, density, settings)
     fresh = partial(_trainer, model, data, seed, training, prunable, augmentation, device)
     parent = _dense(fresh(), pretrained, rewind, progress) if chosen.parent != "none" else None
 
@@ -235,21 +235,23 @@ def _dense(trainer: Trainer, pretrained: bool, rewind: str, progress: bool) -> T
     return ticket
 
 
-def _for_density(method: str, density: float, settings: dict[str, Any]) -> dict[str, Any]:
+def _for_density(method: Method, density: float, settings: dict[str, Any]) -> dict[str, Any]:
     if not 0 < density <= 1:
         raise ConfigError(f"density is {density}; expected a kept fraction in (0, 1]")
-    if method == "dense":
+    if method.takes_density:
+        return {"density": density}
+    if method.name == "dense":
         raise ConfigError("the dense network has density 1; leave density out")
-    if method == "cs":
+    if method.name == "cs":
         if "initial_gate" in settings:
             raise ConfigError("density sets initial_gate; give one of the two")
         return {}
-    if method in ("l0", "iss"):
+    if method.has_gates:
         raise ConfigError(
-            f"{method} finds its own density: a higher penalty (lambda) gives sparser tickets"
+            f"{method.name} finds its own density: a higher penalty (lambda) gives sparser tickets"
         )
-    if method != "imp":
-        return {"density": density}
+    if method.name != "imp":
+        raise ConfigError(f"{method.name} takes no density; leave it out")
     fraction = settings.get("fraction", 0.2)
     rounds = settings.get("rounds") or max(
         1, math.ceil(round(math.log(density) / math.log(1 - fraction), 6))

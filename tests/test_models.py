@@ -330,7 +330,7 @@ def test_a_shortcut_is_refused_where_there_is_no_choice(architecture: str) -> No
 
 @pytest.mark.parametrize("architecture", ["resnet50", "resnet18-7x7"])
 def test_torchvision_s_networks_have_one_width_and_three_channels(architecture: str) -> None:
-    with pytest.raises(ConfigError, match=rf"model\.width is 16; {architecture} .* 64 only"):
+    with pytest.raises(ConfigError, match=rf"model\.width is 16, but {architecture} .* 64 only"):
         ModelSettings(architecture)
     with pytest.raises(ConfigError, match=f"{architecture} takes images of 3 channels, .* have 1"):
         network(architecture=architecture, width=64, channels=1)

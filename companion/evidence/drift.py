@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from companion.evidence.records import search_config
 from companion.evidence.retest import Retested, Spread, draw, retest, spread_of
 from companion.evidence.statistics import Floats, holm
 from lthlib.records import COSTS, validate
@@ -26,7 +25,6 @@ LEVEL = 0.001
 ACCURACY, DENSITY = "test accuracy", "density"
 # Smaller differences are no drift: points of accuracy; of a density, one part in a hundred.
 TOLERANCE = {ACCURACY: 0.2, DENSITY: 0.01}
-FINDS_ITS_DENSITY = ("cs", "l0", "iss")
 ALL = "all tickets together"
 _EQUAL = ("method", "method_version", "label", "scale", "total")
 _COUNTED = tuple(name for name in COSTS if name != "seconds")
@@ -202,7 +200,7 @@ def _equal(ours: Record, theirs: Record, others: Mapping[_Key, Record]) -> Itera
         return
     targets = [one["ticket"]["target_density"] for one in (ours, theirs)]
     yield _exact(ours, "target density", *targets)
-    if search_config(ours["config"])["method"] not in FINDS_ITS_DENSITY:
+    if targets[0] is not None:
         yield _exact(ours, "kept weights", ours["kept"], theirs["kept"])
     elif ours["method"] == "retrain":
         parent = others.get((ours["parent"], ours["config"]["parent"]["point"], "found"))
@@ -293,8 +291,9 @@ def _value(record: Record, quantity: str) -> float | None:
     if quantity == ACCURACY:
         found: float | None = record["accuracy"]["test"]
         return found
-    # A retrained ticket has the density of its search.
-    return math.log(record["density"]) if record["method"] in FINDS_ITS_DENSITY else None
+    # A method without a target finds its density; a retrained ticket has that of its search.
+    found = record["ticket"]["target_density"] is None and record["method"] != "retrain"
+    return math.log(record["density"]) if found else None
 
 
 def _ticket(record: Record) -> tuple[str, ...]:

@@ -14,13 +14,14 @@ from companion.figures.points import ticket_table
 from companion.publish.study import Gathered, study_records
 from companion.studies import ticket_study
 from lthlib.errors import ConfigError
+from lthlib.methods import METHODS
 from lthlib.recipes import Recipe, load_recipe, recipe_names
 from lthlib.recipes.recipe import SCALES
 from lthlib.records import load_results
 from lthlib.runs import Machine, RunConfig, Store
 
 STRUCTURES = ("unstructured", "filter", "channel")
-LABELS = {"bip": "BiP", "imp": "IMP", "omp": "OMP", "hydra": "Hydra", "grasp": "GraSP"}
+LABELS = {name: METHODS[name].title for name in ("bip", "imp", "omp", "hydra", "grasp")}
 
 
 @dataclass(frozen=True)

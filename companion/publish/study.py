@@ -15,7 +15,7 @@ from companion.publish.parameters import Spec, choice, many, numbers, optional, 
 from companion.studies import CONTESTANTS, Entry, Study, ticket_study
 from lthlib.errors import ConfigError, Paused, check_choice
 from lthlib.masks import Mask
-from lthlib.methods import get_method
+from lthlib.methods import METHODS, get_method
 from lthlib.recipes import Recipe, dense_run, load_recipe, recipe_names
 from lthlib.recipes.recipe import SCALES
 from lthlib.records import load_study
@@ -23,7 +23,7 @@ from lthlib.runs import Machine, Parent, RunConfig, Store, bar, execute_many
 from lthlib.training import steps_of
 
 SOURCES = ("published", "local", "results")
-GATED = ("cs", "l0", "iss")
+GATED = tuple(name for name, method in METHODS.items() if method.has_gates)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,13 @@ from lthlib.data.splits import split_indices
 from lthlib.data.tiny_imagenet import load_tiny_imagenet
 from lthlib.errors import DataError
 
-SUPPORTED = ("digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet", "folder")
+# Of image files: `read(root, settings, cache, memory_limit)` returns the data set.
+READERS: dict[str, Callable[..., Dataset]] = {
+    "tiny-imagenet": load_tiny_imagenet,
+    "imagenet": load_imagenet,
+    "folder": load_folder,
+}
+SUPPORTED = ("digits", *KINDS, *READERS)
 _DIGITS_TEST_IMAGES = 497
 _DIGITS_TEST_SEED = 1797
 
@@ -55,8 +62,7 @@ def load_dataset(
     if name in KINDS:
         train, test = read_cifar(name, found, cache, download)
         return _assemble(name, train, test, settings)
-    readers = {"tiny-imagenet": load_tiny_imagenet, "imagenet": load_imagenet}
-    return readers.get(name, load_folder)(found, settings, cache, memory_limit)
+    return READERS[name](found, settings, cache, memory_limit)
 
 
 def _load_digits(settings: DataSettings) -> Dataset:

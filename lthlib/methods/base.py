@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
@@ -35,6 +35,20 @@ class Method:
     work: Callable[[Any, Callable[[str], int], int], int]
     version: int = 1
     parent: str = "none"
+
+    @property
+    def takes_density(self) -> bool:
+        """Whether a search is asked for a density."""
+        return "density" in self._fields
+
+    @property
+    def has_gates(self) -> bool:
+        """Whether it trains gates, whose penalty decides what density is found."""
+        return "initial_gate" in self._fields
+
+    @property
+    def _fields(self) -> set[str]:
+        return {field.name for field in fields(self.settings)}
 
 
 def make_ticket(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from functools import partial
+from typing import Annotated, Any
 
 import torch
 from torch import nn
@@ -23,11 +25,54 @@ __all__ = [
     "build_model",
 ]
 
-RESNET_BLOCKS = {"resnet8": 1, "resnet20": 3, "resnet56": 9}
-TORCHVISION = {"resnet18-7x7": "resnet18", "resnet50": "resnet50"}
-ARCHITECTURES = (*RESNET_BLOCKS, "resnet18", "vgg16", "vgg16-fc", *TORCHVISION)
 INITIALISATIONS = ("kaiming", "xavier")
-_TORCHVISION_WIDTH = 64
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a network is built: `build(settings, classes, channels)`, and which settings it has no
+    choice of, with the value that they have."""
+
+    build: Callable[[ModelSettings, int, int], nn.Module]
+    fixed: Mapping[str, Any]
+
+
+def _residual(blocks: int, settings: ModelSettings, classes: int, channels: int) -> nn.Module:
+    return CifarResNet(blocks, classes, channels, settings.width, settings.shortcut)
+
+
+def _resnet18(settings: ModelSettings, classes: int, channels: int) -> nn.Module:
+    return CifarResNet(2, classes, channels, settings.width, "projection", stages=4)
+
+
+def _vgg(kind: type[nn.Module], settings: ModelSettings, classes: int, channels: int) -> nn.Module:
+    return kind(classes, channels, settings.width)
+
+
+def _from_torchvision(name: str, settings: ModelSettings, classes: int, channels: int) -> nn.Module:
+    if channels != 3:
+        raise ConfigError(
+            f"{settings.architecture} takes images of 3 channels, and these have {channels}"
+        )
+    # Imported here: torchvision takes seconds, and the other networks do without.
+    from lthlib._torchvision import torchvision
+
+    model: nn.Module = getattr(torchvision.models, name)(weights=None, num_classes=classes)
+    return model
+
+
+_OWN_SHORTCUT = {"shortcut": "identity"}  # the setting's default: it is not read
+_TORCHVISION = {**_OWN_SHORTCUT, "width": 64}
+ARCHITECTURES = {
+    "resnet8": Architecture(partial(_residual, 1), {}),
+    "resnet20": Architecture(partial(_residual, 3), {}),
+    "resnet56": Architecture(partial(_residual, 9), {}),
+    "resnet18": Architecture(_resnet18, _OWN_SHORTCUT),
+    "vgg16": Architecture(partial(_vgg, CifarVGG), _OWN_SHORTCUT),
+    "vgg16-fc": Architecture(partial(_vgg, HiddenVGG), _OWN_SHORTCUT),
+    "resnet18-7x7": Architecture(partial(_from_torchvision, "resnet18"), _TORCHVISION),
+    "resnet50": Architecture(partial(_from_torchvision, "resnet50"), _TORCHVISION),
+}
 
 
 @dataclass(frozen=True)
@@ -55,16 +100,13 @@ class ModelSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.architecture not in RESNET_BLOCKS and self.shortcut != "identity":
-            raise ConfigError(
-                f"model.shortcut is {self.shortcut!r}, but {self.architecture} has no choice of "
-                "shortcuts; leave it out"
-            )
-        if self.architecture in TORCHVISION and self.width != _TORCHVISION_WIDTH:
-            raise ConfigError(
-                f"model.width is {self.width}; {self.architecture} is torchvision's and has "
-                f"{_TORCHVISION_WIDTH} only: set that"
-            )
+        for field, value in ARCHITECTURES[self.architecture].fixed.items():
+            own = getattr(self, field)
+            if own != value:
+                raise ConfigError(
+                    f"model.{field} is {own!r}, but {self.architecture} has no choice of {field}s, "
+                    f"{value} only: set that"
+                )
 
 
 def build_model(settings: ModelSettings, classes: int, channels: int, seed: int) -> nn.Module:
@@ -77,32 +119,7 @@ def build_model(settings: ModelSettings, classes: int, channels: int, seed: int)
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _network(settings, classes, channels)
+        model = ARCHITECTURES[settings.architecture].build(settings, classes, channels)
         if settings.initialisation == "xavier":
             xavier_(model)
         return model
-
-
-def _network(settings: ModelSettings, classes: int, channels: int) -> nn.Module:
-    architecture, width = settings.architecture, settings.width
-    if architecture in TORCHVISION:
-        return _from_torchvision(architecture, classes, channels)
-    if architecture == "vgg16":
-        return CifarVGG(classes, channels, width)
-    if architecture == "vgg16-fc":
-        return HiddenVGG(classes, channels, width)
-    if architecture == "resnet18":
-        return CifarResNet(2, classes, channels, width, "projection", stages=4)
-    blocks = RESNET_BLOCKS[architecture]
-    return CifarResNet(blocks, classes, channels, width, settings.shortcut)
-
-
-def _from_torchvision(architecture: str, classes: int, channels: int) -> nn.Module:
-    if channels != 3:
-        raise ConfigError(f"{architecture} takes images of 3 channels, and these have {channels}")
-    # Imported here: torchvision takes seconds, and the other networks do without.
-    from lthlib._torchvision import torchvision
-
-    build = getattr(torchvision.models, TORCHVISION[architecture])
-    model: nn.Module = build(weights=None, num_classes=classes)
-    return model

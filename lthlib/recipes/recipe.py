@@ -6,7 +6,7 @@ mentions keeps the base's values of the settings it does not mention.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from lthlib.data import DataSettings
 from lthlib.errors import ConfigError, check_choice, shown
 from lthlib.files import from_yaml, load
-from lthlib.models import ModelSettings
+from lthlib.models import ARCHITECTURES, ModelSettings
 from lthlib.runs import Parent, RunConfig
 from lthlib.settings import Length, Line, Name, Settings, build, coerce, one_of
 from lthlib.training import TrainingSettings
@@ -24,6 +24,7 @@ SCALES = ("embedded", "reduced", "paper")
 _ABOUT = ("name", "scale", "about")
 _PARTS = ("data", "model", "training", "rewind", "methods", "study")
 _SETTINGS = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings}
+_USER = "given by the user"
 _MOST_SEEDS = 10_000
 
 
@@ -72,14 +73,18 @@ class Recipe(Settings, where=""):
         """A copy with other values: `recipe.with_(training={'length': '8ep'}, rewind='1ep',
         methods={'cs': {'initial_gate': [0.0, -0.1]}})`.
 
-        A recipe at paper scale that is changed is one at reduced scale.
+        A recipe at paper scale that is changed is one at reduced scale. Of a network that the user
+        chose, settings that it has no choice of give way, unless the user gave them too.
         """
         values = dict(self.values)
         sources = dict(self.sources)
         for part, value in changes.items():
             check_choice("part", part, _PARTS)
             values[part] = _merged(values.get(part), value)
-            sources |= dict.fromkeys(_leaves(part, value), "given by the user")
+            sources |= dict.fromkeys(_leaves(part, value), _USER)
+        if isinstance(changes.get("model"), Mapping):
+            given = {name for name in values["model"] if sources.get(f"model.{name}") == _USER}
+            _fit(values["model"], sources, given)
         scale = "reduced" if self.scale == "paper" and values != self.values else self.scale
         return Recipe(self.name, scale, self.about, values, sources)
 
@@ -88,6 +93,15 @@ def _merged(old: Any, new: Any) -> Any:
     if not isinstance(new, Mapping) or not isinstance(old, Mapping):
         return new
     return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
+
+
+def _fit(model: dict[str, Any], sources: dict[str, str], given: Collection[str]) -> None:
+    """Let settings that the network has no choice of give way, but what was given with it."""
+    known = ARCHITECTURES.get(str(model.get("architecture")))
+    for name, value in known.fixed.items() if known else ():
+        if name not in given and model.get(name) != value:
+            model[name] = value
+            sources[f"model.{name}"] = f"{model['architecture']} has no other"
 
 
 def _leaves(name: str, value: Any) -> list[str]:
@@ -127,12 +141,15 @@ def load_recipe(name: str | Path) -> Recipe:
 
 def _parsed(content: Any, where: str) -> Recipe:
     base = content.pop("extends", None) if isinstance(content, dict) else None
+    own = content.get("model") if isinstance(content, dict) else None
     if base is not None:
         content = _merged(_raw(base), content)
     if not isinstance(content, dict) or content.keys() != {*_ABOUT, *_PARTS}:
         raise ConfigError(f"recipe {where} needs exactly the parts {', '.join((*_ABOUT, *_PARTS))}")
     sources: dict[str, str] = {}
     values = {part: _strip(content[part], part, sources, where) for part in _PARTS}
+    if base is not None and isinstance(own, dict):
+        _fit(values["model"], sources, own)
     try:
         return Recipe(content["name"], content["scale"], content["about"], values, sources)
     except ConfigError as error:

@@ -8,6 +8,7 @@ import pytest
 
 from companion.studies import CONTESTANTS, ticket_study
 from lthlib.errors import ConfigError
+from lthlib.methods import METHODS
 from lthlib.recipes import dense_run, load_recipe, recipe_names
 from lthlib.runs import with_ancestors
 
@@ -73,18 +74,8 @@ def test_a_changed_value_is_marked_as_the_users(tiny_recipe: Path) -> None:
     assert recipe.sources["training.length"] == "given by the user"
 
 
-def test_contestants_are_named_as_the_documentation_names_them() -> None:
-    assert list(CONTESTANTS) == [
-        "imp", "imp-c", "imp-lr",
-        "cs", "cs-fine-tuned", "l0-fine-tuned", "iss-fine-tuned",
-        "cs-shuffled", "cs-fresh", "cs-variants",
-        "l0", "l0-variants", "iss", "iss-variants",
-        "bip", "bip-retrained", "bip-rewound", "bip-shuffled", "bip-fresh", "bip-explicit",
-        "bip-frozen", "bip-magnitude", "bip-dense", "bip-variants", "bip-departures",
-        "hydra", "hydra-release", "snip", "grasp", "synflow",
-        "omp", "omp-fine-tuned", "omp-matched", "gmp", "random",
-        "bip-unclipped", "bip-release", "dense-equal", "dense-search",
-    ]  # fmt: skip
+def test_every_method_is_a_contestant() -> None:
+    assert set(METHODS) - {"dense", "retrain"} <= set(CONTESTANTS)
 
 
 def test_a_recipe_that_extends_another_holds_what_differs(tmp_path: Path) -> None:
@@ -249,3 +240,48 @@ def test_an_unknown_precision_is_refused(tmp_path: Path, value: object, message:
     )
     with pytest.raises(ConfigError, match=message):
         ticket_study(load_recipe(file))
+
+
+@pytest.mark.parametrize(
+    ("network", "fitted"),
+    [
+        ("vgg16", {"shortcut": "identity", "width": 8}),
+        ("resnet18", {"shortcut": "identity", "width": 8}),
+        ("resnet50", {"shortcut": "identity", "width": 64}),
+        ("resnet56", {"shortcut": "projection", "width": 8}),
+    ],
+)
+def test_what_a_chosen_network_has_no_choice_of_gives_way(network: str, fitted: dict) -> None:
+    recipe = load_recipe("digits").with_(model={"architecture": network})
+    assert {name: recipe.values["model"][name] for name in fitted} == fitted
+    assert recipe.config("dense", 0).model.architecture == network
+    own = load_recipe("digits").sources["model.shortcut"]
+    known = own if network == "resnet56" else f"{network} has no other"
+    assert recipe.sources["model.shortcut"] == known
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"architecture": "vgg16", "shortcut": "projection"}, "model.shortcut is 'projection'"),
+        ({"architecture": "resnet50", "width": 8}, "model.width is 8, but resnet50"),
+    ],
+)
+def test_what_the_user_gave_a_network_that_lacks_it_is_refused(given: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"{message}.* has no choice of"):
+        load_recipe("digits").with_(model=given)
+    earlier = load_recipe("digits").with_(model={"shortcut": "projection", "width": 8})
+    with pytest.raises(ConfigError, match="has no choice of"):
+        earlier.with_(model={"architecture": given["architecture"]})
+    with pytest.raises(ConfigError, match="architecture"):
+        earlier.with_(model={"architecture": [given["architecture"]]})
+
+
+def test_a_recipe_of_another_network_need_not_mend_what_it_extends(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    text = "name: mine\nextends: digits\nabout: V\nmodel: {architecture: {value: vgg16, source: a}"
+    file.write_text(f"{text}}}\n")
+    assert load_recipe(file).config("dense", 0).model.shortcut == "identity"
+    file.write_text(f"{text}, shortcut: {{value: projection, source: a test}}}}\n")
+    with pytest.raises(ConfigError, match=r"model.shortcut is 'projection', but vgg16"):
+        load_recipe(file)

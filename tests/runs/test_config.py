@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lthlib.errors import ConfigError
+from lthlib.methods import METHODS
 from lthlib.runs import Parent, RunConfig
 from lthlib.runs.config import _differences
 from lthlib.settings import build
@@ -155,8 +156,8 @@ DENSE = RunConfig()
 
 
 def default(method: str) -> RunConfig:
-    alone = ("dense", "imp", "cs", "snip", "grasp", "synflow", "gmp", "l0", "iss")
-    return RunConfig(method=method, parent=None if method in alone else Parent(DENSE, "dense"))
+    alone = METHODS[method].parent == "none"
+    return RunConfig(method=method, parent=None if alone else Parent(DENSE, "dense"))
 
 
 def test_the_defaults_are_pinned() -> None:
