@@ -6,15 +6,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from lthlib.errors import StoreError, TicketError
-from lthlib.files import shallow, write_atomically
-from lthlib.tickets import seal, unseal
+from lthlib.errors import RunDamaged, StoreError, TicketError
+from lthlib.files import read_bounded, shallow, write_atomically
+from lthlib.tickets import FILE_LIMIT, seal, unseal
 from lthlib.training import Cost, Trainer, channels_last
+
+# What a trainer holds beside its state, plain values.
+_PLAIN = {"history": list, "records": dict, "files": dict}
 
 
 def save_checkpoint(
@@ -30,7 +34,7 @@ def save_checkpoint(
         "round": trainer.round,
         "step": trainer.step,
         "cost": asdict(trainer.cost),
-        "history": trainer.history,
+        **{name: getattr(trainer, name) for name in _PLAIN},
         # A file has no order, but the tensors of a group are stepped and ranked in theirs.
         "names": list(trainer.state),
     }
@@ -40,24 +44,26 @@ def save_checkpoint(
 def load_checkpoint(trainer: Trainer, path: Path, owner: str) -> bool:
     """Bring a trainer to the saved place; False when there is no checkpoint.
 
-    Raises StoreError when the file is damaged, does not fit the trainer, or belongs to another run
-    or another version of the source.
+    Raises RunDamaged when the file is damaged, does not fit the trainer, or belongs to another run
+    or another version of the source, StoreError when it cannot be read.
     """
     try:
-        content = trainer.ranks.first(path.read_bytes)
+        content = trainer.ranks.first(partial(read_bounded, path, FILE_LIMIT))
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise StoreError(f"cannot read checkpoint {path}: {error.strerror}") from None
     try:
         tensors, text = unseal(content, "checkpoint")
     except TicketError as error:
-        raise StoreError(f"checkpoint {path} is damaged ({error})") from None
+        raise RunDamaged(f"checkpoint {path} is damaged ({error})") from None
     try:
         place = json.loads(shallow(text.encode()))
         if place["owner"] != owner:
-            raise StoreError(f"checkpoint {path} belongs to {place['owner']}, not to {owner}")
+            raise RunDamaged(f"checkpoint {path} belongs to {place['owner']}, not to {owner}")
         _restore(trainer, place, tensors)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise StoreError(
+        raise RunDamaged(
             f"checkpoint {path} does not fit the run ({type(error).__name__}: {error})"
         ) from None
     return True
@@ -75,4 +81,7 @@ def _restore(trainer: Trainer, place: Mapping[str, Any], tensors: Mapping[str, T
         raise ValueError("round and step are no counts")
     trainer.round, trainer.step = place["round"], place["step"]
     trainer.cost = Cost(**place["cost"])
-    trainer.history = [dict(entry) for entry in place["history"]]
+    for name, kind in _PLAIN.items():
+        if not isinstance(place[name], kind):
+            raise TypeError(f"{name} is no {kind.__name__}")
+        setattr(trainer, name, place[name])

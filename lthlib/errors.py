@@ -35,8 +35,12 @@ class LeaseLost(StoreError):
     """Another process took over a run that this one was computing; nothing more was written."""
 
 
+class NoRoom(StoreError):
+    """The disk has no room for a lock."""
+
+
 class RunDamaged(StoreError):
-    """A file of a complete run is not as it was written; the run was moved aside."""
+    """A file of a run is not as it was written, or another's."""
 
 
 class ClusterError(LthlibError):

@@ -24,6 +24,8 @@ from lthlib.errors import ConfigError, LthlibError, shown
 
 DEPTH_LIMIT = 64
 FILE_LIMIT = 1 << 20
+# Names that `replacing` gives to its temporary files.
+TEMPORARY = re.compile(r"\..{1,50}\.[0-9a-f]{32}", re.DOTALL)
 _SEAL = re.compile(rb',(\n?) "digest": "([0-9a-f]{64})"\1}')
 # Texts, also one that never ends, and brackets; possessive, so that no input takes long.
 _STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
@@ -32,22 +34,57 @@ _STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
 def write_atomically(
     path: Path, content: bytes, check: Callable[[], object] = lambda: None
 ) -> None:
-    """Write to a temporary file beside `path`, flush it to disk, then rename it into place. check:
-    called right before the rename; what it raises leaves the old content."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    """Replace a file's content; see `replacing`."""
+    with replacing(path, check) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, check: Callable[[], object] = lambda: None) -> Iterator[BinaryIO]:
+    """Write to a temporary file beside `path`, flush it to disk, then rename it into place.
+
+    What a link names is replaced, and the link stays; so do owner and permissions. check: called
+    right before the rename; what it raises leaves the old content. Raises OSError, which names
+    `path`, when it cannot be written, or is something else than a file, such as a device.
+    """
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        check()
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    _flush_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = _about(path)
+        target = Path(os.path.realpath(path))
+        # TEMPORARY finds it. Cut, because the name may be as long as one can be.
+        temporary = target.with_name(f".{target.name[:50]}.{uuid.uuid4().hex}")
+        try:
+            with temporary.open("xb") as file:
+                if before is not None:
+                    _give(temporary, before)
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            check()
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+    _flush_folder(target.parent)
+
+
+def _about(path: Path) -> os.stat_result | None:
+    try:
+        about = os.stat(path)
+    except FileNotFoundError:
+        return None
+    if not stat.S_ISREG(about.st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file")
+    return about
+
+
+def _give(path: Path, before: os.stat_result) -> None:
+    with contextlib.suppress(OSError, AttributeError):  # only root gives files away
+        os.chown(path, before.st_uid, before.st_gid)
+    os.chmod(path, stat.S_IMODE(before.st_mode))
 
 
 def _flush_folder(folder: Path) -> None:
@@ -65,21 +102,48 @@ def _flush_folder(folder: Path) -> None:
 def open_regular(path: str | Path) -> Iterator[BinaryIO]:
     """Open a regular file for reading. Raises OSError when that cannot be done, or it is something
     else than a file: a device never ends."""
-    # A named pipe would wait for somebody who writes.
-    flag = getattr(os, "O_NONBLOCK", 0)
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | flag)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    with open(_regular(path)[0], "rb") as file:
         yield file
 
 
-def read_bounded(path: Path, limit: int) -> bytes:
+def _regular(path: str | Path) -> tuple[int, int]:
+    # A named pipe would wait for somebody who writes.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    handle = os.open(path, flags)
+    about = os.fstat(handle)
+    if stat.S_ISREG(about.st_mode):
+        return handle, about.st_size
+    os.close(handle)
+    if stat.S_ISDIR(about.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, "is not a regular file", str(path))
+
+
+def read_bounded(path: str | Path, limit: int) -> bytes:
     """Content of a regular file. Raises OSError when it cannot be read, is something else than a
     file, or is longer than `limit` bytes."""
-    with open_regular(path) as file:
-        if os.fstat(file.fileno()).st_size > limit:
+    handle, left = _regular(path)
+    try:
+        if left > limit:
             raise OSError(errno.EFBIG, f"is longer than {limit} bytes", str(path))
-        return file.read(limit)
+        chunks = []
+        while left and (chunk := os.read(handle, left)):
+            chunks.append(chunk)
+            left -= len(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(handle)
+
+
+def read_within(folder: str | Path, name: str, limit: int) -> bytes:
+    """As `read_bounded`, for a file below a folder that nothing is to lead out of. Raises OSError
+    also where the folder, or a part of `name`, is a symbolic link."""
+    place = str(folder)
+    for part in ("", *name.split("/")):
+        place = f"{place}/{part}" if part else place
+        if os.path.islink(place):
+            raise OSError(errno.ELOOP, "is a symbolic link", place)
+    return read_bounded(place, limit)
 
 
 def load(

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 import threading
@@ -23,12 +24,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lthlib.errors import LeaseLost, Paused, StoreError
+from lthlib.errors import LeaseLost, NoRoom, Paused, StoreError
+from lthlib.files import TEMPORARY, read_bounded
 
 DURATION = 60.0
 _BEATS = 6
 _POLL = 0.1
 _CONTENDED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TOKEN = re.compile(r"[0-9a-f]{32}")
+_OWNER_LIMIT = 1 << 12
 
 
 class Lease:
@@ -59,7 +64,8 @@ class Lease:
             )
 
     def take(self) -> bool:
-        """Try to get the lease once; False when somebody has it."""
+        """Try to get the lease once; False when somebody has it. Raises StoreError when the lock
+        cannot be written, NoRoom where that is for want of room."""
         aside = self.path.with_name(f".{self.path.name}.{self.token}")
         owner = {"host": _host(), "pid": os.getpid()}
         try:
@@ -72,7 +78,8 @@ class Lease:
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
             if error.errno not in _CONTENDED and not self._own.exists():
-                raise StoreError(f"cannot lock {self.path}: {error.strerror}") from None
+                kind = NoRoom if error.errno in _FULL else StoreError
+                raise kind(f"cannot lock {self.path}: {error.strerror}") from None
         return self._own.exists()
 
     def beat(self) -> None:
@@ -95,7 +102,7 @@ class Watch:
     def __init__(self, path: Path, duration: float = DURATION):
         self.path = path
         self.duration = duration
-        self._seen: tuple[Path, str, int] | None = None
+        self._seen: tuple[Path, bytes, int] | None = None
         self._since = 0.0
 
     def held(self) -> bool:
@@ -127,7 +134,8 @@ def hold(
         _wait(lease, stop)
         threading.Thread(target=lease.beat, name=f"lease-{path.name}", daemon=True).start()
         for left in path.parent.glob(f".{path.name}.*"):
-            shutil.rmtree(left, ignore_errors=True)  # of contenders that died, or that try again
+            if TEMPORARY.fullmatch(left.name):  # of contenders that died, or that try again
+                shutil.rmtree(left, ignore_errors=True)
         yield lease
     finally:
         lease.release()
@@ -154,7 +162,7 @@ def abandoned(locks: Path) -> list[str]:
             seen = _owner(path)
             if seen is None:
                 path.rmdir()  # a contender that is only beginning tries again
-            elif _dead(seen[1]) and path.name.startswith("."):
+            elif _dead(seen[1]) and TEMPORARY.fullmatch(path.name):
                 shutil.rmtree(path)
             elif _dead(seen[1]):
                 names.append(path.name)
@@ -162,22 +170,27 @@ def abandoned(locks: Path) -> list[str]:
 
 
 def _wait(lease: Lease, stop: Callable[[], bool]) -> None:
-    watch = Watch(lease.path, lease.duration)
+    watch, since = Watch(lease.path, lease.duration), time.monotonic()
     while watch.held() or not lease.take():
+        if watch.held():
+            since = time.monotonic()
+        elif time.monotonic() - since > lease.duration:
+            raise StoreError(f"the lock {lease.path} holds what no owner left there; remove it")
         if stop():
             raise Paused(f"stopped while another process computes run {lease.path.name}")
         time.sleep(_POLL)
 
 
-def _owner(path: Path) -> tuple[Path, str, int] | None:
+def _owner(path: Path) -> tuple[Path, bytes, int] | None:
     """The owner's file, what it says and its heartbeat."""
     try:
+        if path.is_symlink():
+            raise OSError(errno.ELOOP, "is a symbolic link; remove it")
         for own in path.iterdir():
-            if own.name.startswith("."):
-                continue  # NFS keeps a removed file under such a name while it is open
+            if _TOKEN.fullmatch(own.name) is None:
+                continue  # NFS keeps a removed file under a name of its own while it is open
             # Opened and not only asked about: that is when NFS looks at the server's copy.
-            with own.open() as file:
-                return own, file.read(), os.fstat(file.fileno()).st_mtime_ns
+            return own, read_bounded(own, _OWNER_LIMIT), own.lstat().st_mtime_ns
     except FileNotFoundError:
         pass
     except OSError as error:
@@ -194,7 +207,7 @@ def _evict(own: Path) -> None:
         ) from None
 
 
-def _dead(text: str) -> bool:
+def _dead(text: bytes) -> bool:
     """Whether an owner ran on this host and is gone."""
     try:
         owner: dict[str, Any] = json.loads(text)

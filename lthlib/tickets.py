@@ -99,8 +99,13 @@ class Ticket:
         return model
 
     def save(self, path: str | Path) -> None:
-        """Write the ticket to one file, atomically."""
-        write_atomically(Path(path), self.to_bytes())
+        """Write the ticket to one file, atomically. Raises TicketError when that cannot be."""
+        content = self.to_bytes()
+        try:
+            write_atomically(Path(path), content)
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise TicketError(f"cannot write ticket {str(path)!r}: {why}") from None
 
     def to_bytes(self) -> bytes:
         """The ticket as a safetensors file's content; `sha256` of it names the ticket."""

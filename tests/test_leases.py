@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from lthlib import leases
-from lthlib.errors import LeaseLost, Paused, StoreError
+from lthlib.errors import LeaseLost, NoRoom, Paused, StoreError
 from lthlib.leases import Lease, hold, hold_if_free
 
 SHORT = 0.6
@@ -141,10 +142,12 @@ def test_the_heartbeat_notices_a_loss(path: Path) -> None:
 
 
 def test_leftovers_of_contenders_that_died_are_removed(path: Path) -> None:
-    (path.parent / ".run.0123").mkdir(parents=True)
-    (path.parent / ".run.0123" / "0123").write_text("{}")
+    ours, foreign = (path.with_name(f".run.{token}") for token in ("0123" * 8, "notes"))
+    for folder in (ours, foreign):
+        folder.mkdir(parents=True)
+        (folder / "something").write_text("{}")
     with hold(path):
-        assert left(path) == ["run"]
+        assert left(path) == [".run.notes", "run"]
 
 
 def test_a_contender_whose_folder_was_cleaned_away_tries_again(
@@ -191,11 +194,12 @@ def test_what_the_dead_left_is_found(path: Path) -> None:
     gone = held_by(path, pid=dead_pid())
     held_by(path.with_name("busy"))
     path.with_name("empty").mkdir()
-    for aside, owner in ((".busy.1", {}), (".busy.2", {"pid": dead_pid()})):
+    lives, died = (f".busy.{digit * 32}" for digit in "12")
+    for aside, owner in ((lives, {}), (died, {"pid": dead_pid()})):
         held_by(path.with_name("aside"), **owner)
         os.rename(path.with_name("aside"), path.with_name(aside))
     assert leases.abandoned(path.parent) == ["run"]
-    assert left(path) == [".busy.1", "busy", "run"]
+    assert left(path) == [lives, "busy", "run"]
     assert (path / gone.token).exists()
 
 
@@ -224,3 +228,28 @@ def test_one_that_is_held_is_not_waited_for(tmp_path: Path) -> None:
             assert lease is not None
             with hold_if_free(path) as other:
                 assert other is None
+
+
+def test_what_no_owner_left_in_a_lock_stays_and_is_named(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "notes.txt").write_text("mine")
+    with (
+        pytest.raises(StoreError, match="holds what no owner left there"),
+        hold(path, duration=SHORT),
+    ):
+        pass
+    assert (path / "notes.txt").exists()
+    linked = path.with_name("linked")
+    linked.symlink_to(path)
+    with pytest.raises(StoreError, match="is a symbolic link"), hold(linked):
+        pass
+
+
+def test_a_full_disk_has_no_room_for_a_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_text(self: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    with pytest.raises(NoRoom, match="No space left on device"), hold(path):
+        pass
+    assert left(path) == []

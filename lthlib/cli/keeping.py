@@ -58,7 +58,7 @@ def show(
     try:
         result = runs.find(run_id)
     except StoreError:
-        found = [result for result in kept(runs) if result.config.id.startswith(run_id)]
+        found = list(kept(runs, run_id))
         if len(found) != 1:
             raise
         result = found[0]

@@ -15,23 +15,40 @@ import os
 import re
 import shutil
 import tarfile
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from lthlib.errors import RecordError, StoreError, TicketError
-from lthlib.files import from_json, open_regular, read_bounded, write_atomically
+from lthlib.files import (
+    from_json,
+    open_regular,
+    read_within,
+    replacing,
+    sealed,
+    write_atomically,
+)
 from lthlib.leases import Lease
 from lthlib.records import TEXT, Field, check
 from lthlib.runs.config import RunConfig
 from lthlib.runs.many import with_ancestors
-from lthlib.runs.store import RunResult, Store, sealed, source
-from lthlib.runs.upkeep import FILE_NAME, RUN_ID, RUN_LIMIT, alone, check_file, read_run
+from lthlib.runs.store import (
+    FILE_NAME,
+    RUN_ID,
+    RUN_LIMIT,
+    RunResult,
+    Store,
+    check_identity,
+    result_of,
+    source,
+    unsealed,
+)
+from lthlib.runs.upkeep import alone, check_file, read_run
 from lthlib.tickets import FILE_LIMIT
 
 FORMAT = 1
+_TAR = tarfile.USTAR_FORMAT
 MANIFEST = "manifest.json"
 _MANIFEST_LIMIT = 64 << 20
 _CHUNK = 1 << 20
@@ -76,28 +93,22 @@ def export_runs(
         folder = store.folder(config)
         if store.load(config) is None:
             raise StoreError(f"run {config.id} is not complete; `lth sweep` first")
-        stored = read_run(read_bounded(folder / "run.json", RUN_LIMIT), config.id)
+        stored = read_run(read_within(folder, "run.json", RUN_LIMIT), config.id)
         names = sorted(stored["files"]) if tickets else []
         for name in names:
-            check_file(read_bounded(folder / name, FILE_LIMIT), name, stored)
+            check_file(read_within(folder, name, FILE_LIMIT), name, stored)
         members |= {f"runs/{config.id}/{name}": folder / name for name in ("run.json", *names)}
     contents = {"format": FORMAT, "study": name, "tickets": tickets}
     about = {member: _about(file) for member, file in members.items()}
     manifest = json.dumps({**contents, "members": about}, indent=1).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with temporary.open("xb") as out:
-            with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-                _add(tar, MANIFEST, len(manifest), io.BytesIO(manifest))
-                for member, file in members.items():
-                    with file.open("rb") as opened:
-                        _add(tar, member, about[member]["bytes"], opened)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with replacing(path) as out, tarfile.open(fileobj=out, mode="w", format=_TAR) as tar:
+            _add(tar, MANIFEST, len(manifest), io.BytesIO(manifest))
+            for member, file in members.items():
+                with file.open("rb") as opened:
+                    _add(tar, member, about[member]["bytes"], opened)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror}") from None
     return len(runs)
 
 
@@ -124,7 +135,7 @@ def import_runs(store: Store, path: Path) -> list[Taken]:
     Raises StoreError when the archive is not as `export_runs` writes it: then nothing is imported.
     """
     store.prepare()
-    staging = store.root / ".import"
+    staging = store.place(".import")
     with alone(store, "import") as lease:
         if lease is None:
             raise StoreError(f"another import into {store.root} is under way; wait for its end")
@@ -163,7 +174,7 @@ def _unpack(path: Path, staging: Path) -> dict[str, RunConfig]:
             _, run_id, own = name.split("/", 2)
             _copy(archive, name, about, staging / name)
             if own == "run.json":
-                stored = read_run(read_bounded(staging / name, RUN_LIMIT), run_id)
+                stored = read_run(read_within(staging, name, RUN_LIMIT), run_id)
                 configs[run_id] = RunConfig.from_json(stored["config"])
                 wanted = [f"runs/{run_id}/{file}" for file in stored["files"]]
                 if mark["tickets"] and (missing := set(wanted) - members.keys()):
@@ -172,7 +183,7 @@ def _unpack(path: Path, staging: Path) -> dict[str, RunConfig]:
             elif run_id != stored["id"]:
                 raise StoreError(f"{name} comes before its run.json")
             else:
-                check_file(read_bounded(staging / name, FILE_LIMIT), own, stored)
+                check_file(read_within(staging, name, FILE_LIMIT), own, stored)
         if archive.read(1024).strip(b"\0"):
             raise StoreError(f"holds more than its {MANIFEST} names")
     for run_id, config in configs.items():
@@ -250,11 +261,11 @@ def _place_all(store: Store, staging: Path, configs: Iterable[RunConfig]) -> lis
 
 
 def _place(store: Store, lease: Lease, folder: Path, config: RunConfig) -> Taken:
-    stored = read_run(read_bounded(folder / "run.json", RUN_LIMIT), config.id)
+    stored = read_run(read_within(folder, "run.json", RUN_LIMIT), config.id)
     mark = stored["imported"]
     usable = mark["tickets"] and stored["source"] == source(config)
     other = hashlib.sha256(stored["source"].encode()).hexdigest()[:8]
-    aside = store.root / "imported" / f"{config.id}-{other}"
+    aside = store.place("imported") / f"{config.id}-{other}"
     for place in (store.folder(config), aside):
         there = _there(store, lease, place, config)
         if there is None or there["source"] != stored["source"]:
@@ -264,7 +275,7 @@ def _place(store: Store, lease: Lease, folder: Path, config: RunConfig) -> Taken
         if place != aside or not usable:
             return Taken(config, "same")
     target = store.folder(config) if usable else aside
-    if target.exists():
+    if os.path.lexists(target):
         store.set_aside(target, f"replaced by an import of {mark['archive']}", lease)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(folder, target)
@@ -277,10 +288,10 @@ def _place(store: Store, lease: Lease, folder: Path, config: RunConfig) -> Taken
 
 def _there(store: Store, lease: Lease, folder: Path, config: RunConfig) -> dict[str, Any] | None:
     try:
-        return read_run(read_bounded(folder / "run.json", RUN_LIMIT), config.id)
+        return read_run(read_within(folder, "run.json", RUN_LIMIT), config.id)
     except FileNotFoundError:
         return None
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         store.set_aside(folder, str(error), lease)
         return None
 
@@ -297,12 +308,13 @@ def _difference(there: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
     return ""
 
 
-def kept(store: Store) -> Iterator[RunResult]:
-    """Imported runs that can only be looked at: another source computed them, or they came without
-    tickets."""
-    for path in sorted(store.root.glob("imported/*/run.json")):
-        with contextlib.suppress(StoreError):
-            run_id = path.parent.name.partition("-")[0]
-            stored = read_run(read_bounded(path, RUN_LIMIT), run_id)
-            names = ("config", "records", "history", "failure", "imported")
-            yield RunResult(*(stored[name] for name in names))
+def kept(store: Store, prefix: str = "") -> Iterator[RunResult]:
+    """Imported runs that can only be looked at, those whose ids begin so: another source computed
+    them, or they came without tickets."""
+    for folder in store.folders("imported"):
+        run_id = os.path.basename(folder).partition("-")[0]
+        if run_id.startswith(prefix):
+            with contextlib.suppress(StoreError, OSError):
+                stored = unsealed(read_within(folder, "run.json", RUN_LIMIT))
+                check_identity(stored, run_id)
+                yield result_of(stored)

@@ -69,8 +69,7 @@ class RunConfig(Settings, where=""):
     @cached_property  # a sweep asks for it again and again
     def id(self) -> str:
         """16 hexadecimal digits; equal configurations, and only they, share it."""
-        text = json.dumps(_differences(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return identify(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """The full configuration as plain JSON values; `RunConfig.from_json` reads it back."""
@@ -98,10 +97,13 @@ class RunConfig(Settings, where=""):
         return describe(self.to_json())
 
 
+_PARTS = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings}
+
+
 def describe(values: Mapping[str, Any]) -> str:
     """One line for people on a configuration of plain values."""
     method, parent = values["method"], values["parent"]
-    usual = _usual(method)
+    usual = _usual(get_method(method).settings)
     own = {name: value for name, value in values["settings"].items() if value != usual.get(name)}
     settings = ", ".join(f"{name}={value}" for name, value in own.items())
     point = ""
@@ -110,11 +112,6 @@ def describe(values: Mapping[str, Any]) -> str:
     place = f"{values['data']['dataset']}/{values['model']['architecture']}"
     line = f"{method}{point} on {place} seed {values['seed']}"
     return f"{line} ({settings})" if settings else line
-
-
-@cache
-def _usual(method: str) -> dict[str, Any]:
-    return typing.cast("dict[str, Any]", _plain(get_method(method).settings()))
 
 
 def replace_fields(instance: Any, values: Mapping[str, Any], where: str) -> Any:
@@ -128,18 +125,40 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _differences(value: Any) -> dict[str, Any]:
-    changed = {}
-    for f in fields(value):
-        own = getattr(value, f.name)
-        if isinstance(own, Parent):
-            changed[f.name] = {"run": own.config.id, "point": own.point}
-        elif is_dataclass(own):
-            if inner := _differences(own):
-                changed[f.name] = inner
-        elif own != _default(f):
-            changed[f.name] = _plain(own)
+def identify(values: Mapping[str, Any]) -> str:
+    """The id of a configuration of plain values, of which no more is looked at than that takes: a
+    store asks for thousands. Raises ConfigError for what is no configuration."""
+    try:
+        text = json.dumps(_signature(values), sort_keys=True, separators=(",", ":"))
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"not a configuration ({type(error).__name__}: {error})") from None
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _signature(values: Mapping[str, Any]) -> dict[str, Any]:
+    kinds = {**_PARTS, "settings": get_method(values["method"]).settings}
+    parts = {name: _changed(values[name], kind) for name, kind in kinds.items()}
+    changed = {name: part for name, part in parts.items() if part}
+    changed |= _changed({n: v for n, v in values.items() if n not in kinds}, RunConfig)
+    if (parent := values["parent"]) is not None:
+        changed["parent"] = {"run": identify(parent["config"]), "point": parent["point"]}
     return changed
+
+
+def _differences(value: Any) -> dict[str, Any]:
+    return _changed(_plain(value), type(value))
+
+
+def _changed(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
+    usual = _usual(kind)
+    return {
+        name: value for name, value in values.items() if name not in usual or value != usual[name]
+    }
+
+
+@cache
+def _usual(kind: type) -> dict[str, Any]:
+    return {f.name: _plain(d) for f in fields(kind) if (d := _default(f)) is not MISSING}
 
 
 def _default(f: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import json
 import os
 import platform
@@ -31,7 +30,6 @@ from lthlib.errors import (
     LeaseLost,
     MaskError,
     RunDamaged,
-    StoreError,
     TicketError,
 )
 from lthlib.leases import Lease
@@ -204,10 +202,8 @@ class _Execution:
             raise TicketError(f"its parent {parent.config.id} failed: {result.failure}")
 
     def _finish(self, trainer: Trainer | None, failure: str | None) -> RunResult:
-        judged = [
-            json.loads(p.read_bytes()) for p in sorted((self.folder / "judged").glob("*.json"))
-        ]
-        records = sorted(judged, key=lambda record: record["ticket"]["index"])
+        found = trainer.records.values() if trainer else []
+        records = sorted(found, key=lambda record: record["ticket"]["index"])
         if failure is not None:
             if trainer is not None:
                 failure += (
@@ -215,9 +211,9 @@ class _Execution:
                     f"last good checkpoint: {self.saved})"
                 )
             records.append(self._failed(trainer, failure))
-        history = trainer.history if trainer else []
+        files, history = (trainer.files, trainer.history) if trainer else ({}, [])
         return self.store.finish(
-            self.config, self.lease, records=records, history=history, failure=failure
+            self.config, self.lease, files, records=records, history=history, failure=failure
         )
 
     @property
@@ -233,17 +229,14 @@ class _Execution:
         ranks.first(self._discard_stale)
         try:
             resumed = load_checkpoint(trainer, self._checkpoint, self.owner)
-        except StoreError as error:
+            ranks.first(partial(self.store.check_files, self.folder, trainer.files))
+        except RunDamaged as error:
             ranks.first(partial(self.store.set_aside, self.folder, str(error), self.lease))
             trainer, resumed = build_trainer(self.config, self.machine), False
         if not resumed:
             ranks.first(partial(self.store.discard, self.config))
         else:
             self.saved = f"round {trainer.round}, step {trainer.step}"
-            if not trainer.group("rewind/weights"):
-                # Of a rewind point that comes again; where steps do not repeat, not the same.
-                rewind = self.folder / "rewind.safetensors"
-                ranks.first(partial(rewind.unlink, missing_ok=True))
         trainer.hooks = self._hooks(trainer)
         return trainer
 
@@ -310,18 +303,13 @@ class _Execution:
                 "config": config.to_json(),
                 "provenance": provenance,
             }
-            digest = ranks.first(partial(self._save, ticket))
-            record = self._judge(trainer, ticket, digest)
-            path = self.folder / "judged" / f"{ticket.index:04d}-{ticket.point}.json"
-            ranks.first(partial(self._write, path, json.dumps(record).encode()))
-
-    def _save(self, ticket: Ticket) -> str:
-        content = self.store.save_ticket(self.config, ticket, self.lease)
-        return hashlib.sha256(content).hexdigest()
+            _check_finite(ticket.weights or {})
+            save = partial(self.store.save_ticket, config, ticket, self.lease, trainer.files)
+            # Kept in the checkpoints, and so sealed from now on.
+            trainer.records[ticket.point] = self._judge(trainer, ticket, ranks.first(save))
 
     def _judge(self, trainer: Trainer, ticket: Ticket, digest: str) -> dict[str, Any]:
         assert ticket.weights is not None
-        _check_finite(ticket.weights)
         own = {name: tensor.to(trainer.network.device) for name, tensor in ticket.weights.items()}
         buffers = {name: own.pop(name) for name in trainer.group("buffers")}
         base = ticket.mask.extended(_base_shapes(trainer))

@@ -110,12 +110,12 @@ def execute_many(
     machine = machine or Machine()
     if current().world > 1:
         return _execute_together(with_ancestors(configs), store, machine, report)
-    store.prepare()
     stored = [(config, store.load(config)) for config in with_ancestors(configs)]
     missing = [config for config, result in stored if result is None]
     failed = {config.id: result.failure for config, result in stored if result and result.failure}
     if not missing or machine.asks_to_stop():
         return Swept(failed, len(missing))
+    store.prepare()
     sizes = work(missing, machine)
     root = store.root.resolve()  # workers may stand in other folders
     machine = replace(
@@ -148,7 +148,6 @@ def _execute_together(
     report: Callable[[Progress], None],
 ) -> Swept:
     ranks = current()
-    ranks.first(store.prepare)
     # Rank 0 decides what is missing: others may read the store a moment later.
     known = ranks.first(lambda: {c.id: r.failure for c in configs if (r := store.load(c))})
     missing = [config for config in configs if config.id not in known]

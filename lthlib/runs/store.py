@@ -3,36 +3,59 @@
 STORE/runs/ID/run.json    written last: the run is complete. Records, history, checksums of the
                           other files
               tickets/POINT.safetensors, rewind.safetensors
-              judged/POINT.json, progress.json
+              progress.json
                           only while the run is unfinished
               checkpoint.safetensors
-                          while the run is unfinished, and the last good one of a run that failed
+                          while the run is unfinished, and the last good one of a run that failed.
+                          Records and checksums of what was written by then
       locks/ID/           while somebody computes the run
+
+Nothing below STORE is followed where it is a symbolic link, and nothing is removed that has no name
+of the above.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import hashlib
+import itertools
 import json
 import logging
 import os
-import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lthlib.errors import RunDamaged, StoreError
-from lthlib.files import write_atomically
+from lthlib.errors import ConfigError, RunDamaged, StoreError, TicketError
+from lthlib.files import TEMPORARY, is_sealed, read_within, sealed, write_atomically
 from lthlib.leases import Lease, Watch, abandoned, hold
-from lthlib.runs.config import RunConfig
+from lthlib.runs.config import RunConfig, identify
 from lthlib.source import fingerprint
-from lthlib.tickets import Ticket
+from lthlib.tickets import FILE_LIMIT, POINT, Ticket
 
 SCHEMA = 1
+RUN_LIMIT = 64 << 20
+RUN_ID = re.compile(r"[0-9a-f]{16}")
+REWIND = "rewind.safetensors"
+# What a run.json names beside itself.
+FILE_NAME = re.compile(rf"{re.escape(REWIND)}|tickets/{POINT.pattern}\.safetensors", re.ASCII)
+_FOLDER = re.compile(rf"{RUN_ID.pattern}(-[0-9a-f]{{8}})?")
+CHECKPOINT, _PROGRESS = "checkpoint.safetensors", "progress.json"
+_NEEDED = {"id", "config", "source", "files", "records", "history", "failure"}
+# Earlier versions kept the records of an unfinished run in `judged`.
+_NAMES = {
+    "": re.compile("|".join(map(re.escape, ("run.json", REWIND, CHECKPOINT, _PROGRESS)))),
+    "tickets": re.compile(rf"{POINT.pattern}\.safetensors", re.ASCII),
+    "judged": re.compile(rf"\d{{4}}-{POINT.pattern}\.json", re.ASCII),
+}
+# Of a file that can be looked at, but is none.
+_ODD = {errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EISDIR, errno.ENXIO}
 log = logging.getLogger("lthlib")
 
 
@@ -62,20 +85,47 @@ class Store:
 
     def folder(self, config: RunConfig) -> Path:
         """Where a run lives."""
-        return self.root / "runs" / config.id
+        return self.place("runs") / config.id
+
+    def place(self, name: str) -> Path:
+        """A folder of the store, which need not be there. Raises StoreError where it, or the store,
+        is something else than a folder, or it leads out of the store."""
+        path = self.root / name
+        for folder, is_right in ((self.root, True), (path, not os.path.islink(path))):
+            if os.path.lexists(folder) and not (is_right and os.path.isdir(folder)):
+                raise StoreError(
+                    f"cannot use the run store {self.root}: {folder} is no folder, or a symbolic "
+                    "link out of the store; name another with --store or LTHLIB_STORE"
+                )
+        return path
+
+    def folders(self, name: str = "runs") -> list[str]:
+        """The paths of all runs' folders, whatever they hold, in order. name: `imported` for runs
+        that can only be looked at."""
+        place = self.place(name)
+        try:
+            with os.scandir(place) as entries:
+                return sorted(one.path for one in entries if _FOLDER.fullmatch(one.name))
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise StoreError(f"cannot read {place}: {error.strerror}") from None
 
     def prepare(self) -> None:
         """Make the store's folder, and clear up after processes of this host that were killed.
         Raises StoreError when it cannot be written."""
+        runs, locks = self.place("runs"), self.place("locks")
         try:
-            (self.root / "runs").mkdir(parents=True, exist_ok=True)
-            (self.root / ".writable").write_bytes(b"")
+            runs.mkdir(parents=True, exist_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            os.close(os.open(self.root / ".writable", flags | getattr(os, "O_NONBLOCK", 0)))
+            left = abandoned(locks)
         except OSError as error:
             raise StoreError(
                 f"cannot write the run store {self.root} ({error.strerror}); "
                 "name another with --store or LTHLIB_STORE"
             ) from None
-        for run_id in abandoned(self.root / "locks"):
+        for run_id in left:
             with self._lock(run_id):
                 pass
 
@@ -87,19 +137,17 @@ class Store:
 
     def watch(self, config: RunConfig) -> Watch:
         """Whether another process computes a run; see `leases.Watch`."""
-        return Watch(self.root / "locks" / config.id)
+        return Watch(self.place("locks") / config.id)
 
     @contextlib.contextmanager
     def _lock(self, run_id: str, stop: Callable[[], bool] = lambda: False) -> Iterator[Lease]:
-        folder = self.root / "runs" / run_id
-        with hold(self.root / "locks" / run_id, stop) as lease:
+        folder = self.place("runs") / run_id
+        with hold(self.place("locks") / run_id, stop) as lease:
+            if why := strange(folder):
+                self.set_aside(folder, why, lease)
             # What a killed owner was writing. Also a fence: an owner that was taken over between
             # its last check and its rename finds nothing left to rename.
-            for left in folder.rglob(".*"):
-                left.unlink(missing_ok=True)
-            stored = self._read(folder / "run.json")
-            if stored is not None:
-                _tidy(folder, stored)
+            remove(left_over(folder, self._read(folder)))
             yield lease
 
     def write(self, path: Path, content: bytes, lease: Lease) -> None:
@@ -116,67 +164,73 @@ class Store:
 
     def load(self, config: RunConfig) -> RunResult | None:
         """A complete run computed by the present source, or None."""
-        stored = self._read(self.folder(config) / "run.json")
+        stored = self._read(self.folder(config))
         if stored is None or stored["source"] != source(config):
             return None
         if config.parent is not None and self.load(config.parent.config) is None:
             return None
-        return _result(stored)
+        return result_of(stored)
 
     def load_all(self) -> list[RunResult]:
         """Every complete run, whatever source computed it."""
+        return list(self.load_each())
+
+    def load_each(self) -> Iterator[RunResult]:
+        """As `load_all`, one after another. What cannot be read is passed over with a warning."""
         collecting = gc.isenabled()
         gc.disable()  # it would look through all that was read, again and again
         try:
-            return list(self.load_each())
+            for folder in self.folders():
+                try:
+                    stored = self._read(folder)
+                except StoreError as error:
+                    log.warning("%s", error)
+                    continue
+                if stored is not None:
+                    yield result_of(stored)
         finally:
             if collecting:
                 gc.enable()
 
-    def load_each(self) -> Iterator[RunResult]:
-        """As `load_all`, one after another, so that no more than one is held."""
-        runs = str(self.root / "runs")
-        for name in sorted(os.listdir(runs)) if os.path.isdir(runs) else []:
-            stored = self._read(os.path.join(runs, name, "run.json"))
-            if stored is not None:
-                yield _result(stored)
-
     def find(self, prefix: str) -> RunResult:
         """The complete run whose id begins so. Raises StoreError for none or several."""
-        found = [path.parent.name for path in self.root.glob(f"runs/{prefix}*/run.json")]
+        named = [one for one in self.folders() if os.path.basename(one).startswith(prefix)]
+        found = [one for one in named if os.path.lexists(os.path.join(one, "run.json"))]
         if len(found) != 1:
             several = f"{len(found)} runs' ids begin" if found else "no complete run's id begins"
             raise StoreError(f"{several} with {prefix!r} in {self.root}; `lth list` shows them")
-        stored = self._read(self.root / "runs" / found[0] / "run.json")
+        stored = self._read(found[0])
         if stored is None:
-            raise StoreError(f"run {found[0]} was damaged and set aside; run it again")
-        return _result(stored)
+            raise StoreError(f"run {os.path.basename(found[0])} is damaged; run it again")
+        return result_of(stored)
 
-    def _read(self, path: str | Path) -> dict[str, Any] | None:
+    def _read(self, folder: str | Path) -> dict[str, Any] | None:
+        """What a run's run.json says, checked; None without one. A damaged one is set aside, or
+        left where a reader cannot move it."""
         try:
-            with open(path, "rb", buffering=0) as file:
-                content = file.read()
-            stored = json.loads(content)
+            content = read_within(folder, "run.json", RUN_LIMIT)
+            stored = unsealed(content)
+            check_identity(stored, os.path.basename(folder)[:16])
+            return stored
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except (ValueError, RecursionError):
-            stored = None
         except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror}") from None
-        if (
-            not isinstance(stored, dict)
-            or stored.get("schema") != SCHEMA
-            or not (_is_sealed(content) or stored.get("digest") == digest_of(stored))
-        ):
-            self.set_aside(Path(path).parent, "run.json is damaged or of another version")
-            return None
-        return dict(stored)
+            if error.errno not in _ODD:
+                raise StoreError(f"cannot read {folder}/run.json: {error.strerror}") from None
+            why = f"run.json: {error.strerror}"
+        except StoreError as error:
+            why = str(error)
+        try:
+            self.set_aside(Path(folder), why)
+        except StoreError as error:
+            log.warning("%s", error)
+        return None
 
     def ticket(self, config: RunConfig, point: str) -> Ticket:
         """A ticket of a complete run. Its rewind point, kept once by the run that trained it, is
         attached. Raises StoreError when the run lacks that ticket."""
         folder = self.folder(config)
-        stored = self._read(folder / "run.json")
+        stored = self._read(folder)
         files = stored["files"] if stored else {}
         name = f"tickets/{point}.safetensors"
         if stored is None or name not in files:
@@ -185,8 +239,8 @@ class Store:
                 f"run {config.id} has no ticket {point!r}; it has {', '.join(points) or 'none'}"
             )
         ticket = self._checked(folder, name, stored)
-        if ticket.rewind is None and "rewind.safetensors" in files:
-            ticket.rewind = self._checked(folder, "rewind.safetensors", stored).rewind
+        if ticket.rewind is None and REWIND in files:
+            ticket.rewind = self._checked(folder, REWIND, stored).rewind
         if ticket.rewind is None and config.parent is not None:
             ancestor = self.ticket(config.parent.config, config.parent.point)
             ticket.rewind, ticket.rewind_step = ancestor.rewind, ancestor.rewind_step
@@ -194,111 +248,212 @@ class Store:
 
     def _checked(self, folder: Path, name: str, stored: dict[str, Any]) -> Ticket:
         try:
-            content = (folder / name).read_bytes()
-        except FileNotFoundError:
+            return Ticket.from_bytes(self._content(folder, name, stored["files"][name]))
+        except TicketError as error:  # sealed when it was damaged already
+            damage = RunDamaged(f"{name}: {error}")
+        except RunDamaged as error:
+            damage = error
+        self.set_aside(folder, str(damage))
+        raise RunDamaged(f"in {folder}, {damage}; the run was set aside, run it again")
+
+    def check_files(self, folder: Path, files: Mapping[str, str]) -> None:
+        """Compare files of a run with their SHA-256. Raises RunDamaged, naming one that differs."""
+        for name, digest in files.items():
+            if not FILE_NAME.fullmatch(name):
+                raise RunDamaged(f"{name[:80]!r} is no file of a run")
+            self._content(folder, name, digest)
+
+    def _content(self, folder: Path, name: str, digest: str) -> bytes:
+        try:
+            content = read_within(folder, name, FILE_LIMIT)
+        except (FileNotFoundError, NotADirectoryError):
             content = b""
         except OSError as error:
-            raise StoreError(f"cannot read {folder / name}: {error.strerror}") from None
-        if hashlib.sha256(content).hexdigest() != stored["files"][name]:
-            self.set_aside(folder, f"{name} does not match its checksum")
-            raise RunDamaged(
-                f"{folder / name} does not match its checksum; the run was set aside, run it again"
-            )
-        return Ticket.from_bytes(content)
+            if error.errno not in _ODD:
+                raise StoreError(f"cannot read {folder / name}: {error.strerror}") from None
+            content = b""
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise RunDamaged(f"{name} does not match its checksum")
+        return content
 
     def set_aside(self, folder: Path, why: str, lease: Lease | None = None) -> None:
         """Move a damaged run out of the way, keeping it for inspection. One that somebody is
-        computing is left to its owner, who holds the lease."""
-        own = lease or Lease(self.root / "locks" / folder.name)
+        computing is left to its owner, who holds the lease. Raises StoreError when it cannot be
+        moved."""
+        own = lease or Lease(self.place("locks") / folder.name[:16])
         try:
             if lease or own.take():
                 self._move_aside(folder, why)
-        except OSError as error:
-            raise StoreError(f"{folder}: {why}, and cannot be moved: {error.strerror}") from None
+        except (OSError, StoreError) as error:
+            said = error.strerror if isinstance(error, OSError) else error
+            raise StoreError(f"{folder}: {why}, and cannot be moved: {said}") from None
         finally:
             if lease is None:
                 own.release()
 
     def _move_aside(self, folder: Path, why: str) -> None:
-        for number in range(1000):
-            target = self.root / "damaged" / f"{folder.name}.{number}"
-            if target.exists() or not folder.exists():
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(folder, target)
-            write_atomically(target / "why.txt", why.encode())
-            log.warning("run %s: %s; it was moved to %s", folder.name, why, target)
+        damaged = self.place("damaged")
+        if not os.path.lexists(folder):
             return
+        damaged.mkdir(parents=True, exist_ok=True)
+        places = (damaged / f"{folder.name}.{number}" for number in itertools.count())
+        target = next(place for place in places if not os.path.lexists(place))
+        os.replace(folder, target)
+        log.warning("run %s: %s; it was moved to %s", folder.name, why, target)
+        # Not through a link, nor where there is no room.
+        if not target.is_symlink():
+            with contextlib.suppress(OSError):
+                write_atomically(target / "why.txt", why.encode())
 
     def discard(self, config: RunConfig) -> None:
-        """Remove a run's directory: its results are stale."""
-        # First what makes it complete, so that a run is never half-true.
-        (self.folder(config) / "run.json").unlink(missing_ok=True)
-        shutil.rmtree(self.folder(config), ignore_errors=True)
+        """Remove what lthlib wrote of a run: it is stale."""
+        erase(self.folder(config))
 
-    def save_ticket(self, config: RunConfig, ticket: Ticket, lease: Lease) -> bytes:
-        """Write a ticket of a run that is under way; its rewind point is stored once for all
-        tickets of the run."""
-        folder = self.folder(config)
-        rewind, ticket.rewind = ticket.rewind, None
-        content = ticket.to_bytes()
-        self.write(folder / "tickets" / f"{ticket.point}.safetensors", content, lease)
-        ticket.rewind = rewind
-        if rewind is not None and not (folder / "rewind.safetensors").exists():
-            start = Ticket(ticket.mask, rewind=rewind).to_bytes()
-            self.write(folder / "rewind.safetensors", start, lease)
-        return content
+    def save_ticket(
+        self, config: RunConfig, ticket: Ticket, lease: Lease, files: dict[str, str]
+    ) -> str:
+        """Write a ticket of a run that is under way, and return its SHA-256. Its rewind point is
+        written once for all tickets of the run. files: checksums of what the run has written,
+        which are added to."""
+        name = f"tickets/{ticket.point}.safetensors"
+        parts = {name: replace(ticket, rewind=None)}
+        if ticket.rewind is not None and REWIND not in files:
+            parts[REWIND] = Ticket(ticket.mask, rewind=ticket.rewind)
+        for part, held in parts.items():
+            content = held.to_bytes()
+            self.write(self.folder(config) / part, content, lease)
+            files[part] = hashlib.sha256(content).hexdigest()
+        return files[name]
 
-    def finish(self, config: RunConfig, lease: Lease, **parts: Any) -> RunResult:
-        """Make a run complete: checksums, then run.json, then its checkpoint goes, unless the run
-        failed. Raises StoreError when a ticket is not the one that was judged."""
+    def finish(
+        self, config: RunConfig, lease: Lease, files: dict[str, str], **parts: Any
+    ) -> RunResult:
+        """Make a run complete: run.json, then its checkpoint goes, unless the run failed. files:
+        what the run has written, by `save_ticket`. A run of which one is not as it was written is
+        set aside, and RunDamaged raised."""
         folder = self.folder(config)
-        names = sorted([*folder.glob("tickets/*.safetensors"), *folder.glob("rewind.safetensors")])
-        files = {
-            str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in names
-        }
-        for record in parts["records"]:
-            ticket, ok = record["ticket"], record["status"] == "ok"
-            if ok and files.get(f"tickets/{ticket['point']}.safetensors") != ticket["sha256"]:
-                raise StoreError(
-                    f"ticket {ticket['point']!r} in {folder} is not the one that was judged; "
-                    "something else writes there. Remove the folder and run it again"
-                )
+        try:
+            self.check_files(folder, files)
+        except RunDamaged as error:
+            self.set_aside(folder, str(error), lease)
+            raise
         stored = {
             "schema": SCHEMA,
             "id": config.id,
             "config": config.to_json(),
             "source": source(config),
-            "files": files,
+            "files": dict(sorted(files.items())),
             **parts,
         }
         self.write(folder / "run.json", sealed(stored), lease)
-        _tidy(folder, stored)
-        return _result(stored)
+        remove(left_over(folder, stored))
+        return result_of(stored)
 
 
-def _tidy(folder: Path, stored: dict[str, Any]) -> None:
-    """Remove what a run needs only until it is complete."""
-    if stored["failure"] is None:
-        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
-    (folder / "progress.json").unlink(missing_ok=True)
-    shutil.rmtree(folder / "judged", ignore_errors=True)
+def own_files(folder: Path) -> list[Path]:
+    """What lthlib wrote in a run's folder, by its names; nothing else that lies there, and nothing
+    through a link. What makes the run complete comes first."""
+    found = []
+    for part, names in _NAMES.items():
+        place = folder / part
+        try:
+            there = [] if place.is_symlink() else os.listdir(place)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise StoreError(f"cannot read {place}: {error.strerror}") from None
+        found += [place / n for n in there if names.fullmatch(n) or TEMPORARY.fullmatch(n)]
+    return sorted(found, key=lambda path: path.name != "run.json")
 
 
-def _result(stored: dict[str, Any]) -> RunResult:
+def strange(folder: Path) -> str:
+    """Which part of a run's folder is not of the kind that lthlib writes, such as a link; empty
+    when all are."""
+    for part in _NAMES:
+        place = folder / part
+        if os.path.lexists(place) and (place.is_symlink() or not place.is_dir()):
+            return f"{place.name} is no folder, or a symbolic link"
+    for path in own_files(folder):
+        with contextlib.suppress(FileNotFoundError):  # its owner has just replaced it
+            if not stat.S_ISREG(path.lstat().st_mode):
+                return f"{path.relative_to(folder)} is not a regular file"
+    return ""
+
+
+def left_over(folder: Path, stored: Mapping[str, Any] | None) -> list[Path]:
+    """The files of a run that nothing needs: temporary ones and, of a complete run, those that it
+    needed before. stored: its run.json."""
+    names = set()
+    if stored is not None:
+        names = {_PROGRESS} if stored["failure"] else {_PROGRESS, CHECKPOINT}
+    return [
+        path
+        for path in own_files(folder)
+        if TEMPORARY.fullmatch(path.name)
+        or path.name in names
+        or (stored is not None and path.parent.name == "judged")
+    ]
+
+
+def erase(folder: Path) -> None:
+    """Remove a run, and its folder unless it holds what is not lthlib's. Raises StoreError."""
+    remove(own_files(folder))
+    for part in reversed(_NAMES):
+        with contextlib.suppress(OSError):
+            (folder / part).rmdir()
+
+
+def remove(paths: Iterable[Path]) -> None:
+    """Remove files, those that are there. Raises StoreError when one cannot be removed."""
+    for path in paths:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot remove {path}: {error.strerror}") from None
+
+
+def ticket_file(about: Mapping[str, Any]) -> str:
+    """Name of a ticket's file in its run's folder. about: what a record says of the ticket."""
+    return f"tickets/{about['point']}.safetensors"
+
+
+def result_of(stored: Mapping[str, Any]) -> RunResult:
+    """What a run.json says, as a result."""
     records, history, failure = (stored[name] for name in ("records", "history", "failure"))
     return RunResult(stored["config"], records, history, failure, stored.get("imported"))
 
 
-def sealed(stored: dict[str, Any]) -> bytes:
-    """Content of a run.json, its digest last: it can be checked without writing the rest again."""
-    content = json.dumps({name: value for name, value in stored.items() if name != "digest"})
-    return f'{content[:-1]}, "digest": "{digest_of(stored)}"}}'.encode()
+def unsealed(content: bytes) -> dict[str, Any]:
+    """Inverse of `sealed`. Raises StoreError when it was altered, or is of another schema."""
+    try:
+        stored = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"run.json is not JSON ({error})") from None
+    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
+        found = stored.get("schema") if isinstance(stored, dict) else None
+        raise StoreError(f"run.json has schema {found!r}; this lthlib reads {SCHEMA}")
+    if not (is_sealed(content) or stored.get("digest") == digest_of(stored)):
+        raise StoreError("run.json does not match its digest")
+    return stored
 
 
-def _is_sealed(content: bytes) -> bool:
-    rest, _, end = content.rpartition(b', "digest": "')
-    return hashlib.sha256(rest + b"}").hexdigest().encode() + b'"}' == end
+def check_identity(stored: Mapping[str, Any], run_id: str) -> None:
+    """Whether a run.json, its configuration and all its records are those of a run; no more is
+    looked at than that takes. Raises StoreError saying what is another's."""
+    try:
+        if not (stored.keys() >= _NEEDED and stored["records"]):
+            raise StoreError(f"run.json lacks records, or one of {', '.join(sorted(_NEEDED))}")
+        config = stored["config"]
+        if not stored["id"] == (own := identify(config)) == run_id:
+            raise StoreError(f"run.json belongs to {own}, not to {run_id}")
+        parent = config["parent"] and identify(config["parent"]["config"])
+        for record in stored["records"]:
+            if (record["run"], record["parent"], record["config"]) != (run_id, parent, config):
+                raise StoreError("a record in run.json belongs to another run")
+            if record["status"] == "ok" and ticket_file(record["ticket"]) not in stored["files"]:
+                raise StoreError(f"run.json names no ticket {record['ticket']['point']!r}")
+    except (ConfigError, LookupError, TypeError, AttributeError) as error:
+        raise StoreError(f"run.json is malformed ({type(error).__name__}: {error})") from None
 
 
 def digest_of(stored: dict[str, Any]) -> str:

@@ -5,28 +5,44 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
+import os
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lthlib.data import needless_entries
-from lthlib.errors import ConfigError, RecordError, StoreError, TicketError
-from lthlib.files import from_json, read_bounded, shallow
-from lthlib.leases import Lease, hold_if_free
+from lthlib.errors import ConfigError, NoRoom, RecordError, StoreError, TicketError
+from lthlib.files import TEMPORARY, read_within, shallow
+from lthlib.leases import Lease, abandoned, hold_if_free
 from lthlib.methods import METHODS
 from lthlib.records import TEXT, Field, check, validate_unpublished
 from lthlib.runs.config import RunConfig
-from lthlib.runs.store import SCHEMA, Store, digest_of, source
+from lthlib.runs.store import (
+    CHECKPOINT,
+    FILE_NAME,
+    RUN_ID,
+    RUN_LIMIT,
+    SCHEMA,
+    Store,
+    check_identity,
+    erase,
+    left_over,
+    own_files,
+    source,
+    strange,
+    ticket_file,
+    unsealed,
+)
 from lthlib.source import fingerprint
-from lthlib.tickets import FILE_LIMIT, POINT, Ticket, unseal
+from lthlib.tickets import FILE_LIMIT, Ticket, unseal
 
-RUN_LIMIT = 64 << 20
 ID_LENGTH = 16
-RUN_ID = re.compile(rf"[0-9a-f]{{{ID_LENGTH}}}")
-FILE_NAME = re.compile(rf"rewind\.safetensors|tickets/{POINT.pattern}\.safetensors", re.ASCII)
+log = logging.getLogger("lthlib")
+_OLD_LOCK = re.compile(rf"{RUN_ID.pattern}\.lock")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -67,30 +83,18 @@ def read_run(content: bytes, run_id: str) -> dict[str, Any]:
     configuration that belongs to another id, a record that could not be published.
     """
     try:
-        # A history may hold numbers that are not finite, so `from_json` would refuse too much.
-        stored = json.loads(shallow(content))
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"run.json is not JSON ({error})") from None
-    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
-        found = stored.get("schema") if isinstance(stored, dict) else None
-        raise StoreError(f"run.json has schema {found!r}; this lthlib reads {SCHEMA}")
-    if stored.get("digest") != digest_of(stored):
-        raise StoreError("run.json does not match its digest")
-    try:
+        shallow(content)
+        stored = unsealed(content)
         imported = {"imported": _IMPORTED} if "imported" in stored else {}
         check(stored, _RUN | imported, "run.json")
-        config = RunConfig.from_json(stored["config"])
+        RunConfig.from_json(stored["config"])
         for number, record in enumerate(stored["records"]):
             validate_unpublished(record, f"run.json, record {number}")
+    except ValueError as error:
+        raise StoreError(f"run.json is not JSON ({error})") from None
     except (RecordError, ConfigError) as error:
         raise StoreError(str(error)) from None
-    if not stored["id"] == config.id == run_id:
-        raise StoreError(f"run.json belongs to {config.id}, not to {run_id}")
-    for record in stored["records"]:
-        if (record["run"], record["config"]) != (run_id, stored["config"]):
-            raise StoreError("a record in run.json belongs to another run")
-        if record["status"] == "ok" and ticket_file(record["ticket"]) not in stored["files"]:
-            raise StoreError(f"run.json names no ticket {record['ticket']['point']!r}")
+    check_identity(stored, run_id)
     return stored
 
 
@@ -108,11 +112,6 @@ def check_file(content: bytes, name: str, stored: dict[str, Any]) -> None:
             raise StoreError(f"{name} is not the ticket that was judged")
 
 
-def ticket_file(about: Mapping[str, Any]) -> str:
-    """Name of a ticket's file in its run's folder. about: what a record says of the ticket."""
-    return f"tickets/{about['point']}.safetensors"
-
-
 def verify(store: Store) -> Iterator[tuple[str, str]]:
     """Check all that is stored, complete runs, unfinished ones and imported ones; yields (run id,
     what is wrong) for each fault, and changes nothing."""
@@ -128,7 +127,7 @@ def repair(store: Store, run_ids: Collection[str]) -> list[str]:
     for folder in _folders(store):
         if folder.name not in run_ids:
             continue
-        with alone(store, folder.name[:ID_LENGTH]) as lease:
+        with _making_room(store, folder.name[:ID_LENGTH]) as lease:
             if lease and (found := list(faults_of(folder))):
                 store.set_aside(folder, "; ".join(found), lease)
                 moved.append(folder.name)
@@ -137,22 +136,39 @@ def repair(store: Store, run_ids: Collection[str]) -> list[str]:
 
 def alone(store: Store, run_id: str) -> contextlib.AbstractContextManager[Lease | None]:
     """Keep others from writing a run while the body runs; None when one is doing so already."""
-    return hold_if_free(store.root / "locks" / run_id)
+    return hold_if_free(store.place("locks") / run_id)
+
+
+@contextlib.contextmanager
+def _making_room(store: Store, run_id: str) -> Iterator[Lease | None]:
+    """As `alone`, but None also where the lock is not to be had, and a lease that nobody granted
+    where there is no room for one: then nobody else gets one either, and what is taken from a run
+    in spite of that is missed when it ends, and computed again."""
+    with contextlib.ExitStack() as stack:
+        lease: Lease | None = None
+        try:
+            lease = stack.enter_context(alone(store, run_id))
+        except NoRoom:
+            lease = Lease(store.place("locks") / run_id)
+        except StoreError as error:
+            log.warning("%s", error)
+        yield lease
 
 
 def _folders(store: Store) -> list[Path]:
-    found = [*store.root.glob("runs/*/"), *store.root.glob("imported/*/")]
-    return sorted(folder for folder in found if RUN_ID.match(folder.name))
+    return [Path(path) for name in ("imported", "runs") for path in store.folders(name)]
 
 
 def faults_of(folder: Path) -> Iterator[str]:
     """What is wrong with a run's folder, complete or not."""
+    if why := strange(folder):
+        return iter([why])
     return _complete(folder) if (folder / "run.json").exists() else _unfinished(folder)
 
 
 def _complete(folder: Path) -> Iterator[str]:
     try:
-        stored = read_run(read_bounded(folder / "run.json", RUN_LIMIT), folder.name[:ID_LENGTH])
+        stored = read_run(read_within(folder, "run.json", RUN_LIMIT), folder.name[:ID_LENGTH])
     except (StoreError, OSError) as error:
         yield _said(error)
         return
@@ -160,7 +176,7 @@ def _complete(folder: Path) -> Iterator[str]:
         return
     for name in stored["files"]:
         try:
-            check_file(read_bounded(folder / name, FILE_LIMIT), name, stored)
+            check_file(read_within(folder, name, FILE_LIMIT), name, stored)
         except TicketError as error:
             yield f"{name}: {error}"
         except (StoreError, OSError) as error:
@@ -168,25 +184,33 @@ def _complete(folder: Path) -> Iterator[str]:
 
 
 def _unfinished(folder: Path) -> Iterator[str]:
-    checks = {
-        "checkpoint.safetensors": lambda content: _check_checkpoint(content, folder.name),
-        "judged/*.json": lambda content: validate_unpublished(
-            from_json(content), "a judged ticket"
-        ),
-        "tickets/*.safetensors": Ticket.from_bytes,
-        "rewind.safetensors": Ticket.from_bytes,
-    }
-    for pattern, inspect in checks.items():
-        for path in sorted(folder.glob(pattern)):
-            try:
-                inspect(read_bounded(path, FILE_LIMIT))
-            except FileNotFoundError:
-                continue  # whoever computes the run has just replaced it
-            except (StoreError, TicketError, RecordError, ValueError, OSError) as error:
-                yield f"{path.relative_to(folder)}: {_said(error)}"
+    sealed: dict[str, str] = {}
+
+    def inspect(name: str, content: bytes) -> None:
+        if name == CHECKPOINT:
+            sealed.update(_checkpoint(content, folder.name))
+        elif hashlib.sha256(content).hexdigest() != sealed.get(name, ""):
+            if name in sealed:
+                raise StoreError("does not match its checksum")
+            Ticket.from_bytes(content)
+
+    def names() -> Iterator[str]:
+        yield CHECKPOINT  # first: it says which others there are, and how they should be
+        there = {path.relative_to(folder).as_posix() for path in own_files(folder)}
+        yield from sorted(sealed.keys() | set(filter(FILE_NAME.fullmatch, there)))
+
+    for name in names():
+        try:
+            inspect(name, read_within(folder, name, FILE_LIMIT))
+        except FileNotFoundError:
+            if name in sealed:
+                yield f"{name} is missing"
+        except (StoreError, TicketError, ValueError, OSError) as error:
+            yield f"{name}: {_said(error)}"
 
 
-def _check_checkpoint(content: bytes, run_id: str) -> None:
+def _checkpoint(content: bytes, run_id: str) -> dict[str, str]:
+    """The checksums of the files that a checkpoint rests on."""
     _, text = unseal(content, "checkpoint")
     place = json.loads(shallow(text.encode()))
     owner = str(place.get("owner")) if isinstance(place, dict) else ""
@@ -196,6 +220,9 @@ def _check_checkpoint(content: bytes, run_id: str) -> None:
     # Fingerprints of the run's method and of its ancestors', in a chain.
     if not set(rest.partition("/")[0].split("-")) <= set(map(fingerprint, METHODS)):
         raise StoreError("was written by another version of the source")
+    if not _checksums(place.get("files")):
+        raise StoreError("names no files")
+    return dict(place["files"])
 
 
 def _said(error: Exception) -> str:
@@ -221,20 +248,25 @@ def collect(store: Store, remove: bool) -> list[Needless]:
     What a process is computing is left alone, and so is every run that the present source can
     use, and every imported one.
     """
-    found = [_sized("damaged, moved aside", path) for path in store.root.glob("damaged/*")]
-    found += [_sized("lock of an earlier version", path) for path in store.root.glob("runs/*.lock")]
-    with alone(store, "import") as lease:
-        found += [_sized("unfinished import", p) for p in store.root.glob(".import") if lease]
+    found = [_sized("damaged, moved aside", path) for path in _within(store, "damaged")]
+    locks = [path for path in _within(store, "runs") if _OLD_LOCK.fullmatch(path.name)]
+    found += [_sized("lock of an earlier version", path) for path in locks]
+    if remove:  # first, so that there is room for locks
+        _remove(found)
+    staging = store.place(".import")
+    with _making_room(store, "import") as lease:
+        left = [_sized("unfinished import", staging)] if lease and staging.exists() else []
         if remove:
-            _remove(found)
-    for path in store.root.glob("locks/*"):
-        with alone(store, path.name):
+            _remove(left)
+    found += left
+    for run_id in abandoned(store.place("locks")):
+        with _making_room(store, run_id):
             pass  # takes over from an owner that is dead, and gives back
-    for folder in store.root.glob("runs/*/"):
+    for folder in map(Path, store.folders()):
         # Asked again when nobody can start the run in between.
-        if not (RUN_ID.fullmatch(folder.name) and _needless(folder)):
+        if not _needless(folder):
             continue
-        with alone(store, folder.name) as lease:
+        with _making_room(store, folder.name) as lease:
             here = _needless(folder) if lease else []
             if remove:
                 _remove(here)
@@ -253,37 +285,51 @@ def collect_cache(remove: bool) -> list[Needless]:
     return found
 
 
+def _within(store: Store, name: str) -> list[Path]:
+    place = store.place(name)
+    return sorted(place.iterdir()) if place.exists() else []
+
+
 def _needless(folder: Path) -> list[Needless]:
-    if not (folder / "run.json").exists():
-        resumable = (folder / "checkpoint.safetensors").exists() and not [*_unfinished(folder)]
-        left = [] if resumable else [_sized("unfinished, cannot go on", folder)]
-        return left or [_sized("temporary file", path) for path in folder.rglob(".*")]
-    try:
-        stored = read_run(read_bounded(folder / "run.json", RUN_LIMIT), folder.name)
-    except (StoreError, OSError):
-        return []  # `verify` is about those
-    if stored["source"] != source(RunConfig.from_json(stored["config"])):
-        return [_sized("computed by another version of the source", folder)]
-    # A failed run keeps its last good checkpoint.
-    names = ("checkpoint.safetensors",) if stored["failure"] is None else ()
-    over = [folder / name for name in (*names, "progress.json", "judged")]
+    if strange(folder):
+        return []  # `verify` is about those, and about damaged ones
+    own, stored = own_files(folder), None
+    if (folder / "run.json").exists():
+        try:
+            stored = unsealed(read_within(folder, "run.json", RUN_LIMIT))
+            check_identity(stored, folder.name)
+            now = source(RunConfig.from_json(stored["config"]))
+        except (StoreError, ConfigError, OSError):
+            return []
+        if stored["source"] != now:
+            return [_sized("computed by another version of the source", folder, own)]
+    elif not (folder / CHECKPOINT).exists() or [*_unfinished(folder)]:
+        foreign = not own and os.listdir(folder)
+        return [] if foreign else [_sized("unfinished, cannot go on", folder, own)]
+    kinds = {True: "temporary file", False: "checkpoint of a complete run"}
     return [
-        *(_sized("checkpoint of a complete run", path) for path in over if path.exists()),
-        *(_sized("temporary file", path) for path in folder.rglob(".*")),
+        _sized(kinds[bool(TEMPORARY.fullmatch(path.name))], path)
+        for path in left_over(folder, stored)
     ]
 
 
-def _sized(kind: str, path: Path) -> Needless:
-    files = path.rglob("*") if path.is_dir() else [path]
+def _sized(kind: str, path: Path, files: Iterable[Path] | None = None) -> Needless:
+    if files is None:
+        inside = [] if path.is_symlink() else os.walk(path)
+        files = [path, *(Path(place, name) for place, _, names in inside for name in names)]
     return Needless(kind, path, sum(p.lstat().st_size for p in files if not p.is_dir()))
 
 
 def _remove(found: Iterable[Needless]) -> None:
     for one in found:
-        # First what makes a run complete, so that none is half-true.
-        for path in (one.path / "run.json", one.path):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path, ignore_errors=True)
+        try:
+            if one.path.is_symlink() or not one.path.is_dir():
+                one.path.unlink()
+            elif RUN_ID.fullmatch(one.path.name):
+                erase(one.path)
             else:
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    path.unlink()
+                shutil.rmtree(one.path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise StoreError(f"cannot free {one.path}: {error.strerror}") from None

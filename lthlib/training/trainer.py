@@ -83,6 +83,9 @@ class Trainer:
         self.step = 0
         self.cost = Cost()
         self.history: list[dict[str, Any]] = []
+        # What the run has found, by the ticket's name, and the SHA-256 of the files it has written.
+        self.records: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, str] = {}
         self.steps_per_epoch = self.batches("train").steps_per_epoch
         self._flops: int | None = None
         self._replayed: Replayed | None = None

@@ -230,9 +230,10 @@ def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], None
         (forged(lambda run: run["records"][0].update(density=7)), "density is 7, expected"),
         (forged(lambda run: run["config"].update(seed=5)), f"not to {DENSE.id}"),
         (forged(lambda run: run["files"].update({OUTSIDE: "0" * 64})), "files is"),
-        # A configuration that its id allows, but that is not the one of the records.
+        # Configurations that their id allows, but that are not those of the records.
+        (forged(lambda run: run["config"].pop("parent")), "run.json is malformed"),
         (
-            forged(lambda run: run["config"].pop("parent")),
+            forged(lambda run: run["config"]["training"].pop("momentum")),
             "a record in run.json belongs to another",
         ),
         (

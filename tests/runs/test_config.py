@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, make_dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,10 @@ from hypothesis import strategies as st
 from lthlib.errors import ConfigError
 from lthlib.methods import METHODS
 from lthlib.runs import Parent, RunConfig
-from lthlib.runs.config import _differences
+from lthlib.runs.config import _differences, identify
 from lthlib.settings import build
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 # These values are part of every id and never change; a new setting is a new line here.
 DEFAULTS = {
@@ -344,3 +348,19 @@ def test_a_line_for_people() -> None:
     assert config.describe() == "imp on digits/resnet8 seed 4 (rounds=2)"
     retrained = RunConfig(method="retrain", parent=Parent(config, "round-1"))
     assert retrained.describe() == "retrain of imp round-1 on digits/resnet8 seed 0"
+
+
+def test_published_runs_have_the_ids_of_their_configurations() -> None:
+    lines = [line for path in RESULTS.glob("*.jsonl") for line in path.read_text().splitlines()]
+    records = [json.loads(line) for line in lines]
+    assert len({record["method"] for record in records}) > 8
+    for record in records:
+        config = record["config"]
+        assert identify(config) == record["run"]
+        assert (config["parent"] and identify(config["parent"]["config"])) == record["parent"]
+
+
+@pytest.mark.parametrize("values", [{}, [], None, {"method": "dense"}, {"method": ["dense"]}])
+def test_what_is_no_configuration_has_no_id(values: Any) -> None:
+    with pytest.raises(ConfigError):
+        identify(values)

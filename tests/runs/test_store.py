@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import json
@@ -17,7 +18,8 @@ import pytest
 import lthlib.runs.store
 from lthlib import source
 from lthlib.errors import ConfigError, Paused, StoreError
-from lthlib.runs import Machine, RunConfig, RunResult, Store, execute
+from lthlib.files import sealed
+from lthlib.runs import Machine, RunConfig, RunResult, Store, Swept, execute, execute_many
 from lthlib.runs.upkeep import verify
 from lthlib.source import fingerprint
 from lthlib.tickets import Ticket
@@ -152,6 +154,114 @@ def test_a_run_under_another_id_is_found(store: Store, stored: RunResult) -> Non
     os.rename(store.folder(DENSE), store.folder(config(seed=1)))
     other = config(seed=1).id
     assert list(verify(store)) == [(other, f"run.json belongs to {DENSE.id}, not to {other}")]
+
+
+def test_another_run_s_files_are_not_taken_as_its_own(
+    store: Store, stored: RunResult, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = config(seed=1)
+    execute(other, store)
+    shutil.rmtree(store.folder(DENSE))
+    shutil.copytree(store.folder(other), store.folder(DENSE))
+    assert [result.config for result in store.load_all()] == [other]
+    assert f"run.json belongs to {other.id}, not to {DENSE.id}; it was moved" in caplog.text
+    assert store.load(DENSE) is None
+    assert execute(DENSE, store).records[0]["ticket"] == stored.records[0]["ticket"]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda run: run["config"].update(seed=7), "run.json belongs to"),
+        (lambda run: run["config"]["training"].update(momentum=0.8), "run.json belongs to"),
+        (lambda run: run["config"].update(added=0), "run.json belongs to"),
+        (lambda run: run.update(id="0" * 16), "run.json belongs to"),
+        (lambda run: run["records"][0].update(run="0" * 16), "a record in run.json belongs"),
+        (lambda run: run["records"][0].update(parent="0" * 16), "a record in run.json belongs"),
+        (lambda run: run["records"][0]["config"].update(seed=7), "a record in run.json belongs"),
+        (lambda run: run.update(records=[]), "run.json lacks records"),
+        (lambda run: run.pop("source"), "run.json lacks records, or one of"),
+        (lambda run: run["config"].pop("parent"), "run.json is malformed"),
+        (lambda run: run["config"].update(method="magic"), "run.json is malformed"),
+        (lambda run: run["config"].update(settings=None), "run.json is malformed"),
+        (lambda run: run.update(records=[7]), "run.json is malformed"),
+        (lambda run: run.update(files={}), "run.json names no ticket 'dense'"),
+    ],
+)
+def test_a_run_is_what_its_configuration_hashes_to(
+    store: Store,
+    stored: RunResult,
+    caplog: pytest.LogCaptureFixture,
+    change: Callable[[dict[str, Any]], None],
+    said: str,
+) -> None:
+    """Also where somebody sealed it again."""
+    path = store.folder(DENSE) / "run.json"
+    run = json.loads(path.read_bytes())
+    change(run)
+    path.write_bytes(sealed(run))
+    assert store.load_all() == []
+    assert said in caplog.text
+    assert execute(DENSE, store).records[0]["ticket"] == stored.records[0]["ticket"]
+
+
+@pytest.mark.parametrize("prefix", ["**", "*", "?", "[0-9a-f]", "..", "/", "", "x" * 5000])
+def test_a_prefix_is_no_pattern(store: Store, stored: RunResult, prefix: str) -> None:
+    if prefix == "":
+        assert store.find(prefix).config == DENSE
+        return
+    with pytest.raises(StoreError, match="no complete run's id begins with"):
+        store.find(prefix)
+
+
+def test_a_parent_sealed_when_it_was_damaged_is_computed_again(
+    store: Store, stored: RunResult
+) -> None:
+    """It is not the child's failure."""
+    folder = store.folder(DENSE)
+    ticket = folder / "tickets" / "dense.safetensors"
+    ticket.write_bytes(ticket.read_bytes()[:-1])
+    run = json.loads((folder / "run.json").read_bytes())
+    digest = hashlib.sha256(ticket.read_bytes()).hexdigest()
+    run["files"]["tickets/dense.safetensors"] = run["records"][0]["ticket"]["sha256"] = digest
+    (folder / "run.json").write_bytes(sealed(run))
+    assert execute(child("omp", DENSE), store).failure is None
+    assert list(verify(store)) == []
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files may not be made, moved or removed, as on a file system that is mounted so."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(args[0]))
+
+    for name in ("mkdir", "rename", "replace", "unlink", "rmdir", "utime"):
+        monkeypatch.setattr(os, name, refuse)
+
+
+@pytest.mark.usefixtures("stored", "read_only")
+def test_a_complete_study_needs_no_right_to_write(store: Store) -> None:
+    assert execute_many([DENSE], store) == Swept({}, 0)
+    assert execute(DENSE, store).failure is None
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"[" * 100_000])
+def test_what_cannot_be_moved_hides_nothing_else(
+    store: Store,
+    stored: RunResult,
+    content: bytes,
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    execute(config(seed=1), store)
+    (store.folder(DENSE) / "run.json").write_bytes(content)
+    request.getfixturevalue("read_only")
+    assert [result.config for result in store.load_all()] == [config(seed=1)]
+    assert "run.json is not JSON" in caplog.text
+    assert "cannot be moved" in caplog.text
+    with pytest.raises(StoreError, match="Read-only file system"):
+        execute(DENSE, store)
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -422,7 +532,9 @@ def test_a_deadline_and_a_stop_file_ask_to_stop(tmp_path: Path) -> None:
 
 def test_a_store_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(StoreError, match=r"cannot write the run store .*file.* --store"):
+    with pytest.raises(
+        StoreError, match=r"cannot use the run store .*file.* is no folder.* --store"
+    ):
         Store(tmp_path / "file").prepare()
     with pytest.raises(StoreError, match="file"):
         execute(DENSE, Store(tmp_path / "file"))

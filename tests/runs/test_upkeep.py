@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -33,12 +35,14 @@ def computed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     execute(DENSE, store, CPU)
     execute(IMP, store, CPU)
     folder = store.folder(IMP)
-    record = json.loads((folder / "run.json").read_bytes())["records"][0]
-    (folder / "judged").mkdir()
-    (folder / "judged" / "0000-round-0.json").write_text(json.dumps(record))
+    stored = json.loads((folder / "run.json").read_bytes())
     (folder / "run.json").unlink()
-    (folder / "tickets" / "round-1.safetensors").unlink()
-    save(store, IMP, f"{IMP.id}/{source(IMP)}/cpu")
+    trainer = build_trainer(IMP, CPU)
+    trainer.records = {"round-0": stored["records"][0]}
+    names = ("rewind.safetensors", "tickets/round-0.safetensors")
+    trainer.files = {name: stored["files"][name] for name in names}
+    owner = f"{IMP.id}/{source(IMP)}/cpu"
+    save_checkpoint(trainer, folder / "checkpoint.safetensors", owner)
     return store.root
 
 
@@ -57,6 +61,7 @@ def flipped(content: bytes) -> bytes:
     return bytes(changed)
 
 
+TOKEN = "0123" * 8
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "a flipped bit": flipped,
     "a truncation": lambda content: content[: len(content) // 2],
@@ -70,7 +75,6 @@ UNFINISHED = (
     "checkpoint.safetensors",
     "rewind.safetensors",
     "tickets/round-0.safetensors",
-    "judged/0000-round-0.json",
 )
 
 
@@ -194,9 +198,7 @@ def test_a_file_that_never_ends_is_not_read(store: Store) -> None:
     path = store.folder(DENSE) / "tickets" / "dense.safetensors"
     path.unlink()
     path.symlink_to("/dev/zero")
-    assert list(verify(store)) == [
-        (DENSE.id, "cannot read dense.safetensors (is not a regular file)")
-    ]
+    assert list(verify(store)) == [(DENSE.id, "tickets/dense.safetensors is not a regular file")]
 
 
 def kinds(store: Store, remove: bool = False) -> dict[str, int]:
@@ -212,11 +214,11 @@ def litter(store: Store) -> None:
     """One of everything that nothing needs."""
     execute(config(seed=1), store, CPU)
     store.set_aside(store.folder(config(seed=1)), "a test")
-    for name in ("checkpoint.safetensors", "judged/0000-dense.json", ".run.json.0123"):
+    for name in ("checkpoint.safetensors", "judged/0000-dense.json", f".run.json.{TOKEN}"):
         path = store.folder(DENSE) / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"left over")
-    (store.folder(IMP) / "tickets" / ".round-1.safetensors.0123").write_bytes(b"left over")
+    (store.folder(IMP) / "tickets" / f".round-1.safetensors.{TOKEN}").write_bytes(b"left over")
     hopeless = store.folder(config(seed=2))
     hopeless.mkdir()
     (hopeless / "progress.json").write_bytes(b"{}")
@@ -224,7 +226,7 @@ def litter(store: Store) -> None:
     (store.root / ".import" / "runs").mkdir(parents=True)
     dead = store.root / "locks" / DENSE.id
     dead.mkdir(parents=True)
-    (dead / "0123").write_text(json.dumps({"host": _host(), "pid": 2**22 + 1}))
+    (dead / TOKEN).write_text(json.dumps({"host": _host(), "pid": 2**22 + 1}))
 
 
 LITTER = {
@@ -285,6 +287,48 @@ def test_what_a_process_computes_is_not_freed(store: Store) -> None:
         after = everything(store)
     for run in (DENSE, IMP):
         assert {p for p in before if run.id in p and "runs/" in p and "lock" not in p} <= set(after)
+
+
+@pytest.mark.parametrize("full", [errno.ENOSPC, errno.EDQUOT])
+def test_room_is_made_where_there_is_none_for_a_lock(
+    store: Store, monkeypatch: pytest.MonkeyPatch, full: int
+) -> None:
+    litter(store)
+    path = store.folder(DENSE) / "rewind.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    def write_text(self: Path, text: str) -> None:
+        raise OSError(full, "no room")
+
+    def flush(handle: int) -> None:
+        raise OSError(full, "no room")
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    monkeypatch.setattr(os, "fsync", flush)
+    assert kinds(store, remove=True) == LITTER
+    assert kinds(store) == {}
+    assert repair(store, [DENSE.id]) == [DENSE.id]
+    assert list(verify(store)) == []
+
+
+def test_a_missing_piece_of_an_unfinished_run_is_found(store: Store) -> None:
+    name = "tickets/round-0.safetensors"
+    (store.folder(IMP) / name).unlink()
+    assert list(verify(store)) == [(IMP.id, f"{name} is missing")]
+    assert execute(IMP, store, CPU).failure is None
+    assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("name", ["rewind.safetensors", "tickets/round-0.safetensors"])
+def test_another_run_s_piece_of_an_unfinished_run_is_found(store: Store, name: str) -> None:
+    other = config("imp", settings={"rounds": 2, "fraction": 0.5, "rewind": "2it"}, seed=1)
+    execute(other, store, CPU)
+    shutil.copy(store.folder(other) / name, store.folder(IMP) / name)
+    assert list(verify(store)) == [(IMP.id, f"{name}: does not match its checksum")]
+    execute(IMP, store, CPU)
+    again = Store(store.root / "again")
+    execute(IMP, again, CPU)
+    assert (store.folder(IMP) / name).read_bytes() == (again.folder(IMP) / name).read_bytes()
 
 
 def test_a_failed_run_keeps_its_last_good_checkpoint(store: Store) -> None:
