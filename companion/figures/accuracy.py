@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from companion.figures.points import curve_points
+from companion.figures.charts import curves, grid, interval, labelled, panels, seeds
+from companion.figures.points import curve_points, in_order
 from companion.figures.style import (
     FAINT,
     INK,
@@ -18,17 +19,18 @@ from companion.figures.style import (
     accuracy_axis,
     dense_level,
     density_axis,
-    in_percent,
     label_ends,
     looks,
-    panels,
     styled,
 )
+from companion.figures.words import described_curves
 
-_RING: dict[str, Any] = {"markersize": 8.0, "markeredgewidth": 0.8}
-_METHODS = ("IMP, learning-rate rewinding",)  # a method, for all its comma
+_RING: dict[str, Any] = {"marker": "o", "linestyle": "", "markerfacecolor": "none"}
+_RING |= {"markersize": 8.0, "markeredgewidth": 0.8}
+_OPEN: dict[str, Any] = {"linestyle": "", "markersize": 4.5, "markerfacecolor": "white"}
 
 
+@styled()
 def accuracy_against_density(table: pd.DataFrame, reported: pd.DataFrame | None = None) -> Figure:
     """Draw test accuracy against density, one curve a method, in one panel.
 
@@ -40,24 +42,22 @@ def accuracy_against_density(table: pd.DataFrame, reported: pd.DataFrame | None 
         table: from `ticket_table`.
         reported: from `evidence.reported_curve`: published values, drawn as open markers.
     """
-    with styled():
-        fig, (ax,) = panels(1, 1, 6.6, 4.2)
-        _draw({ax: table}, reported)
-    return fig
+    fig, (ax,) = panels(1, 6.6, 4.2)
+    _draw({ax: table}, reported)
+    return labelled(fig, _in_words(table))
 
 
+@styled()
 def accuracy_in_panels(tables: Mapping[str, pd.DataFrame]) -> Figure:
     """Draw test accuracy against density in a panel for each table, all to one scale.
 
     Args:
         tables: title of a panel -> what it shows, from `ticket_table`.
     """
-    with styled():
-        fig, axes = panels(len(tables), 1, 6.2, 0.5 + 2.2 * len(tables))
-        for ax, title in zip(axes, tables, strict=True):
-            ax.set_title(title)
-        _draw(dict(zip(axes, tables.values(), strict=True)), None)
-    return fig
+    every = pd.concat([rows.assign(panel=title) for title, rows in tables.items()])
+    fig, axes = grid(every, 6.2, 0.5 + 2.2 * len(tables), row="panel")
+    _draw({axes[title]: rows for title, rows in tables.items()}, None)
+    return labelled(fig, " ".join(f"{title}: {_in_words(own)}" for title, own in tables.items()))
 
 
 def accuracy_of_variants(table: pd.DataFrame) -> Figure | None:
@@ -68,34 +68,23 @@ def accuracy_of_variants(table: pd.DataFrame) -> Figure | None:
     Args:
         table: from `ticket_table`.
     """
-    curves = _curves(table)
-    families = [name for name in curves if any(one.startswith(f"{name},") for one in curves)]
+    names = _curves(table)
+    families = [name for name in names if any(one.startswith(f"{name},") for one in names)]
     if not families:
         return None
     own = table["curve"].str.partition(",")[0]
     dense = table["curve"] == "dense"
-    return accuracy_in_panels({family: table[dense | (own == family)] for family in families})
+    fig = accuracy_in_panels({family: table[dense | (own == family)] for family in families})
+    return labelled(fig, _in_words(table))
 
 
-def main_curves(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the methods themselves, without their variants."""
-    variant = table["curve"].str.contains(",", regex=False)
-    return table[~variant | table["curve"].isin(_METHODS)]
-
-
-def describe(table: pd.DataFrame) -> str:
-    """Say in words, for those who cannot see it, what `accuracy_against_density` shows."""
-    parts = []
-    for curve in ["dense", *_curves(table)]:
-        points = curve_points(table[table["curve"] == curve])
-        if points.empty:
-            continue
-        ends = points.iloc[[0, -1]][["density", "mean"]].to_numpy()
-        texts = [f"{mean:.1f} % at {in_percent(density)} density" for density, mean in ends]
-        parts.append(f"{curve} {' to '.join(dict.fromkeys(texts))}")
-    if hollow := list(dict.fromkeys(table.loc[_hollow(table), "curve"])):
-        parts.append(f"rings mark tickets with an emptied layer, of {', '.join(hollow)}")
-    return f"Test accuracy by density, dense to sparse: {'; '.join(parts)}."
+def _in_words(table: pd.DataFrame) -> str:
+    points = in_order(curve_points(table), ["dense", *_curves(table)])
+    form = "{mean:.1f} % at {density!p} density"
+    text = described_curves("Test accuracy by density, dense to sparse", points, form)
+    hollow = ", ".join(dict.fromkeys(table.loc[_hollow(table), "curve"]))
+    rings = f"; rings mark tickets with an emptied layer, of {hollow}" if hollow else ""
+    return f"{text.removesuffix('.')}{rings}."
 
 
 def _curves(table: pd.DataFrame) -> list[str]:
@@ -106,81 +95,55 @@ def _draw(shown: Mapping[Axes, pd.DataFrame], reported: pd.DataFrame | None) -> 
     """Draw a table in each panel, all panels to one scale."""
     table = pd.concat(shown.values())
     known = looks(_curves(table))
-    values, densities = (table[name].dropna() for name in ("test_accuracy", "density"))
-    if reported is not None:
-        values = pd.concat([values, reported["value"]])
-        densities = pd.concat([densities, reported["density"]])
+    values, densities = (table[name] for name in ("test_accuracy", "density"))
     for ax, rows in shown.items():
-        accuracy_axis(ax, float(values.min()), float(values.max()))
-        density_axis(ax, 100 * float(densities.min()))
-        ax.set_ylabel("test accuracy (%)")
         dense = (rows["curve"] == "dense") & (rows["status"] == "ok")
         dense_level(ax, rows.loc[dense, "test_accuracy"])
         if reported is not None:
             _papers(ax, reported)
-        for curve in _curves(rows):
-            _curve(ax, rows[rows["curve"] == curve], known[curve])
+        _tickets(ax, rows[rows["curve"] != "dense"], known)
+    if reported is not None:
+        values, densities = (
+            pd.concat(pair)
+            for pair in ((values, reported["value"]), (densities, reported["density"]))
+        )
+    for ax in shown:
+        accuracy_axis(ax, values.dropna())
+        density_axis(ax, 100 * float(densities.min()))
+        ax.set(xlabel="", ylabel="test accuracy (%)")
     ax.set_xlabel("kept weights (%), dense to sparse")
     _legend(next(iter(shown)), bool(_hollow(table).any()), reported is not None)
     for ax, rows in shown.items():
-        label_ends(ax, _ends(rows, _curves(rows), known, ax.get_xlim()[1]))
+        label_ends(ax, _ends(rows, known, ax.get_xlim()[1]))
 
 
-def _curve(ax: Axes, rows: pd.DataFrame, look: Look) -> None:
+def _tickets(ax: Axes, rows: pd.DataFrame, known: Mapping[str, Look]) -> None:
     judged = rows[rows["status"] == "ok"]
-    points = curve_points(rows)
-    x = 100 * points["density"]
-    seeds = judged[judged["point"].isin(points.loc[points["n"] > 1, "point"])]
-    ax.plot(
-        100 * seeds["density"],
-        seeds["test_accuracy"],
-        "o",
-        color=look.colour,
-        markersize=3,
-        alpha=0.35,
-        markeredgewidth=0,
-        gid="seeds",
+    points = judged.groupby(["curve", "point"])["density"]
+    judged = judged.assign(kept=100 * points.transform("mean"), seeds=points.transform("size"))
+    line = pd.concat([judged, _all_failed(rows)]).sort_values("kept", ascending=False)
+    curves(
+        ax, in_order(line, [*known]), "kept", "test_accuracy", known, errorbar=interval, gid="mean"
     )
-    hollow = judged[_hollow(judged)]
-    ax.plot(
-        100 * hollow["density"],
-        hollow["test_accuracy"],
-        "o",
-        markerfacecolor="none",
-        markeredgecolor=look.colour,
-        **_RING,
-        gid="emptied",
-    )
-    line = pd.concat([points[["density", "mean"]], _all_failed(rows)])
-    line = line.sort_values("density", ascending=False)
-    ax.plot(
-        100 * line["density"],
-        line["mean"],
-        color=look.colour,
-        linestyle=look.dash,
-        marker=look.marker,
-        gid="mean",
-    )
-    failed = sorted(set(rows.loc[rows["status"] == "failed", "target_density"].dropna()))
-    ax.plot(
-        [100 * density for density in failed],
-        [0.025] * len(failed),
-        "x",
-        color=look.colour,
-        transform=ax.get_xaxis_transform(),
-        gid="failed",
-    )
-    known = points["n"] >= 3
-    if known.any():
-        low, high = points["low"].where(known), points["high"].where(known).clip(upper=99.9)
-        ax.fill_between(x, low.clip(lower=0), high, color=look.colour, alpha=0.09, linewidth=0)
+    for name, look in known.items():
+        own, failed = judged[judged["curve"] == name], rows[rows["curve"] == name]
+        several, hollow = own[own["seeds"] > 1], own[_hollow(own)]
+        seeds(ax, 100 * several["density"], several["test_accuracy"], look.colour)
+        ring = {**_RING, "markeredgecolor": look.colour}
+        ax.plot(100 * hollow["density"], hollow["test_accuracy"], **ring, gid="emptied")
+        at = sorted(set(failed.loc[failed["status"] == "failed", "target_density"].dropna()))
+        foot: Any = {"transform": ax.get_xaxis_transform(), "gid": "failed"}
+        ax.plot([100 * one for one in at], [0.025] * len(at), "x", color=look.colour, **foot)
 
 
 def _all_failed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Densities asked for that no seed reached, without a mean: they break the line."""
-    failed = set(rows.loc[rows["status"] == "failed", "target_density"].dropna())
-    gaps = sorted(failed - set(rows.loc[rows["status"] == "ok", "target_density"].dropna()))
-    return pd.DataFrame({"density": gaps, "mean": [float("nan")] * len(gaps)})
+    """Densities that no seed of a curve reached, without accuracy: they break the line."""
+    failed, ok = (
+        set(rows.loc[rows["status"] == state, ["curve", "target_density"]].itertuples(index=False))
+        for state in ("failed", "ok")
+    )
+    gaps = pd.DataFrame(sorted(failed - ok), columns=["curve", "target_density"]).dropna()
+    return gaps.assign(kept=100 * gaps["target_density"], test_accuracy=float("nan"))
 
 
 def _hollow(table: pd.DataFrame) -> pd.Series:
@@ -192,42 +155,29 @@ def _papers(ax: Axes, reported: pd.DataFrame) -> None:
     known = looks(list(dict.fromkeys(reported["method"])))
     for method, rows in reported.groupby("method", sort=False):
         look = known[str(method)]
-        ax.plot(
-            100 * rows["density"],
-            rows["value"],
-            look.marker,
-            markerfacecolor="white",
-            markeredgecolor=look.colour,
-            markersize=4.5,
-            alpha=0.8,
-            gid="reported",
-        )
+        mark = {**_OPEN, "marker": look.marker, "markeredgecolor": look.colour, "alpha": 0.8}
+        ax.plot(100 * rows["density"], rows["value"], **mark, gid="reported")
 
 
 def _legend(ax: Axes, rings: bool, papers: bool) -> None:
     handles = {}
     if papers:
-        handles["as reported elsewhere"] = _open_marker(4.5, 1.0)
+        reported = Line2D([], [], marker="o", markeredgecolor=FAINT, **_OPEN)
+        handles["as reported elsewhere"] = reported
     if rings:
-        handles["a layer keeps no weight"] = _open_marker(_RING["markersize"], 0.8)
+        handles["a layer keeps no weight"] = Line2D([], [], markeredgecolor=FAINT, **_RING)
     if handles:
         ax.legend([*handles.values()], [*handles], loc="best", frameon=False, fontsize=9)
 
 
-def _open_marker(size: float, edge: float) -> Line2D:
-    style: Any = {"marker": "o", "linestyle": "", "fillstyle": "none"}
-    return Line2D([], [], color=FAINT, markersize=size, markeredgewidth=edge, **style)
-
-
 def _ends(
-    table: pd.DataFrame, curves: Sequence[str], known: dict[str, Look], right: float
+    table: pd.DataFrame, known: Mapping[str, Look], right: float
 ) -> list[tuple[str, float, float, str]]:
-    ends = []
-    for curve in curves:
-        points = curve_points(table[table["curve"] == curve])
-        if len(points):
-            last = points.iloc[-1]
-            ends.append((curve, 100 * last["density"], last["mean"], known[curve].colour))
+    points = curve_points(table[table["curve"] != "dense"]).drop_duplicates("curve", keep="last")
+    ends = [
+        (row["curve"], 100 * row["density"], row["mean"], known[row["curve"]].colour)
+        for row in points.to_dict("records")
+    ]
     dense = table[(table["curve"] == "dense") & (table["status"] == "ok")]
     if len(dense):
         ends.append(("dense", right, dense["test_accuracy"].mean(), INK))

@@ -6,16 +6,16 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from companion.figures.effects import ALL, MADE, PAPER, RELEASE, UNDONE
-from companion.figures.style import FAINT, looks, panels, styled
+from companion.figures.charts import forest, grid, key, labelled, rows_axis
+from companion.figures.effects import ALL, LOOKS, MADE, PAPER, RELEASE, UNDONE
+from companion.figures.style import FAINT, styled
+from companion.figures.words import described_panels
 from lthlib.errors import ConfigError
 
 _REFERENCES = {PAPER: "the paper's", RELEASE: "the release's"}
-_LOOKS = {PAPER: ("BiP", "D", "full"), RELEASE: ("CS", "s", "none")}
 
 
 def agreement_table(
@@ -56,6 +56,7 @@ def agreement_table(
     return found.sort_values("kept", kind="stable", ignore_index=True)[names]
 
 
+@styled()
 def agreement_figure(table: pd.DataFrame) -> Figure:
     """Draw the overlap with the mask of either end, a row a departure and a panel an end.
 
@@ -66,50 +67,25 @@ def agreement_figure(table: pd.DataFrame) -> Figure:
     """
     names = list(dict.fromkeys(table["name"]))
     ends = [end for end in (MADE, UNDONE) if (table["series"] == end).any()]
-    with styled():
-        fig, axes = panels(1, len(ends), 2.2 + 2.6 * len(ends), 1.1 + 0.27 * len(names))
-        for ax, end in zip(axes, ends, strict=True):
-            ax.set_title(end)
-            ax.set_xlim(-0.03, 1.03)
-            _dumbbells(ax, table[table["series"] == end], names)
-            ax.axhline(0.5, color=FAINT, linewidth=0.8)
-        axes[0].set_ylim(len(names) - 0.5, -0.5)
-        axes[0].set_yticks(range(len(names)), names)
-        axes[0].tick_params(axis="y", length=0)
-        fig.supxlabel("overlap of the mask (intersection over union)", fontsize=10)
-        handles = [_mark(name, "") for name in _REFERENCES]
-        handles.append(Line2D([], [], color=FAINT, marker="|", linestyle="", markersize=8))
-        titles = [f"with {name} mask" for name in _REFERENCES.values()]
-        where = "outside upper left"
-        fig.legend(handles, [*titles, "by chance"], loc=where, ncols=3, frameon=False, fontsize=9)
-    return fig
-
-
-def describe_agreement(table: pd.DataFrame) -> str:
-    """Say in words what `agreement_figure` shows."""
-    parts = []
-    for (name, end), rows in table.groupby(["name", "series"], sort=False):
-        words = [
-            f"{overlap:.2f} with {other} mask"
-            for overlap, other in zip(rows["overlap"], rows["compared_with"], strict=True)
-        ]
-        parts.append(f"{name}, {end}: {' and '.join(words)}")
-    return f"Overlap of masks: {'; '.join(parts)}."
-
-
-def _dumbbells(ax: Axes, rows: pd.DataFrame, names: list[str]) -> None:
-    for name, own in rows.groupby("name", sort=False):
-        y = names.index(str(name))
-        ax.plot(own["by_chance"], [y] * len(own), "|", color=FAINT, markersize=9, gid="chance")
-        ax.plot(own["overlap"], [y] * len(own), color=FAINT, linewidth=1.2, gid="span")
-        for curve, title in _REFERENCES.items():
-            at = own.loc[own["compared_with"] == title, "overlap"]
-            ax.add_line(_mark(curve, curve, list(at), [y] * len(at)))
-
-
-def _mark(curve: str, gid: str, x: Iterable[float] = (), y: Iterable[float] = ()) -> Line2D:
-    method, marker, fill = _LOOKS[curve]
-    return Line2D(
-        list(x), list(y), color=looks([method])[method].colour, marker=marker, linestyle="",
-        fillstyle=fill, markersize=5.5, markerfacecoloralt="white", gid=gid,
-    )  # fmt: skip
+    size = 2.2 + 2.6 * len(ends), 1.1 + 0.27 * len(names)
+    fig, axes = grid(table, *size, col="series", col_order=ends, xlim=(-0.03, 1.03))
+    known = dict(zip(_REFERENCES.values(), (LOOKS[MADE], LOOKS[UNDONE]), strict=True))
+    for end, ax in axes.items():
+        rows = table[table["series"] == end]
+        span = rows.groupby("name", sort=False)["overlap"].agg(["min", "max"]).reset_index()
+        ax.hlines(span["name"].map(names.index), span["min"], span["max"], color=FAINT, gid="span")
+        ax.plot(
+            rows["by_chance"], rows["name"].map(names.index), "|", color=FAINT, markersize=9,
+            gid="chance",
+        )  # fmt: skip
+        for other, look in known.items():
+            own = rows[rows["compared_with"] == other]
+            forest(ax, own, own["name"].map(names.index), ["overlap"], look, f"with {other} mask")
+    rows_axis([*axes.values()], names, rule=0.5)
+    handles = {f"with {other} mask": look.handle for other, look in known.items()}
+    chance = Line2D([], [], color=FAINT, marker="|", linestyle="", markersize=8)
+    key(fig, {**handles, "by chance": chance}, 3)
+    form = "{overlap:.2f} with {compared_with} mask"
+    by = ["name", "series"]
+    text = described_panels("Overlap of masks", table, form, by, "{name}, {series}: ", " and ")
+    return labelled(fig, text, "overlap of the mask (intersection over union)")

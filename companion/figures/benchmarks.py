@@ -10,11 +10,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from companion.figures.style import FAINT, INK, looks, panels, styled
+from companion.figures.charts import forest, labelled, panels, rows_axis
+from companion.figures.style import DASHED, INK, look_of, styled
+from companion.figures.words import described_rows
 
 MET, NOT_MET, NO_TARGET = "met", "not met", "no target"
 _RATES = ("ms", "im/s")
-_LOOKS = {MET: ("BiP", "full"), NOT_MET: ("CS", "none"), NO_TARGET: ("dense", "full")}
+_LOOKS = {MET: look_of("BiP"), NOT_MET: look_of("CS", fill="none"), NO_TARGET: look_of("dense")}
 
 
 def benchmark_table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -45,42 +47,28 @@ def benchmark_ratios(table: pd.DataFrame) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
+@styled()
 def benchmark_figure(ratios: pd.DataFrame) -> Figure:
     """Draw how many times faster each benchmark is than its reference, and the target as a bar.
 
     Args:
         ratios: from `benchmark_ratios`; rows from the top in their order.
     """
-    with styled():
-        fig, (ax,) = panels(1, 1, 8.2, 1.3 + 0.25 * len(ratios))
-        ax.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        ax.plot(
-            ratios["target"], ratios.index, "|", color=INK, markersize=11, markeredgewidth=1.6,
-            label="target", gid="target",
-        )  # fmt: skip
-        for outcome, (method, fill) in _LOOKS.items():
-            own = ratios[ratios["outcome"] == outcome]
-            look = looks([method])[method]
-            ax.hlines(own.index, 1, own["ratio"], color=FAINT, linewidth=0.8)
-            ax.plot(
-                own["ratio"], own.index, look.marker, color=look.colour, fillstyle=fill,
-                label=outcome, gid=outcome,
-            )  # fmt: skip
-        ax.set_xscale("log")
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.xaxis.set_minor_formatter(NullFormatter())
-        ax.set(xlabel="times faster than the reference", ylim=(len(ratios) - 0.5, -0.5))
-        ax.set_yticks(range(len(ratios)), ratios["name"])
-        ax.tick_params(axis="y", length=0)
-        fig.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=9)
-    return fig
-
-
-def describe_benchmarks(ratios: pd.DataFrame) -> str:
-    """Say in words what `benchmark_figure` shows."""
-    words = []
-    for row in ratios.to_dict("records"):
-        aim = "" if pd.isna(row["target"]) else f" of {row['target']:g} aimed at"
-        words.append(f"{row['name']} {row['ratio']:.1f}{aim}")
-    return f"Times faster than the reference: {'; '.join(words)}."
+    fig, (ax,) = panels(1, 8.2, 1.3 + 0.25 * len(ratios))
+    ax.axvline(1, **DASHED)
+    ax.plot(
+        ratios["target"], ratios.index, "|", color=INK, markersize=11, markeredgewidth=1.6,
+        label="target", gid="target",
+    )  # fmt: skip
+    for outcome, look in _LOOKS.items():
+        own = ratios[ratios["outcome"] == outcome].assign(reference=1)
+        forest(ax, own, own.index, ["ratio", "reference", "ratio"], look, outcome)
+    ax.set(xscale="log", xlabel="times faster than the reference")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    rows_axis([ax], ratios["name"])
+    fig.legend(loc="outside upper left", ncols=4, frameon=False, fontsize=9)
+    aims = ratios["target"].map(" of {:g} aimed at".format).where(ratios["target"].notna(), "")
+    table, form = ratios.assign(aim=aims), "{name} {ratio:.1f}{aim}"
+    return labelled(fig, described_rows("Times faster than the reference", table, form))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator
 
-from companion.figures.style import FAINT, INK, label_ends, styled
+from companion.figures.charts import curves, labelled
+from companion.figures.style import DASHES, FAINT, INK, Look, label_ends, styled
+from companion.figures.words import described_panels
 
 _KEYS = ["problem", "point", "size", "gamma"]
 _MEANS = ["cosine", "implicit_cosine", "direct_cosine", "error", "implicit_error"]
-_ERRORS = {"weight_error": ("dθ*/dm", INK), "error": ("hypergradient", "#0072B2")}
-_SIGNS = {"weight_flips": ("dθ*/dm", INK), "flips": ("hypergradient", "#0072B2")}
-_COSINES = {"cosine": ("hypergradient", "-"), "implicit_cosine": ("implicit term", (0, (4, 2)))}
-_POINTS = {"start": "#0072B2", "trained": "#009E73", "solved": "#D55E00"}
-_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)))
+_WEIGHTS, _WHOLE = ("dθ*/dm", INK), ("hypergradient", "#0072B2")
+_POINTS = {"solved": "#D55E00", "start": "#0072B2", "trained": "#009E73"}
+_TERMS = {"cosine": "-", "implicit_cosine": (0, (4, 2))}
 _ASKED = 0.5  # by claim B4
 
 
@@ -71,6 +72,7 @@ def flip_gamma(quadratic: pd.DataFrame) -> dict[int, float]:
     return found
 
 
+@styled()
 def bilevel_figure(quadratic: pd.DataFrame, network: pd.DataFrame) -> Figure:
     """Draw four panels against gamma: on quadratics error, wrong signs and cosine; network cosine.
 
@@ -80,72 +82,96 @@ def bilevel_figure(quadratic: pd.DataFrame, network: pd.DataFrame) -> Figure:
         quadratic: from `facts.quadratic_table`.
         network: from `facts.network_table`.
     """
-    with styled():
-        fig, grid = plt.subplots(2, 2, figsize=(8.6, 6.4), layout="constrained")
-        errors, signs, left, right = (ax for ax in grid.flat)
-        means = bilevel_means(quadratic)
-        _by_size(errors, means, _ERRORS, 1)
-        _guide(errors, means)
-        errors.set(title="Quadratics: relative error", yscale="log")
-        _by_size(signs, means, _SIGNS, 100)
-        signs.set(title="Quadratics: wrong signs (%)", ylim=(-3, 103))
-        for one, gamma in flip_gamma(quadratic).items():
-            for ax in (errors, signs):
-                if not math.isnan(gamma):
-                    ax.axvline(gamma, color=FAINT, linewidth=1, linestyle=":", gid=f"flip {one}")
-        _cosines(left, means, {"solved": INK})
-        left.set_title("Quadratics: cosine")
-        _cosines(right, bilevel_means(network), _POINTS)
-        right.set_title("Network: cosine")
-        legend = [Line2D([], [], color=INK, linestyle=dash) for _, dash in _COSINES.values()]
-        right.legend(legend, [name for name, _ in _COSINES.values()], loc="lower right")
-    return fig
+    fig, grid = plt.subplots(2, 2, figsize=(8.6, 6.4), layout="constrained")
+    errors, signs, left, right = grid.flat
+    means = bilevel_means(quadratic)
+    for size, gamma in flip_gamma(quadratic).items():
+        for ax in (errors, signs):
+            ax.axvline(gamma, color=FAINT, linewidth=1, linestyle=":", gid=f"flip {size}")
+    for ax in (left, right):
+        ax.axhline(0, color=FAINT, linewidth=0.8)
+        ax.axhline(_ASKED, color=FAINT, linewidth=1, linestyle=":", gid="asked")
+    _guide(errors, means)
+    errors.set(title="Quadratics: relative error", yscale="log")
+    _lines(errors, _by_size(means, {"weight_error": _WEIGHTS, "error": _WHOLE}))
+    signs.set(title="Quadratics: wrong signs (%)", ylim=(-3, 103))
+    shares = means.assign(**{name: 100 * means[name] for name in ("weight_flips", "flips")})
+    _lines(signs, _by_size(shares, {"weight_flips": _WEIGHTS, "flips": _WHOLE}))
+    left.set(title="Quadratics: cosine", ylim=(-1.03, 1.03))
+    _lines(left, _by_point(means, {"solved": INK}))
+    right.set(title="Network: cosine", ylim=(-1.03, 1.03))
+    _lines(right, _by_point(bilevel_means(network), _POINTS))
+    terms = [Line2D([], [], color=INK, linestyle=dash) for dash in _TERMS.values()]
+    right.legend(terms, ["hypergradient", "implicit term"], loc="lower right")
+    return labelled(fig, _in_words(quadratic, network))
 
 
-def describe_bilevel(quadratic: pd.DataFrame, network: pd.DataFrame) -> str:
-    """Say in words what `bilevel_figure` shows."""
+def _in_words(quadratic: pd.DataFrame, network: pd.DataFrame) -> str:
     slopes = ", ".join(f"{slope:.2f} (n = {n})" for n, slope in error_slopes(quadratic).items())
     flips = ", ".join(
         f"{gamma:.2g} (n = {n})" if not math.isnan(gamma) else f"no gamma shown (n = {n})"
         for n, gamma in flip_gamma(quadratic).items()
     )
-    parts = [
+    means = bilevel_means(pd.concat([quadratic, network]))
+    sizes = "quadratics, n = " + means["size"].astype(str)
+    where = sizes.where(means["problem"] == "quadratic", "the network, " + means["point"])
+    pairs = means.assign(where=where, both=[_pair(row) for row in means.to_dict("records")])
+    lead = "Cosine of whole and implicit term"
+    cosines = described_panels(lead, pairs, "gamma {gamma:g} {both}", "where", "{where}: ")
+    return (
         "Four panels against gamma on a logarithmic scale. On quadratics the relative error of the "
         f"Hessian-free derivative of the weights ends with slope {slopes} in logarithms, and most "
-        f"of its signs are wrong below gamma = {flips}"
-    ]
-    for title, table in (("quadratics", quadratic), ("the network", network)):
-        for (point, size), rows in bilevel_means(table).groupby(["point", "size"], sort=False):
-            where = f"n = {size}" if title == "quadratics" else point
-            cosines = "; ".join(_cosine_in_words(row) for row in rows.to_dict("records"))
-            parts.append(f"Cosine of whole and implicit term on {title}, {where}: {cosines}")
-    return ". ".join(parts) + "."
+        f"of its signs are wrong below gamma = {flips}. {cosines}"
+    )
 
 
-def _cosine_in_words(row: dict[Any, Any]) -> str:
+def _pair(row: Mapping[Any, Any]) -> str:
     if not row["n"]:
-        return f"gamma {row['gamma']:g} no minimum"
-    return f"gamma {row['gamma']:g} {row['cosine']:.2f} and {row['implicit_cosine']:.2f}"
+        return "no minimum"
+    return f"{row['cosine']:.2f} and {row['implicit_cosine']:.2f}"
 
 
 def _by_size(
-    ax: Axes, means: pd.DataFrame, columns: dict[str, tuple[str, str]], unit: float
-) -> None:
-    ends = []
+    means: pd.DataFrame, columns: Mapping[str, tuple[str, str]]
+) -> Iterator[tuple[str, str, Look, pd.DataFrame]]:
     several = means["size"].nunique() > 1
     for (size, rows), dash in zip(
-        means.groupby("size", sort=False), itertools.cycle(_DASHES), strict=False
+        means.groupby("size", sort=False), itertools.cycle(DASHES), strict=False
     ):
-        rows = rows.sort_values("gamma")
         for column, (name, colour) in columns.items():
-            level = unit * rows[column]
-            ax.plot(
-                rows["gamma"], level, color=colour, linestyle=dash, marker="o", markersize=3,
-                gid=column,
-            )  # fmt: skip
             text = f"{name}, n = {size}" if several else name
-            ends.append((text, float(rows["gamma"].iloc[-1]), float(level.iloc[-1]), colour))
-    _gamma_axis(ax)
+            yield f"{column} {size}", text, Look(colour, "o", dash), rows.assign(y=rows[column])
+
+
+def _by_point(
+    means: pd.DataFrame, colours: Mapping[str, str]
+) -> Iterator[tuple[str, str, Look, pd.DataFrame]]:
+    """Solid lines of the whole, dashed ones of the implicit term, which bear the labels."""
+    groups = means.groupby(["point", "size"], sort=False)
+    for (point, size), rows in groups:
+        text = f"{point}, n = {size}" if means["size"].nunique() > 1 else str(point)
+        for column, dash in _TERMS.items():
+            # A mean over those seeds alone that have a minimum would be one over the easy ones.
+            known = rows.assign(y=rows[column].where(rows["n"] == rows["of"]))
+            label = text if column == "implicit_cosine" and len(groups) > 1 else ""
+            yield f"{point} {size} {column}", label, Look(colours[str(point)], "o", dash), known
+
+
+def _lines(ax: Axes, lines: Iterable[tuple[str, str, Look, pd.DataFrame]]) -> None:
+    parts, known, ends = [], {}, []
+    for name, text, look, rows in lines:
+        own = rows.sort_values("gamma").assign(curve=name)
+        parts.append(own)
+        known[name] = look
+        gamma, level = own[["gamma", "y"]].iloc[-1]
+        if text and not math.isnan(level):
+            ends.append((text, gamma, level, look.colour))
+    table = pd.concat(parts)
+    curves(ax, table, "gamma", "y", known, markersize=3, clip_on=False)
+    ax.set(xlim=(0.8 * table["gamma"].min(), 1.25 * table["gamma"].max()), xscale="log")
+    ax.set(xlabel="γ", ylabel="")
+    ax.xaxis.set_major_locator(LogLocator(numticks=12))
+    ax.xaxis.set_minor_locator(NullLocator())
     label_ends(ax, ends)
 
 
@@ -154,44 +180,8 @@ def _guide(ax: Axes, means: pd.DataFrame) -> None:
     gammas = np.sort(means["gamma"].unique())
     last = float(means.loc[means["gamma"] == gammas[-1], "weight_error"].mean())
     span = gammas[gammas >= gammas[-1] / 1e3]
-    ax.plot(
-        span, 0.4 * last * gammas[-1] / span, color=FAINT, linewidth=1.2, linestyle="--",
-        gid="slope",
-    )  # fmt: skip
-    middle = len(span) // 2
-    at = (span[middle], 0.4 * last * gammas[-1] / span[middle])
-    ax.annotate(
-        "slope −1", at, (-6, -10), textcoords="offset points", color=FAINT, ha="right", va="center"
-    )
-
-
-def _cosines(ax: Axes, means: pd.DataFrame, colours: dict[str, str]) -> None:
-    """Solid lines of the whole, dashed ones of the implicit term, which bear the labels."""
-    ends = []
-    several = means["size"].nunique() > 1
-    ax.axhline(0, color=FAINT, linewidth=0.8)
-    ax.axhline(_ASKED, color=FAINT, linewidth=1, linestyle=":", gid="asked")
-    for (point, size), rows in means.groupby(["point", "size"], sort=False):
-        rows, colour = rows.sort_values("gamma"), colours[str(point)]
-        # A mean over those seeds alone that have a minimum would be one over the easy ones.
-        whole = rows.where(rows["n"] == rows["of"])
-        for column, (_, dash) in _COSINES.items():
-            ax.plot(
-                rows["gamma"], whole[column], color=colour, linestyle=dash, marker="o",
-                markersize=3, clip_on=False, gid=f"{point} {size} {column}",
-            )  # fmt: skip
-        level = float(whole["implicit_cosine"].iloc[-1])
-        if not math.isnan(level):
-            text = f"{point}, n = {size}" if several else str(point)
-            ends.append((text, float(rows["gamma"].iloc[-1]), level, colour))
-    ax.set_ylim(-1.03, 1.03)
-    _gamma_axis(ax)
-    if len(ends) > 1:
-        label_ends(ax, ends)
-
-
-def _gamma_axis(ax: Axes) -> None:
-    ax.set_xscale("log")
-    ax.xaxis.set_major_locator(LogLocator(numticks=12))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xlabel("γ")
+    level = 0.4 * last * gammas[-1] / span
+    ax.plot(span, level, color=FAINT, linewidth=1.2, linestyle="--", gid="slope")
+    at = span[len(span) // 2], level[len(span) // 2]
+    place: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "center"}
+    ax.annotate("slope −1", at, (-6, -10), color=FAINT, **place)

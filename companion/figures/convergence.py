@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from companion.figures.style import INK, accuracy_axis, label_ends, looks, panels, styled
+from companion.figures.charts import curves, label_curves, labelled, panels
+from companion.figures.style import INK, accuracy_axis, looks, styled
+from companion.figures.words import described_rows
 from lthlib.errors import ConfigError
 
 History = Sequence[Mapping[str, Any]]
@@ -41,46 +45,6 @@ def convergence_table(histories: Mapping[tuple[str, int], History]) -> pd.DataFr
     return pd.DataFrame(rows, columns=["tickets", "seed", "epoch", "density", "overlap"])
 
 
-def convergence_figure(table: pd.DataFrame) -> Figure:
-    """Draw the overlap of each epoch's mask with the one before, in percent.
-
-    The scale is logarithmic in what is missing from 100; masks that are equal stand at its top.
-
-    Args:
-        table: from `convergence_table`.
-    """
-    curves = list(dict.fromkeys(table["tickets"]))
-    known = looks(curves)
-    colours = {curve: _COLOURS[place % len(_COLOURS)] for place, curve in enumerate(curves)}
-    with styled():
-        fig, (ax,) = panels(1, 1, 6.2, 3.2)
-        percent = (100 * table["overlap"]).clip(upper=_TOP)
-        accuracy_axis(ax, float(percent.min()), _TOP)
-        ends: list[tuple[str, float, float, str]] = []
-        for (curve, _), rows in table.groupby(["tickets", "seed"], sort=False):
-            look, level = known[str(curve)], percent[rows.index]
-            colour = colours[str(curve)]
-            ax.plot(
-                rows["epoch"],
-                level,
-                color=colour,
-                linestyle=look.dash,
-                marker=look.marker,
-                fillstyle=look.fill,
-                markerfacecoloralt="white",
-                markersize=3.5,
-                clip_on=False,
-                gid=str(curve),
-            )
-            if curve not in [one[0] for one in ends]:
-                ends.append((str(curve), rows["epoch"].iloc[-1], level.iloc[-1], colour))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_xlabel("epoch")
-        ax.set_ylabel("overlap with the epoch before (%)")
-        label_ends(ax, ends)
-    return fig
-
-
 def convergence_means(table: pd.DataFrame) -> pd.DataFrame:
     """Return when each mask settles, a row a label.
 
@@ -101,11 +65,28 @@ def convergence_means(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=names)
 
 
-def describe_convergence(table: pd.DataFrame) -> str:
-    """Say in words what `convergence_figure` shows."""
-    parts = [
-        f"{row['tickets']} {row['first']:.2f} after the first epoch, {row['half']:.2f} half-way, "
-        f"{row['last']:.3f} at the end"
-        for row in convergence_means(table).to_dict("records")
-    ]
-    return f"Overlap of successive masks: {'; '.join(parts)}."
+@styled()
+def convergence_figure(table: pd.DataFrame) -> Figure:
+    """Draw the overlap of each epoch's mask with the one before, in percent.
+
+    The scale is logarithmic in what is missing from 100; masks that are equal stand at its top.
+
+    Args:
+        table: from `convergence_table`.
+    """
+    names = list(dict.fromkeys(table["tickets"]))
+    colours = dict(zip(names, itertools.cycle(_COLOURS), strict=False))
+    known = {name: replace(look, colour=colours[name]) for name, look in looks(names).items()}
+    shown = table.assign(percent=(100 * table["overlap"]).clip(upper=_TOP))
+    fig, (ax,) = panels(1, 6.2, 3.2)
+    given: dict[str, Any] = {"markersize": 3.5, "clip_on": False}
+    curves(ax, shown, "epoch", "percent", known, "tickets", units="seed", estimator=None, **given)
+    accuracy_axis(ax, pd.concat([shown["percent"], pd.Series([_TOP])]))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="epoch", ylabel="overlap with the epoch before (%)")
+    label_curves(
+        ax, shown.drop_duplicates(["tickets", "epoch"]), "epoch", "percent", known, "tickets"
+    )
+    form = "{tickets} {first:.2f} after the first epoch, {half:.2f} half-way, {last:.3f} at the end"
+    text = described_rows("Overlap of successive masks", convergence_means(table), form)
+    return labelled(fig, text)

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
+import seaborn as sns
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from companion.evidence import mean_interval, on_grid
-from companion.evidence.costs import spent_so_far
+from companion.evidence.costs import spent, spent_so_far
+from companion.figures.charts import curves, forest, grid, key, labelled, panels
+from companion.figures.points import in_order, pruned
 from companion.figures.style import (
+    DASHED,
     INK,
     Look,
     accuracy_axis,
     cost_axis,
-    in_percent,
     looks,
-    panels,
-    short,
+    ratio_axis,
     styled,
 )
+from companion.figures.words import described_rows, in_percent, short
 from lthlib.errors import ConfigError
 
 UNITS = {
@@ -73,6 +77,7 @@ def curve_costs(table: pd.DataFrame, unit: str) -> pd.DataFrame:
     return found.reset_index()
 
 
+@styled()
 def accuracy_against_cost(table: pd.DataFrame, unit: str, densities: Sequence[float]) -> Figure:
     """Draw the accuracy reached against the cost of one ticket, a panel a density.
 
@@ -88,32 +93,39 @@ def accuracy_against_cost(table: pd.DataFrame, unit: str, densities: Sequence[fl
         ConfigError: no curve has any of them.
     """
     points = costs_at(table, densities, unit)
-    shown = [density for density in densities if (points["density"] == density).any()]
-    if not shown:
+    if points.empty:
         raise ConfigError(f"no curve reaches any of the densities {', '.join(map(str, densities))}")
-    known = looks(list(dict.fromkeys(points["curve"])))
+    shown = [one for one in densities if one in set(points["density"])]
+    known: dict[Any, Look] = {**looks(list(dict.fromkeys(points["curve"])))}
     dense = table[(table["curve"] == "dense") & (table["status"] == "ok")]
-    with styled():
-        rows, columns = -(-len(shown) // 2), min(2, len(shown))
-        fig, axes = panels(rows, columns, 7.4, 1.1 + 2.6 * rows)
-        for ax, density in zip(axes, shown, strict=False):
-            ax.set_title(f"{in_percent(density)} of the weights kept")
-            if len(dense):
-                _dense(ax, dense, unit)
-            for _, point in points[points["density"] == density].iterrows():
-                _point(ax, point, known[point["curve"]])
-        values = pd.concat([points["accuracy"], dense["test_accuracy"]])
-        accuracy_axis(axes[0], float(values.min()), float(values.max()))
-        cost_axis(axes[0])
-        fig.supxlabel(f"cost of one ticket, from initialisation on: {UNITS[unit]}", fontsize=10)
-        fig.supylabel("test accuracy (%)", fontsize=10)
-        lines = {line.get_label(): line for ax in axes for line in ax.lines}
-        names = ["dense", *known] if len(dense) else [*known]
-        handles = [lines[name] for name in names]
-        fig.legend(handles, names, loc="outside upper left", ncols=4, frameon=False, fontsize=9)
-    return fig
+    star: dict[str, Any] = {"color": INK, "marker": "*", "markersize": 9, "linestyle": ""}
+    fig, axes = grid(
+        points, 7.4, 1.1 + 2.6 * -(-len(shown) // 2),
+        lambda density: f"{in_percent(density)} of the weights kept",
+        col="density", col_order=shown, col_wrap=min(2, len(shown)),
+    )  # fmt: skip
+    for (density, curve), own in points.groupby(["density", "curve"], sort=False):
+        few = own["n"] < 3
+        bars = own.assign(low=own["low"].mask(few), high=own["high"].mask(few))
+        values = ["accuracy", "low", "high"]
+        mark = known[curve], str(curve)
+        forest(axes[density], bars, own["cost"], values, *mark, upright=True, markersize=6.5)
+    for ax in axes.values() if len(dense) else ():
+        ax.axhline(dense["test_accuracy"].mean(), **DASHED)
+        ax.plot([dense[unit].mean()], [dense["test_accuracy"].mean()], **star)
+    first = axes[shown[0]]
+    accuracy_axis(first, pd.concat([points["accuracy"], dense["test_accuracy"]]))
+    cost_axis(first)
+    marks = {"dense": Line2D([], [], **star)} if len(dense) else {}
+    key(fig, marks | {name: look.handle for name, look in known.items()}, 4)
+    form = f"{{curve}} reaches {{accuracy:.1f}} % for {{cost!k}} {unit} at {{density!p}} density"
+    x = f"cost of one ticket, from initialisation on: {UNITS[unit]}"
+    return labelled(
+        fig, described_rows("Accuracy against cost", points, form), x, "test accuracy (%)"
+    )
 
 
+@styled()
 def cost_of_curves(table: pd.DataFrame, unit: str) -> Figure:
     """Draw what all tickets of a curve cost together, a bar a curve, dearest first.
 
@@ -121,56 +133,78 @@ def cost_of_curves(table: pd.DataFrame, unit: str) -> Figure:
         table: from `ticket_table`.
         unit: one of `UNITS`.
     """
-    costs = curve_costs(table, unit).sort_values("cost", ignore_index=True)
-    known = looks([*costs["curve"]])
-    with styled():
-        fig, (ax,) = panels(1, 1, 6.4, 0.8 + 0.3 * len(costs))
-        bars = ax.barh(costs["curve"], costs["cost"], height=0.62)
-        for bar, curve in zip(bars, costs["curve"], strict=True):
-            bar.set_color(known[curve].colour)
-            bar.set_alpha(0.45 if "," in curve else 0.9)
-        words = [
-            f" {short(cost)}, {_tickets(n)}"
-            for cost, n in zip(costs["cost"], costs["tickets"], strict=True)
-        ]
-        ax.bar_label(bars, words, fontsize=9, color=INK)
-        ax.set_xlim(0, 1.35 * costs["cost"].max())
-        ax.grid(False)
-        ax.spines["bottom"].set_visible(False)
-        ax.tick_params(left=False, bottom=False, labelbottom=False)
-        ax.set_xlabel(f"cost of all tickets of one seed: {UNITS[unit]}")
-    return fig
+    bills = curve_costs(table, unit)
+    costs = bills.sort_values("cost", ascending=False, ignore_index=True)
+    palette = {name: look.colour for name, look in looks([*costs["curve"]]).items()}
+    fig, (ax,) = panels(1, 6.4, 0.8 + 0.3 * len(costs))
+    sns.barplot(
+        costs, x="cost", y="curve", hue="curve", palette=palette, saturation=1, width=0.62, ax=ax
+    )
+    bars: Any
+    for bars, row in zip(ax.containers, costs.to_dict("records"), strict=True):
+        text = f" {short(row['cost'])}, {row['tickets']} ticket{'s' * (row['tickets'] > 1)}"
+        ax.bar_label(bars, [text], fontsize=9, color=INK)
+        bars[0].set_alpha(0.45 if "," in row["curve"] else 0.9)
+    ax.set_xlim(0, 1.35 * costs["cost"].max())
+    ax.grid(False)
+    ax.spines["bottom"].set_visible(False)
+    ax.tick_params(left=False, bottom=False, labelbottom=False)
+    ax.set(xlabel=f"cost of all tickets of one seed: {UNITS[unit]}", ylabel="")
+    return labelled(fig, described_rows("Bars", bills, "{curve} {cost:.3g}"))
 
 
-def describe_costs(points: pd.DataFrame, unit: str) -> str:
-    """Say in words what `accuracy_against_cost` shows, from the table of `costs_at`."""
-    parts = [
-        f"{row['curve']} reaches {row['accuracy']:.1f} % for {short(row['cost'])} {unit}"
-        f" at {in_percent(row['density'])} density"
-        for _, row in points.iterrows()
-    ]
-    return f"Accuracy against cost: {'; '.join(parts)}."
+def costs_by_ratio(table: pd.DataFrame, pretraining: bool = True) -> pd.DataFrame:
+    """Return what each ticket costs, and with it all tickets of its curve that keep more.
+
+    The first is a ticket's own bill. The second is the bill of the curve down to that ticket, each
+    run counted once: one IMP sequence yields all its tickets, BiP repeats for each, and the dense
+    network that they start from is trained once.
+
+    Args:
+        table: from `ticket_table`.
+        pretraining: as of `spent`.
+
+    Returns:
+        Columns curve, density, pruned (percent), n (seeds), and for each unit of `UNITS` UNIT and
+        UNIT_so_far: means over seeds.
+    """
+    rows = table[table["status"] == "ok"]
+    rows = rows.assign(pruned=pruned(rows))
+    above = rows.sort_values("pruned", kind="stable")
+    so_far = {f"{unit}_so_far": spent_so_far(above, unit, pretraining) for unit in UNITS}
+    rows = rows.assign(**{unit: spent(rows, unit, pretraining) for unit in UNITS}, **so_far)
+    tickets = rows[~rows["curve"].str.startswith("dense")]
+    columns = ["density", "pruned", *UNITS, *so_far]
+    points = tickets.groupby(["curve", "point"], sort=False)
+    means = points[columns].mean().assign(n=points["seed"].nunique()).reset_index()
+    means = in_order(means, list(dict.fromkeys(means["curve"])), "pruned")
+    return means[["curve", "density", "pruned", "n", *UNITS, *so_far]].reset_index(drop=True)
 
 
-def _point(ax: Axes, point: pd.Series, look: Look) -> None:
-    half = [[point["accuracy"] - point["low"]], [min(point["high"], 99.9) - point["accuracy"]]]
-    ax.errorbar(
-        [point["cost"]],
-        [point["accuracy"]],
-        yerr=half if point["n"] >= 3 else None,
-        fmt=look.marker,
-        color=look.colour,
-        fillstyle=look.fill,
-        elinewidth=1,
-        markersize=6.5,
-    ).lines[0].set_label(point["curve"])
+@styled()
+def cost_against_ratio(costs: pd.DataFrame) -> Figure:
+    """Draw cost against the percentage pruned, a row a unit: one ticket, and the curve so far.
 
-
-def _dense(ax: Axes, dense: pd.DataFrame, unit: str) -> None:
-    mean = dense["test_accuracy"].mean()
-    ax.axhline(mean, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    ax.plot([dense[unit].mean()], [mean], "*", color=INK, markersize=9, label="dense")
-
-
-def _tickets(count: int) -> str:
-    return f"{count} ticket{'s' if count > 1 else ''}"
+    Args:
+        costs: from `costs_by_ratio`.
+    """
+    known = looks(list(dict.fromkeys(costs["curve"])))
+    kinds = {"": "One ticket", "_so_far": "All tickets down to it"}
+    every = pd.DataFrame(
+        [(unit, kind) for unit in UNITS for kind in kinds], columns=["unit", "kind"]
+    )
+    fig, axes = grid(every, 7.4, 8.4, row="unit", col="kind", sharey="row")
+    for (unit, kind), ax in axes.items():
+        curves(ax, costs, "pruned", f"{unit}{kind}", known, gid=f"{unit}{kind}")
+        cost_axis(ax, "y")
+        ratio_axis(ax, float(costs["pruned"].max()))
+        title = kinds[kind] if unit == "epochs" else ""
+        head = "FLOPs" if unit == "flops" else unit
+        ax.set(title=title, xlabel="", ylabel="" if kind else head)
+    key(fig, known, 5)
+    groups = costs.groupby("curve", sort=False)
+    ends = groups.first().add_suffix("_first").join(groups.last()).reset_index()
+    form = "{curve} from {passes_first!k} passes at {pruned_first:.0f} % pruned to {passes!k} at "
+    form += "{pruned:.0f} %, all tickets {passes_so_far!k}"
+    text = described_rows("Cost against the percentage pruned", ends, form)
+    return labelled(fig, text, "pruned (%)")

@@ -5,25 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.evidence import reported, reported_curve
 from companion.evidence.costs import spent
 from companion.evidence.statistics import summarise
-from companion.figures.points import pruned
+from companion.figures.charts import curves, key, labelled, panels
+from companion.figures.points import in_order, pruned
 from companion.figures.style import (
+    DASHED,
     INK,
     accuracy_axis,
     cost_axis,
     label_ends,
     looks,
-    on_top,
-    panels,
     ratio_axis,
-    short,
     styled,
 )
+from companion.figures.words import described_curves
 
 PUBLISHED = ("CIFAR-10", "ResNet-20")  # of the paper's Fig 1
 _COLUMNS = ["curve", "pruned", "n", "accuracy", "low", "high", "cost"]
@@ -47,8 +46,7 @@ def dilemma_points(table: pd.DataFrame, unit: str, pretraining: bool = True) -> 
     keys = pd.MultiIndex.from_frame(points[["curve", "point"]])
     means = rows.groupby(["curve", "point"])[["pruned", "cost"]].mean().reindex(keys)
     points = points.assign(pruned=means["pruned"].to_numpy(), cost=means["cost"].to_numpy())
-    order = {curve: place for place, curve in enumerate(dict.fromkeys(rows["curve"]))}
-    points = points.assign(place=points["curve"].map(order)).sort_values(["place", "pruned"])
+    points = in_order(points, list(dict.fromkeys(rows["curve"])), "pruned")
     return points.rename(columns={"mean": "accuracy"})[_COLUMNS].reset_index(drop=True)
 
 
@@ -76,6 +74,7 @@ def published_dilemma() -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=_COLUMNS)
 
 
+@styled()
 def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> Figure:
     """Draw accuracy and cost against the percentage pruned, two panels side by side.
 
@@ -86,56 +85,30 @@ def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> 
         unit: of the cost, one of `cost.UNITS`; or `minutes`.
         published: whether the points were read off a paper: markers are hollow then, lines thin.
     """
-    tickets = points[points["curve"] != "dense"]
-    dense = points[points["curve"] == "dense"]
+    tickets, dense = (points[(points["curve"] == "dense") == one] for one in (False, True))
     known = looks(list(dict.fromkeys(tickets["curve"])))
+    ends = ["low", "high"]
+    sure = tickets.assign(**{end: tickets[end].where(tickets["n"] >= 3) for end in ends})
     style: dict[str, Any] = {"gid": "mean"}
     if published:
         style = {"gid": "published", "linewidth": 1, "markerfacecolor": "white"}
-    with styled():
-        fig, (left, right) = panels(1, 2, 7.6, 3.7, scales="none")
-        for curve, own in tickets.groupby("curve", sort=False):
-            look = known[str(curve)]
-            looked = {"color": look.colour, "marker": look.marker, "linestyle": look.dash, **style}
-            looked["zorder"] = on_top(str(curve))
-            left.plot(own["pruned"], own["accuracy"], **looked)
-            right.plot(own["pruned"], own["cost"], **looked)
-            sure = own["n"] >= 3
-            if sure.any():
-                low, high = (own[end].where(sure).clip(0, 99.9) for end in ("low", "high"))
-                left.fill_between(own["pruned"], low, high, color=look.colour, alpha=0.09, lw=0)
-        accuracy_axis(left, float(points["accuracy"].min()), float(points["accuracy"].max()))
-        cost_axis(right, "y")
-        ratio_axis(left, float(tickets["pruned"].max()))
-        if len(dense):
-            _dense(left, right, dense.iloc[0])
-        left.set_title("What the ticket reaches")
-        left.set_ylabel("test accuracy (%)")
-        right.set_title("What it costs")
-        right.set_ylabel(f"cost ({'FLOPs' if unit == 'flops' else unit})")
-        fig.supxlabel("pruned (%)", fontsize=10)
-        lines = [line for line in left.lines if line.get_gid() == style["gid"]]
-        fig.legend(lines, [*known], loc="outside upper left", ncols=6, frameon=False, fontsize=9)
-    return fig
-
-
-def describe_dilemma(points: pd.DataFrame, unit: str) -> str:
-    """Say in words what `dilemma_figure` shows: the two ends of each curve."""
-    parts = []
-    for curve, own in points.groupby("curve", sort=False):
-        ends = own.iloc[[0, -1]][["pruned", "accuracy", "cost"]].to_numpy(float)
-        texts = [
-            f"{accuracy:.1f} % for {short(cost)} {unit} at {share:.0f} % pruned"
-            for share, accuracy, cost in ends
-        ]
-        parts.append(f"{curve} {' to '.join(dict.fromkeys(texts))}")
-    return f"Test accuracy and cost by the percentage pruned: {'; '.join(parts)}."
-
-
-def _dense(left: Axes, right: Axes, dense: pd.Series) -> None:
-    dash: dict[str, Any] = {"color": INK, "linewidth": 1.2, "linestyle": (0, (4, 3))}
-    left.axhline(dense["accuracy"], gid="dense", **dash)
-    right.axhline(dense["cost"], gid="dense", **dash)
-    if dense["n"] >= 3:
-        left.axhspan(dense["low"], min(dense["high"], 99.9), color=INK, alpha=0.10, linewidth=0)
-    label_ends(right, [("dense", right.get_xlim()[1], dense["cost"], INK)])
+    fig, (left, right) = panels(2, 7.6, 3.7, sharex=True)
+    curves(left, sure, "pruned", "accuracy", known, ends=ends, **style)
+    curves(right, sure, "pruned", "cost", known, **style)
+    accuracy_axis(left, points["accuracy"])
+    cost_axis(right, "y")
+    ratio_axis(left, float(tickets["pruned"].max()))
+    for row in dense.to_dict("records"):
+        left.axhline(row["accuracy"], gid="dense", **DASHED)
+        right.axhline(row["cost"], gid="dense", **DASHED)
+        if row["n"] >= 3:
+            left.axhspan(row["low"], row["high"], color=INK, alpha=0.10, linewidth=0)
+        label_ends(right, [("dense", right.get_xlim()[1], row["cost"], INK)])
+    left.set(title="What the ticket reaches", xlabel="", ylabel="test accuracy (%)")
+    what = f"cost ({'FLOPs' if unit == 'flops' else unit})"
+    right.set(title="What it costs", xlabel="", ylabel=what)
+    lines = [line for line in left.lines if line.get_gid() == style["gid"]]
+    key(fig, dict(zip(known, lines, strict=True)), 6)
+    form = f"{{accuracy:.1f}} % for {{cost!k}} {unit} at {{pruned:.0f}} % pruned"
+    text = described_curves("Test accuracy and cost by the percentage pruned", points, form)
+    return labelled(fig, text, "pruned (%)")

@@ -12,21 +12,17 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from companion.evidence.statistics import compare
-from companion.figures.style import FAINT, INK, in_percent, looks, panels, styled
+from companion.figures.charts import forest, grid, key, labelled, rows_axis
+from companion.figures.style import DASHED, look_of, styled, ticks
+from companion.figures.words import described_panels, in_brackets, in_percent
 from lthlib.errors import ConfigError
 
 MADE, UNDONE, ALL = "made in the paper's BiP", "undone in the release", "all at once"
 PAPER, RELEASE = "BiP", "BiP, as released"
 COLUMNS = ("name", "series", "density", "n", "accuracy", "difference", "low", "high")
-_LOOKS = {
-    MADE: ("BiP", "D", "full"),
-    UNDONE: ("CS", "s", "none"),
-    ALL: ("dense", "o", "full"),
-}
+LOOKS = {MADE: look_of("BiP"), UNDONE: look_of("CS", fill="none"), ALL: look_of("dense")}
 _TICKS = (1, 3, 10, 30, 90)
 _NEAR = 0.05
 
@@ -79,6 +75,7 @@ def departure_effects(table: pd.DataFrame, departures: Iterable[str]) -> pd.Data
     )[list(COLUMNS)]
 
 
+@styled()
 def effects_figure(effects: pd.DataFrame, what: str) -> Figure:
     """Draw differences, a row a name and a panel a density, with their 95 % intervals.
 
@@ -89,37 +86,32 @@ def effects_figure(effects: pd.DataFrame, what: str) -> Figure:
         what: the difference in words, for the axis.
     """
     names = list(dict.fromkeys(effects["name"]))
-    series = list(dict.fromkeys(effects["series"]))
+    series = [one for one in dict.fromkeys(effects["series"]) if one]
     densities = sorted(set(effects["density"]), reverse=True)
-    with styled():
-        height = 1.2 + 0.27 * len(names)
-        fig, axes = panels(1, len(densities), 2.2 + 2.1 * len(densities), height)
-        _points_axis(axes[0], effects)
-        for ax, density in zip(axes, densities, strict=True):
-            ax.set_title(f"{in_percent(density)} density")
-            ax.axvline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-            for one in series:
-                own = effects[(effects["density"] == density) & (effects["series"] == one)]
-                _draw(ax, own, names, one, _shift(one, series))
-            if ALL in names and len(names) > 1:
-                ax.axhline(names.index(ALL) + 0.5, color=FAINT, linewidth=0.8)
-        _rows_axis(axes[0], names)
-        fig.supxlabel(what, fontsize=10)
-        if any(series):
-            _legend(fig, [one for one in series if one], columns=min(3, len(densities)))
-    return fig
-
-
-def describe_effects(effects: pd.DataFrame) -> str:
-    """Say in words what `effects_figure` shows: every difference at the sparsest density."""
-    sparse = effects[effects["density"] == effects["density"].min()]
-    parts = []
-    for name, rows in sparse.groupby("name", sort=False):
-        values = zip(rows["difference"], rows["series"], strict=True)
-        words = [f"{gap:+.1f} {end if end != ALL else ''}".strip() for gap, end in values]
-        parts.append(f"{name} {' and '.join(words)}")
-    where = in_percent(float(effects["density"].min()))
-    return f"Differences in points at {where} density: {'; '.join(parts)}."
+    size = 2.2 + 2.1 * len(densities), 1.2 + 0.27 * len(names)
+    fig, axes = grid(
+        effects, *size, lambda value: f"{in_percent(value)} density", col="density",
+        col_order=densities,
+    )  # fmt: skip
+    for ax in axes.values():
+        ax.axvline(0, **DASHED)
+    apart = {MADE: -0.16, UNDONE: 0.16} if {MADE, UNDONE} <= set(series) else {}
+    values = ["difference", "low", "high"]
+    for (density, one), rows in effects.groupby(["density", "series"], sort=False):
+        end = str(one) or "difference"
+        at = rows["name"].map(names.index) + apart.get(end, 0.0)
+        forest(axes[density], rows, at, values, LOOKS.get(end, LOOKS[MADE]), end)
+    rule = names.index(ALL) + 0.5 if ALL in names and len(names) > 1 else None
+    rows_axis([*axes.values()], names, rule)
+    _points_axis(axes[densities[0]], effects[values])
+    if series:
+        key(fig, {one: LOOKS[one].handle for one in series}, min(3, len(densities)))
+    sparse = effects[effects["density"] == densities[-1]]
+    where = sparse["series"].where(sparse["series"] != ALL, "")
+    lead = f"Differences in points at {in_percent(densities[-1])} density"
+    words = sparse.assign(where=(" " + where).str.rstrip())
+    form = "{difference:+.1f}{where}"
+    return labelled(fig, described_panels(lead, words, form, "name", "{name} ", " and "), what)
 
 
 def effects_in_words(effects: pd.DataFrame, base: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -176,64 +168,15 @@ def _by_density(rows: pd.DataFrame) -> list[tuple[float, pd.DataFrame]]:
     return [(float(density), rows[rows["target_density"] == density]) for density in densities]
 
 
-def _draw(ax: Axes, rows: pd.DataFrame, names: list[str], series: str, shift: float) -> None:
-    method, marker, fill = _LOOKS.get(series, _LOOKS[MADE])
-    colour = looks([method])[method].colour
-    at = rows["name"].map(names.index) + shift
-    for y, low, high in zip(at, rows["low"], rows["high"], strict=True):
-        ax.plot([low, high], [y, y], color=colour, linewidth=1.2, alpha=0.55, gid="interval")
-    ax.plot(
-        rows["difference"],
-        at,
-        marker,
-        color=colour,
-        markersize=5,
-        fillstyle=fill,
-        markerfacecoloralt="white",
-        gid=series or "difference",
-    )
-
-
-def _shift(series: str, known: list[str]) -> float:
-    """Two ends of one departure stand a little apart."""
-    if series not in (MADE, UNDONE) or not {MADE, UNDONE} <= set(known):
-        return 0.0
-    return -0.16 if series == MADE else 0.16
-
-
-def _points_axis(ax: Axes, effects: pd.DataFrame) -> None:
+def _points_axis(ax: Axes, values: pd.DataFrame) -> None:
     ax.set_xscale("symlog", linthresh=1, linscale=0.7)
-    known = effects[["difference", "low", "high"]]
-    low, high = (min(-1.0, float(known.min().min())), max(1.0, float(known.max().max())))
+    low, high = min(-1.0, float(values.min().min())), max(1.0, float(values.max().max()))
     ax.set_xlim(max(1.5 * low, -130), min(1.5 * high, 130))
-    ticks = [sign * tick for sign in (-1, 1) for tick in _TICKS]
-    ax.xaxis.set_major_locator(FixedLocator([0, *ticks]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+g}" if value else "0"))
+    ticks(ax.xaxis, [-one for one in _TICKS] + [0, *_TICKS], "+g")
     ax.xaxis.set_tick_params(labelsize=8)
-
-
-def _rows_axis(ax: Axes, names: list[str]) -> None:
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_yticks(range(len(names)), names)
-    ax.tick_params(axis="y", length=0)
-
-
-def _legend(fig: Figure, series: list[str], columns: int) -> None:
-    handles = []
-    for one in series:
-        method, marker, fill = _LOOKS[one]
-        colour = looks([method])[method].colour
-        handles.append(
-            Line2D([], [], color=colour, marker=marker, linestyle="", fillstyle=fill, markersize=5)
-        )
-    where = "outside upper left"
-    fig.legend(handles, series, loc=where, ncols=columns, frameon=False, fontsize=9)
 
 
 def _in_words(row: Mapping[Any, Any]) -> str:
     """`96.2 (-0.3 [-1.1, 0.5])`."""
-    if np.isnan(row["difference"]):
-        return f"{row['accuracy']:.1f}"
-    interval = "" if np.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]"
-    return f"{row['accuracy']:.1f} ({row['difference']:+.1f}{interval})"
+    gap = in_brackets(row["difference"], row["low"], row["high"], "+.1f")
+    return f"{row['accuracy']:.1f}" + ("" if gap == "–" else f" ({gap})")

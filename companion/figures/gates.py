@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
 from companion.evidence import mean_interval
-from companion.figures.layers import BLUES
-from companion.figures.style import in_percent, label_ends, looks, panels, styled
+from companion.figures.charts import curves, grid, label_curves, labelled, panels
+from companion.figures.style import BLUES, kept_axis, looks, styled
+from companion.figures.words import described_curves, described_rows
 from lthlib.errors import ConfigError
 
 History = Sequence[Mapping[str, Any]]
@@ -85,86 +86,54 @@ def gap_table(
     return pd.DataFrame(found, columns=names)
 
 
+@styled()
 def gates_figure(table: pd.DataFrame) -> Figure:
     """Draw the share of gates by soft value after each epoch, a panel a method, of its first seed.
 
     Args:
         table: from `gate_table`.
     """
-    methods = list(dict.fromkeys(table["method"]))
     bins = [name for name in table.columns if name.startswith("from_")]
-    with styled():
-        fig, axes = panels(1, len(methods), 1.2 + 2.2 * len(methods), 2.9)
-        for ax, method in zip(axes, methods, strict=True):
-            rows = table[table["method"] == method]
-            rows = rows[rows["seed"] == rows["seed"].iloc[0]]
-            shares = rows[bins].to_numpy(float).T
-            edges = np.append(0, rows["epoch"]), np.linspace(0, 1, len(bins) + 1)
-            drawn = ax.pcolormesh(
-                *edges,
-                np.maximum(shares, _SMALLEST),
-                norm=LogNorm(_SMALLEST, 1),
-                cmap=BLUES,
-                rasterized=True,
-            )
-            ax.grid(False)
-            ax.set_title(method)
-            ax.set_xlabel("epoch")
-        axes[0].set_ylabel("soft value of the gate")
-        bar = fig.colorbar(drawn, ax=axes, label="share of the gates", pad=0.02)
-        bar.outline.set_visible(False)
-    return fig
+    methods = table["method"].nunique()
+    fig, axes = grid(table, 1.2 + 2.2 * methods, 2.9, col="method")
+    for method, ax in axes.items():
+        rows = table[table["method"] == method]
+        rows = rows[rows["seed"] == rows["seed"].iloc[0]]
+        shares = np.maximum(rows[bins].to_numpy(float).T, _SMALLEST)
+        edges = np.append(0, rows["epoch"]), np.linspace(0, 1, len(bins) + 1)
+        norm = LogNorm(_SMALLEST, 1)
+        drawn = ax.pcolormesh(*edges, shares, norm=norm, cmap=BLUES, rasterized=True)
+        ax.grid(False)
+        ax.set_xlabel("epoch")
+    next(iter(axes.values())).set_ylabel("soft value of the gate")
+    bar = fig.colorbar(drawn, ax=[*axes.values()], label="share of the gates", pad=0.02)
+    bar.outline.set_visible(False)
+    last = table.drop_duplicates("method", keep="last")
+    last = last.assign(settled=last[bins[0]] + last[bins[-1]])
+    lead = "Soft values of the gates after the last epoch"
+    form = "{method}: {settled!p} of the gates in the outermost bins"
+    return labelled(fig, described_rows(lead, last, form))
 
 
+@styled()
 def gate_density_figure(table: pd.DataFrame) -> Figure:
     """Draw the share of open gates after each epoch: the ticket's density if the search ended then.
 
     Args:
         table: from `gate_table`.
     """
-    methods = list(dict.fromkeys(table["method"]))
-    known = looks(methods)
-    with styled():
-        fig, (ax,) = panels(1, 1, 5.6, 2.9)
-        ax.set_yscale("log")
-        low = 80 * float(table["density"][table["density"] > 0].min())
-        ax.set_ylim(low, 130)
-        ticks = [one for one in (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1) if one >= low]
-        ax.yaxis.set_major_locator(FixedLocator(ticks))
-        ax.yaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ends: list[tuple[str, float, float, str]] = []
-        for (method, _), rows in table.groupby(["method", "seed"], sort=False):
-            colour = known[str(method)].colour
-            ax.plot(rows["epoch"], 100 * rows["density"], color=colour, gid="density")
-            last = rows.iloc[-1]
-            if method not in [one[0] for one in ends]:
-                ends.append((str(method), last["epoch"], 100 * last["density"], colour))
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        ax.set_xlabel("epoch")
-        ax.set_ylabel("open gates (%)")
-        label_ends(ax, ends)
-    return fig
-
-
-def describe_gates(table: pd.DataFrame) -> str:
-    """Say in words what `gates_figure` shows: how many gates are near 0 or 1 at the end."""
-    ends = [name for name in table.columns if name.startswith("from_")]
-    parts = []
-    for method, rows in table.groupby("method", sort=False):
-        last = rows.iloc[-1]
-        settled = in_percent(float(last[ends[0]] + last[ends[-1]]))
-        parts.append(f"{method}: {settled} of the gates in the outermost bins")
-    return f"Soft values of the gates after the last epoch: {'; '.join(parts)}."
-
-
-def describe_gate_density(table: pd.DataFrame) -> str:
-    """Say in words what `gate_density_figure` shows."""
-    parts = []
-    for method, rows in table.groupby("method", sort=False):
-        first, last = (in_percent(float(rows["density"].iloc[place])) for place in (0, -1))
-        parts.append(f"{method} {first} after the first epoch, {last} after the last")
-    return f"Open gates: {'; '.join(parts)}."
+    known = looks(list(dict.fromkeys(table["method"])))
+    shown = table.assign(open=100 * table["density"])
+    fig, (ax,) = panels(1, 5.6, 2.9)
+    seeds: Any = {"units": "seed", "estimator": None, "marker": "", "gid": "density"}
+    curves(ax, shown, "epoch", "open", known, "method", **seeds)
+    kept_axis(ax, shown.loc[shown["open"] > 0, "open"])
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="epoch", ylabel="open gates (%)")
+    first = shown.drop_duplicates(["method", "epoch"])
+    label_curves(ax, first, "epoch", "open", known, "method")
+    ends = "{density!p} after epoch {epoch}"
+    return labelled(fig, described_curves("Open gates", table, ends, "method"))
 
 
 def _ends(count: int) -> list[str]:

@@ -9,15 +9,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from companion.figures.charts import labelled, panels
 from companion.figures.points import ticket_table
-from companion.figures.style import INK, panels, styled
+from companion.figures.style import BLUES, styled
+from companion.figures.words import described_rows
 from lthlib.errors import ConfigError
 
-BLUES = LinearSegmentedColormap.from_list("ink", ["#f4f7fb", "#9ecae1", "#3182bd", "#08306b"])
 _TOLERANCE = 0.25
 
 
@@ -71,6 +72,7 @@ def _mean_layers(layers: Sequence[Mapping[str, Sequence[int]]]) -> pd.DataFrame:
     )
 
 
+@styled()
 def layer_densities(table: pd.DataFrame) -> Figure:
     """Draw the kept fraction of every layer, a row a layer and a column a method, in percent.
 
@@ -80,32 +82,22 @@ def layer_densities(table: pd.DataFrame) -> Figure:
     Args:
         table: from `layer_table`.
     """
-    values = table.pivot(index="layer", columns="curve", values="kept")
-    values = values.loc[list(dict.fromkeys(table["layer"])), list(dict.fromkeys(table["curve"]))]
-    weights = table.drop_duplicates("layer").set_index("layer")["weights"]
-    sizes = [f"{name.removesuffix('.weight')}  ({weights[name]:,})" for name in values.index]
-    with styled():
-        height = 0.9 + 0.27 * len(values)
-        fig, (ax,) = panels(1, 1, 2.2 + 0.72 * len(values.columns), height)
-        percent = 100 * values.to_numpy(float)
-        shades = np.log10(np.maximum(percent, 0.3))
-        ax.imshow(shades, cmap=BLUES, vmin=np.log10(0.3), vmax=2, aspect="auto")
-        texts = [[_digits(value) for value in row] for row in percent]
-        _cells(ax, texts, shades > 1.1)
-        ax.set_yticks(range(len(values)), sizes)
-        _columns(ax, list(values.columns))
-    return fig
+    layers, names = (list(dict.fromkeys(table[one])) for one in ("layer", "curve"))
+    percent = 100 * table.pivot(index="layer", columns="curve", values="kept").loc[layers, names]
+    weights = table.drop_duplicates("layer")
+    sizes = weights["weights"].map("  ({:,})".format)
+    percent.index = pd.Index(weights["layer"].str.removesuffix(".weight") + sizes)
+    texts = percent.map(lambda value: f"{value:.0f}" if value >= 9.95 else f"{value:.1f}")
+    fig, (ax,) = panels(1, 2.2 + 0.72 * len(names), 0.9 + 0.27 * len(layers))
+    shades = percent.clip(lower=0.3).map(math.log10)
+    _cells(ax, shades, texts.where(percent.notna(), "–"), math.log10(0.3), 2)
+    rows = table.sort_values("kept", kind="stable").groupby("curve", sort=False)["layer"]
+    ends = rows.agg(["first", "last"]).loc[names].reset_index()
+    form = "{curve} keeps least of {first} and most of {last}"
+    return labelled(fig, described_rows("Share of weights kept by layer", ends, form))
 
 
-def describe_layers(table: pd.DataFrame) -> str:
-    """Say in words what `layer_densities` shows, from the table of `layer_table`."""
-    parts = []
-    for curve, rows in table.groupby("curve", sort=False):
-        in_order = rows.sort_values("kept", kind="stable")["layer"].tolist()
-        parts.append(f"{curve} keeps least of {in_order[0]} and most of {in_order[-1]}")
-    return f"Share of weights kept by layer: {'; '.join(parts)}."
-
-
+@styled()
 def mask_overlap(overlap: pd.DataFrame, chance: pd.DataFrame) -> Figure:
     """Draw the overlap of masks: intersection over union of the kept weights, 0 to 1.
 
@@ -115,39 +107,24 @@ def mask_overlap(overlap: pd.DataFrame, chance: pd.DataFrame) -> Figure:
     Args:
         overlap, chance: square, equal index and columns; NaN where there is nothing to compare.
     """
-    names = [str(name) for name in overlap.index]
-    values, expected = overlap.to_numpy(float), chance.to_numpy(float)
-    with styled():
-        side = 0.82 * len(names)
-        fig, (ax,) = panels(1, 1, 1.6 + side, 0.9 + 0.75 * side)
-        ax.imshow(values, cmap=BLUES, vmin=0, vmax=1, aspect="auto")
-        pairs = zip(values, expected, strict=True)
-        texts = [[_overlap(*pair) for pair in zip(*rows, strict=True)] for rows in pairs]
-        _cells(ax, texts, values > 0.55)
-        ax.set_yticks(range(len(names)), names)
-        _columns(ax, names)
-    return fig
+    side = 0.82 * len(overlap)
+    fig, (ax,) = panels(1, 1.6 + side, 0.9 + 0.75 * side)
+    texts = overlap.map("{:.2f}".format) + chance.map("\n({:.2f})".format)
+    _cells(ax, overlap, texts.where(overlap.notna(), "–"), 0, 1)
+    names = overlap.index
+    pairs = pd.DataFrame(
+        [(one, other, overlap.loc[one, other]) for one in names for other in names],
+        columns=["one", "other", "overlap"],
+    ).dropna()
+    form = "{one} and {other}: {overlap:.2f}"
+    return labelled(fig, described_rows("Overlap of masks", pairs, form))
 
 
-def _cells(ax: Axes, texts: list[list[str]], dark: Any) -> None:
-    for row, line in enumerate(texts):
-        for column, text in enumerate(line):
-            colour = "white" if dark[row][column] else INK
-            ax.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
-
-
-def _columns(ax: Axes, names: Sequence[str]) -> None:
-    wrapped = ["\n".join(textwrap.wrap(name, 10)) for name in names]
-    ax.set_xticks(range(len(names)), wrapped)
+def _cells(ax: Axes, shades: pd.DataFrame, texts: pd.DataFrame, least: float, most: float) -> None:
+    given: dict[str, Any] = {"annot": texts, "fmt": "", "annot_kws": {"fontsize": 9}}
+    given |= {"cmap": BLUES, "vmin": least, "vmax": most, "cbar": False}
+    sns.heatmap(shades.fillna(least), ax=ax, **given)
+    ax.set_xticks(ax.get_xticks(), ["\n".join(textwrap.wrap(one, 10)) for one in shades.columns])
     ax.xaxis.tick_top()
-
-
-def _digits(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
-
-
-def _overlap(value: float, expected: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}\n({expected:.2f})"
+    ax.set(xlabel="", ylabel="")
+    ax.tick_params(length=0, rotation=0)

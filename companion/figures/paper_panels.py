@@ -8,20 +8,21 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from companion.evidence import mean_interval, on_grid, reported, reported_curve
 from companion.evidence.reported import plain_name
 from companion.evidence.statistics import compare
-from companion.figures.points import pruned
-from companion.figures.style import FAINT, INK, looks, panels, ratio_axis, styled
-from companion.figures.winners import in_brackets
+from companion.figures.charts import curves, grid, key, labelled
+from companion.figures.points import in_order, pruned
+from companion.figures.style import DASHED, FAINT, INK, Look, looks, ratio_axis, styled
+from companion.figures.words import column_in_brackets, described_panels
 
 METHODS = ("BiP", "IMP", "OMP", "Hydra", "GraSP")
 FIGURES = {"unstructured": "Fig 3", "filter": "Fig 4"}
 PAPER, OURS = "paper", "ours"
 _NETWORKS = {"vgg16fc": "vgg16", "vgg16": "vgg16 with one linear layer"}
 _FOREMOST = ("BiP", "IMP")
+_DASH = (0, (3, 2))
 _COLUMNS = [
     *("panel", "whose", "study", "scale", "curve", "pruned", "n", "accuracy"),
     *("dense", "difference", "low", "high"),
@@ -80,6 +81,7 @@ def panel_gaps(
     return found[_COLUMNS]
 
 
+@styled()
 def panels_figure(gaps: pd.DataFrame, words: Mapping[str, str]) -> Figure:
     """Draw the differences of `panel_gaps`, a panel a data set and network, each to its own scale.
 
@@ -91,27 +93,24 @@ def panels_figure(gaps: pd.DataFrame, words: Mapping[str, str]) -> Figure:
         words: study -> what to say of its scale, a line before and one after a semicolon: `reduced
             scale; 8 of 200 epochs`. A panel without ours says `not run`.
     """
-    names = list(dict.fromkeys(gaps["panel"]))
-    known = looks(list(dict.fromkeys(gaps["curve"])))
-    with styled():
-        rows, columns = -(-len(names) // 2), min(2, len(names))
-        fig, axes = panels(rows, columns, 2.4 + 2.6 * columns, 0.9 + 2.4 * rows, scales="none")
-        for ax, name in zip(axes, names, strict=False):
-            own = gaps[gaps["panel"] == name]
-            ax.set_title(name)
-            ax.axhline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)), gid="dense")
-            for (whose, curve), line in own.groupby(["whose", "curve"], sort=False):
-                _curve(ax, line, whose == OURS, str(curve), known[str(curve)])
-            _limits(ax, own, lines=_say(ax, own, words))
-        for ax in axes[len(names) :]:
-            ax.set_visible(False)
-        ratio_axis(axes[0], float(gaps["pruned"].max()))
-        for ax in axes[: len(names)]:
-            ax.tick_params(labelbottom=True)
-        fig.supxlabel("pruned (%)", fontsize=10)
-        fig.supylabel("test accuracy minus dense (points)", fontsize=10)
-        _legend(fig, known, set(gaps["whose"]), 4 if columns == 1 else 7)
-    return fig
+    count, known = gaps["panel"].nunique(), looks(list(dict.fromkeys(gaps["curve"])))
+    rows, columns = -(-count // 2), min(2, count)
+    size = 2.4 + 2.6 * columns, 0.9 + 2.4 * rows
+    fig, axes = grid(gaps, *size, col="panel", col_wrap=columns, sharey=False)
+    for name, ax in axes.items():
+        own = gaps[gaps["panel"] == name]
+        ax.axhline(0, **DASHED, gid="dense")
+        for (whose, curve), line in own.groupby(["whose", "curve"], sort=False):
+            _curve(ax, line, str(whose), str(curve), known)
+        _limits(ax, own, lines=_say(ax, own, words))
+        ratio_axis(ax, float(gaps["pruned"].max()))
+        ax.tick_params(labelbottom=True)
+        ax.set(xlabel="", ylabel="")
+    marks = {name: Look(look.colour, look.marker) for name, look in known.items()}
+    whose = {OURS: Look(INK, "o"), PAPER: Look(INK, "o", _DASH, "none")}
+    marks |= {name: look for name, look in whose.items() if name in set(gaps["whose"])}
+    key(fig, marks, 4 if columns == 1 else 7)
+    return labelled(fig, _in_words(gaps), "pruned (%)", "test accuracy minus dense (points)")
 
 
 def bip_minus_imp(gaps: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -150,68 +149,48 @@ def bip_minus_imp(gaps: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.
 
 def bip_minus_imp_in_words(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return the table of `bip_minus_imp` for readers."""
-    rows = [
+    shares = pairs[["first", "last"]].map("{:.3g}".format)
+    only = pairs["whose"] == PAPER
+    return pd.DataFrame(
         {
-            "panel": row["panel"],
-            "whose": row["whose"] if row["whose"] == PAPER else f"{row['whose']}, {row['scale']}",
-            "seeds": row["seeds"],
-            "pruned (%)": "–".join(dict.fromkeys(f"{row[end]:.3g}" for end in ("first", "last"))),
-            "BiP ahead at": f"{row['ahead']} of {row['ratios']}",
-            "BiP minus IMP (points)": in_brackets(
-                row["difference"], row["low"], row["high"], "+.2f"
+            "panel": pairs["panel"],
+            "whose": pairs["whose"].where(only, pairs["whose"] + ", " + pairs["scale"]),
+            "seeds": pairs["seeds"],
+            "pruned (%)": ["–".join(dict.fromkeys(ends)) for ends in shares.to_numpy()],
+            "BiP ahead at": pairs["ahead"].astype(str) + " of " + pairs["ratios"].astype(str),
+            "BiP minus IMP (points)": column_in_brackets(
+                pairs, ["difference", "low", "high"], "+.2f"
             ),
         }
-        for row in pairs.to_dict("records")
-    ]
-    return pd.DataFrame(rows)
+    )
 
 
-def describe_panels(gaps: pd.DataFrame) -> str:
-    """Say in words what `panels_figure` shows: the two ends of BiP's and IMP's curves."""
+def _in_words(gaps: pd.DataFrame) -> str:
+    """The two ends of BiP's and IMP's curves in each panel."""
     parts = []
-    for panel, rows in gaps.groupby("panel", sort=False):
-        ends = []
+    for name, rows in gaps.groupby("panel", sort=False):
         for (whose, curve), own in rows.groupby(["whose", "curve"], sort=False):
-            if curve in _FOREMOST:
-                first, last = (own.iloc[place] for place in (0, -1))
-                ends.append(
-                    f"{curve} ({whose}) {first['difference']:+.1f} at {first['pruned']:.0f} % to "
-                    f"{last['difference']:+.1f} at {last['pruned']:.0f} %"
-                )
-        if OURS not in set(rows["whose"]):
-            ends.append("ours not run")
-        parts.append(f"{panel}: {', '.join(ends)}")
-    return f"Test accuracy minus dense, in points, by the percentage pruned. {'; '.join(parts)}."
+            ends = zip(own["difference"].iloc[[0, -1]], own["pruned"].iloc[[0, -1]], strict=True)
+            words = " to ".join(f"{gap:+.1f} at {share:.0f} %" for gap, share in ends)
+            parts += [(name, f"{curve} ({whose}) {words}")] * (curve in _FOREMOST)
+        parts += [(name, "ours not run")] * (OURS not in set(rows["whose"]))
+    lead = "Test accuracy minus dense, in points, by the percentage pruned"
+    texts = pd.DataFrame(parts, columns=["panel", "text"])
+    return described_panels(lead, texts, "{text}", "panel", "{panel}: ")
 
 
 def _papers(
     pair: tuple[str, str], title: str, structure: str, methods: Sequence[str]
 ) -> pd.DataFrame:
-    curves = reported_curve(*pair, structure=structure, artefact=FIGURES[structure])
+    found = reported_curve(*pair, structure=structure, artefact=FIGURES[structure])
     # Fig 4 draws Fig 3's dense lines, of the same networks.
-    levels = reported_curve(*pair, method="dense", artefact="Fig 3")["value"]
-    curves = curves[curves["method"].isin(methods)]
-    level = float(levels.iloc[0])
-    order = {method: place for place, method in enumerate(methods)}
-    curves = curves.assign(place=curves["method"].map(order)).sort_values(
-        ["place", "pruning_ratio_pct"]
-    )
-    return pd.DataFrame(
-        {
-            "panel": title,
-            "whose": PAPER,
-            "study": "",
-            "scale": PAPER,
-            "curve": curves["method"],
-            "pruned": curves["pruning_ratio_pct"],
-            "n": float("nan"),
-            "accuracy": curves["value"],
-            "dense": level,
-            "difference": curves["value"] - level,
-            "low": float("nan"),
-            "high": float("nan"),
-        }
-    )
+    dense = reported_curve(*pair, method="dense", artefact="Fig 3")["value"].iloc[0]
+    names = {"method": "curve", "pruning_ratio_pct": "pruned", "value": "accuracy"}
+    rows = found.rename(columns=names).drop(columns="n", errors="ignore")
+    rows = in_order(rows[rows["curve"].isin(methods)], methods, "pruned")
+    about: dict[str, Any] = {"panel": title, "whose": PAPER, "study": "", "scale": PAPER}
+    rows = rows.assign(**about, dense=float(dense), difference=rows["accuracy"] - dense)
+    return rows.reindex(columns=_COLUMNS)
 
 
 def _ours(table: pd.DataFrame, title: str, methods: Sequence[str]) -> pd.DataFrame:
@@ -219,30 +198,14 @@ def _ours(table: pd.DataFrame, title: str, methods: Sequence[str]) -> pd.DataFra
     good = good.assign(pruned=pruned(good))
     keys = ["study", "seed"]
     dense = good[good["curve"] == "dense"].groupby(keys)["test_accuracy"].mean()
-    rows: list[dict[str, Any]] = []
-    for method in methods:
-        for _, own in good[good["curve"] == method].groupby("point", sort=False):
-            gap = compare(own.groupby(keys)["test_accuracy"].mean(), dense)
-            rows.append(
-                {
-                    "panel": title,
-                    "whose": OURS,
-                    "study": own["study"].iloc[0],
-                    "scale": own["scale"].iloc[0],
-                    "curve": method,
-                    "pruned": own["pruned"].mean(),
-                    "n": gap.n,
-                    "accuracy": own["test_accuracy"].mean(),
-                    "dense": dense.mean(),
-                    "difference": gap.mean,
-                    "low": gap.low,
-                    "high": gap.high,
-                }
-            )
-    order = {method: place for place, method in enumerate(methods)}
-    found = pd.DataFrame(rows, columns=_COLUMNS)
-    place = found["curve"].map(order)
-    return found.assign(place=place).sort_values(["place", "pruned"])[_COLUMNS]
+    rows: list[dict[Any, Any]] = []
+    for (curve, _), own in good[good["curve"].isin(methods)].groupby(["curve", "point"]):
+        gap = compare(own.groupby(keys)["test_accuracy"].mean(), dense)
+        about = {"panel": title, "whose": OURS, "curve": curve, "pruned": own["pruned"].mean()}
+        levels = {"accuracy": own["test_accuracy"].mean(), "dense": dense.mean()}
+        gaps = {"n": gap.n, "difference": gap.mean, "low": gap.low, "high": gap.high}
+        rows.append({**own[["study", "scale"]].iloc[0], **about, **levels, **gaps})
+    return in_order(pd.DataFrame(rows, columns=_COLUMNS), methods, "pruned")
 
 
 def _by_seed(table: pd.DataFrame) -> pd.DataFrame:
@@ -260,24 +223,17 @@ def _by_seed(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def _curve(ax: Axes, line: pd.DataFrame, ours: bool, curve: str, look: Any) -> None:
-    foremost = curve in _FOREMOST
-    ax.plot(
-        line["pruned"],
-        line["difference"],
-        color=look.colour,
-        marker=look.marker,
-        markersize=4.5 if ours else 3.5,
-        markerfacecolor=look.colour if ours else "white",
-        linestyle="-" if ours else (0, (3, 2)),
-        linewidth=1.7 if ours and foremost else 1,
-        alpha=1 if foremost else 0.45,
-        zorder=3 if ours else 2,
-        gid=OURS if ours else PAPER,
-    )
-    if ours and foremost:
-        low, high = line["low"], line["high"]
-        ax.fill_between(line["pruned"], low, high, color=look.colour, alpha=0.10, linewidth=0)
+def _curve(ax: Axes, line: pd.DataFrame, whose: str, curve: str, known: Mapping[str, Look]) -> None:
+    """Ours solid and filled, the paper's dashed and hollow; all but BiP and IMP pale."""
+    foremost, ours = curve in _FOREMOST, whose == OURS
+    given: dict[str, Any] = {"linewidth": 1.7 if ours and foremost else 1, "gid": whose}
+    given |= {"alpha": 1 if foremost else 0.45, "zorder": 3 if ours else 2}
+    if ours:
+        given |= {"linestyle": "-", "fillstyle": "full", "markersize": 4.5}
+    else:
+        given |= {"linestyle": _DASH, "markerfacecolor": "white", "markersize": 3.5}
+    ends = ("low", "high") if ours and foremost else ()
+    curves(ax, line, "pruned", "difference", known, ends=ends, **given)
 
 
 def _limits(ax: Axes, own: pd.DataFrame, lines: int) -> None:
@@ -305,17 +261,3 @@ def _say(ax: Axes, own: pd.DataFrame, words: Mapping[str, str]) -> int:
     at: dict[str, Any] = {"transform": ax.transAxes, "fontsize": 8, "color": FAINT, "va": "bottom"}
     ax.text(0.02, 0.02, "\n".join(lines), **at)
     return len(lines)
-
-
-def _legend(fig: Figure, known: Mapping[str, Any], whose: set[str], columns: int) -> None:
-    handles = [
-        Line2D([], [], color=look.colour, marker=look.marker, alpha=1 if name in _FOREMOST else 0.6)
-        for name, look in known.items()
-    ]
-    names = [*known]
-    for one, dash, face in ((OURS, "-", INK), (PAPER, (0, (3, 2)), "white")):
-        if one in whose:
-            given: dict[str, Any] = {"color": INK, "linestyle": dash, "marker": "o"}
-            handles.append(Line2D([], [], markerfacecolor=face, markersize=4.5, **given))
-            names.append(one)
-    fig.legend(handles, names, loc="outside upper left", ncols=columns, frameon=False, fontsize=9)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from companion.evidence import summarise, tidy
 from companion.evidence.records import search_config
+
+_METHODS = ("IMP, learning-rate rewinding",)  # a method, for all its comma
 
 
 def ticket_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -51,6 +53,12 @@ def _asked(record: Mapping[str, Any]) -> float | None:
     return asked
 
 
+def main_curves(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the methods themselves, without their variants."""
+    variant = table["curve"].str.contains(",", regex=False)
+    return table[~variant | table["curve"].isin(_METHODS)]
+
+
 def by_initial_gate(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with a curve for each s0, `CS, s0 = -0.1`, where a curve has several.
 
@@ -88,6 +96,13 @@ def curve_points(table: pd.DataFrame, value: str = "test_accuracy") -> pd.DataFr
     """Return curve, point, mean density and n, mean, std, low, high of `value`, dense to sparse."""
     points = summarise(table, ["curve", "point"], value)
     return points.sort_values(["curve", "density"], ascending=[True, False], ignore_index=True)
+
+
+def in_order(table: pd.DataFrame, names: Sequence[str], *then: str) -> pd.DataFrame:
+    """Return the rows in the order of their curves' names, then by further columns."""
+    place = table["curve"].map({name: place for place, name in enumerate(names)})
+    rows = table.assign(place=place).sort_values(["place", *then], kind="stable")
+    return rows.drop(columns="place")
 
 
 def _point(record: Mapping[str, Any]) -> str:

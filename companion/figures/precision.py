@@ -12,14 +12,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.evidence.statistics import MARGIN, mean_interval
+from companion.figures.charts import forest, key, labelled, panels, rows_axis
 from companion.figures.points import ticket_table
-from companion.figures.style import FAINT, INK, in_percent, looks, styled
-from companion.figures.winners import in_brackets
+from companion.figures.style import DASHED, look_of, styled
+from companion.figures.words import described_rows, in_brackets, in_percent
 
 BASE = "fp32"
 TOGETHER = "all together"
@@ -30,8 +29,8 @@ _COLUMNS = (
     *("name", "precision", "n", "accuracy", "difference", "low", "high"),
     *("kept", "kept_low", "kept_high", "outcome"),
 )
-_GAP = ("difference", "low", "high")
-_LOOKS = {"bf16": "BiP", "tf32": "IMP"}
+_PANELS = (("difference", "low", "high"), ("kept", "kept_low", "kept_high"))
+_LOOKS = {"bf16": look_of("BiP"), "tf32": look_of("IMP")}
 
 
 def margin(scale: str) -> float:
@@ -88,6 +87,7 @@ def precision_differences(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_COLUMNS))
 
 
+@styled()
 def precision_figure(differences: pd.DataFrame, points: float) -> Figure:
     """Draw differences to fp32 in accuracy and in the weights kept, a row a ticket.
 
@@ -95,40 +95,26 @@ def precision_figure(differences: pd.DataFrame, points: float) -> Figure:
         differences: from `precision_differences`.
         points: the margin in accuracy, drawn as a band; that in density is `DENSITY_MARGIN`.
     """
-    names = list(dict.fromkeys(differences["name"]))
-    precisions = list(dict.fromkeys(differences["precision"]))
-    with styled():
-        size = (7.6, 1.3 + 0.26 * len(names) * max(1, len(precisions)))
-        fig, axes = plt.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
-        for ax, half in zip(axes, (points, DENSITY_MARGIN), strict=True):
-            ax.axvspan(-half, half, color="#e6e6e6", linewidth=0, gid="margin")
-            ax.axvline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-            ax.grid(False)
-        for place, precision in enumerate(precisions):
-            own = differences[differences["precision"] == precision]
+    names, precisions = (list(dict.fromkeys(differences[one])) for one in ("name", "precision"))
+    height = 1.3 + 0.26 * len(names) * max(1, len(precisions))
+    fig, axes = panels(2, 7.6, height, sharey=True)
+    for ax, half, values in zip(axes, (points, DENSITY_MARGIN), _PANELS, strict=True):
+        ax.axvspan(-half, half, color="#e6e6e6", linewidth=0, gid="margin")
+        ax.axvline(0, **DASHED)
+        ax.grid(False)
+        for place, (precision, own) in enumerate(differences.groupby("precision", sort=False)):
             at = own["name"].map(names.index) + 0.3 * (place - (len(precisions) - 1) / 2)
-            _draw(axes[0], own[list(_GAP)], at, precision)
-            _draw(axes[1], own[["kept", "kept_low", "kept_high"]], at, precision)
-        if TOGETHER in names:
-            axes[0].axhline(names.index(TOGETHER) - 0.5, color=FAINT, linewidth=0.8)
-        axes[0].set(xlabel=f"test accuracy less {BASE}'s (points)", ylim=(len(names) - 0.5, -0.5))
-        axes[1].set(xlabel=f"weights kept beyond {BASE}'s (%)")
-        axes[0].set_yticks(range(len(names)), names)
-        axes[0].tick_params(axis="y", length=0)
-        axes[1].tick_params(axis="y", length=0)
-        if len(precisions) > 1:
-            marks = axes[0].get_legend_handles_labels()
-            fig.legend(*marks, loc="outside upper left", ncols=2, frameon=False, fontsize=9)
-    return fig
-
-
-def describe_precision(differences: pd.DataFrame) -> str:
-    """Say in words what `precision_figure` shows."""
-    words = (
-        f"{row['name']} in {row['precision']} {row['difference']:+.2f}"
-        for row in differences.to_dict("records")
-    )
-    return f"Differences to {BASE} in points of accuracy: {'; '.join(words)}."
+            look = _LOOKS.get(str(precision), look_of("dense"))
+            forest(ax, own, at, values, look, str(precision))
+    rows_axis(axes, names, names.index(TOGETHER) - 0.5 if TOGETHER in names else None)
+    axes[0].set_xlabel(f"test accuracy less {BASE}'s (points)")
+    axes[1].set_xlabel(f"weights kept beyond {BASE}'s (%)")
+    if len(precisions) > 1:
+        known = {one: _LOOKS.get(one, look_of("dense")).handle for one in precisions}
+        key(fig, known, 2)
+    lead = f"Differences to {BASE} in points of accuracy"
+    form = "{name} in {precision} {difference:+.2f}"
+    return labelled(fig, described_rows(lead, differences, form))
 
 
 def precision_outcome(differences: pd.DataFrame, points: float) -> str:
@@ -201,11 +187,3 @@ def _outcome(low: float, high: float, half: float) -> str:
     if low >= -half and high <= half:
         return SAME
     return DIFFERS if low > half or high < -half else OPEN
-
-
-def _draw(ax: Axes, values: pd.DataFrame, at: pd.Series, precision: str) -> None:
-    name = _LOOKS.get(precision, "dense")
-    look = looks([name])[name]
-    middle, low, high = (values[column] for column in values)
-    ax.hlines(at, low, high, color=look.colour, linewidth=1.2, alpha=0.55)
-    ax.plot(middle, at, look.marker, color=look.colour, label=precision, gid=precision)

@@ -7,7 +7,9 @@ from matplotlib.figure import Figure
 
 from companion.evidence import reported_curve
 from companion.evidence.statistics import BAND, compare
-from companion.figures.style import FAINT, INK, density_axis, in_percent, looks, panels, styled
+from companion.figures.charts import curves, labelled, panels
+from companion.figures.style import DASHED, FAINT, density_axis, look_of, styled
+from companion.figures.words import described_curves
 
 _THEIRS = "Renda et al. (2020)"
 
@@ -43,43 +45,25 @@ def imp_minus_dense(table: pd.DataFrame) -> pd.DataFrame:
     return gaps.sort_values(["whose", "density"], ascending=[True, False], ignore_index=True)
 
 
+@styled()
 def beside_published(gaps: pd.DataFrame) -> Figure:
     """Draw the differences of `imp_minus_dense`; the grey band is where the gate compares them.
 
     Args:
         gaps: from `imp_minus_dense`.
     """
-    look = looks(["IMP"])["IMP"]
-    ends = 100 * BAND[[0, -1]]
-    with styled():
-        fig, (ax,) = panels(1, 1, 6.2, 2.9)
-        density_axis(ax, 100 * float(gaps["density"].min()))
-        ax.axvspan(*ends, color=FAINT, alpha=0.12, linewidth=0)
-        ax.axhline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        for whose, rows in gaps.groupby("whose", sort=True):
-            x = 100 * rows["density"]
-            published = whose == _THEIRS
-            ax.plot(
-                x,
-                rows["difference"],
-                marker=look.marker,
-                color=FAINT if published else look.colour,
-                markerfacecolor="white" if published else look.colour,
-                label=f"{whose}, median of 3" if published else str(whose),
-                gid="theirs" if published else "ours",
-            )
-            ax.fill_between(x, rows["low"], rows["high"], color=look.colour, alpha=0.12, lw=0)
-        ax.set_xlabel("kept weights (%), dense to sparse")
-        ax.set_ylabel("IMP minus dense (points)")
-        ax.legend(frameon=False, fontsize=9)
-    return fig
-
-
-def describe_published(gaps: pd.DataFrame) -> str:
-    """Say in words what `beside_published` shows."""
-    parts = []
-    for whose, rows in gaps.groupby("whose", sort=True):
-        ends = rows.iloc[[0, -1]][["density", "difference"]].to_numpy()
-        words = [f"{gap:+.1f} points at {in_percent(density)} density" for density, gap in ends]
-        parts.append(f"{whose} {' to '.join(dict.fromkeys(words))}")
-    return f"IMP minus dense, dense to sparse: {'; '.join(parts)}."
+    known = {"ours": look_of("IMP"), _THEIRS: look_of("IMP", colour=FAINT, fill="none")}
+    shown = gaps.assign(kept=100 * gaps["density"])
+    fig, (ax,) = panels(1, 6.2, 2.9)
+    ax.axvspan(*(100 * BAND[[0, -1]]), color=FAINT, alpha=0.12, linewidth=0)
+    ax.axhline(0, **DASHED)
+    curves(ax, shown, "kept", "difference", known, "whose", ends=("low", "high"))
+    density_axis(ax, float(shown["kept"].min()))
+    ax.set(xlabel="kept weights (%), dense to sparse", ylabel="IMP minus dense (points)")
+    handles = {"ours": known["ours"].handle, f"{_THEIRS}, median of 3": known[_THEIRS].handle}
+    ax.legend([*handles.values()], [*handles], frameon=False, fontsize=9)
+    form = "{difference:+.1f} points at {density!p} density"
+    lead = "IMP minus dense, dense to sparse"
+    return labelled(
+        fig, described_curves(lead, gaps.sort_values("whose", kind="stable"), form, "whose")
+    )

@@ -6,21 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from companion.evidence import mean_interval, reported_curve
+from companion.figures.charts import forest, grid, key, labelled, seeds
 from companion.figures.points import ticket_table
-from companion.figures.style import (
-    FAINT,
-    accuracy_axis,
-    dense_level,
-    in_percent,
-    looks,
-    panels,
-    styled,
-)
+from companion.figures.style import FAINT, accuracy_axis, dense_level, look_of, styled
+from companion.figures.words import described_panels, in_percent
 from lthlib.errors import ConfigError
 
 AS_FOUND = "as found"
@@ -83,6 +75,7 @@ def published_rewinding(dataset: str, architecture: str) -> pd.DataFrame:
     return pd.DataFrame({"density": curve["density"], "start": start, "accuracy": curve["value"]})
 
 
+@styled()
 def rewinding_figure(table: pd.DataFrame, dense: pd.Series, published: pd.DataFrame) -> Figure:
     """Draw accuracy against the point that weights go back to, a panel a density.
 
@@ -94,47 +87,43 @@ def rewinding_figure(table: pd.DataFrame, dense: pd.Series, published: pd.DataFr
         dense: the dense networks' test accuracies in percent.
         published: from `published_rewinding`; drawn as open markers where a density is the same.
     """
-    means = rewinding_means(table)
+    means, look = rewinding_means(table), look_of("BiP")
+    starts = [AS_FOUND, *sorted(set(table["start"]) - {AS_FOUND}, key=float)]
+    names = ["as\nfound", *starts[1:]]
+    papers = look_of("BiP", colour=FAINT, fill="none")
     densities = list(dict.fromkeys(table["density"]))
-    shares = sorted(set(table["start"]) - {AS_FOUND}, key=float)
-    starts = [AS_FOUND, *shares]
-    near = {density: _near(published, density, starts) for density in densities}
-    theirs = pd.concat(near.values())
-    with styled():
-        fig, axes = panels(1, len(densities), 0.9 + 2.3 * len(densities), 3.0)
-        values = pd.concat([table["accuracy"], dense, theirs["accuracy"]])
-        accuracy_axis(axes[0], float(values.min()), float(values.max()))
-        for ax, density in zip(axes, densities, strict=True):
-            ax.set_title(f"{in_percent(density)} density")
-            dense_level(ax, dense)
-            own = table[table["density"] == density]
-            _panel(ax, own, means[means["density"] == density], starts)
-            at = near[density]["start"].map(starts.index)
-            marks: Any = {"markeredgecolor": FAINT, "markerfacecolor": "white", "markersize": 4.5}
-            ax.plot(at, near[density]["accuracy"], "D", gid="reported", **marks)
-            names = ["as\nfound" if start == AS_FOUND else start for start in starts]
-            ax.set_xticks(range(len(starts)), names, fontsize=8)
-            ax.axvline(0.5, color=FAINT, linewidth=0.8)
-            ax.set_xlim(-0.5, len(starts) - 0.5)
-        axes[0].set_ylabel("test accuracy (%)")
-        fig.supxlabel("retrained from (% of dense training)", fontsize=10)
-        if len(theirs):
-            mark: Any = {"marker": "D", "linestyle": "", "fillstyle": "none", "markersize": 4.5}
-            handle = Line2D([], [], color=FAINT, **mark)
-            fig.legend([handle], ["as the paper reports"], loc="outside upper left", frameon=False)
-    return fig
-
-
-def describe_rewinding(table: pd.DataFrame) -> str:
-    """Say in words what `rewinding_figure` shows."""
-    parts = []
-    for density, rows in rewinding_means(table).groupby("density", sort=False):
-        words = [
-            f"{level:.1f} % {start if start == AS_FOUND else f'from {start} %'}"
-            for start, level in zip(rows["start"], rows["accuracy"], strict=True)
-        ]
-        parts.append(f"{in_percent(float(str(density)))} density: {', '.join(words)}")
-    return f"Test accuracy of BiP's masks at {'; '.join(parts)}."
+    theirs = [published.iloc[:0]]
+    fig, axes = grid(
+        table, 0.9 + 2.3 * len(densities), 3.0,
+        lambda density: f"{in_percent(density)} density", col="density",
+        col_order=densities,
+    )  # fmt: skip
+    for density, ax in axes.items():
+        rows, own = (part[part["density"] == density] for part in (table, means))
+        near = _near(published, density, starts)
+        dense_level(ax, dense)
+        seeds(ax, rows["start"].map(starts.index), rows["accuracy"], look.colour)
+        values = ["accuracy", "low", "high"]
+        forest(ax, own, own["start"].map(starts.index), values, look, "mean", upright=True)
+        for level in own.loc[own["start"] == AS_FOUND, "accuracy"]:
+            ax.axhline(level, color=look.colour, linewidth=0.9, alpha=0.6, gid="as found")
+        at = near["start"].map(starts.index)
+        forest(ax, near, at, ["accuracy"], papers, "reported", upright=True)
+        ax.set_xticks(range(len(starts)), names, fontsize=8)
+        ax.axvline(0.5, color=FAINT, linewidth=0.8)
+        ax.set_xlim(-0.5, len(starts) - 0.5)
+        theirs.append(near)
+    drawn = [dense, *(part["accuracy"] for part in (table, *theirs))]
+    first = next(iter(axes.values()))
+    accuracy_axis(first, pd.concat(drawn))
+    first.set_ylabel("test accuracy (%)")
+    if any(map(len, theirs)):
+        key(fig, {"as the paper reports": papers.handle}, 1)
+    where = means["start"].where(means["start"] == AS_FOUND, "from " + means["start"] + " %")
+    form, head = "{accuracy:.1f} % {where}", "{density!p} density: "
+    lead = "Test accuracy of BiP's masks"
+    text = described_panels(lead, means.assign(where=where), form, "density", head)
+    return labelled(fig, text, "retrained from (% of dense training)")
 
 
 def _rewound(record: Mapping[str, Any]) -> bool:
@@ -157,17 +146,3 @@ def _share(config: Mapping[str, Any]) -> float:
 def _near(published: pd.DataFrame, density: float, starts: list[str]) -> pd.DataFrame:
     close = (published["density"].astype(float) / density - 1).abs() < _NEAR
     return published[close & published["start"].isin(starts)]
-
-
-def _panel(ax: Axes, rows: pd.DataFrame, means: pd.DataFrame, starts: list[str]) -> None:
-    look = looks(["BiP"])["BiP"]
-    at = rows["start"].map(starts.index)
-    seeds: Any = {"markersize": 3, "alpha": 0.35, "markeredgewidth": 0}
-    ax.plot(at, rows["accuracy"], "o", color=look.colour, gid="seeds", **seeds)
-    at = means["start"].map(starts.index)
-    for x, low, high in zip(at, means["low"], means["high"], strict=True):
-        top = min(high, 99.9)
-        ax.plot([x, x], [low, top], color=look.colour, linewidth=1.2, alpha=0.55, gid="interval")
-    ax.plot(at, means["accuracy"], look.marker, color=look.colour, gid="mean")
-    for level in means.loc[means["start"] == AS_FOUND, "accuracy"]:
-        ax.axhline(level, color=look.colour, linewidth=0.9, alpha=0.6, gid="as found")

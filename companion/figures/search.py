@@ -7,16 +7,17 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.evidence import reported
-from companion.figures.accuracy import main_curves
-from companion.figures.points import round_numbers
-from companion.figures.style import Look, label_ends, looks, panels, styled
+from companion.figures.charts import curves, grid, label_curves, labelled
+from companion.figures.points import main_curves, round_numbers
+from companion.figures.style import look_of, styled
+from companion.figures.words import described_rows
 
 ONE, AT_ONCE = "one search", "searches at once"
 SEARCH_UNITS = ("epochs", "passes", "seconds")
+_TITLES = {"sequence": "One after the other", "total": "All together"}
 _KINDS = ("sequence", "total", "sequence_retrained", "total_retrained")
 
 
@@ -111,6 +112,7 @@ def derived_epochs(table: pd.DataFrame, rounds: Mapping[str, int], length: float
     return pd.DataFrame(rows, columns=[*names, "reported"])
 
 
+@styled()
 def search_figure(costs: pd.DataFrame) -> Figure:
     """Draw epochs against the number of tickets, in sequence and in total.
 
@@ -123,26 +125,27 @@ def search_figure(costs: pd.DataFrame) -> Figure:
     lines = costs.assign(name=names)
     most = lines.groupby("name")["tickets"].transform("max")
     lines = lines[(most > 1) & (lines["curve"] != "random")]
-    known = looks(list(dict.fromkeys(lines["curve"])))
-    with styled():
-        fig, axes = panels(2, 1, 6.2, 5.6)
-        for ax, kind in zip(axes, _KINDS[:2], strict=True):
-            ax.set_title({"sequence": "One after the other", "total": "All together"}[kind])
-            ax.set_ylabel("epochs")
-            for curve, rows in lines.groupby("curve", sort=False):
-                for _, own in rows.groupby("arrangement"):
-                    _line(ax, own, kind, known[str(curve)])
-        axes[0].set_ylim(bottom=0)
-        axes[0].set_xlim(left=0)
-        axes[-1].set_xlabel("tickets")
-        for ax, kind in zip(axes, _KINDS[:2], strict=True):
-            last = lines.groupby("name", sort=False).tail(1)
-            ends = [
-                (row["name"], row["tickets"], row[f"epochs_{kind}"], known[row["curve"]].colour)
-                for row in last.to_dict("records")
-            ]
-            label_ends(ax, ends)
-    return fig
+    known = {
+        name: look_of(name.partition(",")[0], dash="-" if how == ONE else (0, (5, 2)))
+        for name, how in zip(lines["name"], lines["arrangement"], strict=True)
+    }
+    kinds = pd.DataFrame({"kind": [*_TITLES]})
+    fig, axes = grid(kinds, 6.2, 5.6, _TITLES.__getitem__, row="kind", sharey=True)
+    again: dict[str, Any] = {"linestyle": (0, (1, 2)), "linewidth": 1, "markerfacecolor": "white"}
+    for kind, ax in axes.items():
+        curves(ax, lines, "tickets", f"epochs_{kind}", known, "name", gid="found")
+        later = f"epochs_{kind}_retrained"
+        curves(ax, lines, "tickets", later, known, "name", gid="retrained", **again)
+        ax.set(xlabel="", ylabel="epochs", xlim=(0, None))
+    axes["total"].set(xlabel="tickets", ylim=(0, None))
+    for kind, ax in axes.items():
+        label_curves(ax, lines, "tickets", f"epochs_{kind}", known, "name")
+    last = costs.groupby(["curve", "arrangement"], sort=False).tail(1)
+    form = (
+        "{curve}, {arrangement}: {tickets} tickets after {epochs_sequence:.3g} epochs in sequence"
+    )
+    form += ", {epochs_total:.3g} in total"
+    return labelled(fig, described_rows("Epochs to the tickets", last, form))
 
 
 def search_in_words(costs: pd.DataFrame) -> pd.DataFrame:
@@ -158,17 +161,6 @@ def search_in_words(costs: pd.DataFrame) -> pd.DataFrame:
         pairs = zip(last[f"{unit}_{_KINDS[kind]}"], last[f"{unit}_{_KINDS[kind + 2]}"], strict=True)
         words[name] = [" / ".join(map(_amount, pair)) for pair in pairs]
     return words
-
-
-def describe_search(costs: pd.DataFrame) -> str:
-    """Say in words what `search_figure` shows: each line's last point."""
-    last = costs.groupby(["curve", "arrangement"], sort=False).tail(1)
-    parts = [
-        f"{row.curve}, {row.arrangement}: {row.tickets} tickets after {row.epochs_sequence:.3g} "
-        f"epochs in sequence, {row.epochs_total:.3g} in total"
-        for row in last.itertuples()
-    ]
-    return f"Epochs to the tickets: {'; '.join(parts)}."
 
 
 def _tickets(table: pd.DataFrame) -> pd.DataFrame:
@@ -252,23 +244,6 @@ def _retraining(rows: pd.DataFrame, unit: str) -> float:
     inside = (rows["method"] == "imp") & (rows["judged"] == "retrained")
     last = rows.groupby("run")["k"].transform("max") == rows["k"]
     return float(rows.loc[~inside | last, f"again_{unit}"].sum(skipna=False))
-
-
-def _line(ax: Axes, rows: pd.DataFrame, kind: str, look: Look) -> None:
-    x = rows["tickets"]
-    dash = "-" if rows["arrangement"].iloc[0] == ONE else (0, (5, 2))
-    on_top = {"zorder": 4} if rows["curve"].iloc[0] == "CS" else {}
-    given: dict[str, Any] = {"color": look.colour, "marker": look.marker, **on_top}
-    ax.plot(x, rows[f"epochs_{kind}"], linestyle=dash, gid="found", **given)
-    ax.plot(
-        x,
-        rows[f"epochs_{kind}_retrained"],
-        linestyle=(0, (1, 2)),
-        linewidth=1,
-        markerfacecolor="white",
-        gid="retrained",
-        **given,
-    )
 
 
 def _amount(value: float) -> str:

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
+from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from companion.evidence import mean_interval
 from companion.evidence.records import search_config
+from companion.figures.charts import curves, key, labelled, seeds
 from companion.figures.points import round_numbers, ticket_table
-from companion.figures.style import FAINT, accuracy_axis, dense_level, in_percent, looks, styled
+from companion.figures.style import (
+    DASHES,
+    FAINT,
+    FILLS,
+    Look,
+    accuracy_axis,
+    dense_level,
+    kept_axis,
+    look_of,
+    styled,
+)
+from companion.figures.words import described_panels, in_percent
 from lthlib.errors import ConfigError
 
 _TITLES = {"cs": "CS", "l0": "l0", "iss": "ISS", "bip": "BiP"}
 _GIVEN = ("bip",)  # methods that are given their density, and are judged as found
-_LINES: tuple[tuple[Any, Any], ...] = (
-    ("-", "full"),
-    ((0, (5, 2)), "none"),
-    ((0, (1.5, 1.5)), "left"),
-    ((0, (6, 2, 1, 2)), "top"),
-)
-_DENSITIES = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1)
 
 
 def sensitivity_table(
@@ -88,14 +93,15 @@ def sensitivity_means(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     keys = ["setting", "value", "line"]
     text = table.assign(value=table["value"].map(setting_text))
-    for key, own in text.groupby(keys, sort=False):
+    for values, own in text.groupby(keys, sort=False):
         level = mean_interval(own["accuracy"])
         numbers = (own["density"].mean(), level.mean, level.low, level.high)
-        rows.append((*key, bool(own["is_base"].all()), level.n, *numbers))
+        rows.append((*values, bool(own["is_base"].all()), level.n, *numbers))
     names = [*keys, "is_base", "n", "density", "accuracy", "low", "high"]
     return pd.DataFrame(rows, columns=names)
 
 
+@styled()
 def sensitivity_figure(table: pd.DataFrame, dense: pd.Series, method: str = "cs") -> Figure:
     """Draw accuracy against the values of each setting, a panel a setting; of a method that finds
     its own density, the density too, in a second panel below.
@@ -107,50 +113,59 @@ def sensitivity_figure(table: pd.DataFrame, dense: pd.Series, method: str = "cs"
         dense: the dense networks' test accuracies in percent.
         method: of the searches.
     """
-    settings = list(dict.fromkeys(table["setting"]))
-    columns = _columns(len(settings))
-    title = _TITLES[method]
-    colour = looks([title])[title].colour
-    lines = list(dict.fromkeys(table["line"]))
-    with styled():
-        fig, accuracies, densities = _grid(len(settings), twofold=method not in _GIVEN)
-        values = pd.concat([table["accuracy"], dense])
-        accuracy_axis(accuracies[0], float(values.min()), float(values.max()))
-        for place, setting in enumerate(settings):
-            rows = table[table["setting"] == setting]
-            accuracies[place].set_title(setting.replace("_", " "))
-            dense_level(accuracies[place], dense)
-            _panel(accuracies[place], rows, lines, "accuracy", 1, colour)
-            if place % columns == 0:
-                accuracies[place].set_ylabel("test (%)")
-        for place, ax in enumerate(densities):
-            rows = table[table["setting"] == settings[place]]
-            _panel(ax, rows, lines, "density", 100, colour)
-            accuracies[place].tick_params(labelbottom=False)
-            if place % columns == 0:
-                ax.set_ylabel("kept (%)")
-        if densities:
-            _percent_axis(densities[0], 100 * table["density"])
-        looked = [_LINES[place % len(_LINES)] for place in range(len(lines))]
-        handles = [
-            Line2D([], [], color=colour, marker="s", linestyle=dash, fillstyle=fill)
-            for dash, fill in looked
-        ]
-        fig.legend(handles, lines, loc="outside upper left", ncols=4, frameon=False, fontsize=9)
-    return fig
+    settings, lines = (list(dict.fromkeys(table[one])) for one in ("setting", "line"))
+    kinds = {"accuracy": "test (%)", "kept": "kept (%)"}
+    if method in _GIVEN:
+        kinds.pop("kept")
+    columns = 2 if len(settings) == 4 else min(len(settings), 3)
+    rows = -(-len(settings) // columns)
+    width = (3.2 if columns == 2 else 2.5) * columns + 0.4
+    height = 0.5 + (2.6 if len(kinds) > 1 else 2.1) * rows
+    fig, grid = plt.subplots(
+        len(kinds) * rows, columns, figsize=(width, height),
+        squeeze=False, layout="constrained", height_ratios=[1.25, 1][: len(kinds)] * rows,
+    )  # fmt: skip
+    styles = zip(itertools.cycle(DASHES), itertools.cycle(FILLS), strict=False)
+    colour = look_of(_TITLES[method]).colour
+    known = {line: Look(colour, "s", *style) for line, style in zip(lines, styles, strict=False)}
+    shown = table.assign(kept=100 * table["density"], text=table["value"].map(setting_text))
+    for place, setting in enumerate(settings):
+        row, column = divmod(place, columns)
+        for offset, (kind, label) in enumerate(kinds.items()):
+            ax = grid[len(kinds) * row + offset, column]
+            _panel(ax, shown[shown["setting"] == setting], kind, known)
+            if kind == "accuracy":
+                ax.set_title(setting.replace("_", " "))
+                dense_level(ax, dense)
+                accuracy_axis(ax, pd.concat([table["accuracy"], dense]))
+            else:
+                kept_axis(ax, shown["kept"])
+            ax.set(xlabel="", ylabel="" if column else label)
+            ax.tick_params(labelleft=not column, labelbottom=offset == len(kinds) - 1)
+    for ax in [ax for ax in grid.flat if not ax.has_data()]:
+        ax.remove()
+    key(fig, known, 4)
+    return labelled(fig, _in_words(table))
 
 
-def describe_sensitivity(means: pd.DataFrame) -> str:
-    """Say in words what `sensitivity_figure` shows, from the table of `sensitivity_means`."""
+def _in_words(table: pd.DataFrame) -> str:
+    means = sensitivity_means(table)
     last = means.groupby(["setting", "value"], sort=False).tail(1)
-    parts = []
-    for setting, rows in last.groupby("setting", sort=False):
-        words = [
-            f"{row['value']} {row['accuracy']:.1f} % at {in_percent(row['density'])} density"
-            for row in rows.to_dict("records")
-        ]
-        parts.append(f"{str(setting).replace('_', ' ')}: {', '.join(words)}")
-    return f"Accuracy of the sparsest line's tickets by setting: {'; '.join(parts)}."
+    last = last.assign(setting=last["setting"].str.replace("_", " "))
+    form = "{value} {accuracy:.1f} % at {density!p} density"
+    lead = "Accuracy of the sparsest line's tickets by setting"
+    return described_panels(lead, last, form, "setting", "{setting}: ")
+
+
+def _panel(ax: Axes, rows: pd.DataFrame, kind: str, known: Mapping[str, Look]) -> None:
+    names = list(dict.fromkeys(rows["text"]))
+    rows = rows.assign(at=rows["text"].map(names.index))
+    for place in set(rows.loc[rows["is_base"], "at"]):
+        ax.axvspan(place - 0.3, place + 0.3, color=FAINT, alpha=0.15, linewidth=0, gid="base")
+    seeds(ax, rows["at"], rows[kind], next(iter(known.values())).colour)
+    curves(ax, rows, "at", kind, known, "line", markersize=4.5, gid="mean")
+    ax.set_xlim(-0.5, len(names) - 0.5)
+    ax.set_xticks(range(len(names)), names, fontsize=8)
 
 
 def setting_text(value: Any) -> str:
@@ -202,63 +217,3 @@ def _in_order(value: Any) -> float:
         return float(len(value))
     digits = str(value)[:-2]
     return float(digits) if digits.replace(".", "", 1).isdigit() else 0.0
-
-
-def _columns(count: int) -> int:
-    return 2 if count == 4 else min(count, 3)
-
-
-def _grid(count: int, *, twofold: bool) -> tuple[Figure, list[Axes], list[Axes]]:
-    """Rows of accuracy panels, each above the density panel of the same setting if twofold."""
-    from matplotlib import pyplot as plt
-
-    columns = _columns(count)
-    rows = -(-count // columns)
-    heights = [1.25, 1] if twofold else [1]
-    size = ((3.2 if columns == 2 else 2.5) * columns + 0.4, 0.5 + (2.6 if twofold else 2.1) * rows)
-    fig = plt.figure(figsize=size, layout="constrained")
-    cells = fig.add_gridspec(len(heights) * rows, columns, height_ratios=heights * rows)
-    kinds: list[list[Axes]] = [[] for _ in heights]
-    for place in range(count):
-        row, column = divmod(place, columns)
-        for offset, axes in enumerate(kinds):
-            shared = axes[0] if axes else None
-            ax = fig.add_subplot(cells[len(heights) * row + offset, column], sharey=shared)
-            ax.tick_params(labelleft=column == 0)
-            axes.append(ax)
-    return fig, kinds[0], kinds[1] if twofold else []
-
-
-def _percent_axis(ax: Axes, values: pd.Series) -> None:
-    ax.set_yscale("log")
-    low, high = 0.85 * float(values.min()), 1.18 * float(values.max())
-    ax.set_ylim(low, high)
-    ax.yaxis.set_major_locator(FixedLocator([one for one in _DENSITIES if low <= one <= high]))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
-def _panel(
-    ax: Axes, rows: pd.DataFrame, lines: list[str], value: str, unit: float, colour: str
-) -> None:
-    names = list(dict.fromkeys(rows["value"].map(setting_text)))
-    at = rows["value"].map(setting_text).map(names.index)
-    for place in set(at[rows["is_base"]]):
-        ax.axvspan(place - 0.3, place + 0.3, color=FAINT, alpha=0.15, linewidth=0, gid="base")
-    ax.plot(at, unit * rows[value], "o", color=colour, markersize=3, alpha=0.3, mew=0, gid="seeds")
-    for line, own in rows.groupby("line", sort=False):
-        dash, fill = _LINES[lines.index(str(line)) % len(_LINES)]
-        means = unit * own.groupby(at[own.index])[value].mean()
-        ax.plot(
-            means.index,
-            means,
-            color=colour,
-            linestyle=dash,
-            marker="s",
-            markersize=4.5,
-            fillstyle=fill,
-            markerfacecoloralt="white",
-            gid="mean",
-        )
-    ax.set_xlim(-0.5, len(names) - 0.5)
-    ax.set_xticks(range(len(names)), names, fontsize=8)

@@ -8,93 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from companion.evidence import on_grid, reported_speed_up
-from companion.evidence.costs import spent, spent_so_far
+from companion.evidence.costs import spent
 from companion.evidence.statistics import compare, ratio
 from companion.figures.cost import UNITS
 from companion.figures.points import pruned
-from companion.figures.style import (
-    Look,
-    cost_axis,
-    looks,
-    on_top,
-    panels,
-    ratio_axis,
-    short,
-    styled,
-)
+from companion.figures.words import in_brackets
 
 _HEADS = {"epochs": "epochs", "passes": "passes", "flops": "FLOPs", "seconds": "seconds"}
-
-
-def costs_by_ratio(table: pd.DataFrame, pretraining: bool = True) -> pd.DataFrame:
-    """Return what each ticket costs, and with it all tickets of its curve that keep more.
-
-    The first is a ticket's own bill. The second is the bill of the curve down to that ticket, each
-    run counted once: one IMP sequence yields all its tickets, BiP repeats for each, and the dense
-    network that they start from is trained once.
-
-    Args:
-        table: from `ticket_table`.
-        pretraining: as of `spent`.
-
-    Returns:
-        Columns curve, density, pruned (percent), n (seeds), and for each unit of `UNITS` UNIT and
-        UNIT_so_far: means over seeds.
-    """
-    rows = table[table["status"] == "ok"]
-    rows = rows.assign(pruned=pruned(rows))
-    above = rows.sort_values("pruned", kind="stable")
-    so_far = {f"{unit}_so_far": spent_so_far(above, unit, pretraining) for unit in UNITS}
-    rows = rows.assign(**{unit: spent(rows, unit, pretraining) for unit in UNITS}, **so_far)
-    tickets = rows[~rows["curve"].str.startswith("dense")]
-    how: dict[str, Any] = dict.fromkeys(["density", "pruned", *UNITS, *so_far], "mean")
-    means = tickets.groupby(["curve", "point"], sort=False).agg({"seed": "nunique", **how})
-    means = means.rename(columns={"seed": "n"}).reset_index().drop(columns="point")
-    order = {curve: place for place, curve in enumerate(dict.fromkeys(means["curve"]))}
-    means = means.assign(place=means["curve"].map(order)).sort_values(["place", "pruned"])
-    names = ["curve", "density", "pruned", "n", *UNITS, *so_far]
-    return means[names].reset_index(drop=True)
-
-
-def cost_against_ratio(costs: pd.DataFrame) -> Figure:
-    """Draw cost against the percentage pruned, a row a unit: one ticket, and the curve so far.
-
-    Args:
-        costs: from `costs_by_ratio`.
-    """
-    known = looks(list(dict.fromkeys(costs["curve"])))
-    with styled():
-        fig, axes = panels(len(UNITS), 2, 7.4, 8.4, scales="row")
-        for row, unit in enumerate(UNITS):
-            for place, column in enumerate((unit, f"{unit}_so_far")):
-                for curve, own in costs.groupby("curve", sort=False):
-                    _line(axes[2 * row + place], own, column, known[str(curve)])
-            axes[2 * row].set_ylabel(_HEADS[unit])
-            cost_axis(axes[2 * row], "y")
-        axes[0].set_title("One ticket")
-        axes[1].set_title("All tickets down to it")
-        ratio_axis(axes[0], float(costs["pruned"].max()))
-        fig.supxlabel("pruned (%)", fontsize=10)
-        handles = axes[0].get_lines()
-        fig.legend(handles, [*known], loc="outside upper left", ncols=5, frameon=False, fontsize=9)
-    return fig
-
-
-def describe_ratios(costs: pd.DataFrame) -> str:
-    """Say in words what `cost_against_ratio` shows: each curve's two ends, in passes."""
-    parts = []
-    for curve, own in costs.groupby("curve", sort=False):
-        first, last = (own.iloc[place] for place in (0, -1))
-        parts.append(
-            f"{curve} from {short(first['passes'])} passes at {first['pruned']:.0f} % pruned to "
-            f"{short(last['passes'])} at {last['pruned']:.0f} %, "
-            f"all tickets {short(last['passes_so_far'])}"
-        )
-    return f"Cost against the percentage pruned: {'; '.join(parts)}."
 
 
 def speed_up(table: pd.DataFrame, slow: str = "IMP", fast: str = "BiP") -> pd.DataFrame:
@@ -172,9 +94,7 @@ def _cells(row: Mapping[Any, Any]) -> dict[str, str]:
         head: _two({name: row[f"{unit}_{name}"] for name in ("both", "neither")})
         for unit, head in _HEADS.items()
     }
-    gap = f"{row['difference']:+.1f}"
-    if not math.isnan(row["low"]):
-        gap += f" [{row['low']:.1f}, {row['high']:.1f}]"
+    gap = in_brackets(row["difference"], row["low"], row["high"], "+.1f")
     return {"accuracy": gap, **pairs}
 
 
@@ -189,15 +109,3 @@ def _same(one: float, other: float) -> bool:
 
 def _two(row: Mapping[Any, Any]) -> str:
     return f"{row['both']:.1f} / {row['neither']:.1f}"
-
-
-def _line(ax: Axes, rows: pd.DataFrame, column: str, look: Look) -> None:
-    ax.plot(
-        rows["pruned"],
-        rows[column],
-        color=look.colour,
-        marker=look.marker,
-        linestyle=look.dash,
-        zorder=on_top(rows["curve"].iloc[0]),
-        gid=column,
-    )

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.axis import Axis
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLocator, NullLocator
 
 from companion.evidence import mean_interval
 
 INK, FAINT = "#262626", "#8c8c8c"
+DASHED: Any = {"color": INK, "linewidth": 1, "linestyle": (0, (4, 3))}  # a level to compare with
 # Colours that differ for every kind of colour vision (Okabe and Ito), each with its marker.
 _LOOKS = {
     "dense": (INK, "o"),
@@ -36,13 +38,15 @@ _LOOKS = {
     "random": (FAINT, "v"),
 }
 _OTHERS = ("#44AA99", "#661100", "#DDCC77", "#117733", "#888800")
-_DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
-_FILLS = ("full", "none", "left", "top")
+DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+FILLS = ("full", "none", "left", "top")
 _ACCURACIES = (10, 50, 70, 80, 90, 95, 98, 99, 99.5, 99.8)
-_DENSITIES = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1)
+DENSITIES = (100, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1)
 _RATIOS = (0, 50, 80, 90, 95, 98, 99, 99.5, 99.8, 99.9)
 _LOW_RATIOS = (0, 20, 40, 60, 70, 80, 90)
 _SMALLEST_ERROR = 0.1
+
+BLUES = LinearSegmentedColormap.from_list("ink", ["#f4f7fb", "#9ecae1", "#3182bd", "#08306b"])
 
 STYLE: Any = {
     "font.family": "DejaVu Sans",
@@ -81,8 +85,30 @@ class Look:
 
     colour: str
     marker: str
-    dash: str | tuple[float, Sequence[float]]
-    fill: str
+    dash: Any = "-"  # as of matplotlib's lines
+    fill: str = "full"
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """What matplotlib and seaborn are told to draw a line so."""
+        hollow = self.fill == "none"
+        face = {
+            "markerfacecolor": "white" if hollow else self.colour,
+            "markerfacecoloralt": "white",
+        }
+        marker = {"marker": self.marker, "fillstyle": "full" if hollow else self.fill, **face}
+        edge = {"markeredgecolor": self.colour, "markeredgewidth": 1}
+        return {"color": self.colour, "linestyle": self.dash, **marker, **edge}
+
+    @property
+    def mark(self) -> dict[str, Any]:
+        """The same without the line."""
+        return {**self.line, "linestyle": ""}
+
+    @property
+    def handle(self) -> Line2D:
+        """A mark for a key."""
+        return Line2D([], [], markersize=5, **self.mark)
 
 
 def looks(curves: Sequence[str]) -> dict[str, Look]:
@@ -97,9 +123,14 @@ def looks(curves: Sequence[str]) -> dict[str, Look]:
     for curve, family in zip(curves, families, strict=True):
         variants = sorted({one for one in curves if one.startswith(f"{family},")})
         place = 1 + variants.index(curve) if curve in variants else 0
-        place %= len(_DASHES)
-        found[curve] = Look(*(_LOOKS | spare)[family], _DASHES[place], _FILLS[place])
+        place %= len(DASHES)
+        found[curve] = Look(*(_LOOKS | spare)[family], DASHES[place], FILLS[place])
     return found
+
+
+def look_of(curve: str, **other: Any) -> Look:
+    """Return the look of one curve by itself, with something else in its place."""
+    return replace(looks([curve])[curve], **other)
 
 
 def on_top(curve: str) -> float:
@@ -107,48 +138,11 @@ def on_top(curve: str) -> float:
     return {"BiP": 2.6, "IMP": 2.5}.get(curve, 2.0)
 
 
-def in_percent(density: float) -> str:
-    """Return a density as a text in percent, two digits: `100 %`, `5.2 %`."""
-    value = 100 * density
-    return f"{value:.0f} %" if value >= 9.95 else f"{value:.2g} %"
-
-
-def short(cost: float) -> str:
-    """Return an amount with three digits and a prefix: `12.5 M`, `830`."""
-    for size, name in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if cost >= size:
-            return f"{cost / size:.3g} {name}"
-    return f"{cost:.3g}"
-
-
 @contextmanager
 def styled() -> Iterator[None]:
     """Draw in the style of this book."""
     with rc_context(STYLE):
         yield
-
-
-def panels(
-    rows: int,
-    columns: int,
-    width: float,
-    height: float,
-    scales: Literal["all", "row", "none"] = "all",
-) -> tuple[Figure, list[Axes]]:
-    """Return a figure of equal panels; sizes of the whole in inches.
-
-    All share their x axis; `scales` says which of them share their y axis.
-    """
-    fig, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(width, height),
-        sharex=True,
-        sharey=scales,
-        squeeze=False,
-        layout="constrained",
-    )
-    return fig, list(axes.flat)
 
 
 def _stretch(values: np.ndarray) -> np.ndarray:
@@ -159,30 +153,46 @@ def _shrink(values: np.ndarray) -> np.ndarray:
     return 100 - 10 ** -np.asarray(values, float)
 
 
-def accuracy_axis(ax: Axes, low: float, high: float) -> None:
-    """Scale y by the logarithm of the error: differences near dense and collapse both show."""
+def ticks(axis: Axis, places: Iterable[float], form: str = "g") -> None:
+    """Mark an axis at these places and no other."""
+    axis.set_major_locator(FixedLocator([*places]))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:{form}}" if value else "0"))
+
+
+def accuracy_axis(ax: Axes, values: pd.Series) -> None:
+    """Scale y by the logarithm of the error: differences near dense and collapse both show.
+
+    Args:
+        ax: whose y data are percentages, drawn already.
+        values: all that are to be seen.
+    """
     ax.set_yscale("function", functions=(_stretch, _shrink))
-    ends = _stretch(np.array([low, high]))
+    ends = _stretch(np.array([values.min(), values.max()]))
     margin = 0.06 * max(ends[1] - ends[0], 0.1)
     bottom, top = _shrink(ends + np.array([-margin, margin])).tolist()
     ax.set_ylim(max(bottom, 0.0), min(top, 100 - _SMALLEST_ERROR))
     bottom, top = ax.get_ylim()
-    ticks: list[float] = [tick for tick in _ACCURACIES if bottom <= tick <= top]
-    if len(ticks) < 3:
+    places: list[float] = [tick for tick in _ACCURACIES if bottom <= tick <= top]
+    if len(places) < 3:
         whole: list[float] = [tick for tick in range(100) if bottom <= tick <= top]
-        ticks = whole[:: 1 + len(whole) // 8]
-    ax.yaxis.set_major_locator(FixedLocator(ticks))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        places = whole[:: 1 + len(whole) // 8]
+    ticks(ax.yaxis, places)
 
 
 def density_axis(ax: Axes, smallest: float) -> None:
     """Scale x by the logarithm of the kept weights in percent, dense on the left."""
     ax.set_xscale("log")
     ax.set_xlim(115, 0.87 * smallest)
-    ax.xaxis.set_major_locator(FixedLocator([one for one in _DENSITIES if one >= 0.87 * smallest]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ticks(ax.xaxis, (one for one in DENSITIES if one >= 0.87 * smallest))
+
+
+def kept_axis(ax: Axes, values: pd.Series) -> None:
+    """Scale y by the logarithm of the kept weights in percent, from the least to the most."""
+    ax.set_yscale("log")
+    low, high = 0.85 * float(values.min()), 1.18 * float(values.max())
+    ax.set_ylim(low, high)
+    ticks(ax.yaxis, (one for one in DENSITIES if low <= one <= high))
 
 
 def ratio_axis(ax: Axes, largest: float) -> None:
@@ -197,16 +207,14 @@ def ratio_axis(ax: Axes, largest: float) -> None:
     kept = 100 - max(largest, 10)
     ax.set_xscale("function", functions=(_stretch, _shrink))
     ax.set_xlim(100 - 100 * (kept / 100) ** -0.05, 100 - kept * (kept / 100) ** 0.05)
-    ticks = _LOW_RATIOS if largest < 92 else (0, 20, *_RATIOS[1:]) if largest < 96 else _RATIOS
-    ax.xaxis.set_major_locator(FixedLocator([one for one in ticks if one <= ax.get_xlim()[1]]))
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    places = _LOW_RATIOS if largest < 92 else (0, 20, *_RATIOS[1:]) if largest < 96 else _RATIOS
+    ticks(ax.xaxis, (one for one in places if one <= ax.get_xlim()[1]))
 
 
-def cost_axis(ax: Axes, which: Literal["x", "y"] = "x") -> None:
+def cost_axis(ax: Axes, which: str = "x") -> None:
     """Scale an axis by the logarithm, numbers with a prefix: 20 k, 50 k."""
-    scale, axis = (ax.set_xscale, ax.xaxis) if which == "x" else (ax.set_yscale, ax.yaxis)
-    scale("log")
+    ax.set(**{f"{which}scale": "log"})
+    axis = ax.xaxis if which == "x" else ax.yaxis
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(EngFormatter(sep="\N{NO-BREAK SPACE}"))
@@ -217,9 +225,9 @@ def dense_level(ax: Axes, accuracies: pd.Series) -> None:
     seeds on. accuracies: percent, one a seed; nothing is drawn for none."""
     level = mean_interval(accuracies)
     if level.n:
-        ax.axhline(level.mean, color=INK, linewidth=1.2, linestyle=(0, (4, 3)), gid="dense")
+        ax.axhline(level.mean, **DASHED, gid="dense")
     if level.n >= 3:
-        ax.axhspan(level.low, min(level.high, 99.9), color=INK, alpha=0.10, linewidth=0)
+        ax.axhspan(level.low, level.high, color=INK, alpha=0.10, linewidth=0)
 
 
 def label_ends(ax: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:

@@ -14,7 +14,8 @@ from companion.evidence.reported import plain_name
 from companion.evidence.statistics import compare, winning_as_defined
 from companion.figures.paper_panels import METHODS, panel_of
 from companion.figures.points import pruned
-from companion.figures.winners import d_star_in_words, in_brackets, whole_d_star
+from companion.figures.winners import d_star_in_words, whole_d_star
+from companion.figures.words import in_brackets
 from lthlib.errors import ConfigError
 
 TEST, VALIDATION = "test", "validation"

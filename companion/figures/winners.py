@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.evidence import d_star, mean_interval, on_grid, sparsest_on_validation
 from companion.evidence.statistics import IMP_DENSITIES, best_on_validation, compare
+from companion.figures.charts import forest, grid, labelled, rows_axis
 from companion.figures.points import round_numbers
-from companion.figures.style import FAINT, INK, Look, in_percent, looks, panels, styled
+from companion.figures.style import DASHED, FAINT, INK, looks, styled
+from companion.figures.words import column_in_brackets, described_rows, in_brackets, in_percent
 from lthlib.errors import ConfigError
 
+_GAP = ["difference", "difference_low", "difference_high"]
 SPARSEST, BEST = "sparsest matching", "best performing"
 _EDGES = {"below": "at most ", "above": "at least "}
 
@@ -60,8 +62,7 @@ def winning_tickets(table: pd.DataFrame) -> pd.DataFrame:
             {"choice": name, **whole, **_judged(own, reference)} for name, own in chosen.items()
         ]
     columns = ["choice", "curve", "n", "seeds", "round", "density", "accuracy", "low", "high"]
-    columns += ["difference", "difference_low", "difference_high"]
-    columns += ["d_star", "d_star_low", "d_star_high", "edge"]
+    columns += [*_GAP, "d_star", "d_star_low", "d_star_high", "edge"]
     winners = pd.DataFrame(found, columns=columns)
     return winners.sort_values("choice", ascending=False, kind="stable", ignore_index=True)
 
@@ -76,54 +77,44 @@ def winners_in_words(winners: pd.DataFrame) -> pd.DataFrame:
             "seeds": [f"{row['n']} of {row['seeds']}" for row in rows],
             "round": [_text(row["round"], "g") for row in rows],
             "kept (%)": [_text(100 * row["density"], ".3g") for row in rows],
-            "accuracy (%)": [
-                in_brackets(row["accuracy"], row["low"], row["high"], ".1f") for row in rows
-            ],
-            "minus dense (points)": [
-                in_brackets(
-                    row["difference"], row["difference_low"], row["difference_high"], "+.1f"
-                )
-                for row in rows
-            ],
+            "accuracy (%)": column_in_brackets(winners, ["accuracy", "low", "high"], ".1f"),
+            "minus dense (points)": column_in_brackets(winners, _GAP, "+.1f"),
             "d* (%)": [d_star_in_words(row) for row in rows],
         }
     )
 
 
+@styled()
 def winners_figure(winners: pd.DataFrame) -> Figure:
     """Draw each curve's two tickets: test accuracy minus dense, with 95 % interval and density.
 
     Args:
         winners: from `winning_tickets`.
     """
-    curves = list(dict.fromkeys(winners["curve"]))
-    known = looks(curves)
-    with styled():
-        fig, axes = panels(1, 2, 7.6, 1.0 + 0.27 * len(curves))
-        for ax, choice in zip(axes, (SPARSEST, BEST), strict=True):
-            ax.set_title(choice.capitalize())
-            ax.axvline(0, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-            ax.grid(True, axis="x")
-            ax.grid(False, axis="y")
-            ax.text(1.02, -0.9, "kept", transform=ax.get_yaxis_transform(), fontsize=9, color=FAINT)
-            rows = winners[winners["choice"] == choice].set_index("curve")
-            for place, curve in enumerate(curves):
-                _dot(ax, place, rows.loc[curve], known[curve])
-            ax.tick_params(axis="y", length=0)
-        axes[0].set_yticks(range(len(curves)), curves)
-        axes[0].set_ylim(len(curves) - 0.4, -0.6)
-        fig.supxlabel("test accuracy minus dense (points)", fontsize=10)
-    return fig
-
-
-def describe_winners(winners: pd.DataFrame) -> str:
-    """Say in words what `winners_figure` shows."""
-    parts = [
-        f"{row['curve']}, {row['choice']}: {row['difference']:+.1f} points "
-        f"at {in_percent(row['density'])}"
-        for row in winners[winners["n"] > 0].to_dict("records")
-    ]
-    return f"Test accuracy minus dense, and density: {'; '.join(parts)}."
+    names = list(dict.fromkeys(winners["curve"]))
+    fig, axes = grid(
+        winners, 7.6, 1.0 + 0.27 * len(names), str.capitalize, col="choice",
+        col_order=[SPARSEST, BEST],
+    )  # fmt: skip
+    for choice, ax in axes.items():
+        ax.axvline(0, **DASHED)
+        ax.grid(True, axis="x")
+        ax.grid(False, axis="y")
+        beside: Any = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 9}
+        ax.text(1.02, -0.75, "kept", color=FAINT, **beside)
+        for row in winners[winners["choice"] == choice].to_dict("records"):
+            place, known = names.index(row["curve"]), row["n"] > 0
+            text = in_percent(row["density"]) if known else "none"
+            ax.text(1.02, place, text, color=INK if known else FAINT, **beside)
+        for curve, look in looks(names).items():
+            own = winners[(winners["choice"] == choice) & (winners["curve"] == curve)]
+            own = own[own["n"] > 0]
+            forest(ax, own, own["curve"].map(names.index), _GAP, look, "ticket")
+    rows_axis([*axes.values()], names)
+    form = "{curve}, {choice}: {difference:+.1f} points at {density!p}"
+    lead = "Test accuracy minus dense, and density"
+    text = described_rows(lead, winners[winners["n"] > 0], form)
+    return labelled(fig, text, "test accuracy minus dense (points)")
 
 
 def whole_d_star(rows: pd.DataFrame, reference: pd.Series) -> dict[str, Any]:
@@ -162,28 +153,6 @@ def _by_seed(rows: pd.DataFrame) -> pd.Series:
     return rows.groupby(["study", "seed"])["test_accuracy"].mean()
 
 
-def _dot(ax: Axes, place: int, row: pd.Series, look: Look) -> None:
-    across = ax.get_yaxis_transform()
-    if not row["n"]:
-        ax.text(1.02, place, "none", transform=across, va="center", fontsize=9, color=FAINT)
-        return
-    value = row["difference"]
-    known = not math.isnan(row["difference_low"])
-    reach = [[value - row["difference_low"]], [row["difference_high"] - value]] if known else None
-    ax.errorbar(
-        [value],
-        [place],
-        xerr=reach,
-        fmt=look.marker,
-        color=look.colour,
-        fillstyle=look.fill,
-        elinewidth=1.2,
-        gid="ticket",
-    )
-    text = in_percent(row["density"])
-    ax.text(1.02, place, text, transform=across, va="center", fontsize=9, color=INK)
-
-
 def d_star_in_words(row: Mapping[Any, Any]) -> str:
     """Return d* of a row, in percent with its interval: `at most 5.5 [4.9, 6.1]`."""
     star, low, high = (100 * row[name] for name in ("d_star", "d_star_low", "d_star_high"))
@@ -192,11 +161,3 @@ def d_star_in_words(row: Mapping[Any, Any]) -> str:
 
 def _text(value: float, form: str) -> str:
     return "–" if math.isnan(value) else format(value, form)
-
-
-def in_brackets(value: float, low: float, high: float, form: str) -> str:
-    """Return a value with its interval, if both are known: `+0.3 [0.1, 0.5]`."""
-    if math.isnan(value) or math.isnan(low):
-        return _text(value, form)
-    plain = form.lstrip("+")
-    return f"{value:{form}} [{low:{plain}}, {high:{plain}}]"

@@ -60,7 +60,7 @@ class Artefacts:
         data: DataFrame,
         *,
         title: str,
-        alt: str,
+        alt: str = "",
         note: str = "",
         rows: DataFrame | None = None,
         source: str = "",
@@ -72,7 +72,7 @@ class Artefacts:
             name: of the files: lower-case letters, digits and hyphens.
             data: what the figure shows, written as CSV.
             title: the caption, one sentence.
-            alt: what the figure shows, in words, for those who cannot see it.
+            alt: what the figure shows, in words, for those who cannot see it; default its label.
             note: how to read it, below the caption.
             rows: the rows of the tidy table that the data was made from; default `data` itself.
             source: where the data comes from, if no run of ours made it.
@@ -83,6 +83,7 @@ class Artefacts:
         from IPython.display import display
         from matplotlib import pyplot, rc_context
 
+        alt = alt or str(fig.get_label())
         if not alt.strip():
             raise PublishError(f"figure {name!r}: alt text is empty; say what the figure shows")
         below = self._below(name, data, note, rows, source)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures.agreement import agreement_figure, agreement_table, describe_agreement
+from companion.figures.agreement import agreement_figure, agreement_table
 from companion.figures.effects import ALL, MADE, UNDONE
 from lthlib.errors import ConfigError
 
@@ -64,16 +64,13 @@ def test_a_panel_an_end_with_two_marks_a_row() -> None:
     made, undone = fig.axes
     assert [ax.get_title("left") for ax in fig.axes] == [MADE, UNDONE]
     assert [tick.get_text() for tick in made.get_yticklabels()] == [ALL, "aliased", "signed"]
-    marks = [
-        (line.get_xdata()[0], line.get_ydata()[0])
-        for line in made.lines
-        if line.get_gid() == "BiP" and len(line.get_xdata())
-    ]
-    assert marks == [(0.60, 1), (0.95, 2)]
-    spans = [list(line.get_xdata()) for line in undone.lines if line.get_gid() == "span"]
-    assert spans == [[0.10], [0.30, 0.40]]
+    (marks,) = (line for line in made.lines if line.get_gid() == "with the paper's mask")
+    assert list(marks.get_xdata()) == [0.60, 0.95]
+    assert list(marks.get_ydata()) == [1, 2]
+    (spans,) = (area for area in undone.collections if area.get_gid() == "span")
+    assert [list(ends[:, 0]) for ends in spans.get_segments()] == [[0.10, 0.10], [0.30, 0.40]]
 
 
 def test_the_words_for_it() -> None:
-    words = describe_agreement(agreement_table(OVERLAP, OVERLAP, ["aliased"]))
+    words = agreement_figure(agreement_table(OVERLAP, OVERLAP, ["aliased"])).get_label()
     assert "aliased, made in the paper's BiP: 0.60 with the paper's mask and 0.20 with" in words

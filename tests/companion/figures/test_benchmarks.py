@@ -16,7 +16,6 @@ from companion.figures.benchmarks import (
     benchmark_figure,
     benchmark_ratios,
     benchmark_table,
-    describe_benchmarks,
 )
 
 
@@ -63,5 +62,5 @@ def test_a_row_a_benchmark_with_its_target() -> None:
 
 
 def test_the_words_for_it() -> None:
-    words = describe_benchmarks(benchmark_ratios(benchmark_table(ROWS[1:3])))
+    words = benchmark_figure(benchmark_ratios(benchmark_table(ROWS[1:3]))).get_label()
     assert words == ("Times faster than the reference: CS step 1.8 of 2 aimed at; IMP step 1.6.")

@@ -13,7 +13,6 @@ from matplotlib import pyplot as plt
 from companion.figures.bilevel import (
     bilevel_figure,
     bilevel_means,
-    describe_bilevel,
     error_slopes,
     flip_gamma,
 )
@@ -98,12 +97,12 @@ def test_four_panels() -> None:
         *("Quadratics: relative error", "Quadratics: wrong signs (%)"),
         *("Quadratics: cosine", "Network: cosine"),
     ]
-    assert lines(errors, "weight_error") == [pytest.approx([40, 4, 0.4, 0.04])]
-    assert lines(errors, "error") == [pytest.approx([20, 2, 0.2, 0.02])]
+    assert lines(errors, "weight_error 10") == [pytest.approx([40, 4, 0.4, 0.04])]
+    assert lines(errors, "error 10") == [pytest.approx([20, 2, 0.2, 0.02])]
     (guide,) = (line for line in errors.lines if line.get_gid() == "slope")
     x, y = guide.get_xdata(), guide.get_ydata()
     assert [a * b for a, b in zip(x, y, strict=True)] == pytest.approx([x[0] * y[0]] * len(x))
-    assert lines(signs, "weight_flips") == [[100, 75, 25, 0]]
+    assert lines(signs, "weight_flips 10") == [[100, 75, 25, 0]]
     for ax in (errors, signs):
         (mark,) = (line for line in ax.lines if line.get_gid() == "flip 10")
         assert mark.get_xdata()[0] == pytest.approx(10**0.5)
@@ -113,9 +112,8 @@ def test_four_panels() -> None:
 
 def test_a_line_breaks_where_some_seed_has_no_minimum() -> None:
     *_, ax = bilevel_figure(quadratic(), network()).axes
-    (start,) = lines(ax, "start 10 cosine")
-    assert math.isnan(start[0]) and math.isnan(start[1])
-    assert start[2] == pytest.approx(0.85)
+    # Neither at gamma = 0.1 nor at 1.
+    assert lines(ax, "start 10 cosine") == [pytest.approx([0.85])]
     assert lines(ax, "trained 10 implicit_cosine") == [[0.0, 0.0, 0.0]]
     assert {text.get_text() for text in ax.texts} == {"start", "trained"}
 
@@ -133,14 +131,14 @@ def test_two_sizes_are_told_apart_and_one_point_of_one_seed_is_enough() -> None:
 def test_where_nothing_has_a_minimum_the_panel_is_empty() -> None:
     none = network().query("point == 'start' and gamma == 0.1")
     *_, ax = bilevel_figure(quadratic(), none).axes
-    assert all(math.isnan(value) for value in lines(ax, "start 10 cosine")[0])
-    assert "gamma 0.1 no minimum" in describe_bilevel(quadratic(), none)
+    assert lines(ax, "start 10 cosine") == []
+    assert "gamma 0.1 no minimum" in ax.figure.get_label()
 
 
 def test_the_words_for_it() -> None:
-    words = describe_bilevel(quadratic(), network())
+    words = bilevel_figure(quadratic(), network()).get_label()
     assert "ends with slope -1.00 (n = 10)" in words
     assert "wrong below gamma = 3.2 (n = 10)" in words
-    assert "on the network, start: gamma 0.1 no minimum; gamma 1 0.60 and -0.40" in words
-    never = describe_bilevel(quadratic(shares=(0.0,) * 4), network())
+    assert "the network, start: gamma 0.1 no minimum, gamma 1 0.60 and -0.40" in words
+    never = bilevel_figure(quadratic(shares=(0.0,) * 4), network()).get_label()
     assert "wrong below gamma = no gamma shown (n = 10)" in never

@@ -12,7 +12,6 @@ from companion.figures.convergence import (
     convergence_figure,
     convergence_means,
     convergence_table,
-    describe_convergence,
 )
 from lthlib.errors import ConfigError
 
@@ -66,5 +65,5 @@ def test_one_line_a_seed_and_equal_masks_at_the_top() -> None:
 
 
 def test_the_words_for_it() -> None:
-    words = describe_convergence(convergence_table(HISTORIES))
+    words = convergence_figure(convergence_table(HISTORIES)).get_label()
     assert "BiP 0.60 after the first epoch, 0.95 half-way, 0.998 at the end" in words

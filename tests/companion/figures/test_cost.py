@@ -12,7 +12,6 @@ from companion.figures.cost import (
     cost_of_curves,
     costs_at,
     curve_costs,
-    describe_costs,
 )
 from companion.figures.points import ticket_table
 from lthlib.errors import ConfigError
@@ -79,9 +78,12 @@ def test_bars_are_named_and_numbered(seeds: int) -> None:
 
 def test_one_row_is_enough() -> None:
     one = ticket_table([record("IMP", "imp", 0, 0.5, 97.0)])
-    assert len(accuracy_against_cost(one, "seconds", [0.5]).axes) == 1
-    words = describe_costs(costs_at(one, [0.5], "seconds"), "seconds")
-    assert words == "Accuracy against cost: IMP reaches 97.0 % for 10 seconds at 50 % density."
+    fig = accuracy_against_cost(one, "seconds", [0.5])
+    assert len(fig.axes) == 1
+    assert (
+        fig.get_label()
+        == "Accuracy against cost: IMP reaches 97.0 % for 10 seconds at 50 % density."
+    )
 
 
 def test_failed_runs_cost_nothing_and_break_nothing() -> None:

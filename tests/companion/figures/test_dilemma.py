@@ -8,7 +8,6 @@ import pytest
 from matplotlib import pyplot as plt
 
 from companion.figures.dilemma import (
-    describe_dilemma,
     dilemma_figure,
     dilemma_points,
     published_dilemma,
@@ -47,15 +46,16 @@ def test_two_panels_share_their_curves(seeds: int) -> None:
     assert drawn == [5, 5]
     assert [ax.get_xlim() for ax in (left, right)] == [left.get_xlim()] * 2
     assert right.get_ylabel() == "cost (passes)"
-    assert len(left.collections) == (5 if seeds == 3 else 0)
+    assert len(left.collections) == (5 if seeds == 3 else 0)  # bands
 
 
 def test_one_row_without_dense_and_a_failed_run_are_enough() -> None:
     records = [record("IMP", "imp", 0, 0.5, 97.0), record("IMP", "imp", 1, 0.5, None)]
     points = dilemma_points(ticket_table(records), "seconds")
     assert len(points) == 1
-    assert len(dilemma_figure(points, "seconds").axes) == 2
-    assert describe_dilemma(points, "seconds") == (
+    fig = dilemma_figure(points, "seconds")
+    assert len(fig.axes) == 2
+    assert fig.get_label() == (
         "Test accuracy and cost by the percentage pruned: IMP 97.0 % for 10 seconds at 50 % pruned."
     )
 

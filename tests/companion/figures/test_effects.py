@@ -16,7 +16,6 @@ from companion.figures.effects import (
     UNDONE,
     base_rows,
     departure_effects,
-    describe_effects,
     differences,
     effects_figure,
     effects_in_words,
@@ -142,7 +141,7 @@ def test_a_figure_of_one_difference() -> None:
 
 def test_the_words_for_it() -> None:
     effects = departure_effects(table(), ["aliased", "mask-rate"])
-    assert describe_effects(effects) == (
+    assert effects_figure(effects, "points").get_label() == (
         "Differences in points at 5 % density: all at once -6.0; mask-rate -4.0 made in the "
         "paper's BiP and -5.0 undone in the release; aliased +0.5 made in the paper's BiP and "
         "-1.0 undone in the release."

@@ -9,8 +9,6 @@ import pytest
 from matplotlib import pyplot as plt
 
 from companion.figures.gates import (
-    describe_gate_density,
-    describe_gates,
     gap_table,
     gate_density_figure,
     gate_table,
@@ -87,5 +85,6 @@ def test_without_validation_images_there_is_no_gap() -> None:
 
 def test_the_words_for_it() -> None:
     gates = gate_table({name: HISTORIES[name] for name in (("CS", 0), ("ISS", 0))})
-    assert "CS: 100 % of the gates in the outermost bins; ISS: 30 %" in describe_gates(gates)
-    assert "CS 50 % after the first epoch, 20 % after the last" in describe_gate_density(gates)
+    shares, density = (figure(gates).get_label() for figure in (gates_figure, gate_density_figure))
+    assert "CS: 100 % of the gates in the outermost bins; ISS: 30 %" in shares
+    assert "CS 50 % after epoch 1 to 20 % after epoch 3" in density

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.figures.layers import describe_layers, layer_densities, layer_table, mask_overlap
+from companion.figures.layers import layer_densities, layer_table, mask_overlap
 from lthlib.errors import ConfigError
 from tests.companion.figures.toys import LAYERS, record, study
 
@@ -58,7 +58,7 @@ def test_an_emptied_layer_is_zero() -> None:
     one["layers"]["linear.weight"] = [0, 500]
     layers = layer_table([one], 0.25)
     assert layer_densities(layers).axes[0].texts[-1].get_text() == "0.0"
-    assert "OMP keeps least of linear.weight" in describe_layers(layers)
+    assert "OMP keeps least of linear.weight" in layer_densities(layers).get_label()
 
 
 def test_overlap_stands_above_chance() -> None:

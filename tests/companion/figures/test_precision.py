@@ -13,7 +13,6 @@ from matplotlib import pyplot as plt
 from companion.evidence import judge
 from companion.figures.precision import (
     TOGETHER,
-    describe_precision,
     margin,
     precision_differences,
     precision_figure,
@@ -167,7 +166,7 @@ def test_a_row_a_ticket_and_the_margins_as_bands() -> None:
 
 def test_the_words_for_it() -> None:
     rows = precision_differences(precision_table(study()))
-    words = describe_precision(rows.head(2))
+    words = precision_figure(rows.head(2), 0.5).get_label()
     assert words.startswith("Differences to fp32 in points of accuracy: dense in bf16 ")
     assert precision_outcome(rows, 0.5).startswith(
         "**bf16 against fp32:** of 3 kinds of ticket 1 differs, 2 not shown. Over all of them "

@@ -8,7 +8,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from companion.figures.points import ticket_table
-from companion.figures.published import beside_published, describe_published, imp_minus_dense
+from companion.figures.published import beside_published, imp_minus_dense
 from tests.companion.figures.toys import Record, searches
 
 
@@ -52,7 +52,7 @@ def test_both_are_drawn_and_said() -> None:
     (ax,) = beside_published(gaps).axes
     lines = {line.get_gid(): list(line.get_ydata()) for line in ax.lines}
     assert lines["ours"] == pytest.approx([-0.5, -1.5, -2.5])
-    assert len(lines["theirs"]) == 10
+    assert len(lines["Renda et al. (2020)"]) == 10
     assert "ours -0.5 points at 80 % density to -2.5 points at 51 % density" in (
-        describe_published(gaps)
+        beside_published(gaps).get_label()
     )

@@ -9,7 +9,6 @@ import pytest
 from matplotlib import pyplot as plt
 
 from companion.figures.rewinding import (
-    describe_rewinding,
     published_rewinding,
     rewinding_figure,
     rewinding_means,
@@ -114,5 +113,7 @@ def test_one_seed_without_dense_and_without_a_paper() -> None:
 
 
 def test_the_words_for_it() -> None:
-    words = describe_rewinding(rewinding_table(study(1)))
+    words = rewinding_figure(
+        rewinding_table(study(1)), pd.Series([98.0]), published_rewinding("digits", "resnet8")
+    ).get_label()
     assert "20 % density: 97.0 % as found, 96.0 % from 5 %, 98.0 % from 100 %; 5 %" in words

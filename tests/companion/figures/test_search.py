@@ -12,7 +12,6 @@ from companion.figures.points import ticket_table
 from companion.figures.search import (
     at_same_density,
     derived_epochs,
-    describe_search,
     search_costs,
     search_figure,
     search_in_words,
@@ -127,5 +126,5 @@ def test_the_words_for_it(costs: pd.DataFrame) -> None:
     assert words.loc[("CS", "searches at once"), "epochs in total"] == "40 / 72"
     assert words.loc[("IMP", "one search"), "epochs in sequence"] == "26 / 34"
     assert "CS, searches at once: 4 tickets after 20 epochs in sequence, 40 in total" in (
-        describe_search(costs)
+        search_figure(costs).get_label()
     )

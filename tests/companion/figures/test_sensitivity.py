@@ -9,7 +9,6 @@ import pytest
 from matplotlib import pyplot as plt
 
 from companion.figures.sensitivity import (
-    describe_sensitivity,
     sensitivity_figure,
     sensitivity_means,
     sensitivity_table,
@@ -133,7 +132,9 @@ def test_a_method_that_is_given_its_density_has_one_panel_a_setting() -> None:
 
 
 def test_of_bip_the_sparsest_density_is_put_into_words() -> None:
-    words = describe_sensitivity(sensitivity_means(sensitivity_table(bip()[:-1], BIP, "bip")))
+    words = sensitivity_figure(
+        sensitivity_table(bip()[:-1], BIP, "bip"), pd.Series([98.0]), "bip"
+    ).get_label()
     assert "gamma: 1 96.0 % at 5 % density, 100 95.0 % at 5 % density" in words
 
 
@@ -155,5 +156,5 @@ def test_two_panels_a_setting() -> None:
 
 
 def test_the_words_for_it() -> None:
-    words = describe_sensitivity(sensitivity_means(sensitivity_table(study(), BASE)))
+    words = sensitivity_figure(sensitivity_table(study(), BASE), pd.Series([98.0])).get_label()
     assert "penalty: 0 95.5 % at 10 % density, 0.0001 97.5 % at 10 % density" in words

@@ -9,14 +9,9 @@ import pytest
 from matplotlib import pyplot as plt
 
 from companion.evidence.costs import spent
+from companion.figures.cost import cost_against_ratio, costs_by_ratio
 from companion.figures.points import ticket_table
-from companion.figures.speed import (
-    cost_against_ratio,
-    costs_by_ratio,
-    describe_ratios,
-    speed_up,
-    speed_up_in_words,
-)
+from companion.figures.speed import speed_up, speed_up_in_words
 from tests.companion.figures.toys import record, study, table
 
 
@@ -66,7 +61,7 @@ def test_a_row_a_unit_and_a_line_a_curve() -> None:
     names = [text.get_text() for text in fig.legends[0].get_texts()]
     assert names == ["IMP", "BiP", "BiP, unclipped", "CS, as found", "CS"]
     assert "BiP from 60 passes at 50 % pruned to 60 at 75 %, all tickets 100" in (
-        describe_ratios(costs)
+        cost_against_ratio(costs).get_label()
     )
 
 

@@ -10,7 +10,6 @@ from matplotlib import pyplot as plt
 
 from companion.figures.points import ticket_table
 from companion.figures.winners import (
-    describe_winners,
     winners_figure,
     winners_in_words,
     winning_tickets,
@@ -65,7 +64,7 @@ def test_where_nothing_matches_there_is_no_sparsest_ticket() -> None:
     assert words.loc["best performing", "accuracy (%)"] == "99.0"
     texts = [text.get_text() for text in winners_figure(winners).axes[0].texts]
     assert "none" in texts
-    assert "sparsest" not in describe_winners(winners)
+    assert "sparsest" not in winners_figure(winners).get_label()
 
 
 def test_one_seed_has_no_d_star() -> None:
@@ -95,7 +94,7 @@ def test_a_dot_and_a_density_for_every_curve() -> None:
     winners = winning_tickets(ticket_table(searches()))
     left, right = winners_figure(winners).axes
     assert [tick.get_text() for tick in left.get_yticklabels()] == ["IMP", "CS, as found", "CS"]
-    dots = [bar.lines[0].get_xdata()[0] for bar in right.containers]
+    dots = [x for line in right.lines if line.get_gid() == "ticket" for x in line.get_xdata()]
     wanted = winners[winners["choice"] == "best performing"]["difference"].tolist()
     assert dots == pytest.approx(wanted)
     assert not any(math.isnan(dot) for dot in dots)
