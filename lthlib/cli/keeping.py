@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,36 +12,54 @@ from lthlib.cli.options import (
     COME_AGAIN,
     StoreOption,
 )
-from lthlib.errors import StoreError
+from lthlib.errors import ConfigError, StoreError
+
+if TYPE_CHECKING:
+    from lthlib.runs import RunResult
 
 
 def list_(store: StoreOption = Path("store")) -> None:
     """List the complete runs in the store, imported ones too."""
     from itertools import chain
 
-    from lthlib.records import emptied
     from lthlib.runs import Store
     from lthlib.runs.archive import kept
-    from lthlib.runs.config import describe
 
     runs = Store(store)
-    row = "{:16}  {:>7}  {:>7}  {:>6}  {:>7}  {}"
-    lines = [row.format("id", "tickets", "density", "test %", "seconds", "run")]
+    lines = [_ROW.format("id", "tickets", "density", "test %", "seconds", "run")]
     usable = ((result, "imported") for result in runs.load_each())
     others = ((result, "imported, only to look at") for result in kept(runs))
     for result, origin in chain(usable, others):
-        last, about = result.records[-1], [describe(result.values)]
-        density, test = "", "failed"
-        if result.failure is None:
-            density, test = f"{last['density']:.4f}", f"{last['accuracy']['test']:.2f}"
-        about += [result.failure] if result.failure else []
-        if layers := emptied(last):
-            about.append(f"no weight left in {', '.join(layers)}")
-        about += [origin] if result.imported else []
-        seconds = f"{last['cost']['own']['seconds']:.0f}"
-        count = sum(record["status"] == "ok" for record in result.records)
-        lines.append(row.format(last["run"], count, density, test, seconds, "; ".join(about)))
+        try:
+            lines.append(_row(result, origin))
+        except (LookupError, TypeError, ValueError, AttributeError, ConfigError):
+            # To check all of each would take too long: whoever sealed it wrote what no run says.
+            typer.echo(
+                f"{result.records[0]['run']}: its run.json is malformed; `lth verify` says where",
+                err=True,
+            )
     typer.echo("\n".join(lines))
+
+
+_ROW = "{:16}  {:>7}  {:>7}  {:>6}  {:>7}  {}"
+
+
+def _row(result: RunResult, origin: str) -> str:
+    from lthlib.records import emptied
+    from lthlib.runs.config import describe
+
+    last, about = result.records[-1], [describe(result.values)]
+    density, test = "", "failed"
+    if result.failure is None:
+        density, accuracy = f"{last['density']:.4f}", last["accuracy"]["test"]
+        test = "" if accuracy is None else f"{accuracy:.2f}"
+    about += [result.failure] if result.failure else []
+    if layers := emptied(last):
+        about.append(f"no weight left in {', '.join(layers)}")
+    about += [origin] if result.imported else []
+    seconds = f"{last['cost']['own']['seconds']:.0f}"
+    count = sum(record["status"] == "ok" for record in result.records)
+    return _ROW.format(last["run"], count, density, test, seconds, "; ".join(about))
 
 
 def show(

@@ -94,6 +94,9 @@ def read_run(content: bytes, run_id: str) -> dict[str, Any]:
         raise StoreError(f"run.json is not JSON ({error})") from None
     except (RecordError, ConfigError) as error:
         raise StoreError(str(error)) from None
+    failures = [record["failure"] for record in stored["records"] if record["failure"]]
+    if failures != [stored["failure"]] * (stored["failure"] is not None):
+        raise StoreError("run.json and its records disagree on a failure")
     check_identity(stored, run_id)
     return stored
 

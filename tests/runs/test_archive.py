@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import lthlib.runs.store
+from lthlib.cli.keeping import list_
 from lthlib.errors import StoreError
 from lthlib.leases import hold
 from lthlib.runs import Machine, RunConfig, Store, execute
@@ -242,6 +243,7 @@ def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], None
         ),
         (forged(lambda run: run["config"]["settings"].update(rewind=[])), r"\w\.rewind is"),
         (forged(lambda run: run["config"]["settings"].update(speed=1)), "unknown name"),
+        (forged(lambda run: run.update(failure="why")), "disagree on a failure"),
         (forged(lambda run: run["config"].update(method="magic")), "method is 'magic'"),
     ],
 )
@@ -291,6 +293,19 @@ def test_sizes_are_checked_before_anything_is_read(
         content["manifest.json"] = json.dumps(manifest).encode()
         with pytest.raises(StoreError, match=said):
             import_runs(here, tar(tmp_path / "x.tar", content))
+
+
+def test_a_run_that_no_run_could_be_keeps_no_other_from_the_list(
+    here: Store, archive: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import_runs(here, archive)
+    for wrong in ({"density": "x"}, {"accuracy": 3}, {"cost": None}, {"layers": [1]}):
+        recomputed(here, OMP, lambda run, wrong=wrong: run["records"][-1].update(wrong))
+        list_(here.root)
+        said = capsys.readouterr()
+        assert DENSE.id in said.out and OMP.id not in said.out
+        assert f"{OMP.id}: its run.json is malformed; `lth verify` says where" in said.err
+    assert [run_id for run_id, _ in verify(here)] == [OMP.id]
 
 
 def test_a_run_json_is_not_read_beyond_its_bound(
