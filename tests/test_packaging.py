@@ -34,7 +34,7 @@ LAYERS = {
         ["__main__"],
     ],
     "companion": [
-        ["evidence", "forecast"],
+        ["evidence", "forecast", "generated"],
         ["figures", "studies"],
         ["bilevel"],
         ["publish"],

@@ -24,7 +24,6 @@ from lthlib.data import (
     evaluation_batches,
     load_dataset,
 )
-from lthlib.data.generated import write_image_folder
 from lthlib.data.streaming import random_box
 from lthlib.errors import ConfigError, DataError
 
@@ -341,20 +340,3 @@ def test_imagenet_needs_an_image_size_whoever_names_it(tmp_path: Path) -> None:
 def test_imagenet_without_training_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no folder train"):
         load_dataset("imagenet", tmp_path, settings=STANDARD)
-
-
-def test_a_generated_folder_has_the_layout_of_imagenet(tmp_path: Path) -> None:
-    root = write_image_folder(tmp_path / "drawn", classes=3, train=5, held_out=2, size=32)
-    settings = DataSettings("folder", validation_images=3, image_size=16)
-    data = load_dataset("folder", root, cache=tmp_path / "cache", settings=settings)
-    assert data.classes == ("class000", "class001", "class002")
-    assert [len(part) for part in (data.train, data.validation, data.test)] == [12, 3, 6]
-    sizes = set()
-    for file in (root / "train").rglob("*.JPEG"):
-        with Image.open(file) as image:
-            sizes.add(image.size)
-    assert len(sizes) > 3  # as in a folder of photographs
-    with pytest.raises(DataError, match="is not empty"):
-        write_image_folder(root)
-    with pytest.raises(ConfigError, match="at least 1 of each"):
-        write_image_folder(tmp_path / "none", classes=0)

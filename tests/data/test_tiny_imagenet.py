@@ -13,6 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
+from companion.generated import write_tiny_imagenet
 from companion.studies import ticket_study
 from lthlib.data import (
     Batches,
@@ -23,8 +24,7 @@ from lthlib.data import (
     evaluation_batches,
     load_dataset,
 )
-from lthlib.data.generated import write_tiny_imagenet
-from lthlib.errors import ConfigError, DataError
+from lthlib.errors import DataError
 from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, Store, execute
 from tests.conftest import with_sources
@@ -294,35 +294,6 @@ def test_what_does_not_fit_is_named(
 def test_another_folder_is_not_tiny_imagenet(folder_root: Path) -> None:
     with pytest.raises(DataError, match=rf"looked for wnids\.txt in {folder_root}/tiny-imagenet"):
         load(folder_root)
-
-
-def test_the_drawn_set_has_the_layout_of_the_archive(drawn: Path, tmp_path: Path) -> None:
-    folder = drawn / "tiny-imagenet-200"
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "train",
-        "val",
-        "wnids.txt",
-        "words.txt",
-    ]
-    name = (folder / "wnids.txt").read_text().split()[0]
-    assert sorted(p.name for p in (folder / "train" / name / "images").iterdir()) == [
-        f"{name}_{number}.JPEG" for number in range(2)
-    ]
-    assert (folder / "train" / name / f"{name}_boxes.txt").is_file()
-    assert len((folder / "val/val_annotations.txt").read_text().splitlines()) == 600
-    assert len((folder / "words.txt").read_text().splitlines()) == 200
-    with pytest.raises(DataError, match="is not empty"):
-        write_tiny_imagenet(drawn)
-    with pytest.raises(ConfigError, match="at least 1"):
-        write_tiny_imagenet(tmp_path / "none", held_out=0)
-
-
-def test_equal_seeds_draw_equal_sets(drawn: Path, tmp_path: Path) -> None:
-    again = write_tiny_imagenet(tmp_path / "again", train=2, held_out=3)
-    other = write_tiny_imagenet(tmp_path / "other", train=2, held_out=3, seed=1)
-    name = "tiny-imagenet-200/val/images/val_0.JPEG"
-    assert (again / name).read_bytes() == (drawn / name).read_bytes()
-    assert annotated(again) == annotated(drawn) != annotated(other)
 
 
 RECIPE = {
