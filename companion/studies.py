@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, check_choice, shown
 from lthlib.methods import get_method
 from lthlib.methods.bip import DEPARTURES
 from lthlib.recipes import Recipe, dense_run
 from lthlib.runs import Parent, RunConfig, RunResult, Store
+from lthlib.settings import Count, Density, coerce
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Entry:
     label: str
 
 
-Contestant = Callable[[Recipe, int, Sequence[float]], list[Entry]]
+Contestant = Callable[[Recipe, int, Sequence[float]], Iterable[Entry]]
+MOST_RUNS = 20_000
 
 
 @dataclass(frozen=True)
@@ -89,29 +91,33 @@ def ticket_study(
     study = recipe.values["study"]
     if precisions is None:
         precisions = study.get("precisions") or []
-    if not isinstance(precisions, Sequence) or isinstance(precisions, str):
-        raise ConfigError(f"study.precisions is {precisions!r}; expected a list of names")
     if precisions:
         given = {"methods": methods, "densities": densities, "seeds": seeds}
         return _at_each(recipe, precisions, name=name, dense_seeds=dense_seeds, **given)
     methods = study["methods"] if methods is None else methods
     densities = study["densities"] if densities is None else densities
     dense_seeds = study["dense_seeds"] if dense_seeds is None else dense_seeds
-    unknown = [method for method in methods if method not in CONTESTANTS]
-    if unknown:
-        raise ConfigError(f"method is {unknown[0]!r}; expected some of {', '.join(CONTESTANTS)}")
+    for method in methods:
+        check_choice("method", method, CONTESTANTS)
     replicates = {method: _seeds(study["seeds"], method, seeds) for method in methods}
     most = max([dense_seeds, *replicates.values()])
     if not densities or min([most, *replicates.values()]) < 1:
         raise ConfigError("a study needs at least one density and one seed")
-    for density in densities:
-        if not 0 < density <= 1:
-            raise ConfigError(f"density is {density}; expected a kept fraction in (0, 1]")
-    first = study.get("first_seed", 0)
-    entries = [Entry(dense_run(recipe, first + seed), "dense") for seed in range(most)]
-    for method in methods:
-        for seed in range(replicates[method]):
-            entries += CONTESTANTS[method](recipe, first + seed, densities)
+    densities = coerce(list(densities), tuple[Density, ...], "density")
+    first = study.get("first_seed") or 0
+    dense = (Entry(dense_run(recipe, first + seed), "dense") for seed in range(most))
+    others = (
+        CONTESTANTS[method](recipe, first + seed, densities)
+        for method in methods
+        for seed in range(replicates[method])
+    )
+    made = itertools.chain(dense, itertools.chain.from_iterable(others))
+    entries = list(itertools.islice(made, MOST_RUNS + 1))
+    if len(entries) > MOST_RUNS:
+        raise ConfigError(
+            f"the study has more than {MOST_RUNS:,} runs; ask for fewer seeds, densities, rounds "
+            "or values of a setting"
+        )
     # Two contestants may share runs: CS's searches are the same whatever is done with the tickets.
     unique = {entry.config.id: entry for entry in reversed(entries)}
     kept = tuple(entry for entry in entries if unique.pop(entry.config.id, None))
@@ -144,19 +150,18 @@ def _parent(recipe: Recipe, seed: int) -> Parent:
 
 
 def _imp(label: str, **change: Any) -> Contestant:
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         settings = {"rewind": recipe.rewind, **recipe.method("imp"), **change}
         fraction = recipe.config("imp", seed, **settings).settings.fraction
         target = math.log(min(densities)) / math.log(1 - fraction)
         settings.setdefault("rounds", max(1, round(target)))
         search = recipe.config("imp", seed, **settings)
         if search.settings.rewinding != "none":
-            return [Entry(search, label)]
+            yield Entry(search, label)
+            return
         # What IMP-C finds was trained without going back; its tickets are trained from k as well.
-        return [
-            Entry(search, f"{label}, as found"),
-            *_retrained(recipe, search, label, range(1, search.settings.rounds + 1)),
-        ]
+        yield Entry(search, f"{label}, as found")
+        yield from _retrained(recipe, search, label, range(1, search.settings.rounds + 1))
 
     return entries
 
@@ -167,39 +172,43 @@ def _retrained(
     label: str,
     rounds: Iterable[int] | None = None,
     **change: Any,
-) -> list[Entry]:
+) -> Iterator[Entry]:
     """A search's tickets trained under their masks, one run a round; as the recipe says, then as
     the change does."""
     own = {"mask_value": search.settings.scale} if hasattr(search.settings, "scale") else {}
     settings = {**own, **recipe.method("retrain"), **change}
-    return [
-        Entry(
-            recipe.config("retrain", search.seed, Parent(search, f"round-{r}"), **settings), label
-        )
-        for r in rounds or range(search.settings.rounds)
-    ]
+    for r in rounds or range(search.settings.rounds):
+        parent = Parent(search, f"round-{r}")
+        yield Entry(recipe.config("retrain", search.seed, parent, **settings), label)
 
 
-def _searches(recipe: Recipe, method: str, seed: int) -> list[RunConfig]:
+def _searches(recipe: Recipe, method: str, seed: int) -> Iterator[RunConfig]:
     """The searches of a method with gates: one for every combination of the recipe's lists."""
     settings = {"rewind": recipe.rewind, **recipe.method(method)}
     lists = {name: value for name, value in settings.items() if isinstance(value, list)}
     if empty := [name for name, value in lists.items() if not value]:
         raise ConfigError(f"{method}.{empty[0]} is an empty list; give at least one value")
-    return [
-        recipe.config(method, seed, **settings | dict(zip(lists, chosen, strict=True)))
-        for chosen in itertools.product(*lists.values())
-    ]
+    for chosen in itertools.product(*lists.values()):
+        yield recipe.config(method, seed, **settings | dict(zip(lists, chosen, strict=True)))
+
+
+def _listed(recipe: Recipe, contestant: str) -> Iterator[tuple[str, Any]]:
+    """The settings and values of a contestant that tries one after another."""
+    for name, values in recipe.method(contestant).items():
+        if not isinstance(values, list):
+            raise ConfigError(
+                f"methods.{contestant}.{name} is {shown(values)}; expected a list of values"
+            )
+        yield from ((name, value) for value in values)
 
 
 def _gated(method: str, label: str) -> Contestant:
     """Searches with gates, each ticket judged as found and retrained."""
 
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-        made = []
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         for search in _searches(recipe, method, seed):
-            made += [Entry(search, f"{label}, as found"), *_retrained(recipe, search, label)]
-        return made
+            yield Entry(search, f"{label}, as found")
+            yield from _retrained(recipe, search, label)
 
     return entries
 
@@ -208,13 +217,10 @@ def _control(method: str, label: str, contestant: str, **change: Any) -> Contest
     """A method's tickets with one thing changed in how they are trained; `methods.CONTESTANT` of
     the recipe may change more."""
 
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         settings = change | recipe.method(contestant)
-        return [
-            entry
-            for search in _searches(recipe, method, seed)
-            for entry in _retrained(recipe, search, label, **settings)
-        ]
+        for search in _searches(recipe, method, seed):
+            yield from _retrained(recipe, search, label, **settings)
 
     return entries
 
@@ -223,16 +229,11 @@ def _variants(method: str, label: str, contestant: str) -> Contestant:
     """A method with one setting changed at a time: `methods.CONTESTANT` of the recipe maps settings
     to lists of values. Every variant is judged as found and retrained."""
 
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-        made = []
-        for name, values in recipe.method(contestant).items():
-            for value in values:
-                changed = recipe.with_(methods={method: {name: value}})
-                title = f"{label}, {name} {value}"
-                for search in _searches(changed, method, seed):
-                    found = Entry(search, f"{title}, as found")
-                    made += [found, *_retrained(changed, search, title)]
-        return made
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
+        for name, value in _listed(recipe, contestant):
+            changed = recipe.with_(methods={method: {name: value}})
+            title = f"{label}, {name} {value}"
+            yield from _gated(method, title)(changed, seed, densities)
 
     return entries
 
@@ -241,11 +242,8 @@ def _dense_longer(label: str, length: Callable[[Recipe], str]) -> Contestant:
     """The dense network trained for longer, milestones stretched with it."""
 
     def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-        before, now = recipe.values["training"]["length"], length(recipe)
-        milestones = [
-            _times(one, _ratio(now, before))
-            for one in recipe.values["training"].get("milestones", [])
-        ]
+        before, now = recipe.training.length, length(recipe)
+        milestones = [_times(one, _ratio(now, before)) for one in recipe.training.milestones]
         training = {"length": now} | ({"milestones": milestones} if milestones else {})
         return [Entry(dense_run(recipe.with_(training=training), seed), label)]
 
@@ -254,14 +252,15 @@ def _dense_longer(label: str, length: Callable[[Recipe], str]) -> Contestant:
 
 def _ticket_length(recipe: Recipe) -> str:
     """Training of a ticket that is retrained from scratch: k and the whole schedule again."""
-    return _plus(recipe.values["training"]["length"], recipe.rewind)
+    return _plus(recipe.training.length, recipe.rewind)
 
 
 def _search_length(recipe: Recipe) -> str:
     """Training of CS's longest search, and of a ticket of it after that."""
     rounds = recipe.method("cs").get("rounds", 1)
-    longest = max(rounds) if isinstance(rounds, list) else rounds
-    return _times(recipe.values["training"]["length"], longest + 1)
+    listed = rounds if isinstance(rounds, list) else [rounds]
+    longest = max(coerce(listed, tuple[Count, ...], "cs.rounds"), default=1)
+    return _times(recipe.training.length, longest + 1)
 
 
 def _split(length: str) -> tuple[float, str]:
@@ -299,6 +298,11 @@ def _per_density(method: str, label: str, contestant: str = "", **change: Any) -
             raise ConfigError(
                 f"recipe {recipe.name} gives no omp-matched.length; leave out omp-matched"
             )
+        if "density" in settings:
+            raise ConfigError(
+                f"methods.{contestant or method}.density is given, but the study's densities say "
+                "it; change those, with --densities"
+            )
         parent = None if get_method(method).parent == "none" else _parent(recipe, seed)
         return [
             Entry(recipe.config(method, seed, parent, density=density, **settings), label)
@@ -314,18 +318,16 @@ def _trained(method: str, label: str, contestant: str, **change: Any) -> Contest
     the recipe says under the contestant's own name, say how. A list there is a run for each value,
     whose label names it."""
 
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
+    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         settings = change | recipe.method(contestant)
         lists = {name: value for name, value in settings.items() if isinstance(value, list)}
-        made = []
         for found in CONTESTANTS[method](recipe, seed, densities):
             for chosen in itertools.product(*lists.values()):
                 one = dict(zip(lists, chosen, strict=True))
                 title = ", ".join([label, *(f"{name} {value}" for name, value in one.items())])
                 parent = Parent(found.config, "ticket")
                 run = recipe.config("retrain", seed, parent, **settings | one)
-                made.append(Entry(run, title))
-        return made
+                yield Entry(run, title)
 
     return entries
 
@@ -351,8 +353,7 @@ def _density_variants(method: str, label: str, contestant: str) -> Contestant:
     def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
         return [
             entry
-            for name, values in recipe.method(contestant).items()
-            for value in values
+            for name, value in _listed(recipe, contestant)
             for entry in _per_density(method, f"{label}, {name} {value}", **{name: value})(
                 recipe, seed, densities
             )
@@ -364,8 +365,9 @@ def _density_variants(method: str, label: str, contestant: str) -> Contestant:
 def _departures(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
     """What the BiP release does otherwise, one departure at a time from either end: made in the
     paper's variant, undone in the release."""
-    made = []
-    for name in recipe.method("bip-departures").get("switched", list(DEPARTURES)):
+    made: list[Entry] = []
+    listed = [name for _, name in _listed(recipe, "bip-departures")] or list(DEPARTURES)
+    for name in listed:
         made += _per_density("bip", f"BiP, {name}", switched=[name])(recipe, seed, densities)
         if name != "signed":  # undone alone, `aliased` brings it all the same
             label, change = f"BiP, as released, not {name}", {**_RELEASE, "switched": [name]}
@@ -375,7 +377,9 @@ def _departures(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[E
 
 def _bip_dense(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
     """BiP at density 1: the dense network trained for as long as BiP alternates."""
-    run = recipe.config("bip", seed, _parent(recipe, seed), **recipe.method("bip"), density=1.0)
+    run = recipe.config(
+        "bip", seed, _parent(recipe, seed), **{**recipe.method("bip"), "density": 1.0}
+    )
     return [Entry(run, "dense, BiP's epochs")]
 
 

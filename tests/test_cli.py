@@ -87,6 +87,8 @@ def test_a_study_from_nothing_to_a_published_record(tmp_path: Path, tiny_recipe:
     assert "results/tiny.jsonl" in text
     path = tmp_path / "results/tiny.jsonl"
     lines = path.read_text()
+    for other in (["--set", "training.length=19it", "--partial"], ["--methods", "omp", "--add"]):
+        assert "another name" in lth("record", tiny_recipe, *other, cwd=tmp_path, status=2)
     path.write_text("".join(lines.splitlines(keepends=True)[2:]))
     lth("record", tiny_recipe, "--add", cwd=tmp_path)
     assert path.read_text() == lines

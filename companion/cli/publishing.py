@@ -29,7 +29,7 @@ from lthlib.cli.options import (
     finish_sweep,
     machine_of,
 )
-from lthlib.errors import ConfigError, DataError
+from lthlib.errors import ConfigError, DataError, RecordError
 
 if TYPE_CHECKING:
     from companion.studies import Study
@@ -81,8 +81,25 @@ def record(
             f"`lth sweep {study}` first"
         )
     path = results / f"{chosen.name}.jsonl"
+    _refuse_loss(chosen.name, results, {entry["run"] for entry in records})
     write_atomically(path, published(records))
     typer.echo(f"{path}: {len(records)} judged tickets")
+
+
+def _refuse_loss(name: str, results: Path, runs: set[str]) -> None:
+    """Raise ConfigError where lines of other runs are published under a name, as by another recipe
+    that is called the same. What was damaged is written anew, as its error says."""
+    from lthlib.records import load_study
+
+    try:
+        lost = {one["run"] for one in load_study(results, name, whole=False)} - runs
+    except RecordError:
+        return
+    if lost:
+        raise ConfigError(
+            f"{results / name}.jsonl holds {len(lost)} runs that are not among the {len(runs)} to "
+            "be recorded; give your recipe another name, or remove that file to replace it"
+        )
 
 
 def verify(

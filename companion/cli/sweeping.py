@@ -106,6 +106,7 @@ def sweep(
             from lthlib.runs.cluster import dask_executor
 
             pool = stack.enter_context(dask_executor(machine, **{"workers": jobs} | options))
+            typer.echo(f"Dask's scheduler: {pool.address}", err=True)
             typer.echo(f"Dask's dashboard: {pool.dashboard}", err=True)
             places = {"executor": pool, "room": pool.room}
         report = stack.enter_context(bar(chosen.name))

@@ -60,6 +60,11 @@ class Recipe(Settings, where=""):
             }
         )
 
+    @property
+    def training(self) -> TrainingSettings:
+        """How networks are trained."""
+        return build(TrainingSettings, self.values["training"], "training")
+
     def method(self, name: str) -> dict[str, Any]:
         """The recipe's settings of a method."""
         return dict(self.values["methods"].get(name, {}))

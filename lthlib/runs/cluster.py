@@ -38,6 +38,7 @@ _WORD = matching(
     "letters, digits and . , : @ / + - _, beginning with a letter or digit",
 )
 _PLUGIN = "lthlib"
+_HERE = "127.0.0.1"
 _GONE = "the Dask scheduler is gone; the same command goes on from the last checkpoints"
 
 
@@ -143,7 +144,10 @@ def dask_executor(
         address: Any = scheduler
         if settings is not None:
             kind = getattr(_imported("dask_jobqueue"), _KINDS[settings.kind])
-            address = stack.enter_context(kind(**_job_options(settings)))
+            # Whoever reaches the scheduler runs code: Dask binds it to the interface, if there is
+            # one. The dashboard is for this machine.
+            own = {"dashboard_address": f"{_HERE}:0"}
+            address = stack.enter_context(kind(scheduler_options=own, **_job_options(settings)))
             # Jobs whose time is up are queued again.
             address.adapt(minimum_jobs=settings.jobs, maximum_jobs=settings.jobs)
         elif scheduler is None:
@@ -154,7 +158,7 @@ def dask_executor(
             raise ClusterError(f"no Dask scheduler answers at {scheduler}: {error}") from None
         if scheduler is None:
             client.register_plugin(_plugin(machine), name=_PLUGIN)
-        yield DaskExecutor(client)
+        yield DaskExecutor(client, settings)
 
 
 def _local(distributed: Any, workers: int) -> Any:
@@ -163,7 +167,7 @@ def _local(distributed: Any, workers: int) -> Any:
             n_workers=0,
             threads_per_worker=1,
             memory_limit=0,
-            dashboard_address="127.0.0.1:0",
+            dashboard_address=f"{_HERE}:0",
             silence_logs="ERROR",
         )
     cluster.scale(workers)
@@ -197,8 +201,9 @@ def _plugin(machine: Machine) -> Any:
 class DaskExecutor(Executor):
     """Hands runs to the workers of a Dask client."""
 
-    def __init__(self, client: Any):
+    def __init__(self, client: Any, started: ClusterSettings | None = None):
         self.client = client
+        self._started = started
         self._inner = client.get_executor(pure=False)
         self._workers = 0
         self._counted = -math.inf
@@ -206,7 +211,20 @@ class DaskExecutor(Executor):
     @property
     def dashboard(self) -> str:
         """Address of Dask's dashboard."""
-        return str(self.client.dashboard_link)
+        link = str(self.client.dashboard_link)
+        # Dask names it by the scheduler's address, wherever it listens.
+        return re.sub(r"//.*:", f"//{_HERE}:", link) if self._started else link
+
+    @property
+    def address(self) -> str:
+        """Address of Dask's scheduler, and who reaches it."""
+        known = str(self.client.scheduler.address)
+        if self._started and not self._started.interface:
+            known += (
+                " (open to every network of this machine, and it runs what it is sent; name the "
+                "nodes' interface in the cluster file)"
+            )
+        return known
 
     def room(self) -> int:
         """Runs to have handed over: twice the workers there are, so that none waits for one."""

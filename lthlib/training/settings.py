@@ -50,6 +50,8 @@ class TrainingSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not steps_of(self.length, 1_000_000):
+            raise ConfigError(f"training.length is {self.length!r}; expected at least one step")
         if self.schedule == "step" and not self.milestones:
             raise ConfigError("training.schedule 'step' needs milestones such as ('56ep', '71ep')")
         if self.sync_batchnorm and self.ranks == 1:

@@ -57,10 +57,14 @@ def test_runs_that_start_from_a_dense_net_share_it(tiny_recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"methods": ["bop"]}, "expected some of imp, imp-c"),
+        ({"methods": ["bop"]}, "expected one of imp, imp-c"),
         ({"densities": [1.5]}, "density is 1.5"),
         ({"densities": []}, "at least one density"),
         ({"seeds": 0}, "at least one density and one seed"),
+        ({"dense_seeds": 10**9}, "more than 20,000 runs; ask for fewer seeds"),
+        ({"densities": [1e-300]}, "density is 1e-300; expected a kept fraction"),
+        ({"densities": [float("nan")]}, "density is nan"),
+        ({"methods": [[]]}, r"method is \[\]; expected one of imp"),
     ],
 )
 def test_a_senseless_study_is_refused(tiny_recipe: Path, arguments: dict, message: str) -> None:

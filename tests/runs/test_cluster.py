@@ -157,6 +157,30 @@ def test_an_address_where_nothing_answers() -> None:
         pass
 
 
+@pytest.mark.parametrize(("interface", "open_"), [("lo", False), ("", True)])
+def test_a_scheduler_listens_where_it_is_told_to(
+    interface: str, open_: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import dask_jobqueue.local
+    import psutil
+
+    def stand_in(**options: Any) -> Any:
+        for name in ("job_cpu", "queue", "account"):
+            options.pop(name, None)
+        cluster = dask_jobqueue.local.LocalCluster(**options)
+        cluster.adapt = lambda **kwargs: None
+        return cluster
+
+    monkeypatch.setattr("dask_jobqueue.SLURMCluster", stand_in)
+    before = {one.laddr for one in psutil.Process().net_connections() if one.status == "LISTEN"}
+    with dask_executor(Machine(), settings=ClusterSettings(interface=interface)) as pool:
+        sockets = psutil.Process().net_connections()
+        hosts = {one.laddr for one in sockets if one.status == "LISTEN"} - before
+        assert ("0.0.0.0" in {host.ip for host in hosts}) == open_
+        assert ("every network" in pool.address) == open_
+        assert pool.dashboard.startswith("http://127.0.0.1:")
+
+
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """A cluster within this process, whose one worker has two threads."""
