@@ -196,7 +196,7 @@ def with_provenance(
         began: `time.monotonic()` before it did.
     """
     made = provenance(recipe, machine)()
-    names = ("device", "device_name", "commit", "finished")
+    names = ("device", "device_name", "commit", "dirty", "finished")
     seconds = (time.monotonic() - began) / table["seed"].nunique()
     own = {name: made[name] for name in names} | {"scale": recipe.scale, "own_seconds": seconds}
     return table.assign(**own, status="ok", run=table["seed"].map("seed-{}".format))

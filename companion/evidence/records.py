@@ -11,7 +11,7 @@ from companion.evidence.costs import UNITS, with_costs
 from lthlib.records import COSTS, emptied
 
 _COPIED = ("study", "scale", "label", "seed", "judged", "density", "status", "failure", "run")
-_FROM_PROVENANCE = ("device", "device_name", "commit", "started", "finished")
+_FROM_PROVENANCE = ("device", "device_name", "commit", "dirty", "started", "finished")
 _READ = (
     *("study", "scale", "dataset", "architecture", "structure", "method", "label", "seed"),
     *("judged", "round", "target_density", "density", "emptied"),
@@ -38,7 +38,7 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         A table with columns `COLUMNS`, empty for no records.
     """
     floats = (*_FLOATS, *COSTS, *(f"own_{name}" for name in COSTS))
-    types: dict[str, Any] = {"seed": "int64", "round": "Int64", "emptied": "Int64"}
+    types: dict[str, Any] = {"seed": "int64", "dirty": "bool", "round": "Int64", "emptied": "Int64"}
     types |= dict.fromkeys(floats, "float64")
     return with_costs(pd.DataFrame(map(_row, records), columns=list(_READ)).astype(types))
 

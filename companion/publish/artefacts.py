@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 TAG = "lthlib_artefact"  # in the metadata of a displayed output: the page shows the block instead
-_NEEDED = ("scale", "seed", "device", "finished", "commit", "own_seconds", "run", "status")
+_NEEDED = ("scale", "seed", "device", "finished", "commit", "dirty", "own_seconds", "run", "status")
 
 
 def papermill_command(notebook: str, parameters: Any) -> str:
@@ -180,16 +180,22 @@ def provenance(rows: DataFrame, name: str = "data") -> str:
     runs = rows.groupby("run")
     failed = int((rows["status"] == "failed").groupby(rows["run"]).any().sum())
     seconds = float(runs["own_seconds"].max().sum())
+    commits = rows["commit"].dropna().astype(str)
     parts = {
         "Scale": _words(rows["scale"]),
         "seeds": _spans(rows["seed"]),
         "device": _words(rows["device_name"] if "device_name" in rows else rows["device"]),
         "date": _days(rows["finished"]),
-        "commit": _words(rows["commit"].dropna().astype(str).str[:7]) or "none",
+        "commit": f"{_words(commits.str[:7]) or 'none'}{uncommitted(rows)}",
         "runs": f"{runs.ngroups}" + (f" ({failed} failed)" if failed else ""),
         "duration": duration(seconds),
     }
     return " · ".join(f"{label}: {value}" for label, value in parts.items())
+
+
+def uncommitted(rows: DataFrame) -> str:
+    """Return what to say behind the commits of some rows: nothing, if all of it was committed."""
+    return ", with changes not committed" if rows["dirty"].any() else ""
 
 
 def duration(seconds: float) -> str:

@@ -276,8 +276,9 @@ class Results:
 
     def commit(self, study: str) -> str:
         """The commits a study was computed at, 7 digits each; `none` outside a repository."""
-        commits = self._of(study)["commit"].dropna().astype(str).str[:7]
-        return ", ".join(sorted(set(commits))) or "none"
+        rows = self._of(study)
+        commits = sorted(set(rows["commit"].dropna().astype(str).str[:7]))
+        return (", ".join(commits) or "none") + artefacts.uncommitted(rows)
 
     def command(self, study: str) -> str:
         """The command that computes a study again: `lth sweep digits`."""

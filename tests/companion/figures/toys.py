@@ -71,6 +71,7 @@ def record(
             "device": "cpu",
             "device_name": "a processor",
             "commit": "0123456789",
+            "dirty": False,
             "started": "2026-11-21T10:00:00",
             "finished": "2026-11-21T10:01:00",
         },

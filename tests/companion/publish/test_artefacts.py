@@ -23,6 +23,7 @@ ROWS = pd.DataFrame(
         "device": ["cpu", "cpu", "cuda"],
         "finished": ["2026-11-20T23:00:00", "2026-11-21T01:00:00", "2026-11-21T02:00:00"],
         "commit": ["0123456789", None, "0123456789"],
+        "dirty": [False, False, False],
         "own_seconds": [10.0, 60.0, 100.0],
         "run": ["a", "b", "b"],
         "status": ["ok", "ok", "failed"],
@@ -48,6 +49,13 @@ def test_provenance_counts_each_run_once() -> None:
         " · date: 2026-11-20 to 2026-11-21 · commit: 0123456"
         " · runs: 2 (1 failed) · duration: 1 min 50 s"
     )
+
+
+def test_a_commit_that_is_not_the_whole_truth_says_so() -> None:
+    changed = ROWS.assign(dirty=[False, True, False])
+    assert " · commit: 0123456, with changes not committed · " in provenance(changed)
+    nowhere = changed.assign(commit=None)
+    assert " · commit: none, with changes not committed · " in provenance(nowhere)
 
 
 def test_provenance_needs_the_tidy_columns() -> None:

@@ -60,6 +60,13 @@ def test_values(expression: str, words: str) -> None:
     assert say(expression) == words
 
 
+def test_a_study_of_a_changed_state_says_so() -> None:
+    records = study()
+    records[0]["provenance"]["dirty"] = True
+    shown = page_context(records)["commit"]("toy")
+    assert shown == "0123456, with changes not committed"
+
+
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
