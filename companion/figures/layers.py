@@ -122,13 +122,8 @@ def mask_overlap(overlap: pd.DataFrame, chance: pd.DataFrame) -> Figure:
 
 def _cells(ax: Axes, shades: pd.DataFrame, texts: pd.DataFrame, least: float, most: float) -> None:
     given: dict[str, Any] = {"annot": texts, "fmt": "", "annot_kws": {"fontsize": 9}}
-    given |= {
-        "cmap": BLUES.with_extremes(under="white"),
-        "vmin": least,
-        "vmax": most,
-        "cbar": False,
-    }
-    sns.heatmap(shades.fillna(least - 1), ax=ax, **given)
+    given |= {"cmap": BLUES.with_extremes(under="white"), "vmin": least, "vmax": most}
+    sns.heatmap(shades.fillna(least - 1), ax=ax, cbar=False, **given)
     ax.set_xticks(ax.get_xticks(), ["\n".join(textwrap.wrap(one, 10)) for one in shades.columns])
     ax.xaxis.tick_top()
     ax.set(xlabel="", ylabel="")
