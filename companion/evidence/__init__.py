@@ -9,17 +9,14 @@ from companion.evidence.records import tidy
 from companion.evidence.reported import quoted, reported, reported_curve, reported_speed_up
 from companion.evidence.statistics import (
     band,
-    band_difference,
     d_star,
     holm,
     interpolate,
     mean_interval,
-    non_inferior,
     on_grid,
     point_differences,
     sparsest_on_validation,
     summarise,
-    superior,
 )
 
 __all__ = [
@@ -30,7 +27,6 @@ __all__ = [
     "Fact",
     "Verdict",
     "band",
-    "band_difference",
     "d_star",
     "facts_json",
     "holm",
@@ -38,7 +34,6 @@ __all__ = [
     "judge",
     "load_facts",
     "mean_interval",
-    "non_inferior",
     "on_grid",
     "point_differences",
     "quoted",
@@ -47,6 +42,5 @@ __all__ = [
     "reported_speed_up",
     "sparsest_on_validation",
     "summarise",
-    "superior",
     "tidy",
 ]

@@ -144,7 +144,7 @@ def find_b2(view: View) -> Finding:
         gaps = stats.point_differences(
             *(stats.on_grid(view.select(net, curve), grid) for curve in (BIP, IMP))
         )
-        equal = [density for density, gap in gaps.items() if stats.non_inferior(gap)]
+        equal = [density for density, gap in gaps.items() if on.not_inferior(gap) == "for"]
         for counted, line in lines.items():
             if gaps and not equal:
                 line.append(_best_gap(view, net, gaps))
@@ -301,7 +301,7 @@ def _gain_part(view: View, net: Net, dense: Curve) -> Part | str:
     if len(chosen) < view.fewest("dense seeds"):
         return f"{view.lacks(CS, net, view.fewest('dense seeds'))}, with validation accuracy"
     gap = stats.compare(chosen["test_accuracy"], reference)
-    side = "for" if stats.superior(gap) else on.side_of(gap.low, gap.high, 0.8)
+    side = "for" if gap.lower > 0 else on.side_of(gap.low, gap.high, 0.8)
     what = f"validation-chosen CS ticket - {dense.label}"
     return on.part_of(side, gap, what, "points", f"({view.title(net)})")
 

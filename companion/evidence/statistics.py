@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import optimize, stats
+from statsmodels.stats.multitest import multipletests
 
 from lthlib.errors import ConfigError
 
@@ -83,13 +84,9 @@ def mean_interval(values: ArrayLike) -> Mean:
     """Return n, mean, standard deviation and 95 % t-interval of a sample; NaNs are left out."""
     sample = _finite(values)
     n = len(sample)
-    if n == 0:
-        return Mean(0, *[math.nan] * 4)
-    mean = float(sample.mean())
-    if n == 1:
-        return Mean(1, mean, *[math.nan] * 3)
-    std = float(sample.std(ddof=1))
-    half = _quantile((1 + LEVEL) / 2, n - 1) * std / math.sqrt(n)
+    mean = float(sample.mean()) if n else math.nan
+    std = float(sample.std(ddof=1)) if n > 1 else math.nan
+    half = _quantile((1 + LEVEL) / 2, n - 1) * std / math.sqrt(n) if n > 1 else math.nan
     return Mean(n, mean, std, mean - half, mean + half)
 
 
@@ -185,11 +182,7 @@ def spread_ratio(ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike]) -> Diff
 
 def holm(p_values: ArrayLike) -> Floats:
     """Return Holm's step-down adjusted p-values, in the order given."""
-    values = np.asarray(p_values, float)
-    order = np.argsort(values, kind="stable")
-    steps = np.arange(len(values), 0, -1) * values[order]
-    adjusted = np.empty_like(values)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
+    adjusted: Floats = np.asarray(multipletests(p_values, method="holm")[1], float)
     return adjusted
 
 
@@ -200,19 +193,14 @@ def summarise(table: pd.DataFrame, by: Sequence[str], value: str = "test_accurac
         table: from `tidy`; failed runs are left out.
         by: columns to group by, for instance `["label", "target_density"]`.
         value: the column to summarise.
-
-    Raises:
-        ConfigError: a column does not exist.
     """
-    if missing := [name for name in (*by, value) if name not in table.columns]:
-        raise ConfigError(f"no column {missing}; expected some of {list(table.columns)}")
-    rows: list[dict[str, Any]] = []
-    for key, group in table[table["status"] == "ok"].groupby(list(by), dropna=False, sort=True):
-        rows.append(
-            dict(zip(by, key, strict=True))
-            | {"density": group["density"].mean()}
-            | vars(mean_interval(group[value]))
-        )
+    groups = table[table["status"] == "ok"].groupby(list(by), dropna=False, sort=True)
+    rows: list[dict[str, Any]] = [
+        dict(zip(by, key, strict=True))
+        | {"density": group["density"].mean()}
+        | vars(mean_interval(group[value]))
+        for key, group in groups
+    ]
     names = [*by, "density", *Mean.__dataclass_fields__]
     return pd.DataFrame(rows, columns=list(dict.fromkeys(names)))
 
@@ -254,17 +242,6 @@ def on_grid(rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy") -
 def band_means(rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy") -> pd.Series:
     """Return each replicate's mean over a band, for the replicates whose curve covers all of it."""
     return on_grid(rows, grid, value).dropna().mean(axis=1)
-
-
-def band_difference(ours: pd.DataFrame, theirs: pd.DataFrame, grid: ArrayLike) -> Difference | None:
-    """Return the mean over a band of the per-seed difference; None unless both sides cover it.
-
-    Args:
-        ours, theirs: rows of a tidy table, one method each, on one data set and network.
-        grid: the band's densities, from `band`.
-    """
-    first, second = band_means(ours, grid), band_means(theirs, grid)
-    return compare(first, second) if len(first) and len(second) else None
 
 
 def point_differences(curve: pd.DataFrame, reference: pd.DataFrame) -> dict[float, Difference]:
@@ -354,25 +331,6 @@ def winning_as_defined(ticket: ArrayLike, dense: ArrayLike) -> bool:
     return mean_interval(ticket).mean >= mean_interval(dense).mean
 
 
-def matching_as_defined(ticket: ArrayLike, dense: ArrayLike) -> bool:
-    """Return whether the mean is within one standard deviation of dense, or above it.
-
-    Source: Frankle et al. (2020), Linear Mode Connectivity and the Lottery Ticket Hypothesis.
-    """
-    reference = mean_interval(dense)
-    return mean_interval(ticket).mean >= reference.mean - reference.std
-
-
-def non_inferior(difference: Difference) -> bool:
-    """Return whether the difference's lower one-sided 95 % bound is above -0.2 points."""
-    return difference.lower > MARGIN
-
-
-def superior(difference: Difference) -> bool:
-    """Return whether the difference's lower one-sided 95 % bound is above 0."""
-    return difference.lower > 0
-
-
 def sparsest_on_validation(rows: pd.DataFrame, target: float) -> pd.DataFrame:
     """Return each replicate's sparsest ticket whose validation accuracy reaches `target` percent.
 
@@ -409,12 +367,12 @@ def tuning_score(
     rated = rows[rows["validation_accuracy"].notna()]
     if rated.empty:
         raise ConfigError("a trial is scored on validation accuracies, and none is known")
-    scores = []
-    for _, own in rated.groupby(["study", "seed"]):
-        for density in densities:
-            sparse = own.loc[own["density"] <= 1.01 * density, "validation_accuracy"]
-            scores.append(float(sparse.max()) if len(sparse) else floor)
-    return sum(scores) / len(scores)
+    scores = [
+        own.loc[own["density"] <= 1.01 * density, "validation_accuracy"].max()
+        for _, own in rated.groupby(["study", "seed"])
+        for density in densities
+    ]
+    return float(pd.Series(scores).fillna(floor).mean())
 
 
 def _finite(values: ArrayLike) -> Floats:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from companion.evidence import summarise, tidy
-from companion.evidence.records import search_config
+from companion.evidence.records import search_config, seedless
 
 _METHODS = ("IMP, learning-rate rewinding",)  # a method, for all its comma
 
@@ -106,13 +106,5 @@ def in_order(table: pd.DataFrame, names: Sequence[str], *then: str) -> pd.DataFr
 
 
 def _point(record: Mapping[str, Any]) -> str:
-    parts = [_without_seeds(record["config"]), (record["ticket"] or {}).get("index")]
+    parts = [seedless(record["config"]), (record["ticket"] or {}).get("index")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _without_seeds(config: Mapping[str, Any]) -> dict[str, Any]:
-    rest = {name: value for name, value in config.items() if name != "seed"}
-    parent = config["parent"]
-    if parent is not None:
-        rest["parent"] = {**parent, "config": _without_seeds(parent["config"])}
-    return rest
