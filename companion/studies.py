@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lthlib.errors import ConfigError, check_choice, shown
@@ -24,7 +24,7 @@ class Entry:
     label: str
 
 
-Contestant = Callable[[Recipe, int, Sequence[float]], Iterable[Entry]]
+Entries = Callable[[Recipe, int, Sequence[float]], Iterable[Entry]]
 MOST_RUNS = 20_000
 
 
@@ -59,16 +59,13 @@ class Study:
         return [config for config in self.configs if store.load(config) is None]
 
 
-def _published(result: RunResult) -> Iterator[dict[str, Any]]:
+def _published(result: RunResult) -> list[dict[str, Any]]:
     # IMP's first training is the dense network, which the dense runs already stand for.
-    for record in result.records:
-        if (
-            record["method"] == "imp"
-            and record["ticket"]["index"] == 0
-            and record["status"] == "ok"
-        ):
-            continue
-        yield record
+    return [
+        record
+        for record in result.records
+        if (record["method"], record["status"]) != ("imp", "ok") or record["ticket"]["index"] > 0
+    ]
 
 
 def ticket_study(
@@ -81,29 +78,48 @@ def ticket_study(
     precisions: Sequence[str] | None = None,
     name: str | None = None,
 ) -> Study:
-    """Accuracy against density: the dense reference and every contestant, over seeds.
+    """Return a study of accuracy against density: dense and every contestant, over seeds.
 
-    methods: contestants (see CONTESTANTS). densities: kept fractions in (0, 1]. seeds: replicates
-    of each. precisions: the study is made once at each, and its labels say which, `BiP, bf16`; if
-    empty, once, at that of `training`. Each default is the recipe's. Raises ConfigError for an
-    unknown contestant or precision, an empty list of another kind, or a bad density.
+    Args:
+        recipe: gives what is not given here.
+        methods: contestants, see `CONTESTANTS`.
+        densities: kept fractions in (0, 1].
+        seeds: replicates of each contestant.
+        dense_seeds: replicates of the dense network.
+        precisions: the study is made once at each, and its labels say which, `BiP, bf16`; if empty,
+            once, at that of `training`.
+        name: of the study, default the recipe's.
+
+    Raises:
+        ConfigError: an unknown contestant or precision, an empty list of another kind, or a bad
+            density.
     """
-    study = recipe.values["study"]
-    if precisions is None:
-        precisions = study.get("precisions") or []
-    if precisions:
-        given = {"methods": methods, "densities": densities, "seeds": seeds}
-        return _at_each(recipe, precisions, name=name, dense_seeds=dense_seeds, **given)
-    methods = study["methods"] if methods is None else methods
-    densities = study["densities"] if densities is None else densities
-    dense_seeds = study["dense_seeds"] if dense_seeds is None else dense_seeds
+    given = {"methods": methods, "densities": densities, "seeds": seeds}
+    given |= {"dense_seeds": dense_seeds, "precisions": precisions}
+    asked = {name: value for name, value in given.items() if value is not None}
+    study = {**recipe.values["study"], **asked}
+    names = study.get("precisions") or []
+    entries = [] if names else _entries(recipe, study)
+    for one in dict.fromkeys(names):
+        own = _entries(recipe.with_(training={"precision": one}), study)
+        entries += [replace(entry, label=f"{entry.label}, {one}") for entry in own]
+    # The scale is that of the recipe: at paper scale, a precision beside the paper's does not
+    # change what the study is compared with.
+    return Study(name or recipe.name, recipe.scale, tuple(entries))
+
+
+def _entries(recipe: Recipe, study: Mapping[str, Any]) -> list[Entry]:
+    methods, seeds = study["methods"], study["seeds"]
     for method in methods:
         check_choice("method", method, CONTESTANTS)
-    replicates = {method: _seeds(study["seeds"], method, seeds) for method in methods}
-    most = max([dense_seeds, *replicates.values()])
-    if not densities or min([most, *replicates.values()]) < 1:
+    replicates = {
+        method: seeds if isinstance(seeds, int) else seeds.get(method, seeds["default"])
+        for method in methods
+    }
+    most = max([study["dense_seeds"], *replicates.values()])
+    if not study["densities"] or min([most, *replicates.values()]) < 1:
         raise ConfigError("a study needs at least one density and one seed")
-    densities = coerce(list(densities), tuple[Density, ...], "density")
+    densities = coerce(list(study["densities"]), tuple[Density, ...], "density")
     first = study.get("first_seed") or 0
     dense = (Entry(dense_run(recipe, first + seed), "dense") for seed in range(most))
     others = (
@@ -120,36 +136,14 @@ def ticket_study(
         )
     # Two contestants may share runs: CS's searches are the same whatever is done with the tickets.
     unique = {entry.config.id: entry for entry in reversed(entries)}
-    kept = tuple(entry for entry in entries if unique.pop(entry.config.id, None))
-    return Study(name or recipe.name, recipe.scale, kept)
-
-
-def _at_each(recipe: Recipe, precisions: Sequence[str], name: str | None, **given: Any) -> Study:
-    entries = [
-        replace(entry, label=f"{entry.label}, {one}")
-        for one in dict.fromkeys(precisions)
-        for entry in ticket_study(
-            recipe.with_(training={"precision": one}), precisions=[], **given
-        ).entries
-    ]
-    # The scale is that of the recipe: at paper scale, a precision beside the paper's does not
-    # change what the study is compared with.
-    return Study(name or recipe.name, recipe.scale, tuple(entries))
-
-
-def _seeds(own: int | Mapping[str, int], method: str, given: int | None) -> int:
-    """Replicates of a contestant: what was asked for, else its own in the recipe, else the
-    recipe's default."""
-    if given is not None or isinstance(own, int):
-        return own if given is None else given  # type: ignore[return-value]
-    return own.get(method, own["default"])
+    return [entry for entry in entries if unique.pop(entry.config.id, None)]
 
 
 def _parent(recipe: Recipe, seed: int) -> Parent:
     return Parent(dense_run(recipe, seed), "dense")
 
 
-def _imp(label: str, **change: Any) -> Contestant:
+def _imp(label: str, **change: Any) -> Entries:
     def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         settings = {"rewind": recipe.rewind, **recipe.method("imp"), **change}
         fraction = recipe.config("imp", seed, **settings).settings.fraction
@@ -161,84 +155,125 @@ def _imp(label: str, **change: Any) -> Contestant:
             return
         # What IMP-C finds was trained without going back; its tickets are trained from k as well.
         yield Entry(search, f"{label}, as found")
-        yield from _retrained(recipe, search, label, range(1, search.settings.rounds + 1))
+        for r in range(1, search.settings.rounds + 1):
+            yield _retrained(recipe, search, f"round-{r}", label, recipe.method("retrain"))
 
     return entries
 
 
 def _retrained(
-    recipe: Recipe,
-    search: RunConfig,
-    label: str,
-    rounds: Iterable[int] | None = None,
-    **change: Any,
-) -> Iterator[Entry]:
-    """A search's tickets trained under their masks, one run a round; as the recipe says, then as
-    the change does."""
-    own = {"mask_value": search.settings.scale} if hasattr(search.settings, "scale") else {}
-    settings = {**own, **recipe.method("retrain"), **change}
-    for r in rounds or range(search.settings.rounds):
-        parent = Parent(search, f"round-{r}")
-        yield Entry(recipe.config("retrain", search.seed, parent, **settings), label)
+    recipe: Recipe, search: RunConfig, point: str, label: str, how: Mapping[str, Any]
+) -> Entry:
+    """A search's ticket trained under its mask."""
+    return Entry(recipe.config("retrain", search.seed, Parent(search, point), **how), label)
 
 
-def _searches(recipe: Recipe, method: str, seed: int) -> Iterator[RunConfig]:
-    """The searches of a method with gates: one for every combination of the recipe's lists."""
-    settings = {"rewind": recipe.rewind, **recipe.method(method)}
-    lists = {name: value for name, value in settings.items() if isinstance(value, list)}
-    if empty := [name for name, value in lists.items() if not value]:
-        raise ConfigError(f"{method}.{empty[0]} is an empty list; give at least one value")
-    for chosen in itertools.product(*lists.values()):
-        yield recipe.config(method, seed, **settings | dict(zip(lists, chosen, strict=True)))
-
-
-def _listed(recipe: Recipe, contestant: str) -> Iterator[tuple[str, Any]]:
+def _listed(recipe: Recipe, section: str) -> Iterator[tuple[str, Any]]:
     """The settings and values of a contestant that tries one after another."""
-    for name, values in recipe.method(contestant).items():
+    for name, values in recipe.method(section).items():
         if not isinstance(values, list):
             raise ConfigError(
-                f"methods.{contestant}.{name} is {shown(values)}; expected a list of values"
+                f"methods.{section}.{name} is {shown(values)}; expected a list of values"
             )
         yield from ((name, value) for value in values)
 
 
-def _gated(method: str, label: str) -> Contestant:
-    """Searches with gates, each ticket judged as found and retrained."""
-
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
-        for search in _searches(recipe, method, seed):
-            yield Entry(search, f"{label}, as found")
-            yield from _retrained(recipe, search, label)
-
-    return entries
+def _combinations(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every choice of one value from each of the settings that are lists."""
+    lists = {name: value for name, value in settings.items() if isinstance(value, list)}
+    for chosen in itertools.product(*lists.values()):
+        yield dict(zip(lists, chosen, strict=True))
 
 
-def _control(method: str, label: str, contestant: str, **change: Any) -> Contestant:
-    """A method's tickets with one thing changed in how they are trained; `methods.CONTESTANT` of
-    the recipe may change more."""
+@dataclass(frozen=True)
+class Contestant:
+    """Searches of one method, and which of their tickets a study shows.
 
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
-        settings = change | recipe.method(contestant)
-        for search in _searches(recipe, method, seed):
-            yield from _retrained(recipe, search, label, **settings)
+    A method with gates has a search for every combination of the recipe's lists, any other one for
+    each density.
 
-    return entries
+    method: of the search. label: that figures show. search: settings that are changed. shown: the
+    tickets as `found`, `retrained`, or `both`. training: how a retrained ticket is trained, beyond
+    the recipe's `retrain`. section: the part of the recipe's `methods` that changes more: of the
+    training if tickets are retrained, else of the search. A list there is a run for each value,
+    whose label names it. varied: the section maps settings of the search to lists of values, of
+    which one is changed at a time.
+    """
+
+    method: str
+    label: str
+    section: str = ""
+    shown: str = "found"
+    search: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    varied: bool = False
+
+    def __call__(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
+        """Yield the runs of a seed."""
+        own = recipe.method(self.section) if self.section else {}
+        variants = [self]
+        if self.varied:
+            variants = [
+                replace(self, label=f"{self.label}, {name} {value}", search={name: value})
+                for name, value in _listed(recipe, self.section)
+            ]
+        elif self.shown == "found":
+            variants = [replace(self, search={**self.search, **own})]
+        else:
+            variants = [replace(self, training={**self.training, **own})]
+        for one in variants:
+            yield from one._runs(recipe, seed, densities)
+
+    def _runs(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
+        if get_method(self.method).has_gates:  # each search stands beside its tickets
+            groups: Iterable[Iterable[RunConfig]] = ([one] for one in self._gated(recipe, seed))
+        else:
+            groups = [list(self._at(recipe, seed, densities))]
+        for group in groups:
+            if self.shown != "retrained":
+                label = self.label if self.shown == "found" else f"{self.label}, as found"
+                yield from (Entry(search, label) for search in group)
+            if self.shown != "found":
+                for search in group:
+                    yield from self._tickets(recipe, search)
+
+    def _gated(self, recipe: Recipe, seed: int) -> Iterator[RunConfig]:
+        settings = {"rewind": recipe.rewind, **recipe.method(self.method), **self.search}
+        if empty := [name for name, value in settings.items() if value == []]:
+            raise ConfigError(f"{self.method}.{empty[0]} is an empty list; give at least one value")
+        for one in _combinations(settings):
+            yield recipe.config(self.method, seed, **settings | one)
+
+    def _at(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[RunConfig]:
+        settings = {**recipe.method(self.method), **self.search}
+        if self.section == "omp-matched" and "length" not in settings:
+            raise ConfigError(
+                f"recipe {recipe.name} gives no omp-matched.length; leave out omp-matched"
+            )
+        if "density" in settings:
+            raise ConfigError(
+                f"methods.{self.section or self.method}.density is given, but the study's "
+                "densities say it; change those, with --densities"
+            )
+        parent = None if get_method(self.method).parent == "none" else _parent(recipe, seed)
+        for density in densities:
+            if density < 1:
+                yield recipe.config(self.method, seed, parent, **settings, density=density)
+
+    def _tickets(self, recipe: Recipe, search: RunConfig) -> Iterator[Entry]:
+        points, how = ["ticket"], dict(self.training)
+        if get_method(self.method).has_gates:
+            points = [f"round-{r}" for r in range(search.settings.rounds)]
+            has_scale = hasattr(search.settings, "scale")
+            scale = {"mask_value": search.settings.scale} if has_scale else {}
+            how = {**scale, **recipe.method("retrain"), **how}
+        for one in _combinations(how):
+            label = ", ".join([self.label, *(f"{name} {value}" for name, value in one.items())])
+            for point in points:
+                yield _retrained(recipe, search, point, label, how | one)
 
 
-def _variants(method: str, label: str, contestant: str) -> Contestant:
-    """A method with one setting changed at a time: `methods.CONTESTANT` of the recipe maps settings
-    to lists of values. Every variant is judged as found and retrained."""
-
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
-        for name, value in _listed(recipe, contestant):
-            changed = recipe.with_(methods={method: {name: value}})
-            title = f"{label}, {name} {value}"
-            yield from _gated(method, title)(changed, seed, densities)
-
-    return entries
-
-
-def _dense_longer(label: str, length: Callable[[Recipe], str]) -> Contestant:
+def _dense_longer(label: str, length: Callable[[Recipe], str]) -> Entries:
     """The dense network trained for longer, milestones stretched with it."""
 
     def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
@@ -286,92 +321,16 @@ def _plus(length: str, other: str) -> str:
     return f"{amount + more:g}{unit}"
 
 
-def _per_density(method: str, label: str, contestant: str = "", **change: Any) -> Contestant:
-    """One run a density. The recipe's settings of the method hold, then the variant's change, then
-    what the recipe says under the contestant's own name."""
-
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-        settings = (
-            recipe.method(method) | change | (recipe.method(contestant) if contestant else {})
-        )
-        if contestant == "omp-matched" and "length" not in settings:
-            raise ConfigError(
-                f"recipe {recipe.name} gives no omp-matched.length; leave out omp-matched"
-            )
-        if "density" in settings:
-            raise ConfigError(
-                f"methods.{contestant or method}.density is given, but the study's densities say "
-                "it; change those, with --densities"
-            )
-        parent = None if get_method(method).parent == "none" else _parent(recipe, seed)
-        return [
-            Entry(recipe.config(method, seed, parent, density=density, **settings), label)
-            for density in densities
-            if density < 1
-        ]
-
-    return entries
-
-
-def _trained(method: str, label: str, contestant: str, **change: Any) -> Contestant:
-    """Tickets that a method finds, one a density, trained under their masks; the change, and what
-    the recipe says under the contestant's own name, say how. A list there is a run for each value,
-    whose label names it."""
-
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
-        settings = change | recipe.method(contestant)
-        lists = {name: value for name, value in settings.items() if isinstance(value, list)}
-        for found in CONTESTANTS[method](recipe, seed, densities):
-            for chosen in itertools.product(*lists.values()):
-                one = dict(zip(lists, chosen, strict=True))
-                title = ", ".join([label, *(f"{name} {value}" for name, value in one.items())])
-                parent = Parent(found.config, "ticket")
-                run = recipe.config("retrain", seed, parent, **settings | one)
-                yield Entry(run, title)
-
-    return entries
-
-
-def _found_and_tuned(method: str, label: str, contestant: str, **change: Any) -> Contestant:
-    """A method that is given its density, each ticket judged as found and fine-tuned."""
-
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-        found = _per_density(method, f"{label}, as found", **change)(recipe, seed, densities)
-        settings = {"start": "own"} | recipe.method(contestant)
-        tuned = [
-            Entry(recipe.config("retrain", seed, Parent(one.config, "ticket"), **settings), label)
-            for one in found
-        ]
-        return [*found, *tuned]
-
-    return entries
-
-
-def _density_variants(method: str, label: str, contestant: str) -> Contestant:
-    """As `_variants`, for a method that is given its density; judged as found."""
-
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-        return [
-            entry
-            for name, value in _listed(recipe, contestant)
-            for entry in _per_density(method, f"{label}, {name} {value}", **{name: value})(
-                recipe, seed, densities
-            )
-        ]
-
-    return entries
-
-
 def _departures(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
     """What the BiP release does otherwise, one departure at a time from either end: made in the
     paper's variant, undone in the release."""
     made: list[Entry] = []
-    listed = [name for _, name in _listed(recipe, "bip-departures")] or list(DEPARTURES)
-    for name in listed:
-        made += _per_density("bip", f"BiP, {name}", switched=[name])(recipe, seed, densities)
+    for name in [name for _, name in _listed(recipe, "bip-departures")] or DEPARTURES:
+        paper = Contestant("bip", f"BiP, {name}", search={"switched": [name]})
+        made += paper(recipe, seed, densities)
         if name != "signed":  # undone alone, `aliased` brings it all the same
             label, change = f"BiP, as released, not {name}", {**_RELEASE, "switched": [name]}
-            made += _per_density("bip", label, "bip-release", **change)(recipe, seed, densities)
+            made += Contestant("bip", label, "bip-release", search=change)(recipe, seed, densities)
     return made
 
 
@@ -386,48 +345,66 @@ def _bip_dense(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[En
 _RELEASE: dict[str, Any] = {"variant": "release", "clip": 0.0}
 _RETHRESHOLDED: dict[str, Any] = {"switched": ["aliased"], "upper_learning_rate": 0.0}
 
-CONTESTANTS: dict[str, Contestant] = {
+
+def _control(section: str, label: str, **training: Any) -> Contestant:
+    """A method's tickets with one thing changed in how they are trained."""
+    method = section.partition("-")[0]
+    return Contestant(method, label, section, shown="retrained", training=training)
+
+
+def _change(section: str, label: str, **search: Any) -> Contestant:
+    """A method with its search changed."""
+    return Contestant(section.partition("-")[0], label, section, search=search)
+
+
+def _variants(method: str, label: str, shown: str = "both") -> Contestant:
+    """A method with one setting changed at a time, by the recipe's lists."""
+    return Contestant(method, label, f"{method}-variants", shown, varied=True)
+
+
+def _hydra(label: str, **search: Any) -> Contestant:
+    tuned = {"start": "own"}
+    return Contestant("hydra", label, "hydra-fine-tuned", "both", search, tuned)
+
+
+CONTESTANTS: dict[str, Entries] = {
     "imp": _imp("IMP"),
     "imp-c": _imp("IMP-C", rewinding="none"),
     "imp-lr": _imp("IMP, learning-rate rewinding", rewinding="learning-rate"),
-    "cs": _gated("cs", "CS"),
-    "cs-fine-tuned": _control("cs", "CS, fine-tuned", "cs-fine-tuned", start="own", mask_value=1.0),
-    "l0-fine-tuned": _control("l0", "l0, fine-tuned", "l0-fine-tuned", start="own"),
-    "iss-fine-tuned": _control("iss", "ISS, fine-tuned", "iss-fine-tuned", start="own"),
-    "cs-shuffled": _control("cs", "CS, layers shuffled", "cs-shuffled", mask="shuffled"),
-    "cs-fresh": _control("cs", "CS, fresh initialisation", "cs-fresh", start="fresh"),
-    "cs-variants": _variants("cs", "CS", "cs-variants"),
-    "l0": _gated("l0", "l0"),
-    "l0-variants": _variants("l0", "l0", "l0-variants"),
-    "iss": _gated("iss", "ISS"),
-    "iss-variants": _variants("iss", "ISS", "iss-variants"),
-    "bip": _per_density("bip", "BiP"),
-    "bip-retrained": _trained("bip", "BiP, retrained", "bip-retrained"),
-    "bip-rewound": _trained("bip", "BiP", "bip-rewound", schedule="restart"),
-    "bip-shuffled": _trained("bip", "BiP, layers shuffled", "bip-shuffled", mask="shuffled"),
-    "bip-fresh": _trained("bip", "BiP, fresh initialisation", "bip-fresh", start="fresh"),
-    "bip-explicit": _per_density("bip", "BiP, implicit term off", "bip-explicit", implicit=False),
-    "bip-frozen": _per_density("bip", "BiP, mask frozen", "bip-frozen", upper_learning_rate=0.0),
-    "bip-magnitude": _per_density(
-        "bip", "BiP, |theta| re-thresholded", "bip-magnitude", **_RETHRESHOLDED
-    ),
+    "cs": Contestant("cs", "CS", shown="both"),
+    "cs-fine-tuned": _control("cs-fine-tuned", "CS, fine-tuned", start="own", mask_value=1.0),
+    "l0-fine-tuned": _control("l0-fine-tuned", "l0, fine-tuned", start="own"),
+    "iss-fine-tuned": _control("iss-fine-tuned", "ISS, fine-tuned", start="own"),
+    "cs-shuffled": _control("cs-shuffled", "CS, layers shuffled", mask="shuffled"),
+    "cs-fresh": _control("cs-fresh", "CS, fresh initialisation", start="fresh"),
+    "cs-variants": _variants("cs", "CS"),
+    "l0": Contestant("l0", "l0", shown="both"),
+    "l0-variants": _variants("l0", "l0"),
+    "iss": Contestant("iss", "ISS", shown="both"),
+    "iss-variants": _variants("iss", "ISS"),
+    "bip": Contestant("bip", "BiP"),
+    "bip-retrained": _control("bip-retrained", "BiP, retrained"),
+    "bip-rewound": _control("bip-rewound", "BiP", schedule="restart"),
+    "bip-shuffled": _control("bip-shuffled", "BiP, layers shuffled", mask="shuffled"),
+    "bip-fresh": _control("bip-fresh", "BiP, fresh initialisation", start="fresh"),
+    "bip-explicit": _change("bip-explicit", "BiP, implicit term off", implicit=False),
+    "bip-frozen": _change("bip-frozen", "BiP, mask frozen", upper_learning_rate=0.0),
+    "bip-magnitude": _change("bip-magnitude", "BiP, |theta| re-thresholded", **_RETHRESHOLDED),
     "bip-dense": _bip_dense,
-    "bip-variants": _density_variants("bip", "BiP", "bip-variants"),
+    "bip-variants": _variants("bip", "BiP", "found"),
     "bip-departures": _departures,
-    "hydra": _found_and_tuned("hydra", "Hydra", "hydra-fine-tuned"),
-    "hydra-release": _found_and_tuned(
-        "hydra", "Hydra, as released", "hydra-fine-tuned", initial="weights", aliased=True
-    ),
-    "snip": _per_density("snip", "SNIP"),
-    "grasp": _per_density("grasp", "GraSP"),
-    "synflow": _per_density("synflow", "SynFlow"),
-    "omp": _per_density("omp", "OMP"),
-    "omp-fine-tuned": _per_density("omp", "OMP, fine-tuned", "omp-fine-tuned", start="own"),
-    "omp-matched": _per_density("omp", "OMP, compute-matched", "omp-matched"),
-    "gmp": _per_density("gmp", "GMP"),
-    "random": _per_density("random", "random"),
-    "bip-unclipped": _per_density("bip", "BiP, unclipped", "bip-unclipped", clip=0.0),
-    "bip-release": _per_density("bip", "BiP, as released", "bip-release", **_RELEASE),
+    "hydra": _hydra("Hydra"),
+    "hydra-release": _hydra("Hydra, as released", initial="weights", aliased=True),
+    "snip": Contestant("snip", "SNIP"),
+    "grasp": Contestant("grasp", "GraSP"),
+    "synflow": Contestant("synflow", "SynFlow"),
+    "omp": Contestant("omp", "OMP"),
+    "omp-fine-tuned": _change("omp-fine-tuned", "OMP, fine-tuned", start="own"),
+    "omp-matched": _change("omp-matched", "OMP, compute-matched"),
+    "gmp": Contestant("gmp", "GMP"),
+    "random": Contestant("random", "random"),
+    "bip-unclipped": _change("bip-unclipped", "BiP, unclipped", clip=0.0),
+    "bip-release": _change("bip-release", "BiP, as released", **_RELEASE),
     "dense-equal": _dense_longer("dense, equal training", _ticket_length),
     "dense-search": _dense_longer("dense, search epochs", _search_length),
 }
