@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.__main__ import _load, _machine, _now
 from benchmarks.other import ROOT
 from benchmarks.timing import Row, row
+from companion.cluster import DaskExecutor
 from companion.forecast import H100_RATE, H100_STEP
 from companion.studies import ticket_study
 from lthlib.files import sealed, write_atomically
@@ -32,7 +33,6 @@ from lthlib.masks import Mask, prunable_names
 from lthlib.models import build_model
 from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, Parent, RunConfig, Store, execute, execute_many, with_ancestors
-from lthlib.runs.cluster import DaskExecutor
 from lthlib.runs.execute import expected_passes
 from lthlib.runs.many import work
 from lthlib.tickets import Ticket

@@ -13,11 +13,11 @@ import yaml
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
+from companion.cluster import load_cluster
 from lthlib.cli.options import nested
 from lthlib.errors import ConfigError, RecordError
 from lthlib.files import from_json, from_yaml, load
 from lthlib.recipes import load_recipe
-from lthlib.runs.cluster import load_cluster
 from tests.conftest import TINY, with_sources
 
 bounded = settings(

@@ -34,7 +34,7 @@ LAYERS = {
         ["__main__"],
     ],
     "companion": [
-        ["evidence", "forecast", "generated"],
+        ["cluster", "evidence", "forecast", "generated"],
         ["figures", "studies"],
         ["bilevel"],
         ["publish"],

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from companion.cluster import ClusterSettings
 from lthlib.data import DataSettings
 from lthlib.errors import ConfigError, LthlibError, shown
 from lthlib.methods import METHODS
 from lthlib.models import ModelSettings
 from lthlib.runs import Parent, RunConfig
-from lthlib.runs.cluster import ClusterSettings
 from lthlib.settings import Density, Length, Settings, between, build, one_of
 from lthlib.training import TrainingSettings
 

@@ -84,7 +84,7 @@ def sweep(
     ranks = ctx.with_resource(joined(device))
     options = _dask_options(executor, scheduler, cluster, jobs, dry_run)
     if dry_run and options:
-        from lthlib.runs.cluster import job_script
+        from companion.cluster import job_script
 
         typer.echo(job_script(options["settings"]))
         return
@@ -103,7 +103,7 @@ def sweep(
     with contextlib.ExitStack() as stack:
         places: dict[str, Any] = {"jobs": jobs}
         if options is not None:
-            from lthlib.runs.cluster import dask_executor
+            from companion.cluster import dask_executor
 
             pool = stack.enter_context(dask_executor(machine, **{"workers": jobs} | options))
             typer.echo(f"Dask's scheduler: {pool.address}", err=True)
@@ -130,7 +130,7 @@ def _dask_options(
     if dry and not cluster:
         raise ConfigError("--dry-run prints the job script of a cluster; name its --cluster file")
     if cluster:
-        from lthlib.runs.cluster import load_cluster
+        from companion.cluster import load_cluster
 
         return {"settings": load_cluster(cluster)}
     return {"scheduler": scheduler} if scheduler or executor == "dask" else None

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from companion.cluster import DaskExecutor, dask_executor
 from lthlib.runs import Machine, Progress, RunConfig, Store, execute, execute_many, with_ancestors
-from lthlib.runs.cluster import DaskExecutor, dask_executor
 from tests.runs.toys import child, config
 
 IMP = config("imp", settings={"rounds": 3, "rewind": "2it"}, training={"length": "150it"})

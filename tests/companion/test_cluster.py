@@ -14,15 +14,15 @@ from typing import Any
 
 import pytest
 
-from lthlib.errors import ClusterError, ConfigError
-from lthlib.runs import Machine, Store, execute_many
-from lthlib.runs.cluster import (
+from companion.cluster import (
     ClusterSettings,
     _pass_on,
     dask_executor,
     job_script,
     load_cluster,
 )
+from lthlib.errors import ClusterError, ConfigError
+from lthlib.runs import Machine, Store, execute_many
 from tests.runs.toys import config
 
 GPU_NODE: dict[str, Any] = {
@@ -138,7 +138,7 @@ def test_without_dask_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
 
 def test_ctrl_c_works_as_before_once_dask_jobqueue_is_imported() -> None:
     code = (
-        "import signal; from lthlib.runs.cluster import ClusterSettings, job_script; "
+        "import signal; from companion.cluster import ClusterSettings, job_script; "
         "job_script(ClusterSettings()); "
         "assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
     )
@@ -218,7 +218,7 @@ def test_a_worker_must_see_the_store_and_run_the_same_code(
         with pytest.raises(ClusterError, match="does not see the store"):
             elsewhere.result(timeout=60)
         versions = iter(["this", "that"])
-        monkeypatch.setattr("lthlib.runs.cluster.source", lambda config: next(versions))
+        monkeypatch.setattr("companion.cluster.source", lambda config: next(versions))
         other = pool.submit(print, config(), str(tmp_path), Machine())
         with pytest.raises(ClusterError, match="another version of lthlib"):
             other.result(timeout=60)
