@@ -16,6 +16,7 @@ from typing import Any
 
 from lthlib.errors import RecordError
 from lthlib.files import from_json, is_sealed, open_regular, read_bounded, sealed
+from lthlib.texts import visible
 
 SCHEMA = 1
 LINE_LIMIT = 1 << 20
@@ -240,6 +241,7 @@ def unsealed(text: bytes, where: str, again: str) -> dict[str, Any]:
     if not is_sealed(text.removesuffix(b"\n")):
         has = isinstance(value, dict) and "digest" in value
         raise _changed(where, "does not match its digest" if has else "has no digest", again)
+    _check_texts(value, where)
     return {name: own for name, own in value.items() if name != "digest"}
 
 
@@ -291,15 +293,23 @@ def _one_of(*values: str) -> Field:
     return Field(f"one of {list(values)}", lambda value: value in values)
 
 
-def _hexadecimal(digits: int) -> Field:
-    pattern = re.compile(f"[0-9a-f]{{{digits}}}")
+def _matching(expected: str, pattern: str) -> Field:
+    found = re.compile(pattern)
     return Field(
-        f"{digits} hexadecimal digits",
-        lambda value: isinstance(value, str) and pattern.fullmatch(value) is not None,
+        expected, lambda value: isinstance(value, str) and found.fullmatch(value) is not None
     )
 
 
+def _hexadecimal(digits: int) -> Field:
+    return _matching(f"{digits} hexadecimal digits", f"[0-9a-f]{{{digits}}}")
+
+
 TEXT = Field("a text", lambda value: isinstance(value, str) and value != "")
+NAME = _matching("a name of letters, digits, '.', '_', '+' and '-'", r"\w[\w.+-]{0,79}")
+LABEL = _matching(
+    "a label of letters, digits, spaces and ,.;:'()[]|+=/%_-, 200 at most",
+    r"[^\W_|][\w ,.;:'()\[\]|+=/%-]{0,199}",
+)
 COUNT = Field("a count of 0 or more", _count)
 _AMOUNT = Field("a finite number of 0 or more", lambda value: is_number(value) and value >= 0)
 _DENSITY = Field("a fraction in (0, 1]", lambda value: is_number(value) and 0 < value <= 1)
@@ -328,7 +338,7 @@ _SUCCEEDED: dict[str, Any] = {
     "failure": _NULL,
     "ticket": {
         "index": COUNT,
-        "point": TEXT,
+        "point": NAME,
         "sha256": _hexadecimal(64),
         "target_density": _DENSITY.or_null(),
     },
@@ -339,9 +349,9 @@ _SUCCEEDED: dict[str, Any] = {
     "accuracy": dict.fromkeys(("validation", "test"), _PERCENT.or_null()),
     "cost": {"own": _COST, "cumulative": _COST},
     "provenance": PROVENANCE,
-    "study": TEXT,
+    "study": NAME,
     "scale": _one_of("embedded", "reduced", "paper"),
-    "label": TEXT,
+    "label": LABEL,
 }
 _FAILED: dict[str, Any] = {
     **_SUCCEEDED,
@@ -353,7 +363,7 @@ _FAILED: dict[str, Any] = {
     "accuracy": Field("null", lambda value: value in (None, {"validation": None, "test": None})),
 }
 # A run's record gets the names it is published under when it is.
-_PUBLISHED_AS = {"study": "a study", "scale": "embedded", "label": "a label"}
+_PUBLISHED_AS = {"study": "none", "scale": "embedded", "label": "none"}
 _CONFIG = {
     **dict.fromkeys(("data", "model", "training", "settings"), _OBJECT),
     "method": _METHOD,
@@ -364,6 +374,7 @@ _CONFIG = {
 
 def check(value: Any, rule: Any, where: str, path: str = "") -> None:
     """Check a value by a `Field`, or an object by the rules of its keys, all of them and no other.
+    No text in it, key or value, may hold a character that is not seen.
 
     Args:
         value: as read from JSON.
@@ -373,6 +384,8 @@ def check(value: Any, rule: Any, where: str, path: str = "") -> None:
     Raises:
         RecordError: names the field, its value and what was expected.
     """
+    if not path:
+        _check_texts(value, where)
     if isinstance(rule, Field):
         if not rule.check(value):
             text = repr(value)[:80]
@@ -392,14 +405,25 @@ def check(value: Any, rule: Any, where: str, path: str = "") -> None:
         check(value[name], inner, where, prefix + name)
 
 
+def _check_texts(value: Any, where: str) -> None:
+    if isinstance(value, str) and visible(value) != value:
+        raise RecordError(
+            f"{where}: the text {value[:80]!a} has a line break or another character that is not "
+            "seen; expected none"
+        )
+    inner = [*value, *value.values()] if isinstance(value, dict) else value
+    for one in inner if isinstance(inner, list) else ():
+        _check_texts(one, where)
+
+
 def _check_config(config: Any, where: str, prefix: str) -> None:
     """Check what the tidy table reads; the rest of a configuration grows with the library."""
     check({name: config[name] for name in _CONFIG if name in config}, _CONFIG, where, prefix[:-1])
-    check(config["data"].get("dataset"), TEXT, where, f"{prefix}data.dataset")
-    check(config["model"].get("architecture"), TEXT, where, f"{prefix}model.architecture")
+    check(config["data"].get("dataset"), NAME, where, f"{prefix}data.dataset")
+    check(config["model"].get("architecture"), NAME, where, f"{prefix}model.architecture")
     parent = config["parent"]
     if parent is not None:
-        check(parent, {"config": _OBJECT, "point": TEXT}, where, f"{prefix}parent")
+        check(parent, {"config": _OBJECT, "point": NAME}, where, f"{prefix}parent")
         _check_config(parent["config"], where, f"{prefix}parent.config.")
     elif config["method"] == "retrain":
         raise RecordError(f"{where}: {prefix}parent is null, expected the search it retrains")

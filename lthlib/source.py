@@ -16,7 +16,7 @@ _PASSED_OVER = frozenset(
     _PACKAGE / name
     for name in (
         *("errors.py", "files.py", "leases.py", "records.py", "signals.py", "source.py"),
-        *("workers.py", "methods/__init__.py", "runs/__init__.py", "runs/store.py"),
+        *("texts.py", "workers.py", "methods/__init__.py", "runs/__init__.py", "runs/store.py"),
     )
 )
 

@@ -20,7 +20,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # A part may import what stands before its own line, and nothing beside it.
 LAYERS = {
     "lthlib": [
-        ["errors", "signals", "source", "_torchvision", "_version"],
+        ["errors", "signals", "source", "texts", "_torchvision", "_version"],
         ["files", "workers"],
         ["distributed", "leases", "records", "settings"],
         ["data", "models", "masks", "graphs"],
@@ -34,7 +34,7 @@ LAYERS = {
         ["__main__"],
     ],
     "companion": [
-        ["cluster", "evidence", "forecast", "generated"],
+        ["cluster", "evidence", "forecast", "generated", "markdown"],
         ["figures", "studies"],
         ["bilevel"],
         ["publish"],

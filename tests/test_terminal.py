@@ -1,14 +1,84 @@
-"""A command outlives its terminal."""
+"""A command outlives its terminal, and what files hold cannot steer it."""
 
 from __future__ import annotations
 
 import os
 import pty
+import re
 import sys
+import unicodedata
+from pathlib import Path
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
 
-from lthlib.cli.terminal import outlive_terminal
+from lthlib.cli import app
+from lthlib.cli.terminal import outlive_terminal, say
+from lthlib.masks import Mask
+from lthlib.runs import bar
+from lthlib.texts import visible
+from lthlib.tickets import Ticket
+
+ROOT = Path(__file__).parents[1]
+NAMES = (
+    "x[/y]",
+    "x[red]y",
+    "[link=http://evil.example]w[/link]",
+    ":smile:",
+    "\x1b]0;pwned\x07\x1b[2Jz",
+    "a\rb",
+    "a\x9b2Jb",
+    "\u202etxt.exe",
+    "a\u2028b",
+    "\x00",
+    "a\ud800b",
+)
+
+
+@given(st.text())
+def test_what_is_visible_moves_no_cursor_and_can_be_encoded(text: str) -> None:
+    seen = visible(text)
+    assert not {unicodedata.category(char) for char in seen} & {"Cc", "Cf", "Cs", "Zl", "Zp", "Cn"}
+    assert visible(seen) == seen
+
+
+def test_ordinary_text_stays() -> None:
+    assert visible("θ ≥ 0.5 ± 1 %, Ωδ\u202f日本 [x] \\") == "θ ≥ 0.5 ± 1 %, Ωδ\u202f日本 [x] \\"
+    assert visible("a\nb\x1b") == r"a\nb\x1b"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_said_is_seen(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    say(f"first\n{name}", err=True)
+    assert capsys.readouterr().err == f"first\n{visible(name)}\n"
+
+
+@pytest.mark.parametrize("name", NAMES[:-1])  # no file can hold half a surrogate pair
+def test_a_stranger_s_ticket_shows_its_names_as_they_are(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.safetensors"
+    Ticket(Mask({name: torch.ones(3, 3, dtype=torch.bool)})).save(path)
+    shown = CliRunner().invoke(app, ["ticket", "show", str(path)])
+    assert shown.exit_code == 0
+    assert visible(name) in shown.stdout
+    assert all(visible(line) == line for line in shown.stdout.split("\n"))
+
+
+def test_a_bar_s_description_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
+    with bar("a\x1b[2J"):
+        pass
+    assert r"a\x1b[2J" in capsys.readouterr().err
+
+
+def test_commands_print_through_say_alone() -> None:
+    """rich's table in `lth ticket show` is the exception, and marks nothing up."""
+    for path in (*ROOT.glob("lthlib/cli/*.py"), *ROOT.glob("companion/cli/*.py")):
+        text = path.read_text()
+        assert path.name == "terminal.py" or "typer.echo" not in text, path
+        assert not re.search(r"(?<![\w.])print\(|secho", text), path
+        assert text.count("Console(") == text.count("Console(markup=False, emoji=False")
 
 
 def test_messages_reach_a_terminal_and_go_nowhere_once_it_is_gone(

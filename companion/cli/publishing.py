@@ -29,6 +29,7 @@ from lthlib.cli.options import (
     finish_sweep,
     machine_of,
 )
+from lthlib.cli.terminal import say
 from lthlib.errors import ConfigError, DataError, RecordError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def studies() -> None:
 
     for name in recipe_names():
         recipe = load_recipe(name)
-        typer.echo(f"{name:20} {recipe.scale:10} {recipe.about}")
+        say(f"{name:20} {recipe.scale:10} {recipe.about}")
 
 
 def record(
@@ -83,7 +84,7 @@ def record(
     path = results / f"{chosen.name}.jsonl"
     _refuse_loss(chosen.name, results, {entry["run"] for entry in records})
     write_atomically(path, published(records))
-    typer.echo(f"{path}: {len(records)} judged tickets")
+    say(f"{path}: {len(records)} judged tickets")
 
 
 def _refuse_loss(name: str, results: Path, runs: set[str]) -> None:
@@ -126,26 +127,26 @@ def verify(
     runs = Store(store)
     faults = list(upkeep.verify(runs))
     for run_id, why in faults:
-        typer.echo(f"{run_id}: {why}", err=True)
+        say(f"{run_id}: {why}", err=True)
     for run_id in upkeep.repair(runs, {one for one, _ in faults}) if repair else []:
-        typer.echo(f"{run_id}: moved to {store / 'damaged'}; the next sweep computes it again")
+        say(f"{run_id}: moved to {store / 'damaged'}; the next sweep computes it again")
     damaged = verify_cache(repair=repair)
     for why in damaged:
-        typer.echo(f"{why}{'; removed, to be decoded again' if repair else ''}", err=True)
+        say(f"{why}{'; removed, to be decoded again' if repair else ''}", err=True)
     count = sum(1 for _ in store.glob("runs/*/run.json"))
     said = f"{count} runs in {store}, {len(faults) + len(damaged)} faults; "
     wrong = list(faults_of(results)) if results.exists() else []
     for error in wrong:
-        typer.echo(error, err=True)
+        say(error, err=True)
     if wrong:
         said += f"{len(wrong)} files in {results} are not as they were written"
     else:
         published = len(load_results(results)) if results.exists() else 0
         measured = len(load_facts(results))
         said += f"{published} published records and {measured} facts are well formed"
-    typer.echo(said)
+    say(said)
     if (faults or damaged) and not repair:
-        typer.echo("`lth verify --repair` moves what is damaged aside", err=True)
+        say("`lth verify --repair` moves what is damaged aside", err=True)
     if faults or damaged or wrong:
         raise typer.Exit(1)
 
@@ -169,7 +170,7 @@ def export(
 
     chosen = study_of(study, methods, densities, seeds, dense_seeds, set_)
     count = export_runs(Store(store), chosen.name, chosen.configs, archive, tickets)
-    typer.echo(f"{archive}: {count} runs, {archive.stat().st_size:,} bytes")
+    say(f"{archive}: {count} runs, {archive.stat().st_size:,} bytes")
 
 
 def check_results(
@@ -218,7 +219,7 @@ def check_results(
     for name, parts in (dict.fromkeys(studies, given) if studies else DEFAULT).items():
         chosen = study_of(name, **dict.fromkeys(options) | parts, changes=None)
         if not studies and (why := _not_at_hand(chosen, machine)):
-            typer.echo(f"{name} is left out: {why}")
+            say(f"{name} is left out: {why}")
             continue
         recorded = _published(chosen, results)
         with tempfile.TemporaryDirectory(prefix="lth-check-") as new:
@@ -248,7 +249,7 @@ def _computed_again(
     with bar(study.name) as shown:
         swept = execute_many(study.configs, runs, machine, jobs=jobs, report=shown)
     if swept.unfinished and not kept:
-        typer.echo("stopped, and nothing was kept; with a --store the next call goes on", err=True)
+        say("stopped, and nothing was kept; with a --store the next call goes on", err=True)
         raise typer.Exit(COME_AGAIN)
     if swept.unfinished:
         finish_sweep(swept)
@@ -283,8 +284,8 @@ def _compared(
     command = " ".join(["lth check-results", study.name, *options])
     runs = {config.id for config in study.configs} if parts else None
     content = report(study.name, recorded, again, runs, command=command)
-    typer.echo(markdown(content))
-    typer.echo(f"the report: {write_report(content, folder)}")
+    say(markdown(content))
+    say(f"the report: {write_report(content, folder)}")
     return bool(content["passed"])
 
 
@@ -305,11 +306,11 @@ def facts(
     found = measure(Store(store), machine_of(data, device))
     write_atomically(results / "facts.json", facts_json(found).encode())
     for name, fact in found.items():
-        typer.echo(f"{name} = {fact.value:.4g}: {fact.definition}")
-    typer.echo(f"{results / 'facts.json'}: {len(found)} facts")
+        say(f"{name} = {fact.value:.4g}: {fact.definition}")
+    say(f"{results / 'facts.json'}: {len(found)} facts")
     if missing := [name for name in facts_of("B4") if name not in found]:
         reason = "the lower level has no minimum for some seed"
-        typer.echo(f"not measured, since {reason}: {', '.join(missing)}", err=True)
+        say(f"not measured, since {reason}: {', '.join(missing)}", err=True)
 
 
 def book(
@@ -322,5 +323,5 @@ def book(
     """
     from companion.publish.site import build_site
 
-    page = build_site(Path.cwd(), store, jobs=jobs, device=device, say=typer.echo)
-    typer.echo(f"The book: {page}")
+    page = build_site(Path.cwd(), store, jobs=jobs, device=device, say=say)
+    say(f"The book: {page}")

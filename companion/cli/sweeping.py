@@ -30,6 +30,7 @@ from lthlib.cli.options import (
     machine_of,
     nested,
 )
+from lthlib.cli.terminal import say
 from lthlib.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def sweep(
     if dry_run and options:
         from companion.cluster import job_script
 
-        typer.echo(job_script(options["settings"]))
+        say(job_script(options["settings"]))
         return
     if ranks.world > 1 and (options or jobs or per_device):
         raise ConfigError(
@@ -106,13 +107,13 @@ def sweep(
             from companion.cluster import dask_executor
 
             pool = stack.enter_context(dask_executor(machine, **{"workers": jobs} | options))
-            typer.echo(f"Dask's scheduler: {pool.address}", err=True)
-            typer.echo(f"Dask's dashboard: {pool.dashboard}", err=True)
+            say(f"Dask's scheduler: {pool.address}", err=True)
+            say(f"Dask's dashboard: {pool.dashboard}", err=True)
             places = {"executor": pool, "room": pool.room}
         report = stack.enter_context(bar(chosen.name))
         swept = execute_many(chosen.configs, Store(store), machine, report=report, **places)
     finish_sweep(swept)
-    typer.echo(f"{chosen.name}: all {len(chosen.entries)} runs are in {store}")
+    say(f"{chosen.name}: all {len(chosen.entries)} runs are in {store}")
 
 
 def _dask_options(
@@ -162,11 +163,11 @@ def estimate(
     for name in studies or recipe_names():
         chosen = study_of(name, methods, densities, seeds, dense_seeds, set_)
         try:
-            typer.echo(_estimated(chosen, store, machine_of(data, device), jobs))
+            say(_estimated(chosen, store, machine_of(data, device), jobs))
         except DataError as error:
             if studies:
                 raise
-            typer.echo(f"{chosen.name}: {len(chosen.entries)} runs; {error}")
+            say(f"{chosen.name}: {len(chosen.entries)} runs; {error}")
 
 
 def _estimated(study: Study, store: Path, machine: Machine, jobs: int | None) -> str:
@@ -223,7 +224,7 @@ def bisect(
         config = chosen.config("cs", seed, **settings | {"initial_gate": gate})
         result = execute(config, Store(store), machine_of(data, device))
         reached = 0.0 if result.failure else float(result.records[-1]["density"])
-        typer.echo(f"s0 {gate:+.6f}: {result.failure or f'density {reached:.4f}'} ({config.id})")
+        say(f"s0 {gate:+.6f}: {result.failure or f'density {reached:.4f}'} ({config.id})")
         return reached
 
     made = bisect_initial_gate(
@@ -231,9 +232,9 @@ def bisect(
     )
     gate, reached = made[-1]
     if abs(reached / density - 1) > tolerance:
-        typer.echo(f"no trial came within {100 * tolerance:g} % of density {density}", err=True)
+        say(f"no trial came within {100 * tolerance:g} % of density {density}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"--set methods.cs.initial_gate={gate:g} gives density {reached:.4f}")
+    say(f"--set methods.cs.initial_gate={gate:g} gives density {reached:.4f}")
 
 
 def _duration(seconds: float) -> str:

@@ -13,10 +13,10 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import LogLocator
 
 from companion.figures.charts import curves, labelled
-from companion.figures.style import DASHES, FAINT, INK, Look, label_ends, styled
+from companion.figures.style import DASHES, FAINT, INK, Look, in_powers, label_ends, styled
 from companion.figures.words import described_panels
 
 _KEYS = ["problem", "point", "size", "gamma"]
@@ -93,6 +93,7 @@ def bilevel_figure(quadratic: pd.DataFrame, network: pd.DataFrame) -> Figure:
         ax.axhline(_ASKED, color=FAINT, linewidth=1, linestyle=":", gid="asked")
     _guide(errors, means)
     errors.set(title="Quadratics: relative error", yscale="log")
+    in_powers(errors.yaxis)
     _lines(errors, _by_size(means, {"weight_error": _WEIGHTS, "error": _WHOLE}))
     signs.set(title="Quadratics: wrong signs (%)", ylim=(-3, 103))
     shares = means.assign(**{name: 100 * means[name] for name in ("weight_flips", "flips")})
@@ -171,7 +172,7 @@ def _lines(ax: Axes, lines: Iterable[tuple[str, str, Look, pd.DataFrame]]) -> No
     ax.set(xlim=(0.8 * table["gamma"].min(), 1.25 * table["gamma"].max()), xscale="log")
     ax.set(xlabel="γ", ylabel="")
     ax.xaxis.set_major_locator(LogLocator(numticks=12))
-    ax.xaxis.set_minor_locator(NullLocator())
+    in_powers(ax.xaxis)
     label_ends(ax, ends)
 
 

@@ -19,6 +19,7 @@ from companion.figures.charts import forest, key, labelled, panels, rows_axis
 from companion.figures.points import ticket_table
 from companion.figures.style import DASHED, look_of, styled
 from companion.figures.words import described_rows, in_brackets, in_percent
+from companion.markdown import Markdown
 
 BASE = "fp32"
 TOGETHER = "all together"
@@ -117,8 +118,8 @@ def precision_figure(differences: pd.DataFrame, points: float) -> Figure:
     return labelled(fig, described_rows(lead, differences, form))
 
 
-def precision_outcome(differences: pd.DataFrame, points: float) -> str:
-    """Return what follows for each precision, in a few sentences of Markdown.
+def precision_outcome(differences: pd.DataFrame, points: float) -> Markdown:
+    """Return what follows for each precision, in a few sentences.
 
     Args:
         differences: from `precision_differences`.
@@ -129,15 +130,17 @@ def precision_outcome(differences: pd.DataFrame, points: float) -> str:
         each = own[own["name"] != TOGETHER]
         counts = each["outcome"].value_counts()
         found = ", ".join(f"{counts[one]} {one}" for one in OUTCOMES if one in counts)
-        sentence = f"**{precision} against {BASE}:** of {len(each)} kinds of ticket {found}."
+        sentence = Markdown("**{} against {}:** of {} kinds of ticket {}.").format(
+            precision, BASE, len(each), found
+        )
         for row in own[own["name"] == TOGETHER].to_dict("records"):
             gap = in_brackets(row["difference"], row["low"], row["high"], "+.2f")
-            sentence += (
-                f" Over all of them accuracy differs by {gap} points on average: "
-                f"**{row['outcome']}** at a margin of {points:g} points, {row['n']} seeds."
-            )
+            sentence += Markdown(
+                " Over all of them accuracy differs by {} points on average: "
+                "**{}** at a margin of {:g} points, {} seeds."
+            ).format(gap, row["outcome"], points, row["n"])
         sentences.append(sentence)
-    return "\n\n".join(sentences)
+    return Markdown("\n\n").join(sentences)
 
 
 def _at_base(config: Mapping[str, Any]) -> dict[str, Any]:

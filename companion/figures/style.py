@@ -14,7 +14,14 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import (
+    EngFormatter,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    NullFormatter,
+    NullLocator,
+)
 
 from companion.evidence import mean_interval
 
@@ -49,6 +56,7 @@ _SMALLEST_ERROR = 0.1
 BLUES = LinearSegmentedColormap.from_list("ink", ["#f4f7fb", "#9ecae1", "#3182bd", "#08306b"])
 
 STYLE: Any = {
+    "text.parse_math": False,  # a label is text, whatever it holds
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10,
@@ -218,6 +226,17 @@ def cost_axis(ax: Axes, which: str = "x") -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(EngFormatter(sep="\N{NO-BREAK SPACE}"))
+
+
+def in_powers(axis: Axis) -> None:
+    """Write the powers of ten of a logarithmic axis as text, 10⁻², not as mathematics."""
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+    def written(value: float, _: int | None) -> str:
+        return f"10{str(round(np.log10(value))).translate(raised)}"
+
+    axis.set_major_formatter(FuncFormatter(written))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def dense_level(ax: Axes, accuracies: pd.Series) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from companion.markdown import Markdown, code
+from companion.markdown import table as markdown_table
 from lthlib.errors import PublishError
 
 if TYPE_CHECKING:
@@ -71,27 +73,32 @@ class Artefacts:
             fig: a matplotlib figure; it is closed.
             name: of the files: lower-case letters, digits and hyphens.
             data: what the figure shows, written as CSV.
-            title: the caption, one sentence.
+            title: the caption, one sentence of Markdown.
             alt: what the figure shows, in words, for those who cannot see it; default its label.
-            note: how to read it, below the caption.
+            note: how to read it, below the caption, in Markdown.
             rows: the rows of the tidy table that the data was made from; default `data` itself.
-            source: where the data comes from, if no run of ours made it.
+            source: where the data comes from, if no run of ours made it: text, or Markdown.
 
         Raises:
             PublishError: an argument is empty or malformed, or the rows lack provenance.
         """
         from IPython.display import display
         from matplotlib import pyplot, rc_context
+        from matplotlib.text import Text
 
         alt = alt or str(fig.get_label())
         if not alt.strip():
             raise PublishError(f"figure {name!r}: alt text is empty; say what the figure shows")
         below = self._below(name, data, note, rows, source)
         svg = self._path(name, ".svg")
-        with rc_context({"svg.hashsalt": "lthlib"}):
+        for text in fig.findobj(Text):
+            text.set_parse_math(False)
+        # Some ticks are made as they are drawn: their labels too are text and no mathematics.
+        with rc_context({"svg.hashsalt": "lthlib", "text.parse_math": False}):
             fig.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
         pyplot.close(fig)
-        head = f":::{{figure}} {self._address(name)}.svg\n:alt: {_one_line(alt)}"
+        # The option is read as YAML, of which JSON is a part.
+        head = f":::{{figure}} {self._address(name)}.svg\n:alt: {json.dumps(_one_line(alt))}"
         block = f"{head}\n\n{_one_line(title)}\n\n{below} · {self._download(name)}\n:::\n"
         self._write(name, data, block, {"kind": "figure", "title": title, "alt": alt, "note": note})
         picture = {"image/svg+xml": svg.read_text(encoding="utf-8"), "text/plain": alt}
@@ -112,7 +119,7 @@ class Artefacts:
         """Write a table, without its index, as Markdown and CSV and show it with its provenance.
 
         Args:
-            data: the table; column names are shown as they are, cells may hold inline Markdown.
+            data: the table; names of columns and cells are text.
             name, title, note, rows, source: as for `figure`.
             formats: column -> format of its numbers, default `.4g`; a missing value is a dash.
 
@@ -134,8 +141,9 @@ class Artefacts:
             raise PublishError(f"{name!r} names files: use lower-case letters, digits, hyphens")
         if data.empty or any(not str(column).strip() for column in data.columns):
             raise PublishError(f"{name!r}: the data is empty or a column has no name")
-        made = f"Source: {source}" if source else provenance(data if rows is None else rows, name)
-        again = f"Make again: `{self.command}`"
+        made = source or provenance(data if rows is None else rows, name)
+        made = Markdown("Source: {}" if source else "{}").format(made)
+        again = Markdown("Make again: {}").format(code(self.command))
         return "\n\n".join(filter(None, [_one_line(note), made, again]))
 
     def _download(self, name: str) -> str:
@@ -235,22 +243,23 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _markdown(name: str, data: DataFrame, formats: Mapping[str, str]) -> str:
+def _markdown(name: str, data: DataFrame, formats: Mapping[str, str]) -> Markdown:
     if unknown := sorted(formats.keys() - set(data.columns)):
         raise PublishError(f"{name!r}: formats names column {unknown[0]!r}, which does not exist")
     from pandas.api.types import is_numeric_dtype
 
-    rules = ["---:" if is_numeric_dtype(data[column]) else ":---" for column in data.columns]
-    lines = [list(map(str, data.columns)), rules]
-    for row in data.itertuples(index=False):
-        cells = zip(data.columns, row, strict=True)
-        lines.append([_cell(value, formats.get(column, ".4g")) for column, value in cells])
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    rows = [
+        [
+            _cell(value, formats.get(column, ".4g"))
+            for column, value in zip(data.columns, row, strict=True)
+        ]
+        for row in data.itertuples(index=False)
+    ]
+    numeric = [n for n, column in enumerate(data.columns) if is_numeric_dtype(data[column])]
+    return markdown_table(data.columns, rows, numeric)
 
 
 def _cell(value: Any, form: str) -> str:
     if value is None or value != value:
         return "–"
-    if isinstance(value, float):
-        return format(value, form)
-    return _one_line(str(value)).replace("|", r"\|")
+    return format(value, form) if isinstance(value, float) else str(value)

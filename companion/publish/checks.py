@@ -22,6 +22,8 @@ from companion.evidence.drift import (
     alarm_rate,
     compare_records,
 )
+from companion.markdown import Markdown, code
+from companion.markdown import table as markdown_table
 from lthlib.files import sealed, write_atomically
 from lthlib.records import COUNT, TEXT, Field, check, is_number, read_published
 
@@ -38,6 +40,7 @@ SHIFTS = (1, 2, 3, 5, 8, 12, 20)
 NEARLY_ALWAYS = 0.95
 _ENVIRONMENT = ("device", "device_name", "threads", "torch", "python", "lthlib")
 _SHOWN = 5  # commits
+_DRIFT = Markdown("**{label}, {where}: {quantity}** is {}, was {}{}. Runs {}. Candidates:")
 _SHARE = Field("a share in [0, 1]", lambda value: is_number(value) and 0 <= value <= 1)
 _TEXTS = Field(
     "a list of texts",
@@ -127,20 +130,20 @@ def report(
     }
 
 
-def markdown(content: Mapping[str, Any]) -> str:
+def markdown(content: Mapping[str, Any]) -> Markdown:
     """Return a report for people."""
-    lines = [f"# {content['study']}, computed again", "", sentence(content), "", table(content)]
+    lines = [Markdown("# {}, computed again").format(content["study"])]
+    lines += [sentence(content), table(content)]
     for one in content["drifted"]:
         errors, p = one["standard_errors"], one["p"]
         by = "" if errors is None else f", {errors:+.1f} standard errors (Holm's p {p:.1g})"
         lines += [
-            "",
-            f"**{one['label']}, {one['where']}: {one['quantity']}** is {_plain(one['computed'])}, "
-            f"was {_plain(one['recorded'])}{by}. Runs {', '.join(one['runs'])}. Candidates:",
-            "",
-            *(f"- {cause}" for cause in one["causes"]),
+            _DRIFT.format(
+                _plain(one["computed"]), _plain(one["recorded"]), by, ", ".join(one["runs"]), **one
+            ),
+            Markdown("\n").join(Markdown("- {}").format(cause) for cause in one["causes"]),
         ]
-    return "\n".join(lines) + "\n"
+    return Markdown("\n\n").join(lines) + "\n"
 
 
 def rule() -> str:
@@ -152,14 +155,14 @@ def rule() -> str:
     )
 
 
-def sentence(content: Mapping[str, Any]) -> str:
+def sentence(content: Mapping[str, Any]) -> Markdown:
     """Return a report in a few sentences."""
     drifted = len(content["drifted"])
     outcome = "passed" if content["passed"] else f"drifted in {drifted} numbers"
     several = content["untested"]
     untested = f", {several} could not be, since no seeds show a spread" if several else ""
-    text = (
-        f"`{content['command']}` **{outcome}** on {content['date'][:10]}: {content['tickets']} "
+    text = Markdown("{} **{}** on ").format(code(content["command"]), outcome) + (
+        f"{content['date'][:10]}: {content['tickets']} "
         f"tickets, {content['identical']} of them identical to the last digit; "
         f"{content['exact']:,} numbers had to be equal, {content['tested']} were tested"
         f"{untested}. "
@@ -176,18 +179,17 @@ def sentence(content: Mapping[str, Any]) -> str:
     return text
 
 
-def table(content: Mapping[str, Any]) -> str:
+def table(content: Mapping[str, Any]) -> Markdown:
     """Return a report's curves as a Markdown table."""
     seen = f"found in {100 * content['sure']:.0f} % of cases"
     heads = ["curve", "tickets", "identical", "largest difference", "drifted", seen]
-    lines = [heads, ["---"] * len(heads)]
+    lines = []
     for row in content["curves"]:
         largest = "–" if row["largest"] is None else f"{row['largest']:+.1f} standard errors"
         sight = "–" if row["seen"] is None else f"{row['seen']:g} points"
-        counts = [str(row[name]) for name in ("tickets", "identical")]
-        label = row["label"].replace("|", r"\|")
-        lines.append([label, *counts, largest, str(row["drifted"]), sight])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        counts = (row["tickets"], row["identical"])
+        lines.append([row["label"], *counts, largest, row["drifted"], sight])
+    return markdown_table(heads, lines)
 
 
 def write_report(content: Mapping[str, Any], folder: Path) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,8 +19,7 @@ from companion.evidence import (
     on_grid,
     sparsest_on_validation,
 )
-from companion.evidence.statistics import compare, pooled_std
-from companion.figures.cost import UNITS
+from companion.evidence.statistics import compare
 from companion.figures.points import curve_points, pruned, ticket_table
 from companion.figures.precision import (
     margin,
@@ -29,11 +27,10 @@ from companion.figures.precision import (
     precision_outcome,
     precision_table,
 )
-from companion.figures.speed import speed_up
-from companion.figures.table1 import table1_winners
 from companion.figures.winners import in_brackets
+from companion.markdown import Markdown, code, table
 from companion.publish import artefacts, checks
-from lthlib.errors import PublishError, check_choice
+from lthlib.errors import PublishError
 
 _JOIN = "\N{NARROW NO-BREAK SPACE}"
 
@@ -106,21 +103,6 @@ class Results:
         ]
         return [name for name in layers[0] if not any(own[name][0] for own in layers)]
 
-    def spread(self, study: str, label: str, density: float | None = None) -> str:
-        """Standard deviation over seeds in points, pooled over the curve's points without density.
-
-        `spread("digits", "CS", 0.02)` -> `0.6`
-        """
-        if density is not None:
-            samples = [self._at(study, label, density)["test_accuracy"]]
-        else:
-            rows = self._ok(study, label)
-            samples = [group["test_accuracy"] for _, group in rows.groupby("point")]
-        std, freedom = pooled_std(samples)
-        if not freedom:
-            raise PublishError(f"{label!r} of study {study!r} has one seed: no spread is known")
-        return f"{std:.1f}"
-
     def difference(
         self, study: str, label: str, other: str, density: float, tolerance: float = 0.15
     ) -> str:
@@ -136,7 +118,9 @@ class Results:
             return f"{gap.mean:+.1f}"
         return f"{gap.mean:+.1f} [{gap.low:.1f}, {gap.high:.1f}]"
 
-    def difference_table(self, study: str, label: str, others: Sequence[str] | None = None) -> str:
+    def difference_table(
+        self, study: str, label: str, others: Sequence[str] | None = None
+    ) -> Markdown:
         """A Markdown table of what a curve is ahead of others by: a row each, a column a ratio.
 
         Points of test accuracy with their 95 % interval, paired by seed, at the curve's own
@@ -156,7 +140,7 @@ class Results:
             theirs = self._ok(study, other)
             rows.append([other, *(_ahead(own, theirs) for own in points)])
         heads = [f"{own['pruned'].mean():.3g} % pruned" for own in points]
-        return _markdown([f"{label} less", *heads], rows)
+        return table([f"{label} less", *heads], rows)
 
     def best_sparse(self, study: str, label: str) -> str:
         """Density, in percent, of the sparsest ticket that matches dense, chosen on validation.
@@ -169,43 +153,6 @@ class Results:
         target = dense.mean - (0.0 if math.isnan(dense.std) else dense.std)
         chosen = sparsest_on_validation(self._ok(study, label), target)
         return _significant(100 * chosen["density"].median()) if len(chosen) else "none"
-
-    def sparsest_winning(self, study: str, label: str, chosen: str = "test") -> str:
-        """Percentage pruned of the sparsest ticket whose mean is no less than dense's, or `none`.
-
-        chosen: `test`, as the BiP paper's Table 1 does, or `validation`.
-        `sparsest_winning("cifar10-bip", "BiP")` -> `74`
-        """
-        self._ok(study, label)
-        winners = table1_winners({study: self._of(study)}, [label])
-        check_choice("chosen", chosen, list(winners["chosen"]), PublishError)
-        share = float(winners.set_index("chosen")["pruned"][chosen])
-        return "none" if math.isnan(share) else f"{share:.3g}"
-
-    def cost_ratio(
-        self,
-        study: str,
-        slow: str,
-        fast: str,
-        density: float,
-        unit: str = "passes",
-        pretraining: bool = True,
-    ) -> str:
-        """How many times more a ticket of one method costs than one of another, near a density.
-
-        unit: `passes`, `epochs`, `flops` or `seconds`. pretraining: count everybody's dense
-        training, or nobody's. `cost_ratio("digits", "IMP", "BiP", 0.05)` -> `3.2`
-        """
-        check_choice("unit", unit, UNITS, PublishError)
-        near = self._at(study, fast, density)
-        self._ok(study, slow)
-        rows = self._of(study)
-        compared = rows[(rows["curve"] != fast) | rows["point"].isin(near["point"])]
-        name = f"{unit}_{'both' if pretraining else 'neither'}"
-        found = speed_up(compared, slow, fast)
-        if found.empty:
-            raise PublishError(f"{slow!r} of study {study!r} does not reach density {density}")
-        return f"{float(found[name].iloc[0]):.1f}"
 
     def n_seeds(self, study: str, label: str) -> int:
         """How many seeds a curve has: `n_seeds("digits", "dense")` -> `10`."""
@@ -226,7 +173,7 @@ class Results:
         points = curve_points(self._ok(study, label))["density"]
         return ", ".join(dict.fromkeys(_significant(100 * value) for value in points))
 
-    def accuracy_table(self, study: str, densities: Iterable[float]) -> str:
+    def accuracy_table(self, study: str, densities: Iterable[float]) -> Markdown:
         """A Markdown table: a row a curve, a column a density, accuracies as `accuracy` gives them.
 
         Italics: interpolated seed by seed, in log density, where the curve has no point near but
@@ -236,7 +183,7 @@ class Results:
         curves = [curve for curve in self.curves(study) if curve != "dense"]
         rows = [[curve, *self._accuracies(study, curve, wanted)] for curve in curves]
         columns = ["tickets", *(f"{_significant(100 * one)} %" for one in wanted)]
-        return _markdown(columns, rows)
+        return table(columns, rows)
 
     def _accuracies(self, study: str, curve: str, densities: list[float]) -> Iterator[str]:
         rows = self._ok(study, curve)
@@ -246,7 +193,7 @@ class Results:
             if len(near):
                 yield _with_interval(near["test_accuracy"])
             elif between[density].notna().any():
-                yield f"*{_with_interval(between[density])}*"
+                yield Markdown("*{}*").format(_with_interval(between[density]))
             else:
                 yield "–"
 
@@ -285,7 +232,7 @@ class Results:
         self._of(study)
         return f"lth sweep {study}"
 
-    def studies(self) -> str:
+    def studies(self) -> Markdown:
         """A Markdown table of the studies there are records of."""
         rows = [
             [
@@ -298,9 +245,9 @@ class Results:
             ]
             for study in sorted(set(self._table["study"]))
         ]
-        return _markdown(["study", "scale", "tickets", "date", "computing time", "machine"], rows)
+        return table(["study", "scale", "tickets", "date", "computing time", "machine"], rows)
 
-    def precisions(self, study: str) -> str:
+    def precisions(self, study: str) -> Markdown:
         """Whether a study's precisions are interchangeable: `precisions("digits-precision")`."""
         scale = str(self._of(study)["scale"].iloc[0])
         rows = precision_table(one for one in self._records if one["study"] == study)
@@ -350,11 +297,11 @@ class Results:
         """How far numbers that are computed again may differ, in words."""
         return checks.rule()
 
-    def check(self, study: str) -> str:
+    def check(self, study: str) -> Markdown:
         """How computing a study again went, in a few sentences: `check("digits")`."""
         return checks.sentence(self._report(study))
 
-    def check_table(self, study: str) -> str:
+    def check_table(self, study: str) -> Markdown:
         """A Markdown table of that, curve by curve."""
         return checks.table(self._report(study))
 
@@ -371,36 +318,22 @@ class Results:
             self._judged = judge(self._table, values)
         return self._judged
 
-    def verdict_board(self) -> str:
-        """A Markdown table of all claims: claim, statement, verdict, scale, because."""
-        rows = []
-        for claim, verdict in zip(CLAIMS, self.verdicts(), strict=True):
-            words = verdict.outcome or verdict.direction or ""
-            scale = "–" if verdict.outcome == "not run" else verdict.scale
-            rows.append([claim.id, claim.statement, words, scale, verdict.because])
-        return _markdown(["claim", "statement", "verdict", "scale", "because"], rows)
-
-    def verdict(self, claim_id: str) -> str:
+    def verdict(self, claim_id: str) -> Markdown:
         """How a claim stands, in a sentence: `verdict("B1")` -> `**not run**. No runs ...`."""
         found = {verdict.claim: verdict for verdict in self.verdicts()}
         if claim_id not in found:
             raise PublishError(f"unknown claim {claim_id!r}; known: {', '.join(found)}")
         chosen = found[claim_id]
-        return f"**{chosen.headline}**. {chosen.because}"
+        return Markdown("**{}**. {}").format(chosen.headline, chosen.because)
 
     def needs(self, claim_id: str) -> list[str]:
         """What is missing for a claim's verdict, in words, one entry each."""
         self.verdict(claim_id)
         return next(list(one.needs) for one in self.verdicts() if one.claim == claim_id)
 
-    def gate(self) -> str:
+    def gate(self) -> Markdown:
         """How the gate stands: whether our IMP agrees with independently published data."""
         return self.verdict("G")
-
-    def claims(self) -> str:
-        """A Markdown table of the claims: id, paper, statement, criterion."""
-        rows = [[one.id, one.paper, one.statement, one.criterion] for one in CLAIMS]
-        return _markdown(["claim", "paper", "statement", "criterion"], rows)
 
     def claim(self, claim_id: str) -> Any:
         """A claim as data: `claim("B1").statement`, `.criterion`, `.requires`, `.paper`."""
@@ -413,16 +346,16 @@ class Results:
 
         return load_recipe(recipe).about
 
-    def recipe_table(self, recipe: str) -> str:
+    def recipe_table(self, recipe: str) -> Markdown:
         """A Markdown table of a recipe: field, value, source. `recipe_table("digits")`"""
         from lthlib.recipes import load_recipe
 
         loaded = load_recipe(recipe)
         rows = [
-            [f"`{name}`", _plain(_look_up(loaded.values, name)), source]
+            [code(name), _plain(_look_up(loaded.values, name)), source]
             for name, source in loaded.sources.items()
         ]
-        return _markdown(["field", "value", "source"], rows).replace("*", r"\*")
+        return table(["field", "value", "source"], rows)
 
     def _of(self, study: str) -> pd.DataFrame:
         rows = self._table[self._table["study"] == study]
@@ -504,9 +437,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     return ", ".join(map(_plain, value)) if isinstance(value, list) else str(value)
-
-
-def _markdown(columns: list[str], rows: list[list[str]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    cells = ([re.sub(r"[ \n]+", " ", cell).replace("|", r"\|") for cell in line] for line in lines)
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)

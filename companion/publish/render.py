@@ -1,5 +1,8 @@
 """Fill results into the text of a page: `[= value =]`, `[% for ... %]`, `[## a comment ##]`.
 
+A value is text and is shown as it is, unless a function returned Markdown or the page says so:
+`[= words|safe =]`. In a span of code it is `[= value|code =]`.
+
 The delimiters are Jinja's in square brackets: `{{`, `{%`, `{#` mean something to MyST or LaTeX.
 """
 
@@ -12,6 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined, TemplateError, TemplateSyntaxError
 
+from companion.markdown import Markdown, code
 from lthlib.errors import PublishError
 
 
@@ -42,7 +46,7 @@ def render(page: str, source: str, context: Mapping[str, Any]) -> str:
 
 
 def _environment() -> Environment:
-    return Environment(
+    environment = Environment(
         variable_start_string="[=",
         variable_end_string="=]",
         block_start_string="[%",
@@ -55,12 +59,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         autoescape=False,
     )
+    environment.filters["code"] = code
+    return environment
 
 
 def _present(value: Any) -> Any:
     if value is None or value != value:
         raise PublishError("the value is missing (None or NaN): no record holds it")
-    return value
+    return Markdown.escape(value)
 
 
 def _line(trace: TracebackType | None) -> int:

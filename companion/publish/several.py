@@ -11,6 +11,7 @@ import pandas as pd
 
 from companion.figures.paper_panels import panel_of, paper_panels
 from companion.figures.points import ticket_table
+from companion.markdown import Markdown, code
 from companion.publish.study import Gathered, study_records
 from companion.studies import ticket_study
 from lthlib.errors import ConfigError
@@ -43,11 +44,12 @@ class PanelRecords:
         """All tickets together."""
         return ticket_table(self.gathered.records)
 
-    def _repr_markdown_(self) -> str:
+    def _repr_markdown_(self) -> Markdown:
         if not self.tables:
-            return "No such study of ours is published: the paper stands alone."
-        shown = [f"`{name}` ({self.words[name]}): {about}" for name, about in self.about.items()]
-        return "\n".join([self.gathered._repr_markdown_(), "", *(f"- {one}" for one in shown)])
+            return Markdown("No such study of ours is published: the paper stands alone.")
+        item = Markdown("- {} ({}): {}").format
+        shown = [item(code(name), self.words[name], about) for name, about in self.about.items()]
+        return Markdown("\n").join([self.gathered._repr_markdown_(), "", *shown])
 
 
 def joined(

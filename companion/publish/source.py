@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from companion.evidence import quoted, reported, reported_speed_up
+from companion.markdown import Markdown, code, table
 from lthlib.errors import PublishError
 from lthlib.records import read_published
 
@@ -43,7 +44,7 @@ def quoting(root: Path) -> dict[str, Callable[..., Any]]:
     }
 
 
-def source(root: Path, module: str, name: str) -> str:
+def source(root: Path, module: str, name: str) -> Markdown:
     """Return a definition as a code block, its file as the caption.
 
     `source("lthlib.methods.bip", "upper_gradient")`; a method is `Class.name`, a function inside
@@ -55,7 +56,7 @@ def source(root: Path, module: str, name: str) -> str:
     return _quoted(root, module.replace(".", "/") + ".py", name)
 
 
-def quoted_test(root: Path, node: str) -> str:
+def quoted_test(root: Path, node: str) -> Markdown:
     """Return a test as a code block: `test_source("tests/methods/test_bip.py::test_signs")`.
 
     Raises:
@@ -109,7 +110,7 @@ def bench(root: Path, part: str, name: str, field: str = "ours") -> str:
     return f"{value:,.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.3g}"
 
 
-def bench_table(root: Path, part: str, *groups: str) -> str:
+def bench_table(root: Path, part: str, *groups: str) -> Markdown:
     """Return rows of a benchmark as a table: of `bip: runs` the group is `bip`, the column `runs`.
 
     Raises:
@@ -122,9 +123,8 @@ def bench_table(root: Path, part: str, *groups: str) -> str:
         if row["name"].startswith(f"{groups[0]}: ")
     }
     head = [f"{name}, {unit}" if unit else name for name, unit in columns.items()]
-    lines = [["", *head], ["---"] * (len(head) + 1)]
-    lines += [[one, *(bench(root, part, f"{one}: {name}") for name in columns)] for one in groups]
-    return _table(lines)
+    lines = [[one, *(bench(root, part, f"{one}: {name}") for name in columns)] for one in groups]
+    return table(["", *head], lines)
 
 
 def bench_made(root: Path, part: str) -> str:
@@ -173,25 +173,25 @@ def read_bench(root: Path, part: str) -> dict[str, Any]:
     return load_bench(found[-1])
 
 
-def reported_tickets() -> str:
+def reported_tickets() -> Markdown:
     """Return the sparsest winning tickets of BiP's Table 1: pruned percentage and accuracy."""
     rows = _reported("sparsest_winning_ticket_accuracy_pct", artefact="Table 1")
     pairs = list(dict.fromkeys(zip(rows["dataset"], rows["architecture"], strict=True)))
-    lines = [["method", *(f"{data}, {net}" for data, net in pairs)], ["---"] * (len(pairs) + 1)]
+    lines = []
     for method, cells in rows.groupby("method", sort=False):
         named = cells.set_index(["dataset", "architecture"])
-        lines.append([str(method), *(_ticket(named.loc[pair]) for pair in pairs)])
-    return _table(lines)
+        lines.append([method, *(_ticket(named.loc[pair]) for pair in pairs)])
+    return table(["method", *(f"{data}, {net}" for data, net in pairs)], lines)
 
 
-def reported_minutes() -> str:
+def reported_minutes() -> Markdown:
     """Return BiP's runtime figure, CIFAR-10 and ResNet-18: minutes by pruned percentage."""
     rows = _reported("minutes_on_A6000", artefact="runtime figure")
-    lines = [["method", "pruned, %", "minutes"], ["---", "---", "---"]]
+    lines = []
     for row in rows.itertuples():
         ratio = "any" if row.pruning_ratio_pct != row.pruning_ratio_pct else row.pruning_ratio_pct
-        lines.append([str(row.method), f"{ratio}", f"{row.value:g}"])
-    return _table(lines)
+        lines.append([row.method, ratio, f"{row.value:g}"])
+    return table(["method", "pruned, %", "minutes"], lines)
 
 
 def reported_faster(percent: float, pretraining: bool = False) -> str:
@@ -219,36 +219,32 @@ def reported_epochs(method: str) -> str:
     return f"{rows['value'].iloc[0]:,.0f}"
 
 
-def reported_rewinding() -> str:
+def reported_rewinding() -> Markdown:
     """Return BiP's rewinding figure: accuracy by what is pruned and where retraining starts."""
     rows = _reported("test_accuracy_pct", artefact="rewinding figure")
     starts = [name.removeprefix("BiP, ") for name in dict.fromkeys(rows["method"])]
     names = ["network", "pruned", *(name.removeprefix("rewind ") for name in starts)]
-    lines = [names, ["---"] * len(names)]
+    lines = []
     for key, own in rows.groupby(["dataset", "architecture", "pruning_ratio_pct"], sort=False):
         data, net, ratio = key
         values = (f"{value:.2f}" for value in own["value"])
         lines.append([f"{data}, {net}", f"{ratio:g} %", *values])
-    return _table(lines)
+    return table(names, lines)
 
 
-def departures() -> str:
+def departures() -> Markdown:
     """Return what the release of BiP does otherwise than its paper, by the names of `switched`."""
     from lthlib.methods.bip import DEPARTURES  # it imports torch
 
-    lines = [["name", "what the release does"], ["---", "---"]]
-    for name, what in DEPARTURES.items():
-        lines.append([f"`{name}`", what.replace("|", r"\|")])
-    return _table(lines)
+    lines = [[code(name), Markdown(what)] for name, what in DEPARTURES.items()]
+    return table(["name", "what the release does"], lines)
 
 
-def quoted_table() -> str:
+def quoted_table() -> Markdown:
     """Return what others published of pruning methods that are not run here, as a table."""
     names = ["method", "data", "network", "removed, %", "of", "accuracy, %", "dense, %", "source"]
-    lines = [names, ["---"] * len(names)]
-    for row in quoted().to_dict("records"):
-        lines.append([_cell(value) for value in row.values()])
-    return _table(lines)
+    rows = quoted().to_dict("records")
+    return table(names, [[_cell(value) for value in row.values()] for row in rows])
 
 
 def _cell(value: Any) -> str:
@@ -273,11 +269,7 @@ def _ticket(row: Any) -> str:
     return f"{row['pruning_ratio_pct']:g} % ({row['value']:.2f} ± {row['std']:.2f})"
 
 
-def _table(lines: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _quoted(root: Path, path: str, name: str) -> str:
+def _quoted(root: Path, path: str, name: str) -> Markdown:
     try:
         text = (root / path).read_text(encoding="utf-8")
     except OSError:
@@ -287,10 +279,10 @@ def _quoted(root: Path, path: str, name: str) -> str:
         raise PublishError(f"{path} defines no {name!r}; it defines: {', '.join(known)}")
     found = known[name]
     first = min([found.lineno, *(one.lineno for one in found.decorator_list)])
-    code = textwrap.dedent("\n".join(text.splitlines()[first - 1 : found.end_lineno]))
-    longest = max(map(len, re.findall("`+", code)), default=0)
+    lines = textwrap.dedent("\n".join(text.splitlines()[first - 1 : found.end_lineno]))
+    longest = max(map(len, re.findall("`+", lines)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}{{code-block}} python\n:caption: {path}\n\n{code}\n{fence}"
+    return Markdown(f"{fence}{{code-block}} python\n:caption: {path}\n\n{lines}\n{fence}")
 
 
 def _definitions(node: ast.AST, prefix: str = "") -> Iterator[tuple[str, Definition]]:

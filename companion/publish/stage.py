@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from companion.markdown import Markdown
 from companion.publish.artefacts import TAG
 from companion.publish.notebooks import read_notebook
 from companion.publish.render import render
@@ -38,7 +39,8 @@ def mirror(root: Path, executed: Mapping[str, Path], context: Mapping[str, Any])
         for path in _files(folder / "artefacts"):
             files[f"artefacts/{name}/{path.name}"] = path.read_bytes()
     for path in _files(root / "results"):
-        files[path.relative_to(root).as_posix()] = path.read_bytes()
+        if path.suffix in (".json", ".jsonl"):  # no page that Sphinx would read
+            files[path.relative_to(root).as_posix()] = path.read_bytes()
     complete = {**context, "artefact": _including(files)}
     for path in _files(root / "book"):
         page = path.relative_to(root).as_posix()
@@ -104,15 +106,15 @@ def _files(folder: Path) -> Iterable[Path]:
     return sorted(path for path in visible if path.is_file())
 
 
-def _including(files: Mirror) -> Callable[[str], str]:
+def _including(files: Mirror) -> Callable[[str], Markdown]:
     prefix, suffix = "artefacts/", ".md"
     known = [name.removeprefix(prefix).removesuffix(suffix) for name in files]
     known = [name for name in known if f"{prefix}{name}{suffix}" in files]
 
-    def artefact(name: str) -> str:
+    def artefact(name: str) -> Markdown:
         if name not in known:
             raise PublishError(f"unknown artefact {name!r}; known: {', '.join(known) or 'none'}")
-        return f"```{{include}} /{prefix}{name}{suffix}\n```"
+        return Markdown(f"```{{include}} /{prefix}{name}{suffix}\n```")
 
     return artefact
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from companion.markdown import Markdown
 from companion.publish.parameters import Spec, choice, many, numbers, optional, text, whole
 from companion.studies import CONTESTANTS, Entry, Study, ticket_study
 from lthlib.errors import ConfigError, Paused, check_choice
@@ -41,7 +42,7 @@ class Gathered:
     computed: int
     stale: tuple[str, ...]
 
-    def _repr_markdown_(self) -> str:
+    def _repr_markdown_(self) -> Markdown:
         failed = sum(record["status"] == "failed" for record in self.records)
         where = {
             "read from the published record": self.published,
@@ -50,9 +51,11 @@ class Gathered:
             "failed": failed,
         }
         words = [f"{count} {what}" for what, count in where.items() if count]
-        text = f"Runs: {', '.join(words) or 'none'}."
+        text = Markdown("Runs: {}.").format(", ".join(words) or "none")
         if self.stale:
-            text += f"\n\n> **Stale:** {'; '.join(self.stale)}. Run again with `source: local`."
+            text += Markdown("\n\n> **Stale:** {}. Run again with `source: local`.").format(
+                "; ".join(self.stale)
+            )
         return text
 
 

@@ -15,7 +15,7 @@ import typer
 from lthlib._version import __version__
 from lthlib.cli import computing, keeping
 from lthlib.cli.options import COME_AGAIN, again
-from lthlib.cli.terminal import outlive_terminal
+from lthlib.cli.terminal import outlive_terminal, say
 from lthlib.errors import LthlibError, Paused
 from lthlib.signals import as_ctrl_c
 
@@ -56,7 +56,7 @@ def _stoppable(command: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return command(*args, **kwargs)
         except (KeyboardInterrupt, Paused) as stop:
-            typer.echo(f"{str(stop) or 'stopped'}; {again()}", err=True)
+            say(f"{str(stop) or 'stopped'}; {again()}", err=True)
             # Where the interrupt came within exec, CPython remembers it, and would end the process
             # as by SIGINT, whatever the exit status is.
             exec("")
@@ -77,7 +77,7 @@ app.add_typer(ticket_app, name="ticket", rich_help_panel="Look after runs")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"lth {__version__}")
+        say(f"lth {__version__}")
         raise typer.Exit
 
 
@@ -99,6 +99,6 @@ def main() -> NoReturn:
     try:
         app(standalone_mode=True)
     except LthlibError as error:
-        typer.echo(f"lth: {error}", err=True)
+        say(f"lth: {error}", err=True)
         sys.exit(2)
     sys.exit(0)

@@ -20,6 +20,7 @@ from lthlib.cli.options import (
     machine_of,
     nested,
 )
+from lthlib.cli.terminal import say
 from lthlib.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def run(
     runs = Store(store)
     missing = ranks.first(lambda: sum(runs.load(c) is None for c in with_ancestors([wanted])))
     if missing:
-        typer.echo(f"{wanted.id}: {wanted.describe()}", err=True)
+        say(f"{wanted.id}: {wanted.describe()}", err=True)
         with bar(wanted.method) as report:
             swept = execute_many([wanted], runs, machine, jobs=1, report=report)
         finish_sweep(swept)
@@ -122,8 +123,8 @@ def _print_run(store: Store, config: RunConfig) -> None:
             entry["failure"]
             or f"density {entry['density']:.4f}, test {accuracy:.2f} % ({entry['judged']})"
         )
-        typer.echo(f"{config.id} {entry['ticket']['point']}: {found}")
+        say(f"{config.id} {entry['ticket']['point']}: {found}")
         if layers := emptied(entry):
-            typer.echo(f"{config.id}: no weight is left in {', '.join(layers)}", err=True)
+            say(f"{config.id}: no weight is left in {', '.join(layers)}", err=True)
     if result.failure:
         raise typer.Exit(1)

@@ -12,6 +12,7 @@ from lthlib.cli.options import (
     COME_AGAIN,
     StoreOption,
 )
+from lthlib.cli.terminal import say
 from lthlib.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ def list_(store: StoreOption = Path("store")) -> None:
             lines.append(_row(result, origin))
         except (LookupError, TypeError, ValueError, AttributeError, ConfigError):
             # To check all of each would take too long: whoever sealed it wrote what no run says.
-            typer.echo(
+            say(
                 f"{result.records[0]['run']}: its run.json is malformed; `lth verify` says where",
                 err=True,
             )
-    typer.echo("\n".join(lines))
+    say("\n".join(lines))
 
 
 _ROW = "{:16}  {:>7}  {:>7}  {:>6}  {:>7}  {}"
@@ -47,6 +48,7 @@ _ROW = "{:16}  {:>7}  {:>7}  {:>6}  {:>7}  {}"
 def _row(result: RunResult, origin: str) -> str:
     from lthlib.records import emptied
     from lthlib.runs.config import describe
+    from lthlib.texts import visible
 
     last, about = result.records[-1], [describe(result.values)]
     density, test = "", "failed"
@@ -59,7 +61,7 @@ def _row(result: RunResult, origin: str) -> str:
     about += [origin] if result.imported else []
     seconds = f"{last['cost']['own']['seconds']:.0f}"
     count = sum(record["status"] == "ok" for record in result.records)
-    return _ROW.format(last["run"], count, density, test, seconds, "; ".join(about))
+    return visible(_ROW.format(last["run"], count, density, test, seconds, "; ".join(about)))
 
 
 def show(
@@ -81,9 +83,7 @@ def show(
             raise
         result = found[0]
     about = {"id": result.config.id, "imported": result.imported}
-    typer.echo(
-        json.dumps({**about, "records": result.records, "history": result.history}, indent=1)
-    )
+    say(json.dumps({**about, "records": result.records, "history": result.history}, indent=1))
 
 
 def gc(
@@ -101,11 +101,11 @@ def gc(
     sizes = Counter[str]()
     for one in found:
         sizes[one.kind] += one.size
-        typer.echo(f"{one.path}: {one.kind}", err=True)
+        say(f"{one.path}: {one.kind}", err=True)
     for kind, size in sizes.items():
-        typer.echo(f"{size:>15,} bytes  {kind}")
+        say(f"{size:>15,} bytes  {kind}")
     done = "freed" if yes else "would be freed; `lth gc --yes` does it"
-    typer.echo(f"{sum(sizes.values()):>15,} bytes  in {len(found)} places {done}")
+    say(f"{sum(sizes.values()):>15,} bytes  in {len(found)} places {done}")
 
 
 def import_(
@@ -127,9 +127,9 @@ def import_(
     taken = import_runs(Store(store), archive)
     for one in taken:
         if one.why:
-            typer.echo(f"{one.config.id}: {one.outcome}: {one.why}", err=True)
+            say(f"{one.config.id}: {one.outcome}: {one.why}", err=True)
     counts = Counter(one.outcome for one in taken)
-    typer.echo(f"{archive}: {', '.join(f'{n} {outcome}' for outcome, n in counts.items())}")
+    say(f"{archive}: {', '.join(f'{n} {outcome}' for outcome, n in counts.items())}")
     if counts["conflict"]:
         raise typer.Exit(1)
     if counts["busy"]:
@@ -143,12 +143,13 @@ def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket, *.safetenso
     from rich.console import Console
     from rich.table import Table
 
+    from lthlib.texts import visible
     from lthlib.tickets import Ticket
 
     ticket = Ticket.load(file)
-    typer.echo(ticket)
+    say(ticket)
     table = Table("layer", "kept", "of", "density %")
     for name, (kept, total) in ticket.mask.layers().items():
-        table.add_row(name, f"{kept:,}", f"{total:,}", f"{100 * kept / total:.2f}")
-    Console().print(table)
-    typer.echo(json.dumps(ticket.info, indent=1))
+        table.add_row(visible(name), f"{kept:,}", f"{total:,}", f"{100 * kept / total:.2f}")
+    Console(markup=False, emoji=False, highlight=False).print(table)
+    say(json.dumps(ticket.info, indent=1))

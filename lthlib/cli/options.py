@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lthlib.cli.terminal import say
 from lthlib.errors import ConfigError, shown
 from lthlib.files import from_yaml
 
@@ -132,11 +133,9 @@ def again() -> str:
 def finish_sweep(swept: Any) -> None:
     """Tell of the runs that failed, and end the command where some are unfinished or failed."""
     for run_id, why in swept.failed.items():
-        typer.echo(f"run {run_id} failed: {why}", err=True)
+        say(f"run {run_id} failed: {why}", err=True)
     if swept.unfinished:
-        typer.echo(
-            f"stopped with {swept.unfinished} runs to go, their state saved; {again()}", err=True
-        )
+        say(f"stopped with {swept.unfinished} runs to go, their state saved; {again()}", err=True)
         raise typer.Exit(COME_AGAIN)
     if swept.failed:
         raise typer.Exit(1)

@@ -1,4 +1,4 @@
-"""Standard output and error of a command that may outlive its terminal."""
+"""What a command says: text that cannot steer the terminal, and that may outlive it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import errno
 import io
 import sys
 from typing import Any
+
+import typer
+
+from lthlib.texts import visible
 
 
 class _Terminal(io.FileIO):
@@ -30,3 +34,13 @@ def outlive_terminal() -> None:
                 io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=True
             )
             setattr(sys, name, lasting)
+
+
+def say(text: object, err: bool = False) -> None:
+    """Print lines of text; whatever came into them from files cannot steer the terminal.
+
+    Args:
+        text: its line breaks are kept, all else that is not seen is spelled out.
+        err: to stderr, not stdout.
+    """
+    typer.echo("\n".join(map(visible, str(text).split("\n"))), err=err)

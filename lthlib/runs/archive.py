@@ -45,6 +45,7 @@ from lthlib.runs.store import (
     unsealed,
 )
 from lthlib.runs.upkeep import alone, check_file, read_run
+from lthlib.texts import visible
 from lthlib.tickets import FILE_LIMIT
 
 FORMAT = 1
@@ -163,7 +164,7 @@ def _unpack(path: Path, staging: Path) -> dict[str, RunConfig]:
         if total > (free := shutil.disk_usage(staging.parent).free):
             raise StoreError(f"it needs {total:,} bytes, of which {free:,} are free")
         mark = {
-            "archive": path.name,
+            "archive": visible(path.name),
             "manifest": hashlib.sha256(text).hexdigest(),
             "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "tickets": contents["tickets"],

@@ -42,6 +42,7 @@ from lthlib.runs.process import set_up
 from lthlib.runs.store import RunResult, Store, source
 from lthlib.signals import interruptions
 from lthlib.source import fingerprint
+from lthlib.texts import visible
 from lthlib.tickets import Ticket
 from lthlib.training import Cost, Hooks, Trainer, steps_of
 from lthlib.workers import asked_to_stop
@@ -190,7 +191,7 @@ class _Execution:
             trainer = self._resume()
             self._search(trainer)
         except (Diverged, MaskError, TicketError) as error:
-            failure = str(error)
+            failure = visible(str(error))
         return current().first(lambda: self._finish(trainer, failure))
 
     def _check_parent(self) -> None:

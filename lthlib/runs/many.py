@@ -28,6 +28,7 @@ from lthlib.leases import Watch
 from lthlib.runs.config import RunConfig
 from lthlib.runs.execute import Machine, build_trainer, execute, expected_passes
 from lthlib.runs.store import Store
+from lthlib.texts import visible
 from lthlib.workers import Workers, begun
 
 _LOOK = 0.5  # seconds between looks at what others do
@@ -371,7 +372,8 @@ def _work(config: RunConfig, root: str, machine: Machine) -> tuple[str, str | No
 @contextlib.contextmanager
 def bar(description: str) -> Iterator[Callable[[Progress], None]]:
     """A progress bar over passes, with the time left; give what it yields as `report`."""
-    shown = tqdm(desc=description, unit="img", unit_scale=True, dynamic_ncols=True, leave=True)
+    seen = visible(description)
+    shown = tqdm(desc=seen, unit="img", unit_scale=True, dynamic_ncols=True, leave=True)
     with logging_redirect_tqdm([logging.getLogger("lthlib")]), shown:
 
         def report(progress: Progress) -> None:

@@ -171,7 +171,7 @@ def test_a_failed_run_may_describe_an_empty_ticket() -> None:
         (at("failure", "broke"), "failure is 'broke', expected null"),
         (at("judged", "guessed"), "judged is 'guessed'"),
         (at("parent", 5), "parent is 5, expected 16 hexadecimal digits or null"),
-        (at("config.data", {}), "config.data.dataset is None, expected a text"),
+        (at("config.data", {}), "config.data.dataset is None, expected a name"),
         (without("config.settings"), "lacks config.settings"),
         (at("config.parent", {"config": {}}), "lacks config.parent.point"),
         (at("config.parent", {"config": {}, "point": "x"}), "lacks config.parent.config.data"),

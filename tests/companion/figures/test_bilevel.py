@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.text import Text
 
 from companion.figures.bilevel import (
     bilevel_figure,
@@ -108,6 +109,14 @@ def test_four_panels() -> None:
         assert mark.get_xdata()[0] == pytest.approx(10**0.5)
     assert lines(left, "solved 10 cosine") == [[0.9] * 4]
     assert lines(left, "solved 10 implicit_cosine") == [pytest.approx([-0.1] * 4)]
+
+
+def test_ticks_are_text() -> None:
+    fig = bilevel_figure(quadratic(), network())
+    fig.canvas.draw()
+    ticks = [tick.get_text() for ax in fig.axes for tick in ax.get_xticklabels()]
+    assert {"10⁻¹", "10⁰"} <= set(ticks)
+    assert not [text for text in fig.findobj(Text) if "$" in text.get_text()]
 
 
 def test_a_line_breaks_where_some_seed_has_no_minimum() -> None:

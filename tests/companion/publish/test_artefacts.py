@@ -102,7 +102,7 @@ def test_a_figure_and_what_stands_beside_it(made: Artefacts, tmp_path: Path, cap
         "command": "make book",
     }
     assert (tmp_path / "curve.md").read_text() == (
-        ":::{figure} /artefacts/tickets/curve.svg\n:alt: A line rising.\n\n"
+        ':::{figure} /artefacts/tickets/curve.svg\n:alt: "A line rising."\n\n'
         "Accuracy.\n\nDots: seeds.\n\n"
         f"{provenance(ROWS)}\n\n"
         "Make again: `make book` · {download}`data (CSV) </artefacts/tickets/curve.csv>`\n:::\n"
@@ -122,7 +122,7 @@ def test_a_table(made: Artefacts, tmp_path: Path) -> None:
     made.table(data, "means", title="Means.", formats={"density %": ".1f"}, source="the papers")
     assert (tmp_path / "means.md").read_text() == (
         ":::{table} Means.\n\n"
-        "| method | density % | n |\n| :--- | ---: | ---: |\n"
+        "| method | density % | n |\n| --- | ---: | ---: |\n"
         "| IMP | 12.3 | 3 |\n| a\\|b | – | 1 |\n:::\n\n"
         ":::{div} provenance\nSource: the papers\n\n"
         "Make again: `make book` · {download}`data (CSV) </artefacts/tickets/means.csv>`\n:::\n"

@@ -46,7 +46,7 @@ def test_records_of_digits_bring_their_sections() -> None:
     text, shown = read("bip-release", "digits-release")
     assert shown == {"release"}
     assert "## What each is worth" in text
-    assert "| points | +0.0 [0.0, 0.0] |" in text
+    assert r"| points | +0.0 \[0.0, 0.0\] |" in text
 
 
 def test_records_at_full_size_do_too() -> None:

@@ -91,6 +91,9 @@ def test_changing_how_the_site_is_built_runs_no_notebook() -> None:
     names = {path.relative_to(REPOSITORY).as_posix() for path in found}
     assert names == {
         "lthlib/errors.py",
+        "lthlib/files.py",
+        "lthlib/texts.py",
+        "companion/markdown.py",
         "companion/publish/__init__.py",
         "companion/publish/artefacts.py",
         "companion/publish/parameters.py",

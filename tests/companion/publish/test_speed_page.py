@@ -64,4 +64,6 @@ def test_measurements_bring_their_sections(tmp_path: Path) -> None:
     }
     assert all(site._shown(REPOSITORY / "book", name.partition("/")[0]) for name in shown)
     # Every made-up ticket has the same accuracy and density.
-    assert "[0.00, 0.00] points on average: **interchangeable** at a margin of 0.5 points" in text
+    assert (
+        r"\[0.00, 0.00\] points on average: **interchangeable** at a margin of 0.5 points" in text
+    )

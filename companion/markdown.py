@@ -1,0 +1,60 @@
+"""Markdown of ours with text of others in it, which stays text: it is escaped where it enters."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Any, Self
+
+from markupsafe import Markup
+
+from lthlib.texts import visible
+
+# What MyST or HTML would take for more than text: anywhere, and where a line begins.
+_MEANT = re.compile(r"[\\`*_{}\[\]<&|$~]")
+_BEGINS = re.compile(r"^( ?\d+(?=[.)](?!\d))| ?(?=[%(:=>#]|[-+](?!\d)))")
+
+
+class Markdown(Markup):
+    """Markdown to be shown as it is; a plain text put into it is escaped.
+
+    `Markdown("**{}** {}").format(label, why)`, `+`, `%` and `join` escape their arguments unless
+    they are Markdown themselves.
+    """
+
+    @classmethod
+    def escape(cls, text: Any, /) -> Self:
+        """Return Markdown that shows a text as it is, on one line; Markdown stays what it is."""
+        if hasattr(text, "__html__"):
+            return cls(text.__html__())
+        return cls(_BEGINS.sub(r"\1\\", _MEANT.sub(r"\\\g<0>", _one_line(text))))
+
+
+def code(text: str) -> Markdown:
+    """Return a span of code that holds a text."""
+    one_line = _one_line(text)
+    ticks = "`" * (1 + max(map(len, re.findall("`+", one_line)), default=0))
+    space = " " if one_line.startswith("`") or one_line.endswith("`") else ""
+    return Markdown(f"{ticks}{space}{one_line}{space}{ticks}")
+
+
+def table(
+    head: Iterable[Any], rows: Iterable[Iterable[Any]], numeric: Collection[int] = ()
+) -> Markdown:
+    """Return a table; its cells are texts, unless they are Markdown.
+
+    numeric: the columns whose cells stand at the right.
+    """
+    names = list(head)
+    rules = ["---:" if place in numeric else "---" for place in range(len(names))]
+    lines = [map(_cell, names), rules, *(map(_cell, row) for row in rows)]
+    return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
+
+
+def _cell(content: Any) -> str:
+    # A bar ends a cell within code too, where nothing else is escaped.
+    return re.sub(r"(?<!\\)\|", r"\|", _one_line(Markdown.escape(content)))
+
+
+def _one_line(text: str) -> str:
+    return visible(re.sub(r"[ \t\r\n]+", " ", str(text)))
