@@ -280,7 +280,7 @@ def stacked(case: Case, count: int, precision: str) -> Work:
             with trainer.network.arithmetic():
                 found = gradients(weights, buffers, x, y)
             sgd_step(
-                weights.values(), found.values(), momenta.values(), 0.1,
+                weights, found, momenta, 0.1,
                 momentum=0.9, nesterov=True, weight_decay=1e-4,
             )  # fmt: skip
         return float(next(iter(weights.values())).detach().sum())

@@ -7,7 +7,6 @@ import copy
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -39,16 +38,11 @@ def train_pruned(
         # Before the mask sets weights to 0: a control may keep others than the ticket does.
         trainer.snapshot()
         trainer.state["mask/packed"] = packed
-        passes = cost.forward_passes + 2 * cost.backward_passes
-        seconds = time.perf_counter() - begun
-        trainer.cost += replace(cost, flops=trainer.flops_per_image() * passes, seconds=seconds)
+        trainer.cost += trainer.priced(cost, begun)
     mask = split_mask(trainer.state["mask/packed"].cpu(), weights)
     for _ in trainer.rounds(1):
         trainer.fit(trainer.masked_step(mask, stop), stop=stop)
-        yield make_ticket(
-            trainer, mask, trainer.group("weights"), point="ticket", index=0, judged="retrained",
-            rewind_step=0, target_density=density,
-        )  # fmt: skip
+        yield make_ticket(trainer, mask, judged="retrained", target_density=density)
 
 
 @contextmanager

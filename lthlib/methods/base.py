@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
 
-from lthlib.errors import MaskError
+from lthlib.errors import ConfigError, MaskError
 from lthlib.masks import Mask
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -51,33 +51,31 @@ class Method:
         return {field.name for field in fields(self.settings)}
 
 
+def rewind_step(trainer: Trainer, where: str, length: str, *, inside: bool = False) -> int:
+    """A length as the step of a rewind point. where: how the user knows it. Raises ConfigError when
+    it is after the end of training; inside: also when it is the end."""
+    k, end = trainer.steps(length), trainer.steps()
+    if k > end - inside:
+        late = "not before" if inside else "after"
+        raise ConfigError(f"{where} {length} is {late} the end of training ({end} steps)")
+    return k
+
+
 def make_ticket(
-    trainer: Trainer,
-    mask: Mask,
-    weights: dict[str, Tensor],
-    *,
-    point: str,
-    index: int,
-    judged: str,
-    **more: Any,
+    trainer: Trainer, mask: Mask, changed: Mapping[str, Tensor] | None = None, **about: Any
 ) -> Ticket:
-    """A ticket whose own weights are `weights` under `mask` plus the trainer's buffers, unless
-    `weights` holds others, all copied to the CPU."""
+    """A ticket whose own weights are the trainer's weights and buffers, but for those `changed`,
+    under `mask`, all copied to the CPU. about: its other fields, see `Ticket`."""
     if mask.kept == 0:
-        raise MaskError(f"the mask of {point} keeps no weight")
-    own = {
-        name: tensor.detach().clone()
-        for name, tensor in (trainer.group("buffers") | weights).items()
-    }
+        raise MaskError(f"the mask of {about.get('point', Ticket.point)} keeps no weight")
+    tensors = trainer.group("buffers") | trainer.group("weights") | dict(changed or {})
+    own = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     for name, kept in mask.items():
         own[name].mul_(kept.to(own[name].device))
     rewind = trainer.group("rewind/weights") | trainer.group("rewind/buffers")
     return Ticket(
-        mask=mask.to("cpu"),
-        weights={name: tensor.cpu() for name, tensor in own.items()},
-        rewind={name: tensor.detach().clone().cpu() for name, tensor in rewind.items()} or None,
-        point=point,
-        index=index,
-        judged=judged,
-        **more,
+        mask.to("cpu"),
+        {name: tensor.cpu() for name, tensor in own.items()},
+        {name: tensor.detach().clone().cpu() for name, tensor in rewind.items()} or None,
+        **about,
     )

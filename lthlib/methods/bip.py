@@ -134,7 +134,7 @@ class Alternation:
         self.lower_options = trainer.optimiser_options()
         if settings.weight_decay is not None:
             self.lower_options["weight_decay"] = settings.weight_decay
-        self.upper_options = {
+        self.upper_options: dict[str, Any] = {
             "momentum": settings.upper_momentum, "nesterov": False, "weight_decay": 0.0
         }  # fmt: skip
 
@@ -162,7 +162,7 @@ class Alternation:
         loss, correct, gradients = self.gradients(self.masks, self.buffers, x, y)
         gradients |= {name: gradients[name] * mask for name, mask in self.masks.items()}
         rate = self.trainer.dial(self.lower_rate, t)
-        sgd_by_name(self.weights, gradients, self.momenta, rate, self.lower_options)
+        sgd_step(self.weights, gradients, self.momenta, rate, **self.lower_options)
         return Outcome(loss, correct, len(y), len(y), len(y))
 
     def upper(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
@@ -178,7 +178,7 @@ class Alternation:
         if self.settings.clip:
             clip_norm(upward.values(), self.settings.clip)
         rate = self.trainer.dial(self.upper_rate, t)
-        sgd_by_name(self.scores, upward, self.score_momenta, rate, self.upper_options)
+        sgd_step(self.scores, upward, self.score_momenta, rate, **self.upper_options)
         self.trainer.load("masks", self.mask_of(self.scores))
         return Outcome(loss, correct, len(y), len(y), len(y))
 
@@ -203,19 +203,6 @@ class Alternation:
 
     def _shape(self, t: int) -> float:
         return self.trainer.rate(t, self.steps) / self.trainer.settings.learning_rate
-
-
-def sgd_by_name(
-    weights: Tensors,
-    gradients: Tensors,
-    momenta: Tensors,
-    rate: float | Tensor,
-    options: dict[str, Any],
-) -> None:
-    sgd_step(
-        weights.values(), [gradients[n] for n in weights], [momenta[n] for n in weights], rate,
-        **options,
-    )  # fmt: skip
 
 
 def zeros(tensors: Tensors) -> Tensors:
@@ -260,10 +247,7 @@ def search(trainer: Trainer, settings: BiPSettings, parent: Ticket | None) -> It
     for _ in trainer.rounds(1):
         trainer.fit(alternation, stop=steps, streams=(*lower, "upper"))
         mask = Mask({name: mask.clone() for name, mask in masks.items()})
-        yield make_ticket(
-            trainer, mask, trainer.group("weights"), point="ticket", index=0, judged="found",
-            target_density=settings.density,
-        )  # fmt: skip
+        yield make_ticket(trainer, mask, target_density=settings.density)
 
 
 def _watch(trainer: Trainer, steps: int) -> Callable[[int], dict[str, Any]]:

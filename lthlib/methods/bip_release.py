@@ -17,11 +17,10 @@ from lthlib.methods.bip import (
     Alternation,
     clip_norm,
     effective,
-    sgd_by_name,
     upper_gradient,
     zeros,
 )
-from lthlib.training import Outcome
+from lthlib.training import Outcome, sgd_step
 
 
 @dataclass
@@ -61,7 +60,7 @@ class ReleasedAlternation(Alternation):
         if "shared-optimisers" in self.made and t > 0:
             rate = self.trainer.dial(self.lower_rate, t)
             none, rest = zeros(self.scores), self.lower_score_momenta
-            sgd_by_name(self.scores, none, rest, rate, self.lower_options)
+            sgd_step(self.scores, none, rest, rate, **self.lower_options)
         if not self.made.isdisjoint(("shared-optimisers", "aliased")):
             self.trainer.load("masks", self.mask_of(self.scores))
         return outcome
@@ -95,8 +94,8 @@ class ReleasedAlternation(Alternation):
             others = zeros(weights) | others
         owned = {n: weights[n] for n in others}
         # Weights keep their own decay and momentum whichever optimiser moves them.
-        sgd_by_name(owned, others, self.upper_momenta, rate, self.lower_options)
-        sgd_by_name(self.scores, upward, self.score_momenta, rate, self.upper_options)
+        sgd_step(owned, others, self.upper_momenta, rate, **self.lower_options)
+        sgd_step(self.scores, upward, self.score_momenta, rate, **self.upper_options)
         self.trainer.load("masks", self.mask_of(self.scores))
         if moving:
             forward(effective(weights, self.masks), buffers, x)

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lthlib.errors import ConfigError
 from lthlib.masks import Mask
-from lthlib.methods.base import Method, make_ticket
+from lthlib.methods.base import Method, make_ticket, rewind_step
 from lthlib.settings import Length, Settings
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -24,18 +23,11 @@ class DenseSettings(Settings):
 
 def search(trainer: Trainer, settings: DenseSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Train without a mask; yields one ticket of density 1."""
-    k, steps = trainer.steps(settings.rewind), trainer.steps()
-    if k > steps:
-        raise ConfigError(
-            f"dense.rewind {settings.rewind} is after the end of training ({steps} steps)"
-        )
+    k, steps = rewind_step(trainer, "dense.rewind", settings.rewind), trainer.steps()
     mask = Mask.full(trainer.group("weights"), trainer.names)
     for _ in trainer.rounds(1):
         trainer.fit(trainer.masked_step(mask, steps), stop=steps, snapshot_at=k)
-        yield make_ticket(
-            trainer, mask, trainer.group("weights"), point="dense", index=0, judged="found",
-            rewind_step=k, target_density=1.0,
-        )  # fmt: skip
+        yield make_ticket(trainer, mask, point="dense", rewind_step=k, target_density=1.0)
 
 
 METHOD = Method("dense", "dense", DenseSettings, search, lambda settings, steps, start: steps(""))

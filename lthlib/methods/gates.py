@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lthlib.errors import ConfigError, MaskError
 from lthlib.masks import Mask
-from lthlib.methods.base import make_ticket
+from lthlib.methods.base import make_ticket, rewind_step
 from lthlib.tickets import Ticket
 from lthlib.training import Outcome, Trainer, sgd_step
 
@@ -76,11 +76,7 @@ def gated_step(
     With mask value m of gate s and g the gradient at m * w: d/dw = m g, and d/ds follows from the
     gradient w g at the mask. Weights decay, gates do not.
     """
-    weights, momenta, buffers = (
-        trainer.group("weights"),
-        trainer.group("momentum"),
-        trainer.group("buffers"),
-    )
+    weights, momenta, buffers = (trainer.group(g) for g in ("weights", "momentum", "buffers"))
     gates, gate_momenta = trainer.group("gates"), trainer.group("gate_momentum")
     options = trainer.optimiser_options()
     ratio = settings.gate_learning_rate / trainer.settings.learning_rate
@@ -94,18 +90,14 @@ def gated_step(
         relaxed = {name: gate.relax(dial, s) for name, s in gates.items()}
         effective = weights | {name: weights[name] * m for name, (m, _) in relaxed.items()}
         loss, correct, gradients = trainer.network.gradients(effective, buffers, x, y)
-        gate_gradients = []
+        gate_gradients = {}
         for name, (m, backward) in relaxed.items():
-            gate_gradients.append(backward(weights[name] * gradients[name]))
+            gate_gradients[name] = backward(weights[name] * gradients[name])
             gradients[name] = gradients[name] * m
         now = trainer.dial(rate, t)
-        sgd_step(weights.values(), gradients.values(), momenta.values(), now, **options)
+        sgd_step(weights, gradients, momenta, now, **options)
         sgd_step(
-            gates.values(),
-            gate_gradients,
-            gate_momenta.values(),
-            ratio * now,
-            **(options | {"weight_decay": 0.0}),
+            gates, gate_gradients, gate_momenta, ratio * now, **(options | {"weight_decay": 0.0})
         )
         return Outcome(loss, correct, len(y), len(y), len(y))
 
@@ -117,11 +109,8 @@ def search_gates(
 ) -> Iterator[Ticket]:
     """Yield one ticket a round, judged as found; weights carry on between rounds, only gates are
     reset."""
-    steps, k = trainer.steps(), trainer.steps(settings.rewind)
-    if k >= steps:
-        raise ConfigError(
-            f"{name}.rewind {settings.rewind} is not before the end of a round ({steps} steps)"
-        )
+    steps = trainer.steps()
+    k = rewind_step(trainer, f"{name}.rewind", settings.rewind, inside=True)
     prunable = trainer.prunable_weights()
     gates = trainer.keep(
         "gates", {n: torch.full_like(w, settings.initial_gate) for n, w in prunable.items()}
@@ -154,15 +143,7 @@ def _ticket(trainer: Trainer, gate: Gate, point: str, index: int, k: int) -> Tic
     weights = trainer.group("weights")
     effective = weights | {name: weights[name] * value for name, value in kept.items()}
     buffers = trainer.gather_statistics(effective) if gate.recalibrated else {}
-    return make_ticket(
-        trainer,
-        mask,
-        effective | buffers,
-        point=point,
-        index=index,
-        judged="found",
-        rewind_step=k,
-    )
+    return make_ticket(trainer, mask, effective | buffers, point=point, index=index, rewind_step=k)
 
 
 def gate_readout(trainer: Trainer, gate: Gate, step: int) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 
 from lthlib.errors import ConfigError
 from lthlib.masks import Mask, kept_count
-from lthlib.methods.base import Method, make_ticket
+from lthlib.methods.base import Method, make_ticket, rewind_step
 from lthlib.methods.imp import join_mask, prune_by_magnitude, split_mask
 from lthlib.settings import Density, Length, Settings, between
 from lthlib.tickets import Ticket
@@ -56,11 +56,7 @@ def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> It
             f"gmp.every {settings.every} does not fit between steps {begin} and {end}, where "
             "weights are pruned"
         )
-    k = trainer.steps(settings.rewind)
-    if k > stop:
-        raise ConfigError(
-            f"gmp.rewind {settings.rewind} is after the end of training ({stop} steps)"
-        )
+    k = rewind_step(trainer, "gmp.rewind", settings.rewind)
     weights = trainer.prunable_weights()
     size = sum(tensor.numel() for tensor in weights.values())
     kept_count(size, settings.density)  # one that keeps nothing is refused before training
@@ -73,8 +69,7 @@ def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> It
             replays=False,
         )
         yield make_ticket(
-            trainer, split_mask(packed, weights), trainer.group("weights"), point="ticket",
-            index=0, judged="found", rewind_step=k, target_density=settings.density,
+            trainer, split_mask(packed, weights), rewind_step=k, target_density=settings.density
         )  # fmt: skip
 
 

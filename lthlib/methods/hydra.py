@@ -84,10 +84,7 @@ def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Callable[...
         loss, correct, gradients = trainer.network.gradients(thin, buffers, x, y)
         for name, score in scores.items():
             gradients[name] = gradients[name] * weights[name] * score.sign()
-        sgd_step(
-            learned.values(), [gradients[n] for n in learned], [momenta[n] for n in learned],
-            trainer.dial(rate, t), **options,
-        )  # fmt: skip
+        sgd_step(learned, gradients, momenta, trainer.dial(rate, t), **options)
         trainer.load("masks", _choose(scores, settings))
         return Outcome(loss, correct, len(y), len(y), len(y))
 
@@ -115,10 +112,7 @@ def search(trainer: Trainer, settings: HydraSettings, parent: Ticket | None) -> 
     for _ in trainer.rounds(1):
         trainer.fit(_step(trainer, settings, steps), stop=steps)
         mask = Mask({name: mask.clone() for name, mask in trainer.group("masks").items()})
-        yield make_ticket(
-            trainer, mask, trainer.group("weights"), point="ticket", index=0, judged="found",
-            target_density=settings.density,
-        )  # fmt: skip
+        yield make_ticket(trainer, mask, target_density=settings.density)
 
 
 METHOD = Method(

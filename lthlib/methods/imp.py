@@ -14,9 +14,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from lthlib.errors import ConfigError
 from lthlib.masks import Mask, Structure, select, top_k_global
-from lthlib.methods.base import Method, make_ticket
+from lthlib.methods.base import Method, make_ticket, rewind_step
 from lthlib.settings import Count, Length, Settings, Share, one_of
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -60,11 +59,7 @@ def prune_by_magnitude(weights: Mapping[str, Tensor], mask: Mask, kept: int) -> 
 def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Yield the dense network (index 0) and one ticket a round, each judged after training under
     its mask: retrained, or as found where nothing goes back."""
-    total, k = trainer.steps(), trainer.steps(settings.rewind)
-    if k >= total:
-        raise ConfigError(
-            f"imp.rewind {settings.rewind} is not before the end of training ({total} steps)"
-        )
+    total, k = trainer.steps(), rewind_step(trainer, "imp.rewind", settings.rewind, inside=True)
     weights = trainer.prunable_weights()
     size = sum(tensor.numel() for tensor in weights.values())
     select(weights, 1.0, settings.structure)  # a structure it lacks is refused before training
@@ -82,8 +77,8 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
         target = (1 - settings.fraction) ** r
         found = r == 0 or settings.rewinding == "none"
         yield make_ticket(
-            trainer, mask, trainer.group("weights"), point=f"round-{r}", index=r,
-            judged="found" if found else "retrained", rewind_step=k, target_density=target,
+            trainer, mask, point=f"round-{r}", index=r, judged="found" if found else "retrained",
+            rewind_step=k, target_density=target,
         )  # fmt: skip
         masks.copy_(join_mask(_pruned(weights, mask, settings, r + 1)))
         if settings.rewinding == "weights":
@@ -98,11 +93,8 @@ def _pruned(weights: Mapping[str, Tensor], mask: Mask, settings: IMPSettings, r:
     if settings.structure == "unstructured":
         return prune_by_magnitude(weights, mask, max(1, round(mask.total * density)))
     magnitudes = {name: weight.detach().abs() for name, weight in weights.items()}
-    return select(magnitudes, density, settings.structure, within=mask.to(_device(weights)))
-
-
-def _device(weights: Mapping[str, Tensor]) -> torch.device:
-    return next(iter(weights.values())).device
+    device = next(iter(weights.values())).device
+    return select(magnitudes, density, settings.structure, within=mask.to(device))
 
 
 def join_mask(mask: Mask) -> Tensor:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from lthlib.masks import Structure, select
-from lthlib.methods.base import Method, make_ticket
-from lthlib.methods.retrain import STARTS, check_start, load_start
+from lthlib.methods.base import Method
+from lthlib.methods.retrain import STARTS, train_from
 from lthlib.settings import Density, OwnLength, Settings, one_of
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -34,15 +34,7 @@ def search(trainer: Trainer, settings: OMPSettings, parent: Ticket | None) -> It
     assert parent is not None and parent.weights is not None
     magnitudes = {name: parent.weights[name].abs() for name in trainer.names}
     mask = select(magnitudes, settings.density, settings.structure)
-    stop = trainer.steps(settings.length)
-    for _ in trainer.rounds(1):
-        start = load_start(trainer, parent, settings.start)
-        check_start(start, stop)
-        trainer.fit(trainer.masked_step(mask, stop), start=start, stop=stop)
-        yield make_ticket(
-            trainer, mask, trainer.group("weights"), point="ticket", index=0, judged="retrained",
-            rewind_step=parent.rewind_step, target_density=settings.density,
-        )  # fmt: skip
+    return train_from(trainer, parent, mask, settings.density, settings.start, settings.length)
 
 
 METHOD = Method(

@@ -10,7 +10,7 @@ from typing import Annotated
 from lthlib.data import generator
 from lthlib.errors import ConfigError, TicketError
 from lthlib.masks import Mask
-from lthlib.methods.base import Method, make_ticket
+from lthlib.methods.base import Method, make_ticket, rewind_step
 from lthlib.settings import OwnLength, Positive, Settings, one_of
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -80,6 +80,27 @@ def check_start(start: int, stop: int) -> None:
         )
 
 
+def train_from(
+    trainer: Trainer,
+    parent: Ticket,
+    mask: Mask,
+    density: float,
+    start: str = "rewind",
+    length: str = "",
+) -> Iterator[Ticket]:
+    """Yield one ticket: a mask of a density under which the parent's weights were trained. start,
+    length: as in `RetrainSettings`."""
+    stop = trainer.steps(length)
+    for _ in trainer.rounds(1):
+        begin = load_start(trainer, parent, start)
+        check_start(begin, stop)
+        trainer.fit(trainer.masked_step(mask, stop), start=begin, stop=stop)
+        yield make_ticket(
+            trainer, mask, judged="retrained", rewind_step=parent.rewind_step,
+            target_density=density,
+        )  # fmt: skip
+
+
 def search(trainer: Trainer, settings: RetrainSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Yield the parent's ticket once more, with weights trained under its mask."""
     assert parent is not None
@@ -99,21 +120,18 @@ def search(trainer: Trainer, settings: RetrainSettings, parent: Ticket | None) -
             start = 0
         check_start(start, stop)
         trainer.fit(trainer.masked_step(mask, stop, settings.mask_value), start=start, stop=stop)
-        weights = trainer.group("weights")
-        effective = {name: weights[name] * settings.mask_value for name in mask}
+        weights = trainer.prunable_weights()
         yield make_ticket(
-            trainer, mask, weights | effective, point=parent.point, index=parent.index,
-            judged="retrained", rewind_step=parent.rewind_step,
-            target_density=parent.target_density,
+            trainer, mask, {name: weights[name] * settings.mask_value for name in mask},
+            point=parent.point, index=parent.index, judged="retrained",
+            rewind_step=parent.rewind_step, target_density=parent.target_density,
         )  # fmt: skip
 
 
 def _train_dense(trainer: Trainer, length: str) -> None:
-    k, steps = trainer.steps(length), trainer.steps()
-    if k > steps:
-        raise ConfigError(f"retrain.rewind {length} is after the end of training ({steps} steps)")
+    k = rewind_step(trainer, "retrain.rewind", length)
     full = Mask.full(trainer.group("weights"), trainer.names)
-    trainer.fit(trainer.masked_step(full, steps), stop=k)
+    trainer.fit(trainer.masked_step(full, trainer.steps()), stop=k)
     trainer.zero("momentum")
 
 

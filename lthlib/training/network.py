@@ -183,18 +183,18 @@ def laid_out_as(weight: Tensor, gradient: Tensor) -> Tensor:
 
 
 def sgd_step(
-    weights: Iterable[Tensor],
-    gradients: Iterable[Tensor],
-    momenta: Iterable[Tensor],
+    weights: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    momenta: Mapping[str, Tensor],
     rate: float | Tensor,
     *,
     momentum: float,
     nesterov: bool,
     weight_decay: float,
 ) -> None:
-    """One step of torch's SGD in place, on tensors the caller owns; zero momenta behave as a first
-    step. On a GPU it is one kernel, and the rate may be a 0-d tensor."""
-    owned, found = list(weights), list(gradients)
+    """One step of torch's SGD in place, on named tensors the caller owns; zero momenta behave as a
+    first step. On a GPU it is one kernel, and the rate may be a 0-d tensor."""
+    owned, found = list(weights.values()), [gradients[name] for name in weights]
     fused = has_fused_sgd(owned)
     if fused:
         found = [laid_out_as(weight, g) for weight, g in zip(owned, found, strict=True)]
@@ -202,7 +202,7 @@ def sgd_step(
         sgd(
             owned,
             found,
-            list(momenta),
+            [momenta[name] for name in weights],
             foreach=not fused,
             fused=fused,
             lr=rate,  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ import copy
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -238,17 +238,18 @@ class Trainer:
         meter = self._meter
         if meter.steps == 0:
             return self.cost
-        cost = self.cost + Cost(
-            images=meter.images,
-            forward_passes=meter.forward_passes,
-            backward_passes=meter.backward_passes,
-            flops=self.flops_per_image() * (meter.forward_passes + 2 * meter.backward_passes),
-            seconds=time.perf_counter() - meter.started,
-        )
+        passes = Cost(0, meter.images, meter.forward_passes, meter.backward_passes)
+        cost = self.cost + self.priced(passes, meter.started)
         # From whole steps, so that a run that was interrupted ends with the same number.
         steps = round(self.cost.epochs * self.steps_per_epoch) + meter.steps
         cost.epochs = steps / self.steps_per_epoch
         return cost
+
+    def priced(self, passes: Cost, begun: float) -> Cost:
+        """A cost in passes, with the operations and the seconds since `begun` that they took."""
+        operations = passes.forward_passes + 2 * passes.backward_passes
+        seconds = time.perf_counter() - begun
+        return replace(passes, flops=self.flops_per_image() * operations, seconds=seconds)
 
     def _book(self, step: int) -> None:
         meter = self._meter
@@ -315,8 +316,7 @@ class Trainer:
                 images += len(x)
         self.ranks.average(buffers.values())
         (images,) = self.ranks.total(images)
-        flops, seconds = self.flops_per_image() * images, time.perf_counter() - begun
-        self.cost += Cost(images=images, forward_passes=images, flops=flops, seconds=seconds)
+        self.cost += self.priced(Cost(images=images, forward_passes=images), begun)
         return buffers
 
     def masked_step(self, mask: Mask, steps: int, value: float = 1.0) -> Callable[..., Outcome]:
@@ -326,11 +326,7 @@ class Trainer:
         steps: length of the whole schedule that the learning rate follows. value: of the mask where
         it keeps; the network uses value * weight.
         """
-        weights, momenta, buffers = (
-            self.group("weights"),
-            self.group("momentum"),
-            self.group("buffers"),
-        )
+        weights, momenta, buffers = (self.group(g) for g in ("weights", "momentum", "buffers"))
         mask.check(weights)
         mask = mask.to(self.network.device)
         pruned = {name: kept for name, kept in mask.items() if not bool(kept.all())}
@@ -352,13 +348,7 @@ class Trainer:
                 gradients |= {name: gradients[name] * value for name in mask}
             for name, kept in pruned.items():
                 gradients[name] = gradients[name] * kept
-            sgd_step(
-                weights.values(),
-                gradients.values(),
-                momenta.values(),
-                self.dial(rate, t),
-                **options,
-            )
+            sgd_step(weights, gradients, momenta, self.dial(rate, t), **options)
             for name, kept in pruned.items():
                 weights[name].mul_(kept)
             return Outcome(loss, correct, len(y), len(y), len(y))

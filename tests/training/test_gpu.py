@@ -82,7 +82,7 @@ def test_sgd_is_the_same_step_with_a_number_and_with_a_tensor_for_its_rate() -> 
             torch.randn(5, 3, generator=draw).to(device) for _ in range(3)
         )
         options = {"momentum": 0.9, "nesterov": True, "weight_decay": 1e-2}
-        sgd_step([weight], [gradient], [momentum], rate, **options)
+        sgd_step({"w": weight}, {"w": gradient}, {"w": momentum}, rate, **options)
         return torch.cat([weight, momentum]).cpu()
 
     known = stepped("cpu", 0.3)

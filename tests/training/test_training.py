@@ -126,7 +126,8 @@ def test_the_fused_kernel_is_given_one_layout(
     gradient = torch.randn_like(weight)
     gradient = gradient.contiguous() if contiguous else gradient.flip(0).flip(0)[...]
     owned, momentum = weight.clone(), torch.zeros_like(weight)
-    sgd_step([owned], [gradient], [momentum], 0.5, momentum=0, nesterov=False, weight_decay=0)
+    named = ({"w": tensor} for tensor in (owned, gradient, momentum))
+    sgd_step(*named, 0.5, momentum=0, nesterov=False, weight_decay=0)
     assert owned.equal(weight - 0.5 * gradient)
 
 
@@ -168,9 +169,7 @@ def test_sgd_is_torch_s_over_several_steps(
         optimiser.param_groups[0]["lr"] = rate
         optimiser.step()
         sgd_step(
-            own,
-            gradients,
-            momenta,
+            *(dict(enumerate(tensors)) for tensors in (own, gradients, momenta)),
             rate,
             momentum=momentum,
             nesterov=nesterov,
