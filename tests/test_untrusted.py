@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from companion.evidence import load_facts
+from companion.evidence.facts import load_facts
 from companion.publish.checks import load_report, sentence, table
 from companion.publish.source import load_bench
 from lthlib.checkpoints import load_checkpoint, save_checkpoint

@@ -33,7 +33,7 @@ from companion.bilevel.hypergradient import (
     relative_error,
     solve_lower,
 )
-from companion.evidence import Fact
+from companion.evidence.facts import Fact
 from lthlib.errors import ConfigError, Unsolved
 from lthlib.methods import get_method
 from lthlib.recipes import Recipe, dense_run, load_recipe
@@ -286,7 +286,7 @@ def extra_passes(recipe: Recipe, seed: int, store: Store, machine: Machine) -> i
 
 
 def measure(store: Store, machine: Machine) -> dict[str, Fact]:
-    """Measure the facts of claim B4 on the digits recipe, by their names in `evidence.FACTS`.
+    """Measure the facts of claim B4 on the digits recipe, by their names in `evidence.facts.FACTS`.
 
     A cosine that does not exist for some seed, because the lower level has no minimum there, is
     left out.

@@ -118,7 +118,7 @@ def verify(
     """Check the checksums of all that is stored, of decoded images and of all that is published.
     Exit status 1 if any is wrong, also where it was repaired; 2 if something cannot be read.
     """
-    from companion.evidence import load_facts
+    from companion.evidence.facts import load_facts
     from companion.publish.results import faults_of
     from lthlib.data import verify_cache
     from lthlib.records import load_results

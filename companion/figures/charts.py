@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from companion.evidence import mean_interval
+from companion.evidence.statistics import mean_interval
 from companion.figures.style import FAINT, Look, label_ends, on_top
 
 _FAINT_BAND: dict[str, Any] = {"alpha": 0.09, "linewidth": 0}

@@ -10,8 +10,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from companion.evidence import mean_interval, on_grid
 from companion.evidence.costs import spent, spent_so_far
+from companion.evidence.statistics import mean_interval, on_grid
 from companion.figures.charts import curves, forest, grid, key, labelled, panels
 from companion.figures.points import in_order, pruned
 from companion.figures.style import (

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.evidence import reported, reported_curve
 from companion.evidence.costs import spent
+from companion.evidence.reported import reported, reported_curve
 from companion.evidence.statistics import summarise
 from companion.figures.charts import curves, key, labelled, panels
 from companion.figures.points import in_order, pruned

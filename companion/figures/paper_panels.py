@@ -9,9 +9,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.evidence import mean_interval, on_grid, reported, reported_curve
-from companion.evidence.reported import plain_name
-from companion.evidence.statistics import compare
+from companion.evidence.reported import plain_name, reported, reported_curve
+from companion.evidence.statistics import compare, mean_interval, on_grid
 from companion.figures.charts import curves, grid, key, labelled
 from companion.figures.points import in_order, pruned
 from companion.figures.style import DASHED, FAINT, INK, Look, looks, ratio_axis, styled

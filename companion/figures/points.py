@@ -9,14 +9,14 @@ from typing import Any
 
 import pandas as pd
 
-from companion.evidence import summarise, tidy
-from companion.evidence.records import search_config, seedless
+from companion.evidence.records import search_config, seedless, tidy
+from companion.evidence.statistics import summarise
 
 _METHODS = ("IMP, learning-rate rewinding",)  # a method, for all its comma
 
 
 def ticket_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return `evidence.tidy(records)` with three more columns, `curve`, `point`, `initial_gate`.
+    """Return `tidy(records)` with three more columns, `curve`, `point`, `initial_gate`.
 
     curve: the name under which a figure shows the ticket: its label, with `as found` added where
         the same label also has retrained tickets.

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.evidence import mean_interval, reported_curve
+from companion.evidence.reported import reported_curve
+from companion.evidence.statistics import mean_interval
 from companion.figures.charts import forest, grid, key, labelled, seeds
 from companion.figures.points import ticket_table
 from companion.figures.style import FAINT, accuracy_axis, dense_level, look_of, styled

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.evidence import reported
+from companion.evidence.reported import reported
 from companion.figures.charts import curves, grid, label_curves, labelled
 from companion.figures.points import main_curves, round_numbers
 from companion.figures.style import look_of, styled

@@ -12,8 +12,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.evidence import mean_interval
 from companion.evidence.records import search_config
+from companion.evidence.statistics import mean_interval
 from companion.figures.charts import curves, key, labelled, seeds
 from companion.figures.points import round_numbers, ticket_table
 from companion.figures.style import (

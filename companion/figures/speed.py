@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.evidence import on_grid, reported_speed_up
 from companion.evidence.costs import spent
-from companion.evidence.statistics import compare, ratio
+from companion.evidence.reported import reported_speed_up
+from companion.evidence.statistics import compare, on_grid, ratio
 from companion.figures.cost import UNITS
 from companion.figures.points import pruned
 from companion.figures.words import in_brackets

@@ -23,7 +23,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from companion.evidence import mean_interval
+from companion.evidence.statistics import mean_interval
 
 INK, FAINT = "#262626", "#8c8c8c"
 DASHED: Any = {"color": INK, "linewidth": 1, "linestyle": (0, (4, 3))}  # a level to compare with

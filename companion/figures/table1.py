@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.evidence import reported
-from companion.evidence.reported import plain_name
+from companion.evidence.reported import plain_name, reported
 from companion.evidence.statistics import compare, winning_as_defined
 from companion.figures.paper_panels import METHODS, panel_of
 from companion.figures.points import pruned

@@ -10,8 +10,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.evidence import d_star, mean_interval, on_grid, sparsest_on_validation
-from companion.evidence.statistics import IMP_DENSITIES, best_on_validation, compare
+from companion.evidence.statistics import (
+    IMP_DENSITIES,
+    best_on_validation,
+    compare,
+    d_star,
+    mean_interval,
+    on_grid,
+    sparsest_on_validation,
+)
 from companion.figures.charts import forest, grid, labelled, rows_axis
 from companion.figures.points import round_numbers
 from companion.figures.style import DASHED, FAINT, INK, looks, styled

@@ -9,17 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.evidence import (
-    CLAIMS,
-    FACTS,
-    Fact,
-    Verdict,
-    judge,
-    mean_interval,
-    on_grid,
-    sparsest_on_validation,
-)
-from companion.evidence.statistics import compare
+from companion.evidence.claims import CLAIMS, Verdict, judge
+from companion.evidence.facts import FACTS, Fact
+from companion.evidence.statistics import compare, mean_interval, on_grid, sparsest_on_validation
 from companion.figures.points import curve_points, pruned, ticket_table
 from companion.figures.precision import (
     margin,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from companion.evidence import load_facts
+from companion.evidence.facts import load_facts
 from companion.publish.checks import load_report, report_files
 from companion.publish.source import bench_files, load_bench
 from lthlib.errors import RecordError

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from companion.evidence import load_facts
+from companion.evidence.facts import load_facts
 from companion.figures.points import curve_points, ticket_table
 from companion.publish.book import Page, build
 from companion.publish.checks import load_reports

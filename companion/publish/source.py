@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from companion.evidence import quoted, reported, reported_speed_up
+from companion.evidence.reported import quoted, reported, reported_speed_up
 from companion.markdown import Markdown, code, table
 from lthlib.errors import PublishError
 from lthlib.records import read_published

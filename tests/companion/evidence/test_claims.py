@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.evidence import CLAIMS, OUTCOMES, Verdict, criteria, judge, tidy
+from companion.evidence import criteria
+from companion.evidence.claims import CLAIMS, OUTCOMES, Verdict, judge
 from companion.evidence.comparisons import (
     above_zero,
     all_of,
@@ -21,7 +22,7 @@ from companion.evidence.comparisons import (
     side_of,
 )
 from companion.evidence.costs import with_costs
-from companion.evidence.records import COLUMNS
+from companion.evidence.records import COLUMNS, tidy
 from companion.evidence.statistics import IMP_DENSITIES, Difference
 from lthlib.errors import ConfigError
 from lthlib.records import COSTS

@@ -7,10 +7,9 @@ import math
 import pandas as pd
 import pytest
 
-from companion.evidence import tidy
 from companion.evidence.comparisons import Curve, View, cost_part
 from companion.evidence.costs import UNITS, spent, spent_so_far, with_costs
-from companion.evidence.records import COLUMNS
+from companion.evidence.records import COLUMNS, tidy
 from lthlib.records import COSTS
 from tests.companion.figures.toys import study, table
 

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from companion.evidence import FACTS, Fact, facts_json, judge, load_facts, tidy
+from companion.evidence.claims import judge
+from companion.evidence.facts import FACTS, Fact, facts_json, load_facts
+from companion.evidence.records import tidy
 from lthlib.errors import RecordError
 from lthlib.files import sealed
 from tests.companion.evidence.toys import PROVENANCE, facts

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from companion.evidence import tidy
-from companion.evidence.records import COLUMNS
+from companion.evidence.records import COLUMNS, tidy
 from lthlib import methods
 from lthlib.errors import RecordError
 from lthlib.files import sealed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from companion.evidence import Fact
+from companion.evidence.facts import Fact
 
 PROVENANCE = {
     "device": "cpu",

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.evidence import judge
+from companion.evidence.claims import judge
 from companion.figures.precision import (
     TOGETHER,
     margin,

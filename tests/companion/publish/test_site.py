@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from companion.evidence import facts_json
+from companion.evidence.facts import facts_json
 from companion.publish import site, stage
 from companion.publish.book import Page, build
 from companion.publish.notebooks import check_parameters

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.evidence import load_facts
+from companion.evidence.facts import load_facts
 from companion.publish.artefacts import Artefacts
 from companion.publish.book import Page, build
 from companion.publish.checks import load_reports, markdown
