@@ -214,7 +214,7 @@ from companion.publish import Artefacts
 
 made = Artefacts("curve", text)
 rows = pd.DataFrame({"scale": [text], "seed": 0, "device": text, "finished": text, "commit": text})
-rows = rows.assign(own_seconds=1.0, run=text, status="ok", **{text: text})
+rows = rows.assign(own_seconds=1.0, dirty=False, run=text, status="ok", **{text: text})
 for name in ("curve", "again"):
     fig, ax = plt.subplots()
     ax.plot([text, text + text], [1, 2], label=text)

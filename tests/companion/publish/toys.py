@@ -24,6 +24,7 @@ rows = pd.DataFrame(
         "device": "cpu",
         "finished": "2026-11-21T10:00:00",
         "commit": "0123456789abcdef",
+        "dirty": False,
         "own_seconds": 1.5,
         "run": [f"run{seed}" for seed in P.seeds] * 2,
         "status": "ok",
