@@ -1,26 +1,19 @@
-"""Records: one JSON object per judged ticket, checked strictly; published one a line, each with a
-digest: what was changed by hand is refused, not shown."""
+"""Records: one JSON object per judged ticket, its schema, and a strict check of it."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from os.path import lexists
-from pathlib import Path
 from typing import Any
 
 from lthlib.errors import RecordError
-from lthlib.files import from_json, is_sealed, open_regular, read_bounded, sealed
+from lthlib.files import is_sealed
 from lthlib.texts import visible
 
 SCHEMA = 1
-LINE_LIMIT = 1 << 20
-FILE_LIMIT = 16 << 20
 _MOST = sys.float_info.max
 # Each a module of `lthlib.methods`, which imports torch; nothing here does.
 METHODS = (
@@ -31,79 +24,9 @@ COSTS = ("epochs", "images", "forward_passes", "backward_passes", "flops", "seco
 _SEALS = ("above", "digest")
 
 
-def load_results(folder: str | Path) -> list[dict[str, Any]]:
-    """Read every published record, `folder/STUDY.jsonl`, checking each line.
-
-    Args:
-        folder: the folder of JSON-lines files, one per study.
-
-    Returns:
-        The records, file by file in order of name, in the order of their lines.
-
-    Raises:
-        RecordError: the folder is missing, or a file is not as `published` made it; names file and
-            line.
-    """
-    return [record for study in study_names(folder) for record in load_study(folder, study)]
-
-
-def load_study(folder: str | Path, study: str, *, whole: bool = True) -> list[dict[str, Any]]:
-    """Read the published records of one study; none if it has no file.
-
-    Args:
-        folder, study: the file is `folder/STUDY.jsonl`.
-        whole: refuse a file that lines were removed from, added to or moved in. Without, the lines
-            that there are count: each was written so.
-
-    Raises:
-        RecordError: as `load_results`.
-    """
-    path = Path(folder) / f"{study}.jsonl"
-    records: list[dict[str, Any]] = []
-    seen: dict[tuple[Any, ...], str] = {}
-    for where, record in _read_lines(path, study, whole) if lexists(path) else ():
-        validate(record, where)
-        if record["study"] != study:
-            raise RecordError(f"{where}: study is {record['study']!r}, expected {study!r}")
-        key = (record["run"], _ticket(record).get("index"), record["judged"])
-        if key in seen:
-            raise RecordError(
-                f"{where}: same run, ticket index and judged as {seen[key]}; remove one of them"
-            )
-        seen[key] = where
-        records.append(record)
-    return records
-
-
-def published(records: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return the content of a study's file: a record a line, each with its digest as last field,
-    and in the last line `above`, the SHA-256 of all lines above it.
-
-    Raises:
-        RecordError: there are no records, or one is not valid.
-    """
-    bare = list(map(_bare, records))
-    if not bare:
-        raise RecordError("there are no records to publish; expected one at least")
-    for record in bare:
-        validate(record)
-    text = b"".join(sealed(record) + b"\n" for record in bare[:-1])
-    return text + sealed({**bare[-1], "above": hashlib.sha256(text).hexdigest()}) + b"\n"
-
-
-def _bare(record: Mapping[str, Any]) -> dict[str, Any]:
+def bare(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record without what a published line adds to it."""
     return {name: value for name, value in record.items() if name not in _SEALS}
-
-
-def study_names(folder: str | Path) -> list[str]:
-    """Return the names of the studies published in `folder`, sorted.
-
-    Raises:
-        RecordError: the folder is missing.
-    """
-    if not Path(folder).is_dir():
-        raise RecordError(f"{folder}: no such folder; expected one JSON-lines file per study")
-    return sorted(path.stem for path in Path(folder).glob("*.jsonl"))
 
 
 def make_record(
@@ -163,7 +86,7 @@ def validate(record: Any, where: str = "record") -> None:
         raise RecordError(f"{where}: holds what JSON cannot carry ({error})") from error
     if "digest" in record and not is_sealed(text.encode()):
         raise RecordError(f"{where}: does not match its digest; it was changed by hand")
-    record = _bare(record)
+    record = bare(record)
     failed = record.get("status") == "failed"
     check(record, _FAILED if failed else _SUCCEEDED, where)
     _check_config(record["config"], where, "config.")
@@ -179,77 +102,6 @@ def validate(record: Any, where: str = "record") -> None:
 def emptied(record: Mapping[str, Any]) -> list[str]:
     """Return the names of the layers in which a record's ticket keeps no weight."""
     return [name for name, (kept, _) in (record["layers"] or {}).items() if kept == 0]
-
-
-def _ticket(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    return record["ticket"] if record["status"] == "ok" else {}
-
-
-def _read_lines(path: Path, study: str, whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    above, said, expected = hashlib.sha256(), None, ""
-    for number, line in enumerate(_lines(path), start=1):
-        where = f"{path}, line {number}"
-        record = unsealed(line, where, f"`lth record {study}`")
-        said, expected = record.pop("above", None), above.hexdigest()
-        above.update(line)
-        yield where, record
-    if whole and said != expected:
-        again = f"`lth record {study} --add`, which keeps what is there"
-        raise _changed(str(path), "lines were removed, added or moved", again)
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    with _readable(path), open_regular(path) as file:
-        for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), start=1):
-            if len(line) > LINE_LIMIT:
-                raise RecordError(
-                    f"{path}, line {number}: is longer than {LINE_LIMIT} bytes; no record is"
-                )
-            yield line
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RecordError(f"cannot read {path}: {error.strerror}") from error
-
-
-def read_published(path: Path, again: str) -> dict[str, Any]:
-    """Read a file that holds one object as `files.sealed` writes it; returns it without its digest.
-
-    Args:
-        path: the file.
-        again: what writes it anew, for errors.
-
-    Raises:
-        RecordError: it cannot be read (then the cause is an OSError), is no JSON, or was changed.
-    """
-    with _readable(path):
-        content = read_bounded(path, FILE_LIMIT)
-    return unsealed(content, str(path), again)
-
-
-def unsealed(text: bytes, where: str, again: str) -> dict[str, Any]:
-    """Return the object that a sealed text holds, without its digest. where: names the text in
-    errors. Else as `read_published`."""
-    try:
-        value = from_json(text)
-    except ValueError as error:
-        raise _changed(where, f"is not JSON ({error})", again) from None
-    if not is_sealed(text.removesuffix(b"\n")):
-        has = isinstance(value, dict) and "digest" in value
-        raise _changed(where, "does not match its digest" if has else "has no digest", again)
-    _check_texts(value, where)
-    return {name: own for name, own in value.items() if name != "digest"}
-
-
-def _changed(where: str, why: str, again: str) -> RecordError:
-    return RecordError(
-        f"{where}: {why}: it is not as it was written. Take the file back from version control, "
-        f"or write it again with {again}"
-    )
 
 
 class Field:
@@ -385,7 +237,7 @@ def check(value: Any, rule: Any, where: str, path: str = "") -> None:
         RecordError: names the field, its value and what was expected.
     """
     if not path:
-        _check_texts(value, where)
+        check_texts(value, where)
     if isinstance(rule, Field):
         if not rule.check(value):
             text = repr(value)[:80]
@@ -405,7 +257,8 @@ def check(value: Any, rule: Any, where: str, path: str = "") -> None:
         check(value[name], inner, where, prefix + name)
 
 
-def _check_texts(value: Any, where: str) -> None:
+def check_texts(value: Any, where: str) -> None:
+    """Raise RecordError where a text in a value, key or value, has a character that is not seen."""
     if isinstance(value, str) and visible(value) != value:
         raise RecordError(
             f"{where}: the text {value[:80]!a} has a line break or another character that is not "
@@ -413,7 +266,7 @@ def _check_texts(value: Any, where: str) -> None:
         )
     inner = [*value, *value.values()] if isinstance(value, dict) else value
     for one in inner if isinstance(inner, list) else ():
-        _check_texts(one, where)
+        check_texts(one, where)
 
 
 def _check_config(config: Any, where: str, prefix: str) -> None:

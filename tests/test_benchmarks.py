@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lthlib.records import read_published
+from companion.published import read_published
 
 ROOT = Path(__file__).parents[1]
 FIELDS = {"name", "reference", "ours", "unit", "ratio", "target", "met", "note"}

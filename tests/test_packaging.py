@@ -34,7 +34,8 @@ LAYERS = {
         ["__main__"],
     ],
     "companion": [
-        ["cluster", "evidence", "forecast", "generated", "markdown"],
+        ["cluster", "forecast", "generated", "markdown", "published"],
+        ["evidence"],
         ["figures", "studies"],
         ["bilevel"],
         ["publish"],

@@ -25,6 +25,7 @@ from PIL import Image
 from companion.evidence.facts import load_facts
 from companion.publish.checks import load_report, sentence, table
 from companion.publish.source import load_bench
+from companion.published import load_results, published
 from lthlib.checkpoints import load_checkpoint, save_checkpoint
 from lthlib.cli import computing
 from lthlib.data.pictures import PIXEL_LIMIT, open_rgb
@@ -32,7 +33,7 @@ from lthlib.errors import ConfigError, DataError, RecordError, StoreError, Ticke
 from lthlib.files import DEPTH_LIMIT, read_bounded, sealed, shallow
 from lthlib.masks import random_mask
 from lthlib.recipes import load_recipe
-from lthlib.records import load_results, published, validate
+from lthlib.records import validate
 from lthlib.runs import Machine, Parent, RunConfig, Store, execute
 from lthlib.runs.archive import export_runs, import_runs
 from lthlib.runs.execute import build_trainer

@@ -64,8 +64,8 @@ def record(
     store: StoreOption = Path("store"),
 ) -> None:
     """Promote a study's complete runs into results/STUDY.jsonl, one line per judged ticket."""
+    from companion.published import published
     from lthlib.files import write_atomically
-    from lthlib.records import published
     from lthlib.runs import Store
 
     chosen = study_of(study, methods, densities, seeds, dense_seeds, set_)
@@ -90,7 +90,7 @@ def record(
 def _refuse_loss(name: str, results: Path, runs: set[str]) -> None:
     """Raise ConfigError where lines of other runs are published under a name, as by another recipe
     that is called the same. What was damaged is written anew, as its error says."""
-    from lthlib.records import load_study
+    from companion.published import load_study
 
     try:
         lost = {one["run"] for one in load_study(results, name, whole=False)} - runs
@@ -120,8 +120,8 @@ def verify(
     """
     from companion.evidence.facts import load_facts
     from companion.publish.results import faults_of
+    from companion.published import load_results
     from lthlib.data import verify_cache
-    from lthlib.records import load_results
     from lthlib.runs import Store, upkeep
 
     runs = Store(store)
@@ -262,7 +262,7 @@ def _computed_again(
 
 
 def _published(study: Study, results: Path) -> list[dict[str, Any]]:
-    from lthlib.records import load_study
+    from companion.published import load_study
 
     recorded = load_study(results, study.name)
     if not recorded:

@@ -11,9 +11,10 @@ from os.path import lexists
 from pathlib import Path
 from typing import Any
 
+from companion.published import read_published
 from lthlib.errors import RecordError
 from lthlib.files import sealed
-from lthlib.records import COUNT, PROVENANCE, TEXT, Field, check, is_number, read_published
+from lthlib.records import COUNT, PROVENANCE, TEXT, Field, check, is_number
 
 SCHEMA = 1
 FILE = "facts.json"

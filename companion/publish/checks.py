@@ -24,8 +24,9 @@ from companion.evidence.drift import (
 )
 from companion.markdown import Markdown, code
 from companion.markdown import table as markdown_table
+from companion.published import read_published
 from lthlib.files import sealed, write_atomically
-from lthlib.records import COUNT, TEXT, Field, check, is_number, read_published
+from lthlib.records import COUNT, TEXT, Field, check, is_number
 
 SCHEMA = 1
 FOLDER = "checks"

@@ -13,12 +13,12 @@ from companion.figures.paper_panels import panel_of, paper_panels
 from companion.figures.points import ticket_table
 from companion.markdown import Markdown, code
 from companion.publish.study import Gathered, study_records
+from companion.published import load_results
 from companion.studies import ticket_study
 from lthlib.errors import ConfigError
 from lthlib.methods import METHODS
 from lthlib.recipes import Recipe, load_recipe, recipe_names
 from lthlib.recipes.recipe import SCALES
-from lthlib.records import load_results
 from lthlib.runs import Machine, RunConfig, Store
 
 STRUCTURES = ("unstructured", "filter", "channel")

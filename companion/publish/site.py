@@ -21,9 +21,9 @@ from companion.publish.results import faults_of
 from companion.publish.several import STRUCTURES
 from companion.publish.source import bench_files, quoting
 from companion.publish.study import compute
+from companion.published import load_results, load_study, study_names
 from companion.studies import Study, ticket_study
 from lthlib.recipes import load_recipe, recipe_names
-from lthlib.records import load_results, load_study, study_names
 from lthlib.runs import Machine, Store
 
 EMBEDDED = "digits"

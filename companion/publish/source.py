@@ -12,8 +12,8 @@ from typing import Any
 
 from companion.evidence.reported import quoted, reported, reported_speed_up
 from companion.markdown import Markdown, code, table
+from companion.published import read_published
 from lthlib.errors import PublishError
-from lthlib.records import read_published
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 

@@ -13,13 +13,13 @@ import pandas as pd
 
 from companion.markdown import Markdown
 from companion.publish.parameters import Spec, choice, many, numbers, optional, text, whole
+from companion.published import load_study
 from companion.studies import CONTESTANTS, Entry, Study, ticket_study
 from lthlib.errors import ConfigError, Paused, check_choice
 from lthlib.masks import Mask
 from lthlib.methods import METHODS, get_method
 from lthlib.recipes import Recipe, dense_run, load_recipe, recipe_names
 from lthlib.recipes.recipe import SCALES
-from lthlib.records import load_study
 from lthlib.runs import Machine, Parent, RunConfig, Store, bar, execute_many
 from lthlib.training import steps_of
 

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from companion.figures.points import ticket_table
+from companion.published import load_results, published
 from companion.studies import Entry, Study
 from lthlib.checkpoints import load_checkpoint
 from lthlib.errors import ConfigError
-from lthlib.records import load_results, published
 from lthlib.runs import Machine, RunConfig, Store, execute
 from lthlib.runs.execute import build_trainer
 from lthlib.runs.store import source

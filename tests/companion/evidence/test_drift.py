@@ -12,8 +12,8 @@ import pytest
 
 from companion.evidence.drift import Comparison, Number, alarm_rate, compare_records
 from companion.evidence.retest import retest, spread_of
+from companion.published import load_results
 from lthlib.errors import RecordError
-from lthlib.records import load_results
 
 RESULTS = Path(__file__).parents[3] / "results"
 Records = list[dict[str, Any]]

@@ -13,20 +13,11 @@ from typing import Any
 import pytest
 
 from companion.evidence.records import COLUMNS, tidy
+from companion.published import LINE_LIMIT, load_results, load_study, published, study_names
 from lthlib import methods
 from lthlib.errors import RecordError
 from lthlib.files import sealed
-from lthlib.records import (
-    LINE_LIMIT,
-    METHODS,
-    load_results,
-    load_study,
-    make_record,
-    published,
-    study_names,
-    validate,
-    validate_unpublished,
-)
+from lthlib.records import METHODS, make_record, validate, validate_unpublished
 from tests.companion.evidence.toys import PROVENANCE
 
 Record = dict[str, Any]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from companion.published import published as lines
 from companion.studies import Entry, Study
 from lthlib.methods import get_method
-from lthlib.records import published as lines
 from tests.companion.evidence.toys import PROVENANCE
 
 COST = {"epochs": 2.0, "images": 100, "forward_passes": 100, "backward_passes": 100}

@@ -27,12 +27,12 @@ from companion.publish.checks import (
     write_report,
 )
 from companion.publish.context import page_context
+from companion.published import load_results, published
 from companion.studies import ticket_study
 from lthlib.cli import app
 from lthlib.errors import ConfigError, PublishError, RecordError
 from lthlib.files import is_sealed, sealed
 from lthlib.recipes import load_recipe
-from lthlib.records import load_results, published
 from lthlib.runs import Machine, RunConfig, RunResult, Store, execute
 from tests.companion.publish.records import write
 
