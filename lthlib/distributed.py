@@ -156,7 +156,7 @@ class Ranks:
             )
 
     def _group(self, tensor: Tensor) -> dist.ProcessGroup | None:
-        # NCCL, the default group on CUDA, takes no tensor of the CPU, where packed masks live.
+        # NCCL, the default group on CUDA, takes no tensor of the CPU, as masks may be.
         return None if tensor.is_cuda else self.control
 
 

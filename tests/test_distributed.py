@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lthlib.api import find_tickets
-from lthlib.data import Batches, DataSettings, Images, evaluation_batches
+from lthlib.data import Batches, DataSettings, EvaluationBatches, Images
 from lthlib.data.streaming import StreamingPart
 from lthlib.distributed import Ranks, check_ranks, current, started
 from lthlib.errors import ConfigError
@@ -79,9 +79,7 @@ def test_every_rank_has_an_image_of_every_batch() -> None:
 def test_ranks_share_the_images_to_judge_by(count: int) -> None:
     shown = []
     for rank in range(3):
-        share = evaluation_batches(
-            numbered(count), DataSettings(), 2, device="cpu", share=(rank, 3)
-        )
+        share = EvaluationBatches(numbered(count), DataSettings(), 2, device="cpu", share=(rank, 3))
         labels = [label for _, part in share for label in part.tolist()]
         assert (share.images, len(share)) == (len(labels), -(-len(labels) // 2))
         shown += labels

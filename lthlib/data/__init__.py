@@ -4,7 +4,6 @@ from lthlib.data.batches import (
     Batches,
     EvaluationBatches,
     crop_and_flip,
-    evaluation_batches,
     normalise,
 )
 from lthlib.data.cache import cache_folder, needless_entries, verify_cache
@@ -26,7 +25,6 @@ __all__ = [
     "Tensors",
     "cache_folder",
     "crop_and_flip",
-    "evaluation_batches",
     "generator",
     "load_dataset",
     "needless_entries",

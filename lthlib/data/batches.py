@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,10 +79,11 @@ class _OnDevice:
         self,
         part: Part,
         settings: DataSettings,
-        batch_size: int,
+        batch_size: int = 1000,
+        *,
         device: torch.device | str,
-        dtype: torch.dtype,
-        workers: int | None,
+        dtype: torch.dtype = torch.float32,
+        workers: int | None = None,
         share: tuple[int, int] = (0, 1),
     ) -> None:
         if batch_size < 1:
@@ -120,7 +122,6 @@ class Batches(_OnDevice):
         stream: name that tells several streams of one run apart.
         device: where batches are wanted.
         dtype: floating-point type of the inputs.
-        drop_last: leave out the short last batch of each epoch.
         workers: decoding processes of a streaming part; None chooses by the number of cores.
         share: (rank, ranks): every ranks-th image of a batch from `rank` on; `batch_size` counts
             those of all ranks.
@@ -137,33 +138,21 @@ class Batches(_OnDevice):
         *,
         seed: int,
         stream: str,
-        device: torch.device | str,
-        dtype: torch.dtype = torch.float32,
-        drop_last: bool = False,
-        workers: int | None = None,
-        share: tuple[int, int] = (0, 1),
+        **place: Any,
     ) -> None:
-        super().__init__(part, settings, batch_size, device, dtype, workers, share)
-        self.images_per_epoch = len(part) - (len(part) % batch_size if drop_last else 0)
-        if not self.images_per_epoch:
-            raise ConfigError(
-                f"{len(part)} images give no batch of {batch_size}; "
-                "use a smaller batch_size or more training images"
-            )
-        self.steps_per_epoch = -(-self.images_per_epoch // batch_size)
-        smallest = self.images_per_epoch - (self.steps_per_epoch - 1) * batch_size
+        super().__init__(part, settings, batch_size, **place)
+        if not len(part):
+            raise ConfigError(f"0 images give no batch of {batch_size}; give at least one")
+        self.steps_per_epoch = -(-len(part) // batch_size)
+        smallest = len(part) - (self.steps_per_epoch - 1) * batch_size
         if smallest < self._ranks:
             raise ConfigError(
-                f"{self.images_per_epoch} images in batches of {batch_size} leave {smallest} for "
+                f"{len(part)} images in batches of {batch_size} leave {smallest} for "
                 f"the last one, and {self._ranks} ranks share it; use another batch_size"
             )
         self._address = (seed, stream)
         self._padding = settings.padding if self._are_images else 0
         self._augments = self._are_images and (settings.padding > 0 or settings.flip)
-
-    def images_between(self, start_step: int, stop_step: int) -> int:
-        """Number of images in the batches of steps start_step ... stop_step - 1."""
-        return self._images_before(stop_step) - self._images_before(start_step)
 
     def stream(self, start: int = 0) -> Iterator[Batch]:
         """Yield batches without end, from global step `start` on.
@@ -172,14 +161,8 @@ class Batches(_OnDevice):
             inputs [b, channels, height, width] in channels_last for images, and labels int64 [b],
             both on the device. stream(k) yields what stream(0) yields from its k-th batch on.
         Raises:
-            ConfigError: start is negative.
             DataError: a streamed image cannot be decoded.
         """
-        if start < 0:
-            raise ConfigError(f"start must be a step from 0 on, not {start}")
-        return self._stream(start)
-
-    def _stream(self, start: int) -> Iterator[Batch]:
         for step, inputs in self._gathered(start):
             if self._augments:
                 inputs = crop_and_flip(inputs, self._padding, step.top, step.left, step.flip)
@@ -213,14 +196,10 @@ class Batches(_OnDevice):
         coin = torch.rand(count, generator=draw)
         return order, top, left, coin < (0.5 if self.settings.flip else 0.0)
 
-    def _images_before(self, step: int) -> int:
-        epochs, steps = divmod(step, self.steps_per_epoch)
-        return epochs * self.images_per_epoch + min(steps * self.batch_size, self.images_per_epoch)
-
 
 class EvaluationBatches(_OnDevice):
     """Every input of a part, or of a rank's share of it, once, in its order and without
-    augmentation; may be iterated again."""
+    augmentation; may be iterated again. Arguments and batches as those of `Batches`."""
 
     @property
     def images(self) -> int:
@@ -240,24 +219,6 @@ class EvaluationBatches(_OnDevice):
         read = self.part.read(keys, None, self.workers)
         for rows, images in zip(pieces, read, strict=False):
             yield self._finish(images.to(self.device, non_blocking=True), rows)
-
-
-def evaluation_batches(
-    part: Part,
-    settings: DataSettings,
-    batch_size: int = 1000,
-    *,
-    device: torch.device | str,
-    dtype: torch.dtype = torch.float32,
-    workers: int | None = None,
-    share: tuple[int, int] = (0, 1),
-) -> EvaluationBatches:
-    """Batches for judging, with `len` and `images`; arguments as those of `Batches`.
-
-    Yields:
-        inputs and labels as `Batches.stream` does, in the order of the part, not augmented.
-    """
-    return EvaluationBatches(part, settings, batch_size, device, dtype, workers, share)
 
 
 def _workers(workers: int | None) -> int:

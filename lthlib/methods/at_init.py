@@ -13,10 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lthlib.data import EvaluationBatches, Part, evaluation_batches, generator
+from lthlib.data import EvaluationBatches, Part, generator
 from lthlib.masks import Mask
 from lthlib.methods.base import make_ticket
-from lthlib.methods.imp import join_mask, split_mask
 from lthlib.tickets import Ticket
 from lthlib.training import Cost, Tensors, Trainer
 
@@ -30,16 +29,16 @@ def train_pruned(
     prune: finds the mask; not called again when a run resumes. cost: passes that this takes, whose
     operations and seconds are added here.
     """
-    weights, stop = trainer.prunable_weights(), trainer.steps()
-    if "mask/packed" not in trainer.state:
+    stop = trainer.steps()
+    if not trainer.group("masks"):
         begun = time.perf_counter()
-        packed = join_mask(prune())
-        trainer.ranks.follow([packed])  # on a GPU two scorings need not agree to the last bit
+        found = prune()
+        trainer.ranks.follow(found.values())  # on a GPU two scorings need not agree to the last bit
         # Before the mask sets weights to 0: a control may keep others than the ticket does.
         trainer.snapshot()
-        trainer.state["mask/packed"] = packed
+        trainer.keep("masks", found)
         trainer.cost += trainer.priced(cost, begun)
-    mask = split_mask(trainer.state["mask/packed"].cpu(), weights)
+    mask = Mask(trainer.group("masks"))
     for _ in trainer.rounds(1):
         trainer.fit(trainer.masked_step(mask, stop), stop=stop)
         yield make_ticket(trainer, mask, judged="retrained", target_density=density)
@@ -91,13 +90,7 @@ def scoring_images(trainer: Trainer, images_per_class: int) -> Part:
 def pieces(trainer: Trainer, images: Part) -> EvaluationBatches:
     """The images, not augmented, in batches as even as can be, none larger than in training."""
     count = -(-len(images) // trainer.settings.batch_size)
-    return evaluation_batches(
-        images,
-        trainer.data,
-        -(-len(images) // count),
-        device=trainer.network.device,
-        dtype=_precision(trainer),
-    )
+    return trainer.in_order(images, -(-len(images) // count), dtype=_precision(trainer))
 
 
 def losses(

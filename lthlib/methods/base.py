@@ -74,7 +74,7 @@ def make_ticket(
         own[name].mul_(kept.to(own[name].device))
     rewind = trainer.group("rewind/weights") | trainer.group("rewind/buffers")
     return Ticket(
-        mask.to("cpu"),
+        Mask({name: kept.to("cpu", copy=True) for name, kept in mask.items()}),
         {name: tensor.cpu() for name, tensor in own.items()},
         {name: tensor.detach().clone().cpu() for name, tensor in rewind.items()} or None,
         **about,

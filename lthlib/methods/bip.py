@@ -246,8 +246,7 @@ def search(trainer: Trainer, settings: BiPSettings, parent: Ticket | None) -> It
     lower = tuple(f"lower-{i}" for i in range(settings.lower_steps))
     for _ in trainer.rounds(1):
         trainer.fit(alternation, stop=steps, streams=(*lower, "upper"))
-        mask = Mask({name: mask.clone() for name, mask in masks.items()})
-        yield make_ticket(trainer, mask, target_density=settings.density)
+        yield make_ticket(trainer, Mask(masks), target_density=settings.density)
 
 
 def _watch(trainer: Trainer, steps: int) -> Callable[[int], dict[str, Any]]:

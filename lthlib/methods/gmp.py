@@ -12,7 +12,7 @@ import torch
 from lthlib.errors import ConfigError
 from lthlib.masks import Mask, kept_count
 from lthlib.methods.base import Method, make_ticket, rewind_step
-from lthlib.methods.imp import join_mask, prune_by_magnitude, split_mask
+from lthlib.methods.imp import prune_by_magnitude
 from lthlib.settings import Density, Length, Settings, between
 from lthlib.tickets import Ticket
 from lthlib.training import Outcome, Trainer
@@ -60,36 +60,32 @@ def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> It
     weights = trainer.prunable_weights()
     size = sum(tensor.numel() for tensor in weights.values())
     kept_count(size, settings.density)  # one that keeps nothing is refused before training
-    packed = trainer.state.setdefault("mask/packed", torch.ones(size, dtype=torch.bool))
+    masks = trainer.keep("masks", Mask.full(weights, trainer.names))
     for _ in trainer.rounds(1):
         trainer.fit(
-            _step(trainer, settings, (begin, end, every), packed, size),
+            _step(trainer, settings, (begin, end, every), size),
             stop=stop,
             snapshot_at=k,
             replays=False,
         )
         yield make_ticket(
-            trainer, split_mask(packed, weights), rewind_step=k, target_density=settings.density
+            trainer, Mask(masks), rewind_step=k, target_density=settings.density
         )  # fmt: skip
 
 
 def _step(
-    trainer: Trainer,
-    settings: GMPSettings,
-    when: tuple[int, int, int],
-    packed: torch.Tensor,
-    size: int,
+    trainer: Trainer, settings: GMPSettings, when: tuple[int, int, int], size: int
 ) -> Callable[..., Outcome]:
     begin, end, every = when
-    weights, stop = trainer.prunable_weights(), trainer.steps()
-    masked = trainer.masked_step(split_mask(packed, weights), stop)
+    weights, masks, stop = trainer.prunable_weights(), trainer.group("masks"), trainer.steps()
+    masked = trainer.masked_step(Mask(masks), stop)
 
     def step(t: int, batch: tuple[torch.Tensor, torch.Tensor]) -> Outcome:
         nonlocal masked
         if t == end or (begin <= t < end and (t - begin) % every == 0):
             kept = kept_count(size, density_at(settings, t, begin, end))
-            mask: Mask = prune_by_magnitude(weights, split_mask(packed, weights), kept)
-            packed.copy_(join_mask(mask))
+            mask = prune_by_magnitude(weights, Mask(masks), kept)
+            trainer.load("masks", mask)
             masked = trainer.masked_step(mask, stop)
         return masked(t, batch)
 

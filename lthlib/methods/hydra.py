@@ -111,8 +111,7 @@ def search(trainer: Trainer, settings: HydraSettings, parent: Ticket | None) -> 
     trainer.keep("masks", _choose(scores, settings))
     for _ in trainer.rounds(1):
         trainer.fit(_step(trainer, settings, steps), stop=steps)
-        mask = Mask({name: mask.clone() for name, mask in trainer.group("masks").items()})
-        yield make_ticket(trainer, mask, target_density=settings.density)
+        yield make_ticket(trainer, Mask(trainer.group("masks")), target_density=settings.density)
 
 
 METHOD = Method(

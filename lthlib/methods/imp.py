@@ -61,12 +61,11 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
     its mask: retrained, or as found where nothing goes back."""
     total, k = trainer.steps(), rewind_step(trainer, "imp.rewind", settings.rewind, inside=True)
     weights = trainer.prunable_weights()
-    size = sum(tensor.numel() for tensor in weights.values())
     select(weights, 1.0, settings.structure)  # a structure it lacks is refused before training
-    masks = trainer.state.setdefault("mask/packed", torch.ones(size, dtype=torch.bool))
+    masks = trainer.keep("masks", Mask.full(weights, trainer.names))
     start = 0 if settings.rewinding == "none" else k
     for r in trainer.rounds(settings.rounds + 1):
-        mask = split_mask(masks, weights)
+        mask = Mask(masks)
         trainer.fit(
             trainer.masked_step(mask, total),
             start=start if r else 0,
@@ -80,7 +79,7 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
             trainer, mask, point=f"round-{r}", index=r, judged="found" if found else "retrained",
             rewind_step=k, target_density=target,
         )  # fmt: skip
-        masks.copy_(join_mask(_pruned(weights, mask, settings, r + 1)))
+        trainer.load("masks", _pruned(weights, mask, settings, r + 1))
         if settings.rewinding == "weights":
             trainer.rewind(settings.optimiser)
         else:
@@ -93,24 +92,7 @@ def _pruned(weights: Mapping[str, Tensor], mask: Mask, settings: IMPSettings, r:
     if settings.structure == "unstructured":
         return prune_by_magnitude(weights, mask, max(1, round(mask.total * density)))
     magnitudes = {name: weight.detach().abs() for name, weight in weights.items()}
-    device = next(iter(weights.values())).device
-    return select(magnitudes, density, settings.structure, within=mask.to(device))
-
-
-def join_mask(mask: Mask) -> Tensor:
-    """The mask as one boolean tensor [weights it covers], for a trainer's state."""
-    return torch.cat([kept.reshape(-1) for kept in mask.values()])
-
-
-def split_mask(flat: Tensor, weights: Mapping[str, Tensor]) -> Mask:
-    """Inverse of `join_mask`, over the same weights in the same order."""
-    parts = flat.split([tensor.numel() for tensor in weights.values()])
-    return Mask(
-        {
-            name: part.view(w.shape).clone()
-            for (name, w), part in zip(weights.items(), parts, strict=True)
-        }
-    )
+    return select(magnitudes, density, settings.structure, within=mask)
 
 
 def _work(settings: IMPSettings, steps: Callable[[str], int], start: int) -> int:

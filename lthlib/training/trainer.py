@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lthlib.data import Batches, Dataset, DataSettings, EvaluationBatches, Part, evaluation_batches
+from lthlib.data import Batches, Dataset, DataSettings, EvaluationBatches, Part
 from lthlib.distributed import Ranks, current
 from lthlib.errors import Diverged, MaskError, Paused
 from lthlib.graphs import Recorder, Replayed, record_graph
@@ -154,14 +154,11 @@ class Trainer:
             share=self.ranks.share,
         )
 
-    def in_order(
-        self, images: Part, batch_size: int = 1000, share: tuple[int, int] = (0, 1)
-    ) -> EvaluationBatches:
-        """Every image of a part once, as judging takes them, or a rank's share of them."""
-        network = self.network
-        return evaluation_batches(
-            images, self.data, batch_size, device=network.device, dtype=network.dtype, share=share
-        )
+    def in_order(self, images: Part, batch_size: int = 1000, **more: Any) -> EvaluationBatches:
+        """Every image of a part once, as judging takes them. more: arguments of
+        `EvaluationBatches`."""
+        place: dict[str, Any] = {"device": self.network.device, "dtype": self.network.dtype}
+        return EvaluationBatches(images, self.data, batch_size, **(place | more))
 
     def rounds(self, count: int) -> Iterator[int]:
         """0, 1, ..., count - 1, from the saved round on; the state at the end of a round's body

@@ -13,10 +13,10 @@ from lthlib._torchvision import torchvision
 from lthlib.data import (
     Batches,
     DataSettings,
+    EvaluationBatches,
     Images,
     Tensors,
     crop_and_flip,
-    evaluation_batches,
     normalise,
 )
 from lthlib.errors import ConfigError
@@ -116,45 +116,27 @@ def test_inputs_have_the_type_asked_for(dtype: torch.dtype) -> None:
 
 def test_one_epoch_shows_every_image_once() -> None:
     stream = batches(numbered(10))
+    assert stream.steps_per_epoch == 3
     first, second = labels_of(stream, 3), labels_of(stream, 3, start=3)
     assert [len(labels) for labels in first] == [4, 4, 2]
     assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(10))
     assert first != second
 
 
-def test_dropping_the_last_batch_leaves_full_ones() -> None:
-    stream = batches(numbered(10), drop_last=True)
-    assert (stream.steps_per_epoch, stream.images_per_epoch) == (2, 8)
-    assert [len(labels) for labels in labels_of(stream, 5)] == [4, 4, 4, 4, 4]
-
-
-def test_images_between_counts_the_short_batches() -> None:
-    stream = batches(numbered(10))
-    assert (stream.steps_per_epoch, stream.images_per_epoch) == (3, 10)
-    assert [stream.images_between(0, stop) for stop in range(7)] == [0, 4, 8, 10, 14, 18, 20]
-    assert stream.images_between(2, 4) == 6
-
-
 @given(
     count=st.integers(1, 23),
     size=st.integers(1, 9),
     start=st.integers(0, 40),
-    drop_last=st.booleans(),
 )
 @settings(max_examples=40)
-def test_a_stream_started_later_yields_the_same(
-    count: int, size: int, start: int, drop_last: bool
-) -> None:
-    if drop_last and count < size:
-        return
+def test_a_stream_started_later_yields_the_same(count: int, size: int, start: int) -> None:
     data = DataSettings(padding=1, flip=True)
-    stream = batches(numbered(count, side=2), data, size, drop_last=drop_last)
+    stream = batches(numbered(count, side=2), data, size)
     whole = list(islice(stream.stream(), start + 4))
     resumed = list(islice(stream.stream(start), 4))
     for (images, labels), (again, same) in zip(whole[start:], resumed, strict=True):
         assert torch.equal(images, again)
         assert torch.equal(labels, same)
-    assert stream.images_between(start, start + 4) == sum(len(labels) for _, labels in resumed)
 
 
 def test_seed_and_stream_name_change_the_order() -> None:
@@ -196,7 +178,7 @@ def test_a_selected_part_yields_its_rows_only() -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 10, 1000])
 def test_evaluation_shows_each_image_once_in_order(size: int) -> None:
-    evaluation = evaluation_batches(numbered(10), PLAIN, size, device="cpu")
+    evaluation = EvaluationBatches(numbered(10), PLAIN, size, device="cpu")
     assert (len(evaluation), evaluation.images) == (-(-10 // size), 10)
     for _ in range(2):
         shown: list[Tensor] = [labels for _, labels in evaluation]
@@ -205,7 +187,7 @@ def test_evaluation_shows_each_image_once_in_order(size: int) -> None:
 
 
 def test_evaluation_does_not_augment() -> None:
-    evaluation = evaluation_batches(
+    evaluation = EvaluationBatches(
         numbered(3, side=2), DataSettings(padding=2, flip=True), device="cpu"
     )
     ((images, _),) = evaluation
@@ -213,26 +195,22 @@ def test_evaluation_does_not_augment() -> None:
 
 
 def test_an_empty_part_has_no_evaluation_batches() -> None:
-    evaluation = evaluation_batches(numbered(0), PLAIN, device="cpu")
+    evaluation = EvaluationBatches(numbered(0), PLAIN, device="cpu")
     assert (len(evaluation), evaluation.images, list(evaluation)) == (0, 0, [])
 
 
 def test_what_gives_no_batch_is_refused() -> None:
     with pytest.raises(ConfigError, match="0 images give no batch of 4"):
         batches(numbered(0))
-    with pytest.raises(ConfigError, match="3 images give no batch of 4"):
-        batches(numbered(3), drop_last=True)
     with pytest.raises(ConfigError, match="batch_size must be at least 1"):
         batches(numbered(3), size=0)
-    with pytest.raises(ConfigError, match="start must be"):
-        batches(numbered(3)).stream(-1)
 
 
 def test_constants_of_other_images_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"mean holds 3 numbers.*1 channels"):
         batches(numbered(3), DataSettings(mean=(0.1, 0.2, 0.3)))
     with pytest.raises(ConfigError, match="std holds 2 numbers"):
-        evaluation_batches(numbered(3), DataSettings(std=(0.1, 0.2)), device="cpu")
+        EvaluationBatches(numbered(3), DataSettings(std=(0.1, 0.2)), device="cpu")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -19,9 +19,9 @@ from lthlib.data import (
     Batches,
     Dataset,
     DataSettings,
+    EvaluationBatches,
     Images,
     StreamingPart,
-    evaluation_batches,
     load_dataset,
 )
 from lthlib.data.streaming import random_box
@@ -78,7 +78,7 @@ def test_beyond_the_memory_limit_the_same_batches_stream(folder_root: Path) -> N
         assert torch.equal(labels, same)
         assert streamed.is_contiguous(memory_format=torch.channels_last)
     judged = (
-        torch.cat([images for images, _ in evaluation_batches(d.test, SMALL, 4, device="cpu")])
+        torch.cat([images for images, _ in EvaluationBatches(d.test, SMALL, 4, device="cpu")])
         for d in (resident, streaming)
     )
     assert torch.equal(*judged)
@@ -115,7 +115,7 @@ def test_evaluation_takes_the_centre(folder_root: Path) -> None:
     dataset = load(folder_root, RESIZED)
     part = dataset.test
     assert isinstance(part, StreamingPart)
-    ((images, _),) = evaluation_batches(part, RESIZED, device="cpu")
+    ((images, _),) = EvaluationBatches(part, RESIZED, device="cpu")
     transforms = torchvision.transforms
     expected = transforms.Compose(
         [transforms.Resize(7), transforms.CenterCrop(6), transforms.ToTensor()]
@@ -284,14 +284,14 @@ def test_another_size_without_image_size_names_the_file(
     resize(folder_root / "val" / "ant" / "0.png", 9, 8)
     with pytest.raises(DataError, match=r"ant/0\.png: 8 x 9 pixels.*set image_size"):
         test = load(folder_root, memory_limit=memory_limit).test
-        list(evaluation_batches(test, SMALL, device="cpu"))
+        list(EvaluationBatches(test, SMALL, device="cpu"))
 
 
 @pytest.mark.parametrize("data", [SMALL, RESIZED])
 def test_a_damaged_image_is_named(folder_root: Path, data: DataSettings) -> None:
     (folder_root / "val" / "bee" / "1.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"bee/1\.png: not a readable image"):
-        list(evaluation_batches(load(folder_root, data).test, data, device="cpu"))
+        list(EvaluationBatches(load(folder_root, data).test, data, device="cpu"))
 
 
 def test_an_image_beyond_the_pixel_limit_is_not_decoded(
@@ -315,7 +315,7 @@ def test_a_few_classes_are_no_imagenet_but_load_as_a_folder(
     images, labels = next(batches(dataset, STANDARD).stream())
     assert images.shape == (3, 3, 224, 224)
     assert sorted(labels.tolist()) == [0, 1, 2]
-    ((judged, _),) = evaluation_batches(dataset.test, STANDARD, device="cpu")
+    ((judged, _),) = EvaluationBatches(dataset.test, STANDARD, device="cpu")
     assert judged.shape == (3, 3, 224, 224)
 
 

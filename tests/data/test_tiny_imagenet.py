@@ -19,9 +19,9 @@ from lthlib.data import (
     Batches,
     Dataset,
     DataSettings,
+    EvaluationBatches,
     Images,
     StreamingPart,
-    evaluation_batches,
     load_dataset,
 )
 from lthlib.errors import DataError
@@ -164,7 +164,7 @@ def test_beyond_the_memory_limit_the_same_augmented_batches_stream(drawn: Path) 
         assert images.shape == (8, 3, 64, 64)
         assert torch.equal(images, streamed)
         assert torch.equal(labels, same)
-    first, _ = next(iter(evaluation_batches(streaming.test, data, 50, device="cpu", workers=0)))
+    first, _ = next(iter(EvaluationBatches(streaming.test, data, 50, device="cpu", workers=0)))
     judged = first.mul(255).round().byte().permute(0, 2, 3, 1).numpy()
     assert np.array_equal(judged, images_of(resident.test)[:50])
 

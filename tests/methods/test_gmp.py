@@ -17,7 +17,6 @@ from lthlib.errors import ConfigError, MaskError, Paused
 from lthlib.masks import Mask
 from lthlib.methods import gmp, retrain
 from lthlib.methods.gmp import GMPSettings, density_at
-from lthlib.methods.imp import split_mask
 from lthlib.methods.retrain import RetrainSettings
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -66,7 +65,7 @@ def masks_over_time(settings: GMPSettings = SETTINGS) -> tuple[list[Mask], Ticke
     trainer, found = trainer_of(), []
 
     def see(trainer: Trainer) -> bool:
-        mask = split_mask(trainer.state["mask/packed"], trainer.prunable_weights())
+        mask = Mask({name: kept.clone() for name, kept in trainer.group("masks").items()})
         for name, kept in mask.items():
             assert trainer.group("weights")[name][~kept].count_nonzero() == 0
             assert trainer.group("momentum")[name][~kept].count_nonzero() == 0
