@@ -34,7 +34,7 @@ LAYERS = {
         ["__main__"],
     ],
     "companion": [
-        ["cluster", "forecast", "generated", "markdown", "published"],
+        ["archive", "cluster", "forecast", "generated", "markdown", "published"],
         ["evidence"],
         ["figures", "studies"],
         ["bilevel"],

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from companion.archive import export_runs, import_runs
 from companion.evidence.facts import load_facts
 from companion.publish.checks import load_report, sentence, table
 from companion.publish.source import load_bench
@@ -35,7 +36,6 @@ from lthlib.masks import random_mask
 from lthlib.recipes import load_recipe
 from lthlib.records import validate
 from lthlib.runs import Machine, Parent, RunConfig, Store, execute
-from lthlib.runs.archive import export_runs, import_runs
 from lthlib.runs.execute import build_trainer
 from lthlib.runs.upkeep import read_run
 from lthlib.tickets import Ticket, seal, unseal

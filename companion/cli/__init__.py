@@ -14,7 +14,11 @@ COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
         "estimate": sweeping.estimate,
         "bisect": sweeping.bisect,
     },
-    "Look after runs": {"verify": publishing.verify, "export": publishing.export},
+    "Look after runs": {
+        "verify": publishing.verify,
+        "export": publishing.export,
+        "import": publishing.import_,
+    },
     "Publish": {
         "record": publishing.record,
         "check-results": publishing.check_results,

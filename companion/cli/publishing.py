@@ -165,12 +165,40 @@ def export(
     store: StoreOption = Path("store"),
 ) -> None:
     """Write a study's runs, and all they rest on, to one file for `lth import` elsewhere."""
+    from companion.archive import export_runs
     from lthlib.runs import Store
-    from lthlib.runs.archive import export_runs
 
     chosen = study_of(study, methods, densities, seeds, dense_seeds, set_)
     count = export_runs(Store(store), chosen.name, chosen.configs, archive, tickets)
     say(f"{archive}: {count} runs, {archive.stat().st_size:,} bytes")
+
+
+def import_(
+    archive: Annotated[Path, typer.Argument(help="A file that `lth export` wrote.")],
+    store: StoreOption = Path("store"),
+) -> None:
+    """Take in the runs of an archive: all of it is checked, each run is marked as imported, and
+    nothing that the store has is overwritten.
+
+    Exit status: 0 all taken, or there already; 1 the store has other results for some runs (they
+    are listed); 75 some runs are being computed, call again; 2 the archive is damaged, and nothing
+    was taken.
+    """
+    from collections import Counter
+
+    from companion.archive import import_runs
+    from lthlib.runs import Store
+
+    taken = import_runs(Store(store), archive)
+    for one in taken:
+        if one.why:
+            say(f"{one.config.id}: {one.outcome}: {one.why}", err=True)
+    counts = Counter(one.outcome for one in taken)
+    say(f"{archive}: {', '.join(f'{n} {outcome}' for outcome, n in counts.items())}")
+    if counts["conflict"]:
+        raise typer.Exit(1)
+    if counts["busy"]:
+        raise typer.Exit(COME_AGAIN)
 
 
 def check_results(

@@ -27,7 +27,6 @@ _COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
         "list": keeping.list_,
         "show": keeping.show,
         "gc": keeping.gc,
-        "import": keeping.import_,
     },
 }
 

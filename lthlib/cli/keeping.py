@@ -8,10 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lthlib.cli.options import (
-    COME_AGAIN,
-    StoreOption,
-)
+from lthlib.cli.options import StoreOption
 from lthlib.cli.terminal import say
 from lthlib.errors import ConfigError, StoreError
 
@@ -24,12 +21,11 @@ def list_(store: StoreOption = Path("store")) -> None:
     from itertools import chain
 
     from lthlib.runs import Store
-    from lthlib.runs.archive import kept
 
     runs = Store(store)
     lines = [_ROW.format("id", "tickets", "density", "test %", "seconds", "run")]
     usable = ((result, "imported") for result in runs.load_each())
-    others = ((result, "imported, only to look at") for result in kept(runs))
+    others = ((result, "imported, only to look at") for result in runs.kept())
     for result, origin in chain(usable, others):
         try:
             lines.append(_row(result, origin))
@@ -72,13 +68,12 @@ def show(
 ) -> None:
     """Show a run: its configuration, judged tickets, cost and provenance, as JSON."""
     from lthlib.runs import Store
-    from lthlib.runs.archive import kept
 
     runs = Store(store)
     try:
         result = runs.find(run_id)
     except StoreError:
-        found = list(kept(runs, run_id))
+        found = list(runs.kept(run_id))
         if len(found) != 1:
             raise
         result = found[0]
@@ -106,34 +101,6 @@ def gc(
         say(f"{size:>15,} bytes  {kind}")
     done = "freed" if yes else "would be freed; `lth gc --yes` does it"
     say(f"{sum(sizes.values()):>15,} bytes  in {len(found)} places {done}")
-
-
-def import_(
-    archive: Annotated[Path, typer.Argument(help="A file that `lth export` wrote.")],
-    store: StoreOption = Path("store"),
-) -> None:
-    """Take in the runs of an archive: all of it is checked, each run is marked as imported, and
-    nothing that the store has is overwritten.
-
-    Exit status: 0 all taken, or there already; 1 the store has other results for some runs (they
-    are listed); 75 some runs are being computed, call again; 2 the archive is damaged, and nothing
-    was taken.
-    """
-    from collections import Counter
-
-    from lthlib.runs import Store
-    from lthlib.runs.archive import import_runs
-
-    taken = import_runs(Store(store), archive)
-    for one in taken:
-        if one.why:
-            say(f"{one.config.id}: {one.outcome}: {one.why}", err=True)
-    counts = Counter(one.outcome for one in taken)
-    say(f"{archive}: {', '.join(f'{n} {outcome}' for outcome, n in counts.items())}")
-    if counts["conflict"]:
-        raise typer.Exit(1)
-    if counts["busy"]:
-        raise typer.Exit(COME_AGAIN)
 
 
 def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket, *.safetensors.")]) -> None:

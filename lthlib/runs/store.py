@@ -41,6 +41,7 @@ from lthlib.tickets import FILE_LIMIT, POINT, Ticket
 
 SCHEMA = 1
 RUN_LIMIT = 64 << 20
+ID_LENGTH = 16
 RUN_ID = re.compile(r"[0-9a-f]{16}")
 REWIND = "rewind.safetensors"
 # What a run.json names beside itself.
@@ -204,14 +205,19 @@ class Store:
             raise StoreError(f"run {os.path.basename(found[0])} is damaged; run it again")
         return result_of(stored)
 
+    def kept(self, prefix: str = "") -> Iterator[RunResult]:
+        """Imported runs that can only be looked at, those whose ids begin so: another source
+        computed them, or they came without tickets."""
+        for folder in self.folders("imported"):
+            if os.path.basename(folder).startswith(prefix):
+                with contextlib.suppress(StoreError, OSError):
+                    yield result_of(read_identified(folder))
+
     def _read(self, folder: str | Path) -> dict[str, Any] | None:
-        """What a run's run.json says, checked; None without one. A damaged one is set aside, or
-        left where a reader cannot move it."""
+        """What a run's run.json says; None without one. A damaged one is set aside, or left where
+        a reader cannot move it."""
         try:
-            content = read_within(folder, "run.json", RUN_LIMIT)
-            stored = unsealed(content)
-            check_identity(stored, os.path.basename(folder)[:16])
-            return stored
+            return read_identified(folder)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -280,7 +286,7 @@ class Store:
         """Move a damaged run out of the way, keeping it for inspection. One that somebody is
         computing is left to its owner, who holds the lease. Raises StoreError when it cannot be
         moved."""
-        own = lease or Lease(self.place("locks") / folder.name[:16])
+        own = lease or Lease(self.place("locks") / folder.name[:ID_LENGTH])
         try:
             if lease or own.take():
                 self._move_aside(folder, why)
@@ -421,6 +427,14 @@ def result_of(stored: Mapping[str, Any]) -> RunResult:
     """What a run.json says, as a result."""
     records, history, failure = (stored[name] for name in ("records", "history", "failure"))
     return RunResult(stored["config"], records, history, failure, stored.get("imported"))
+
+
+def read_identified(folder: str | Path) -> dict[str, Any]:
+    """What the run.json in a run's folder says, of which no more is checked than its digest and
+    whose it is. Raises StoreError, or OSError where it cannot be read."""
+    stored = unsealed(read_within(folder, "run.json", RUN_LIMIT))
+    check_identity(stored, os.path.basename(folder)[:ID_LENGTH])
+    return stored
 
 
 def unsealed(content: bytes) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from lthlib.runs.config import RunConfig
 from lthlib.runs.store import (
     CHECKPOINT,
     FILE_NAME,
+    ID_LENGTH,
     RUN_ID,
     RUN_LIMIT,
     SCHEMA,
@@ -32,6 +33,7 @@ from lthlib.runs.store import (
     erase,
     left_over,
     own_files,
+    read_identified,
     source,
     strange,
     ticket_file,
@@ -40,7 +42,6 @@ from lthlib.runs.store import (
 from lthlib.source import fingerprint
 from lthlib.tickets import FILE_LIMIT, Ticket, unseal
 
-ID_LENGTH = 16
 log = logging.getLogger("lthlib")
 _OLD_LOCK = re.compile(rf"{RUN_ID.pattern}\.lock")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -99,6 +100,11 @@ def read_run(content: bytes, run_id: str) -> dict[str, Any]:
         raise StoreError("run.json and its records disagree on a failure")
     check_identity(stored, run_id)
     return stored
+
+
+def read_checked(folder: Path) -> dict[str, Any]:
+    """As `read_run`, of the run in a folder. Raises OSError where it cannot be read."""
+    return read_run(read_within(folder, "run.json", RUN_LIMIT), folder.name[:ID_LENGTH])
 
 
 def check_file(content: bytes, name: str, stored: dict[str, Any]) -> None:
@@ -171,7 +177,7 @@ def faults_of(folder: Path) -> Iterator[str]:
 
 def _complete(folder: Path) -> Iterator[str]:
     try:
-        stored = read_run(read_within(folder, "run.json", RUN_LIMIT), folder.name[:ID_LENGTH])
+        stored = read_checked(folder)
     except (StoreError, OSError) as error:
         yield _said(error)
         return
@@ -299,8 +305,7 @@ def _needless(folder: Path) -> list[Needless]:
     own, stored = own_files(folder), None
     if (folder / "run.json").exists():
         try:
-            stored = unsealed(read_within(folder, "run.json", RUN_LIMIT))
-            check_identity(stored, folder.name)
+            stored = read_identified(folder)
             now = source(RunConfig.from_json(stored["config"]))
         except (StoreError, ConfigError, OSError):
             return []

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from companion.archive import export_runs, import_runs
 from lthlib.errors import LthlibError, StoreError
 from lthlib.runs import Machine, Store, execute, upkeep
 from lthlib.runs import store as store_module
-from lthlib.runs.archive import export_runs, import_runs
 from lthlib.runs.upkeep import collect, repair, verify
 from tests.runs.toys import child, config
 

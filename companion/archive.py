@@ -6,7 +6,6 @@ the runs' own files under `runs/ID/`. Equal runs give equal bytes.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import io
@@ -15,7 +14,7 @@ import os
 import re
 import shutil
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,14 +36,10 @@ from lthlib.runs.store import (
     FILE_NAME,
     RUN_ID,
     RUN_LIMIT,
-    RunResult,
     Store,
-    check_identity,
-    result_of,
     source,
-    unsealed,
 )
-from lthlib.runs.upkeep import alone, check_file, read_run
+from lthlib.runs.upkeep import alone, check_file, read_checked
 from lthlib.texts import visible
 from lthlib.tickets import FILE_LIMIT
 
@@ -94,7 +89,7 @@ def export_runs(
         folder = store.folder(config)
         if store.load(config) is None:
             raise StoreError(f"run {config.id} is not complete; `lth sweep` first")
-        stored = read_run(read_within(folder, "run.json", RUN_LIMIT), config.id)
+        stored = read_checked(folder)
         names = sorted(stored["files"]) if tickets else []
         for name in names:
             check_file(read_within(folder, name, FILE_LIMIT), name, stored)
@@ -175,7 +170,7 @@ def _unpack(path: Path, staging: Path) -> dict[str, RunConfig]:
             _, run_id, own = name.split("/", 2)
             _copy(archive, name, about, staging / name)
             if own == "run.json":
-                stored = read_run(read_within(staging, name, RUN_LIMIT), run_id)
+                stored = read_checked((staging / name).parent)
                 configs[run_id] = RunConfig.from_json(stored["config"])
                 wanted = [f"runs/{run_id}/{file}" for file in stored["files"]]
                 if mark["tickets"] and (missing := set(wanted) - members.keys()):
@@ -262,13 +257,13 @@ def _place_all(store: Store, staging: Path, configs: Iterable[RunConfig]) -> lis
 
 
 def _place(store: Store, lease: Lease, folder: Path, config: RunConfig) -> Taken:
-    stored = read_run(read_within(folder, "run.json", RUN_LIMIT), config.id)
+    stored = read_checked(folder)
     mark = stored["imported"]
     usable = mark["tickets"] and stored["source"] == source(config)
     other = hashlib.sha256(stored["source"].encode()).hexdigest()[:8]
     aside = store.place("imported") / f"{config.id}-{other}"
     for place in (store.folder(config), aside):
-        there = _there(store, lease, place, config)
+        there = _there(store, lease, place)
         if there is None or there["source"] != stored["source"]:
             continue
         if difference := _difference(there, stored):
@@ -287,9 +282,9 @@ def _place(store: Store, lease: Lease, folder: Path, config: RunConfig) -> Taken
     return Taken(config, "kept", without)
 
 
-def _there(store: Store, lease: Lease, folder: Path, config: RunConfig) -> dict[str, Any] | None:
+def _there(store: Store, lease: Lease, folder: Path) -> dict[str, Any] | None:
     try:
-        return read_run(read_within(folder, "run.json", RUN_LIMIT), config.id)
+        return read_checked(folder)
     except FileNotFoundError:
         return None
     except (StoreError, OSError) as error:
@@ -307,15 +302,3 @@ def _difference(there: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
                 point = (here["ticket"] or {}).get("point")
                 return f"{point}: {name} is {here[name]} here, {new[name]} in the archive"
     return ""
-
-
-def kept(store: Store, prefix: str = "") -> Iterator[RunResult]:
-    """Imported runs that can only be looked at, those whose ids begin so: another source computed
-    them, or they came without tickets."""
-    for folder in store.folders("imported"):
-        run_id = os.path.basename(folder).partition("-")[0]
-        if run_id.startswith(prefix):
-            with contextlib.suppress(StoreError, OSError):
-                stored = unsealed(read_within(folder, "run.json", RUN_LIMIT))
-                check_identity(stored, run_id)
-                yield result_of(stored)

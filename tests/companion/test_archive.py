@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 import lthlib.runs.store
+from companion.archive import export_runs, import_runs
 from lthlib.cli.keeping import list_
 from lthlib.errors import StoreError
 from lthlib.leases import hold
 from lthlib.runs import Machine, RunConfig, Store, execute
-from lthlib.runs.archive import export_runs, import_runs, kept
 from lthlib.runs.store import digest_of
 from lthlib.runs.upkeep import RUN_LIMIT, verify
 from tests.runs.toys import child, config
@@ -141,12 +141,12 @@ def test_records_alone_can_be_looked_at(there: Store, here: Store, tmp_path: Pat
     ]
     assert outcomes(here, path) == [("dense", "kept"), ("omp", "kept")]
     assert here.load(DENSE) is None
-    assert {one.config.id for one in kept(here)} == {DENSE.id, OMP.id}
+    assert {one.config.id for one in here.kept()} == {DENSE.id, OMP.id}
     assert list(verify(here)) == []
     # The tickets may follow.
     export_runs(there, "a study", [OMP], path)
     assert outcomes(here, path) == [("dense", "new"), ("omp", "new")]
-    assert list(kept(here)) == []
+    assert list(here.kept()) == []
 
 
 def test_runs_of_another_source_are_kept_apart(
@@ -156,10 +156,10 @@ def test_runs_of_another_source_are_kept_apart(
     monkeypatch.setattr(lthlib.runs.store, "fingerprint", lambda method: print_of(method)[::-1])
     assert outcomes(here, archive) == [("dense", "kept"), ("omp", "kept")]
     assert here.load(DENSE) is None
-    assert len(list(kept(here))) == 2
+    assert len(list(here.kept())) == 2
     assert outcomes(here, archive) == [("dense", "same"), ("omp", "same")]
     execute(DENSE, here, CPU)
-    assert len(list(kept(here))) == 2
+    assert len(list(here.kept())) == 2
 
 
 def test_other_results_are_shown_and_not_overwritten(
