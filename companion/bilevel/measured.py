@@ -33,7 +33,7 @@ from companion.bilevel.hypergradient import (
     relative_error,
     solve_lower,
 )
-from companion.evidence.facts import Fact
+from companion.evidence.facts import Fact, facts_of
 from lthlib.errors import ConfigError, Unsolved
 from lthlib.methods import get_method
 from lthlib.recipes import Recipe, dense_run, load_recipe
@@ -64,6 +64,13 @@ _IDENTITIES = (
     "|a - b| / |b| of dl/dm = theta g, dl/dtheta = m g, theta dl/dtheta = m dl/dm and "
     "(d2l/dm dtheta) u = g u + theta H (m u), u random"
 )
+
+_CALLS = f"calls of Network.gradients in one alternation, less its lower steps: {RECIPE} recipe"
+_COSINES = {
+    "cosine": "cosine of the Hessian-free hypergradient to the exact one",
+    "implicit_cosine": "cosine of the Hessian-free implicit term to the exact one",
+    "direct_cosine": "cosine of theta g to the exact hypergradient",
+}
 
 
 def quadratic_table(
@@ -305,41 +312,23 @@ def measure(store: Store, machine: Machine) -> dict[str, Fact]:
     passes = [float(extra_passes(recipe, seed, store, machine)) for seed in SEEDS]
     made = finish()
 
-    def most(values: Sequence[float], what: str) -> Fact:
-        return Fact(max(values), f"{what}, the most over the seeds", SEEDS, tuple(values), made)
-
-    def mean(rows: pd.DataFrame, column: str, seeds: tuple[int, ...], what: str) -> Fact:
-        values = rows[column].tolist()
-        where = f"{what}; gamma = {gamma:g}, mean over the seeds"
-        return Fact(sum(values) / len(values), where, seeds, tuple(values), made)
-
-    whole, alone, without = (
-        f"cosine of {part} to {other}"
-        for part, other in (
-            ("the Hessian-free hypergradient", "the exact one"),
-            ("the Hessian-free implicit term", "the exact one"),
-            ("theta g", "the exact hypergradient"),
-        )
-    )
     found = {
-        "identity_error": most(errors, f"{_IDENTITIES}: {_PLACE}, {_RELAXED}"),
-        "extra_backward_passes": most(
-            passes,
-            f"calls of Network.gradients in one alternation, less its lower steps: {RECIPE} recipe",
-        ),
-        "cosine_quadratic": mean(quadratic, "cosine", QUADRATICS, f"{whole}: {_QUADRATIC}"),
-        "cosine_network": mean(network, "cosine", SEEDS, f"{whole}: {_PLACE}, {_TRAINED}"),
-        "implicit_cosine_quadratic": mean(
-            quadratic, "implicit_cosine", QUADRATICS, f"{alone}: {_QUADRATIC}"
-        ),
-        "implicit_cosine_network": mean(
-            network, "implicit_cosine", SEEDS, f"{alone}: {_PLACE}, {_TRAINED}"
-        ),
-        "direct_cosine_network": mean(
-            network, "direct_cosine", SEEDS, f"{without}: {_PLACE}, {_TRAINED}"
-        ),
+        name: Fact(max(values), f"{what}, the most over the seeds", SEEDS, tuple(values), made)
+        for name, values, what in (
+            ("identity_error", errors, f"{_IDENTITIES}: {_PLACE}, {_RELAXED}"),
+            ("extra_backward_passes", passes, _CALLS),
+        )
     }
-    return {name: fact for name, fact in found.items() if fact.value == fact.value}
+    for column, what in _COSINES.items():
+        for problem, rows, seeds, place in (
+            ("quadratic", quadratic, QUADRATICS, _QUADRATIC),
+            ("network", network, SEEDS, f"{_PLACE}, {_TRAINED}"),
+        ):
+            values = tuple(rows[column].tolist())
+            definition = f"{what}: {place}; gamma = {gamma:g}, mean over the seeds"
+            name = f"{column}_{problem}"
+            found[name] = Fact(sum(values) / len(values), definition, seeds, values, made)
+    return {name: found[name] for name in facts_of("B4") if found[name].value == found[name].value}
 
 
 def _identity_error(net: Thinned, seed: int) -> float:

@@ -22,20 +22,18 @@ from lthlib.cli.options import (
 )
 from lthlib.cli.terminal import say
 from lthlib.errors import ConfigError
+from lthlib.records import METHODS
 
 if TYPE_CHECKING:
     from lthlib.distributed import Ranks
     from lthlib.runs import RunConfig, Store
 
+_SEARCHES = ", ".join(name for name in METHODS if name != "retrain")
+
 
 def run(
     ctx: typer.Context,
-    method: Annotated[
-        str,
-        typer.Argument(
-            help="dense, imp, cs, bip, hydra, omp, snip, grasp, synflow, gmp, l0, iss or random."
-        ),
-    ] = "",
+    method: Annotated[str, typer.Argument(help=f"One of {_SEARCHES}.")] = "",
     recipe: Annotated[
         str, typer.Option(help="The recipe that gives data, network and training.")
     ] = "digits",
