@@ -213,8 +213,7 @@ def with_provenance(
 class Thinned:
     """A network under the magnitude mask of its dense weights, and the batch it is looked at on.
 
-    loss: of `start`, in training mode. mask: [n]. weights: by point, [n]. tensors: all weights and
-    buffers by point.
+    loss: of `start`, in training mode. mask: [n]. tensors: all weights and buffers, by point.
     """
 
     loss: NetworkLoss
