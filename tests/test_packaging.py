@@ -36,7 +36,8 @@ LAYERS = {
     "companion": [
         ["archive", "cluster", "forecast", "generated", "markdown", "published"],
         ["evidence"],
-        ["figures", "studies"],
+        ["analysis", "studies"],
+        ["figures"],
         ["bilevel"],
         ["publish"],
         ["cli"],

@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from companion.analysis.points import curve_points, in_order
+from companion.analysis.words import described_curves
 from companion.figures.charts import curves, grid, interval, labelled, panels, seeds
-from companion.figures.points import curve_points, in_order
 from companion.figures.style import (
     FAINT,
     INK,
@@ -23,7 +24,6 @@ from companion.figures.style import (
     looks,
     styled,
 )
-from companion.figures.words import described_curves
 
 _RING: dict[str, Any] = {"marker": "o", "linestyle": "", "markerfacecolor": "none"}
 _RING |= {"markersize": 8.0, "markeredgewidth": 0.8}

@@ -9,10 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from companion.analysis.words import described_panels
 from companion.figures.charts import forest, grid, key, labelled, rows_axis
 from companion.figures.effects import ALL, LOOKS, MADE, PAPER, RELEASE, UNDONE
 from companion.figures.style import FAINT, styled
-from companion.figures.words import described_panels
 from lthlib.errors import ConfigError
 
 _REFERENCES = {PAPER: "the paper's", RELEASE: "the release's"}

@@ -10,9 +10,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from companion.analysis.words import described_rows
 from companion.figures.charts import forest, labelled, panels, rows_axis
 from companion.figures.style import DASHED, INK, look_of, styled
-from companion.figures.words import described_rows
 
 MET, NOT_MET, NO_TARGET = "met", "not met", "no target"
 _RATES = ("ms", "im/s")

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 
+from companion.analysis.words import described_panels
 from companion.figures.charts import curves, labelled
 from companion.figures.style import DASHES, FAINT, INK, Look, in_powers, label_ends, styled
-from companion.figures.words import described_panels
 
 _KEYS = ["problem", "point", "size", "gamma"]
 _MEANS = ["cosine", "implicit_cosine", "direct_cosine", "error", "implicit_error"]

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from companion.analysis.words import described_rows
 from companion.figures.charts import curves, label_curves, labelled, panels
 from companion.figures.style import INK, accuracy_axis, looks, styled
-from companion.figures.words import described_rows
 from lthlib.errors import ConfigError
 
 History = Sequence[Mapping[str, Any]]

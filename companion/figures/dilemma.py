@@ -7,11 +7,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from companion.analysis.points import in_order, pruned
+from companion.analysis.words import described_curves
 from companion.evidence.costs import spent
 from companion.evidence.reported import reported, reported_curve
 from companion.evidence.statistics import summarise
 from companion.figures.charts import curves, key, labelled, panels
-from companion.figures.points import in_order, pruned
 from companion.figures.style import (
     DASHED,
     INK,
@@ -22,7 +23,6 @@ from companion.figures.style import (
     ratio_axis,
     styled,
 )
-from companion.figures.words import described_curves
 
 PUBLISHED = ("CIFAR-10", "ResNet-20")  # of the paper's Fig 1
 _COLUMNS = ["curve", "pruned", "n", "accuracy", "low", "high", "cost"]

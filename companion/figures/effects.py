@@ -13,10 +13,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from companion.analysis.words import described_panels, in_brackets, in_percent
 from companion.evidence.statistics import compare
 from companion.figures.charts import forest, grid, key, labelled, rows_axis
 from companion.figures.style import DASHED, look_of, styled, ticks
-from companion.figures.words import described_panels, in_brackets, in_percent
 from lthlib.errors import ConfigError
 
 MADE, UNDONE, ALL = "made in the paper's BiP", "undone in the release", "all at once"

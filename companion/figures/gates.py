@@ -11,10 +11,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from companion.analysis.words import described_curves, described_rows
 from companion.evidence.statistics import mean_interval
 from companion.figures.charts import curves, grid, label_curves, labelled, panels
 from companion.figures.style import BLUES, kept_axis, looks, styled
-from companion.figures.words import described_curves, described_rows
 from lthlib.errors import ConfigError
 
 History = Sequence[Mapping[str, Any]]

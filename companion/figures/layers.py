@@ -13,10 +13,10 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from companion.analysis.points import ticket_table
+from companion.analysis.words import described_rows
 from companion.figures.charts import labelled, panels
-from companion.figures.points import ticket_table
 from companion.figures.style import BLUES, styled
-from companion.figures.words import described_rows
 from lthlib.errors import ConfigError
 
 _TOLERANCE = 0.25

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from companion.analysis.words import described_curves
 from companion.evidence.reported import reported_curve
 from companion.evidence.statistics import BAND, compare
 from companion.figures.charts import curves, labelled, panels
 from companion.figures.style import DASHED, FAINT, density_axis, look_of, styled
-from companion.figures.words import described_curves
 
 _THEIRS = "Renda et al. (2020)"
 

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from companion.analysis.points import ticket_table
+from companion.analysis.words import described_panels, in_percent
 from companion.evidence.reported import reported_curve
 from companion.evidence.statistics import mean_interval
 from companion.figures.charts import forest, grid, key, labelled, seeds
-from companion.figures.points import ticket_table
 from companion.figures.style import FAINT, accuracy_axis, dense_level, look_of, styled
-from companion.figures.words import described_panels, in_percent
 from lthlib.errors import ConfigError
 
 AS_FOUND = "as found"

@@ -12,10 +12,11 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from companion.analysis.points import round_numbers, ticket_table
+from companion.analysis.words import described_panels, in_percent
 from companion.evidence.records import search_config
 from companion.evidence.statistics import mean_interval
 from companion.figures.charts import curves, key, labelled, seeds
-from companion.figures.points import round_numbers, ticket_table
 from companion.figures.style import (
     DASHES,
     FAINT,
@@ -27,7 +28,6 @@ from companion.figures.style import (
     look_of,
     styled,
 )
-from companion.figures.words import described_panels, in_percent
 from lthlib.errors import ConfigError
 
 _TITLES = {"cs": "CS", "l0": "l0", "iss": "ISS", "bip": "BiP"}

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.evidence.claims import CLAIMS, Verdict, judge
-from companion.evidence.facts import FACTS, Fact
-from companion.evidence.statistics import compare, mean_interval, on_grid, sparsest_on_validation
-from companion.figures.points import curve_points, pruned, ticket_table
-from companion.figures.precision import (
+from companion.analysis.points import curve_points, pruned, ticket_table
+from companion.analysis.precision import (
     margin,
     precision_differences,
     precision_outcome,
     precision_table,
 )
-from companion.figures.winners import in_brackets
+from companion.analysis.words import in_brackets
+from companion.evidence.claims import CLAIMS, Verdict, judge
+from companion.evidence.facts import FACTS, Fact
+from companion.evidence.statistics import compare, mean_interval, on_grid, sparsest_on_validation
 from companion.markdown import Markdown, code, table
 from companion.publish import artefacts, checks
 from lthlib.errors import PublishError

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from companion.figures.paper_panels import panel_of, paper_panels
-from companion.figures.points import ticket_table
+from companion.analysis.paper_panels import panel_of, paper_panels
+from companion.analysis.points import ticket_table
 from companion.markdown import Markdown, code
 from companion.publish.study import Gathered, study_records
 from companion.published import load_results

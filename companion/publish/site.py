@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from companion.analysis.points import curve_points, ticket_table
 from companion.evidence.facts import load_facts
-from companion.figures.points import curve_points, ticket_table
 from companion.publish.book import Page, build
 from companion.publish.checks import load_reports
 from companion.publish.context import page_context

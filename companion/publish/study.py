@@ -309,7 +309,7 @@ def study_masks(
     Args:
         study: which runs.
         store: that holds their tickets; runs that it lacks (published ones) are left out.
-        table: of the same study, from `figures.ticket_table`.
+        table: of the same study, from `ticket_table`.
         density: a kept fraction; per seed the ticket nearest to it counts, if within 25 %.
     """
     configs = {entry.config.id: entry.config for entry in study.entries}

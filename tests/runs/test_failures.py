@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from companion.figures.points import ticket_table
+from companion.analysis.points import ticket_table
 from companion.published import load_results, published
 from companion.studies import Entry, Study
 from lthlib.checkpoints import load_checkpoint

@@ -13,14 +13,7 @@ import pytest
 
 from companion.evidence import criteria
 from companion.evidence.claims import CLAIMS, OUTCOMES, Verdict, judge
-from companion.evidence.comparisons import (
-    above_zero,
-    all_of,
-    below,
-    most_of,
-    not_inferior,
-    side_of,
-)
+from companion.evidence.comparisons import above_zero, all_of, below, most_of, not_inferior, side_of
 from companion.evidence.costs import with_costs
 from companion.evidence.records import COLUMNS, tidy
 from companion.evidence.statistics import IMP_DENSITIES, Difference

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from companion.analysis.points import by_initial_gate, main_curves, ticket_table
 from companion.figures.accuracy import (
     accuracy_against_density,
     accuracy_in_panels,
     accuracy_of_variants,
 )
-from companion.figures.points import by_initial_gate, main_curves, ticket_table
 from companion.figures.style import _apart
 from tests.companion.figures.toys import record, searches, study, table
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def drawn(fig: Figure, gid: str) -> list[tuple[list[float], list[float]]]:
@@ -156,6 +148,15 @@ def test_panels_share_their_scales() -> None:
     assert [ax.get_title("left") for ax in fig.axes] == ["IMP", "CS"]
     assert fig.axes[0].get_xlim() == fig.axes[1].get_xlim()
     assert [sorted(labels(ax)) for ax in fig.axes] == [["IMP", "dense"], ["CS", "dense"]]
+
+
+def test_panels_say_what_each_of_them_shows() -> None:
+    parts = {"As found": table(seeds=1), "Fine-tuned": main_curves(table(seeds=1))}
+    fig = accuracy_in_panels(parts)
+    assert [ax.get_title("left") for ax in fig.axes] == ["As found", "Fine-tuned"]
+    first, second = fig.get_label().split(" Fine-tuned: ")
+    assert first.startswith("As found: Test accuracy by density, dense to sparse: dense 98.0 %")
+    assert "CS, as found 95.0 %" in first and "as found" not in second
 
 
 def test_equal_tables_make_equal_files() -> None:

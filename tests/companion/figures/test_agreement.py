@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 
 from companion.figures.agreement import agreement_figure, agreement_table
 from companion.figures.effects import ALL, MADE, UNDONE
@@ -24,12 +21,6 @@ OVERLAP = pd.DataFrame(
     CURVES,
     CURVES,
 )
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def test_each_variant_is_compared_with_both_ends() -> None:

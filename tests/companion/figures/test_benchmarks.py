@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from matplotlib import pyplot as plt
 
 from companion.figures.benchmarks import (
     MET,
@@ -32,12 +30,6 @@ ROWS = [
     row("memory", "GiB", None, "< 2 GiB", True),
     row("runs at once", "im/s", 1.3, ">= 1.2 x", True),
 ]
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def test_a_table_says_in_words_what_is_met() -> None:

@@ -3,28 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 from matplotlib.text import Text
 
-from companion.figures.bilevel import (
-    bilevel_figure,
-    bilevel_means,
-    error_slopes,
-    flip_gamma,
-)
+from companion.figures.bilevel import bilevel_figure, bilevel_means, error_slopes, flip_gamma
 
 NAN = math.nan
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def row(

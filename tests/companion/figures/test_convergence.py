@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from matplotlib import pyplot as plt
 
-from companion.figures.convergence import (
-    convergence_figure,
-    convergence_means,
-    convergence_table,
-)
+from companion.figures.convergence import convergence_figure, convergence_means, convergence_table
 from lthlib.errors import ConfigError
 
 
@@ -27,12 +21,6 @@ HISTORIES = {
     ("BiP, as released", 0): history(0.1, 0.2, 0.3, 0.4),
     ("dense", 0): [{"round": 0, "loss": 0.1}],
 }
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def test_a_row_an_epoch_for_runs_that_have_a_mask() -> None:

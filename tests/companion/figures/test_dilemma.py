@@ -2,24 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from matplotlib import pyplot as plt
 
-from companion.figures.dilemma import (
-    dilemma_figure,
-    dilemma_points,
-    published_dilemma,
-)
-from companion.figures.points import ticket_table
+from companion.analysis.points import ticket_table
+from companion.figures.dilemma import dilemma_figure, dilemma_points, published_dilemma
 from tests.companion.figures.toys import record, study, table
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def test_a_point_has_its_accuracy_and_its_cost() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 
+from companion.analysis.points import ticket_table
 from companion.figures.effects import (
     ALL,
     MADE,
@@ -20,7 +19,6 @@ from companion.figures.effects import (
     effects_figure,
     effects_in_words,
 )
-from companion.figures.points import ticket_table
 from lthlib.errors import ConfigError
 from tests.companion.figures.toys import Record, record
 
@@ -46,12 +44,6 @@ def study(seeds: int = 3, densities: tuple[float, ...] = (0.2, 0.05)) -> list[Re
                 test = level - place + 0.1 * seed
                 records.append(record(label, "bip", seed, density, test, density=density, **given))
     return records
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def table(seeds: int = 3) -> pd.DataFrame:

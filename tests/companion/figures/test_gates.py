@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from matplotlib import pyplot as plt
 
-from companion.figures.gates import (
-    gap_table,
-    gate_density_figure,
-    gate_table,
-    gates_figure,
-)
+from companion.figures.gates import gap_table, gate_density_figure, gate_table, gates_figure
 from lthlib.errors import ConfigError
 from tests.companion.figures.toys import record
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def epoch(number: int, density: float, gates: list[int], gated: float | None = None) -> Any:

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 
 from companion.figures.layers import layer_densities, layer_table, mask_overlap
 from lthlib.errors import ConfigError
 from tests.companion.figures.toys import LAYERS, record, study
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def test_the_point_nearest_to_a_density_is_averaged_over_seeds() -> None:

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from matplotlib import pyplot as plt
 
-from companion.figures.points import ticket_table
+from companion.analysis.points import ticket_table
 from companion.figures.published import beside_published, imp_minus_dense
 from tests.companion.figures.toys import Record, searches
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def on_cifar(records: list[Record]) -> list[Record]:

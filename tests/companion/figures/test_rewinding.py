@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 
 from companion.figures.rewinding import (
     published_rewinding,
@@ -16,12 +13,6 @@ from companion.figures.rewinding import (
 )
 from lthlib.errors import ConfigError
 from tests.companion.figures.toys import Record, record
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def masks(seed: int, density: float, *tests: float, rewinds: tuple[str, ...]) -> list[Record]:

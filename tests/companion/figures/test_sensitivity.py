@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
 
-from companion.figures.sensitivity import (
-    sensitivity_figure,
-    sensitivity_means,
-    sensitivity_table,
-)
+from companion.figures.sensitivity import sensitivity_figure, sensitivity_means, sensitivity_table
 from lthlib.errors import ConfigError
 from tests.companion.figures.toys import Record, config, record
 
 BASE = {"penalty": 1e-4, "initial_gate": 0.0, "reset": "formula", "rewind": "15it"}
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def retrained(seed: int, test: float, changed: Record, **own: object) -> Record:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from companion.figures.points import ticket_table
+from companion.analysis.points import ticket_table
 
 COSTS = ("epochs", "images", "forward_passes", "backward_passes", "flops", "seconds")
 LAYERS = {"stem.weight": 100, "stage1.0.conv1.weight": 400, "linear.weight": 500}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from companion.figures.points import ticket_table
+from companion.analysis.points import ticket_table
 from companion.publish.parameters import declare
 from companion.publish.study import (
     base_settings,

@@ -6,12 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from matplotlib.figure import Figure
 
+from companion.analysis.points import curve_points, ticket_table
 from companion.evidence.records import search_config
 from companion.evidence.statistics import tuning_score
-from companion.figures.accuracy import accuracy_in_panels
-from companion.figures.points import curve_points, ticket_table
 from lthlib.errors import ConfigError
 
 FOUND, TUNED = "as found", "fine-tuned"
@@ -48,17 +46,8 @@ def pruned_nets(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return parts
 
 
-def pruning_figure(parts: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw test accuracy against density, a panel each for nets as found and fine-tuned.
-
-    Args:
-        parts: from `pruned_nets`.
-    """
-    return accuracy_in_panels({name.capitalize(): rows for name, rows in parts.items()})
-
-
 def pruned_points(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the points that `pruning_figure` draws: net, curve, density, n, mean, std, low, high.
+    """Return the points of both: net, curve, density, n, mean, std, low, high.
 
     Args:
         parts: from `pruned_nets`.

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from matplotlib import pyplot as plt
 
-from companion.figures.points import ticket_table
-from companion.figures.pruning import pruned_nets, pruned_points, pruning_figure, tuning_table
+from companion.analysis.points import ticket_table
+from companion.analysis.pruning import pruned_nets, pruned_points, tuning_table
 from lthlib.errors import ConfigError
 from tests.companion.figures.toys import Record, record, searches
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def study() -> list[Record]:
@@ -45,10 +36,8 @@ def test_retrained_tickets_alone_are_no_pruned_networks() -> None:
         pruned_nets(ticket_table(retrained))
 
 
-def test_a_panel_each_and_its_points() -> None:
+def test_the_points_of_both() -> None:
     parts = pruned_nets(ticket_table(study()))
-    titles = [ax.get_title("left") for ax in pruning_figure(parts).axes]
-    assert titles == ["As found", "Fine-tuned"]
     points = pruned_points(parts).set_index(["net", "curve"])
     assert points.loc[("fine-tuned", "CS"), "mean"] == 97.0
     assert points.loc[("as found", "CS"), "mean"].tolist() == [95.0, 94.0, 95.0, 94.0]

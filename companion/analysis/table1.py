@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from companion.analysis.paper_panels import METHODS, panel_of
+from companion.analysis.points import pruned
+from companion.analysis.winners import d_star_in_words, whole_d_star
+from companion.analysis.words import in_brackets
 from companion.evidence.reported import plain_name, reported
 from companion.evidence.statistics import compare, winning_as_defined
-from companion.figures.paper_panels import METHODS, panel_of
-from companion.figures.points import pruned
-from companion.figures.winners import d_star_in_words, whole_d_star
-from companion.figures.words import in_brackets
 from lthlib.errors import ConfigError
 
 TEST, VALIDATION = "test", "validation"

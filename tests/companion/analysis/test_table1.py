@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from companion.figures.points import ticket_table
-from companion.figures.table1 import table1_in_words, table1_winners, winners_beside_paper
+from companion.analysis.points import ticket_table
+from companion.analysis.table1 import table1_in_words, table1_winners, winners_beside_paper
 from lthlib.errors import ConfigError
 from tests.companion.figures.toys import Record, record
 

@@ -8,7 +8,7 @@ import sys
 import pandas as pd
 import pytest
 
-from companion.figures.points import (
+from companion.analysis.points import (
     by_initial_gate,
     curve_points,
     pruned,
@@ -59,12 +59,15 @@ def test_a_failed_run_stays_with_its_curve() -> None:
     assert curves[-2:] == ["IMP", "CS, as found"]
 
 
-def test_figures_do_not_import_torch() -> None:
-    code = "import sys, pkgutil, companion.figures as figures\n"
-    code += "names = [one.name for one in pkgutil.iter_modules(figures.__path__)]\n"
-    code += "assert 'accuracy' in names\n"
-    code += "for name in names: __import__('companion.figures.' + name)\n"
-    code += "sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    ("package", "forbidden"), [("analysis", "matplotlib"), ("figures", "torch")]
+)
+def test_it_does_not_import(package: str, forbidden: str) -> None:
+    code = f"import sys, pkgutil, companion.{package} as package\n"
+    code += "names = [one.name for one in pkgutil.iter_modules(package.__path__)]\n"
+    code += "assert len(names) > 5\n"
+    code += f"for name in names: __import__('companion.{package}.' + name)\n"
+    code += f"sys.exit('{forbidden}' in sys.modules or 'torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

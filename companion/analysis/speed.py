@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from companion.analysis.cost import UNITS
+from companion.analysis.points import pruned
+from companion.analysis.words import in_brackets
 from companion.evidence.costs import spent
 from companion.evidence.reported import reported_speed_up
 from companion.evidence.statistics import compare, on_grid, ratio
-from companion.figures.cost import UNITS
-from companion.figures.points import pruned
-from companion.figures.words import in_brackets
 
 _HEADS = {"epochs": "epochs", "passes": "passes", "flops": "FLOPs", "seconds": "seconds"}
 

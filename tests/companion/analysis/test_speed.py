@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
-from matplotlib import pyplot as plt
 
+from companion.analysis.cost import costs_by_ratio
+from companion.analysis.points import ticket_table
+from companion.analysis.speed import speed_up, speed_up_in_words
 from companion.evidence.costs import spent
-from companion.figures.cost import cost_against_ratio, costs_by_ratio
-from companion.figures.points import ticket_table
-from companion.figures.speed import speed_up, speed_up_in_words
 from tests.companion.figures.toys import record, study, table
-
-
-@pytest.fixture(autouse=True)
-def closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def test_one_sequence_yields_all_tickets_and_bip_repeats_for_each() -> None:
@@ -51,18 +43,6 @@ def test_a_mask_retrained_carries_what_it_rests_on_once() -> None:
     cs = costs[costs["curve"] == "CS"]
     assert cs["epochs"].tolist() == [20.0, 20.0]
     assert cs["epochs_so_far"].tolist() == [20.0, 40.0]
-
-
-def test_a_row_a_unit_and_a_line_a_curve() -> None:
-    costs = costs_by_ratio(table(1))
-    fig = cost_against_ratio(costs)
-    assert len(fig.axes) == 8
-    assert [len(ax.lines) for ax in fig.axes] == [5] * 8
-    names = [text.get_text() for text in fig.legends[0].get_texts()]
-    assert names == ["IMP", "BiP", "BiP, unclipped", "CS, as found", "CS"]
-    assert "BiP from 60 passes at 50 % pruned to 60 at 75 %, all tickets 100" in (
-        cost_against_ratio(costs).get_label()
-    )
 
 
 def test_imp_over_bip_at_bips_densities() -> None:

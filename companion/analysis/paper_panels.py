@@ -1,0 +1,176 @@
+"""The panels of the BiP paper's Figs 3 and 4: its curves and ours, as differences to dense."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from companion.analysis.points import in_order, pruned
+from companion.analysis.words import column_in_brackets
+from companion.evidence.reported import plain_name, reported, reported_curve
+from companion.evidence.statistics import compare, mean_interval, on_grid
+
+METHODS = ("BiP", "IMP", "OMP", "Hydra", "GraSP")
+
+FIGURES = {"unstructured": "Fig 3", "filter": "Fig 4"}
+
+PAPER, OURS = "paper", "ours"
+
+_NETWORKS = {"vgg16fc": "vgg16", "vgg16": "vgg16 with one linear layer"}
+
+FOREMOST = ("BiP", "IMP")
+
+_COLUMNS = [
+    *("panel", "whose", "study", "scale", "curve", "pruned", "n", "accuracy"),
+    *("dense", "difference", "low", "high"),
+]
+
+
+def paper_panels(structure: str) -> dict[tuple[str, str], str]:
+    """Return the paper's panels in its order: (data set, network), as `panel_of` has them -> title.
+
+    There are none for channels, of which no values are known.
+
+    Args:
+        structure: `unstructured` (Fig 3), `filter` (Fig 4) or `channel`.
+    """
+    rows = reported()
+    rows = rows[rows["artefact"] == FIGURES.get(structure, "")]
+    pairs = dict.fromkeys(zip(rows["dataset"], rows["architecture"], strict=True))
+    return {(plain_name(data), plain_name(net)): f"{data}, {net}" for data, net in pairs}
+
+
+def panel_of(dataset: str, architecture: str) -> tuple[str, str]:
+    """Return what the paper calls a data set and network of ours, in plain letters.
+
+    Its VGG-16 has three linear layers: `vgg16-fc` here. `vgg16`, which has one, is no panel's.
+    """
+    name = plain_name(architecture)
+    return plain_name(dataset), _NETWORKS.get(name, name)
+
+
+def panel_gaps(
+    structure: str,
+    tables: Mapping[str, pd.DataFrame],
+    methods: Sequence[str] = METHODS,
+) -> pd.DataFrame:
+    """Return test accuracy minus dense of the paper's curves and ours, a row a point.
+
+    Args:
+        structure: `unstructured`, `filter` or `channel`.
+        tables: study -> what it shows, from `ticket_table`; of one data set and network each.
+        methods: curves to show, as the paper names them.
+
+    Returns:
+        Columns panel, whose (`paper`, `ours`), study, scale, curve, pruned (percent), n, accuracy,
+        dense (percent), difference, low, high (points, 95 %); n and interval of ours alone. The
+        paper's panels come first, then those of other data sets.
+    """
+    titles = paper_panels(structure)
+    gaps = [_papers(pair, title, structure, methods) for pair, title in titles.items()]
+    for table in tables.values():
+        network = table[["dataset", "architecture"]].iloc[0]
+        own = f"{network['dataset']}, {network['architecture']} ({table['scale'].iloc[0]})"
+        pair = panel_of(network["dataset"], network["architecture"])
+        gaps.append(_ours(table, titles.get(pair, own), methods))
+    kept = [gap for gap in gaps if len(gap)]
+    found = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=_COLUMNS)
+    return found[_COLUMNS]
+
+
+def bip_minus_imp(gaps: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return by how much BiP is ahead of IMP in each panel, the paper's and ours, a row each.
+
+    The paper's is the mean over the ratios at which both of its curves are known. Ours is the mean
+    over BiP's densities within IMP's reach, IMP interpolated in log density, paired by seed.
+
+    Args:
+        gaps: from `panel_gaps`.
+        tables: the same as there.
+
+    Returns:
+        Columns panel, whose, scale, seeds, first, last (percent pruned), ratios (how many), ahead
+        (at how many of them BiP's mean is above IMP's), difference, low, high (points, 95 %); seeds
+        and interval of ours alone.
+    """
+    rows = []
+    for (panel, whose), own in gaps.groupby(["panel", "whose"], sort=False):
+        if whose == PAPER:
+            known = own.pivot_table(index="pruned", columns="curve", values="difference")
+            apart = known.reindex(columns=FOREMOST).dropna()
+            ahead = apart[FOREMOST[0]] - apart[FOREMOST[1]]
+            gap = (float("nan"), ahead.mean(), float("nan"), float("nan"))
+        else:
+            by_seed = _by_seed(tables[own["study"].iloc[0]])
+            ahead = by_seed.mean()
+            mean = mean_interval(by_seed.dropna().mean(axis=1))
+            gap = (mean.n, mean.mean, mean.low, mean.high)
+        if len(ahead):
+            shares = (ahead.index.min(), ahead.index.max(), len(ahead), int((ahead > 0).sum()))
+            rows.append((panel, whose, own["scale"].iloc[0], gap[0], *shares, *gap[1:]))
+    names = ["panel", "whose", "scale", "seeds", "first", "last", "ratios", "ahead"]
+    return pd.DataFrame(rows, columns=[*names, "difference", "low", "high"])
+
+
+def bip_minus_imp_in_words(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return the table of `bip_minus_imp` for readers."""
+    shares = pairs[["first", "last"]].map("{:.3g}".format)
+    only = pairs["whose"] == PAPER
+    return pd.DataFrame(
+        {
+            "panel": pairs["panel"],
+            "whose": pairs["whose"].where(only, pairs["whose"] + ", " + pairs["scale"]),
+            "seeds": pairs["seeds"],
+            "pruned (%)": ["–".join(dict.fromkeys(ends)) for ends in shares.to_numpy()],
+            "BiP ahead at": pairs["ahead"].astype(str) + " of " + pairs["ratios"].astype(str),
+            "BiP minus IMP (points)": column_in_brackets(
+                pairs, ["difference", "low", "high"], "+.2f"
+            ),
+        }
+    )
+
+
+def _papers(
+    pair: tuple[str, str], title: str, structure: str, methods: Sequence[str]
+) -> pd.DataFrame:
+    found = reported_curve(*pair, structure=structure, artefact=FIGURES[structure])
+    # Fig 4 draws Fig 3's dense lines, of the same networks.
+    dense = reported_curve(*pair, method="dense", artefact="Fig 3")["value"].iloc[0]
+    names = {"method": "curve", "pruning_ratio_pct": "pruned", "value": "accuracy"}
+    rows = found.rename(columns=names).drop(columns="n", errors="ignore")
+    rows = in_order(rows[rows["curve"].isin(methods)], methods, "pruned")
+    about: dict[str, Any] = {"panel": title, "whose": PAPER, "study": "", "scale": PAPER}
+    rows = rows.assign(**about, dense=float(dense), difference=rows["accuracy"] - dense)
+    return rows.reindex(columns=_COLUMNS)
+
+
+def _ours(table: pd.DataFrame, title: str, methods: Sequence[str]) -> pd.DataFrame:
+    good = table[table["status"] == "ok"]
+    good = good.assign(pruned=pruned(good))
+    keys = ["study", "seed"]
+    dense = good[good["curve"] == "dense"].groupby(keys)["test_accuracy"].mean()
+    rows: list[dict[Any, Any]] = []
+    for (curve, _), own in good[good["curve"].isin(methods)].groupby(["curve", "point"]):
+        gap = compare(own.groupby(keys)["test_accuracy"].mean(), dense)
+        about = {"panel": title, "whose": OURS, "curve": curve, "pruned": own["pruned"].mean()}
+        levels = {"accuracy": own["test_accuracy"].mean(), "dense": dense.mean()}
+        gaps = {"n": gap.n, "difference": gap.mean, "low": gap.low, "high": gap.high}
+        rows.append({**own[["study", "scale"]].iloc[0], **about, **levels, **gaps})
+    return in_order(pd.DataFrame(rows, columns=_COLUMNS), methods, "pruned")
+
+
+def _by_seed(table: pd.DataFrame) -> pd.DataFrame:
+    """BiP less IMP in points, [(study, seed), percent pruned], at BiP's densities."""
+    good = table[table["status"] == "ok"]
+    good = good.assign(pruned=pruned(good))
+    bip, imp = (good[good["curve"] == method] for method in FOREMOST)
+    found: dict[float, pd.Series] = {}
+    for _, own in bip.groupby("point", sort=False) if len(imp) else ():
+        theirs = on_grid(imp, [own["density"].mean()]).iloc[:, 0]
+        ours = own.groupby(["study", "seed"])["test_accuracy"].mean()
+        gap = (ours - theirs).dropna()
+        if len(gap):
+            found[float(own["pruned"].mean())] = gap
+    return pd.DataFrame(found)
