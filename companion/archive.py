@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 from lthlib.errors import RecordError, StoreError, TicketError
 from lthlib.files import (
+    TICKET_LIMIT,
     from_json,
     open_regular,
     read_within,
@@ -41,7 +42,6 @@ from lthlib.runs.store import (
 )
 from lthlib.runs.upkeep import alone, check_file, read_checked
 from lthlib.texts import visible
-from lthlib.tickets import FILE_LIMIT
 
 FORMAT = 1
 _TAR = tarfile.USTAR_FORMAT
@@ -50,7 +50,9 @@ _MANIFEST_LIMIT = 64 << 20
 _CHUNK = 1 << 20
 _MEMBER = re.compile(rf"runs/{RUN_ID.pattern}/(?:run\.json|{FILE_NAME.pattern})", re.ASCII)
 _ABOUT = {
-    "bytes": Field(f"a size up to {FILE_LIMIT}", lambda v: type(v) is int and 0 < v <= FILE_LIMIT),
+    "bytes": Field(
+        f"a size up to {TICKET_LIMIT}", lambda v: type(v) is int and 0 < v <= TICKET_LIMIT
+    ),
     "sha256": Field("64 hexadecimal digits", lambda v: bool(re.fullmatch("[0-9a-f]{64}", str(v)))),
 }
 _CONTENTS = {
@@ -92,7 +94,7 @@ def export_runs(
         stored = read_checked(folder)
         names = sorted(stored["files"]) if tickets else []
         for name in names:
-            check_file(read_within(folder, name, FILE_LIMIT), name, stored)
+            check_file(read_within(folder, name, TICKET_LIMIT), name, stored)
         members |= {f"runs/{config.id}/{name}": folder / name for name in ("run.json", *names)}
     contents = {"format": FORMAT, "study": name, "tickets": tickets}
     about = {member: _about(file) for member, file in members.items()}
@@ -179,7 +181,7 @@ def _unpack(path: Path, staging: Path) -> dict[str, RunConfig]:
             elif run_id != stored["id"]:
                 raise StoreError(f"{name} comes before its run.json")
             else:
-                check_file(read_within(staging, name, FILE_LIMIT), own, stored)
+                check_file(read_within(staging, name, TICKET_LIMIT), own, stored)
         if archive.read(1024).strip(b"\0"):
             raise StoreError(f"holds more than its {MANIFEST} names")
     for run_id, config in configs.items():

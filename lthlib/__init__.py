@@ -7,9 +7,11 @@ torch.
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from lthlib._version import __version__
+from lthlib.texts import visible
 
 _HOME = {
     "find_tickets": "lthlib.api",
@@ -43,6 +45,14 @@ if TYPE_CHECKING:
     from lthlib.masks import Mask
     from lthlib.tickets import Ticket
     from lthlib.training import TrainingSettings
+
+
+def _seen(record: logging.LogRecord) -> bool:
+    record.msg, record.args = visible(record.getMessage()), ()
+    return True
+
+
+logging.getLogger("lthlib").addFilter(_seen)
 
 
 def __getattr__(name: str) -> Any:

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from lthlib.errors import RunDamaged, StoreError, TicketError
-from lthlib.files import read_bounded, shallow, write_atomically
-from lthlib.tickets import FILE_LIMIT, seal, unseal
+from lthlib.files import TICKET_LIMIT, read_bounded, shallow, write_atomically
+from lthlib.tickets import seal, unseal
 from lthlib.training import Cost, Trainer, channels_last
 
 # What a trainer holds beside its state, plain values.
@@ -48,7 +48,7 @@ def load_checkpoint(trainer: Trainer, path: Path, owner: str) -> bool:
     or another version of the source, StoreError when it cannot be read.
     """
     try:
-        content = trainer.ranks.first(partial(read_bounded, path, FILE_LIMIT))
+        content = trainer.ranks.first(partial(read_bounded, path, TICKET_LIMIT))
     except FileNotFoundError:
         return False
     except OSError as error:

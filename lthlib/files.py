@@ -24,6 +24,7 @@ from lthlib.errors import ConfigError, LthlibError, shown
 
 DEPTH_LIMIT = 64
 FILE_LIMIT = 1 << 20
+TICKET_LIMIT = 4 << 30
 # Names that `replacing` gives to its temporary files.
 TEMPORARY = re.compile(r"\..{1,50}\.[0-9a-f]{32}", re.DOTALL)
 _SEAL = re.compile(rb',(\n?) "digest": "([0-9a-f]{64})"\1}')

@@ -17,6 +17,9 @@ from lthlib.files import NUMBER
 PRUNABLE = ("conv+linear", "conv", "conv>1x1")
 LENGTH = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,20})?)ep|([0-9]{1,9})it")
 
+# A ticket's name within its search. Ends up in the names of files.
+POINT = re.compile(r"\w[\w.+-]{0,79}", re.ASCII)
+
 
 @dataclass(frozen=True)
 class Rule:

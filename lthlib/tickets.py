@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,16 +22,14 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from lthlib.errors import MaskError, TicketError
-from lthlib.files import read_bounded, shallow, write_atomically
+from lthlib.files import TICKET_LIMIT, read_bounded, shallow, write_atomically
 from lthlib.masks import Mask, pack, unpack
+from lthlib.settings import POINT
 
 FORMAT = 1
-FILE_LIMIT = 4 << 30
 _HEADER_LIMIT = 16 << 20
 _DIGEST_LENGTH = 32
 _WEIGHTS_LIMIT = 1 << 30
-# Ends up in the names of files.
-POINT = re.compile(r"\w[\w.+-]{0,79}", re.ASCII)
 # What json, safetensors and torch raise for a header that makes no sense.
 _NO_SAFETENSORS = (
     *(SafetensorError, ValueError, KeyError, TypeError, AttributeError, AssertionError),
@@ -133,7 +130,7 @@ class Ticket:
         ticket."""
         path = Path(path)
         try:
-            content = read_bounded(path, FILE_LIMIT)
+            content = read_bounded(path, TICKET_LIMIT)
         except OSError as error:
             raise TicketError(f"cannot read ticket {path}: {error.strerror}") from None
         try:

@@ -237,7 +237,14 @@ def test_the_lowest_parts_know_nobody_beside_them() -> None:
 
 @pytest.mark.parametrize(
     "module",
-    ["lthlib", "lthlib.records", "companion.evidence", "companion.figures", "companion.publish"],
+    [
+        "lthlib",
+        "lthlib.records",
+        "lthlib.runs.store",
+        "companion.evidence",
+        "companion.figures",
+        "companion.publish",
+    ],
 )
 def test_no_torch_is_imported_by(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import re
@@ -105,3 +106,8 @@ def test_a_file_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout, sys.stderr
     outlive_terminal()
     assert (sys.stdout, sys.stderr) == before
+
+
+def test_what_is_logged_is_seen_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("lthlib").warning("run %s", "a\x1b[2J\nrun b: all is well")
+    assert caplog.messages == [r"run a\x1b[2J\nrun b: all is well"]

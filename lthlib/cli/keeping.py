@@ -43,7 +43,7 @@ _ROW = "{:16}  {:>7}  {:>7}  {:>6}  {:>7}  {}"
 
 def _row(result: RunResult, origin: str) -> str:
     from lthlib.records import emptied
-    from lthlib.runs.config import describe
+    from lthlib.runs.identity import describe
     from lthlib.texts import visible
 
     last, about = result.records[-1], [describe(result.values)]
@@ -77,7 +77,7 @@ def show(
         if len(found) != 1:
             raise
         result = found[0]
-    about = {"id": result.config.id, "imported": result.imported}
+    about = {"id": result.records[0]["run"], "imported": result.imported}
     say(json.dumps({**about, "records": result.records, "history": result.history}, indent=1))
 
 

@@ -27,7 +27,7 @@ from lthlib.errors import DataError, StoreError
 from lthlib.files import read_bounded, shallow, write_atomically
 from lthlib.leases import hold, hold_if_free
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("lthlib")
 _FORMAT = 2
 _MANIFEST = "manifest.json"
 _MANIFEST_LIMIT = 1 << 30

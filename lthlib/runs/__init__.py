@@ -1,17 +1,28 @@
-"""Runs: a configuration, its id, the store that keeps results, and executing one run or many."""
+"""Runs: a configuration, its id, the store that keeps results, and executing one run or many.
 
-from lthlib.runs.config import Parent, RunConfig
-from lthlib.runs.execute import Machine, execute
-from lthlib.runs.many import (
-    Progress,
-    Swept,
-    bar,
-    default_jobs,
-    execute_many,
-    gpus,
-    with_ancestors,
-)
-from lthlib.runs.store import RunResult, Store
+The names below are loaded when first used, so that reading a store never imports torch.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lthlib.runs.config import Parent, RunConfig
+    from lthlib.runs.execute import Machine, execute
+    from lthlib.runs.many import (
+        Progress,
+        Swept,
+        bar,
+        default_jobs,
+        execute_many,
+        gpus,
+        with_ancestors,
+    )
+    from lthlib.runs.store import RunResult, Store
 
 __all__ = [
     "Machine",
@@ -28,3 +39,24 @@ __all__ = [
     "gpus",
     "with_ancestors",
 ]
+
+_MODULES = ("store", "config", "execute", "many")
+
+
+class _Runs(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Here `execute` is the function, also when its module is imported.
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Runs
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        for module in _MODULES:
+            found = vars(import_module(f"lthlib.runs.{module}"))
+            if name in found:
+                return found[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

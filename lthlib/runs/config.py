@@ -1,21 +1,19 @@
-"""A run is its configuration; its id is a hash of what differs from the defaults."""
+"""A run is its configuration."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
-from functools import cache, cached_property
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
 from typing import Annotated, Any
 
 from lthlib.data import DataSettings
 from lthlib.errors import ConfigError
 from lthlib.methods import METHODS, get_method
 from lthlib.models import ModelSettings
-from lthlib.settings import Seed, Settings, between, build, matching, one_of
-from lthlib.tickets import POINT
+from lthlib.runs.identity import describe, identify
+from lthlib.settings import POINT, Seed, Settings, between, build, matching, one_of
 from lthlib.training import TrainingSettings
 
 
@@ -97,23 +95,6 @@ class RunConfig(Settings, where=""):
         return describe(self.to_json())
 
 
-_PARTS = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings}
-
-
-def describe(values: Mapping[str, Any]) -> str:
-    """One line for people on a configuration of plain values."""
-    method, parent = values["method"], values["parent"]
-    usual = _usual(get_method(method).settings)
-    own = {name: value for name, value in values["settings"].items() if value != usual.get(name)}
-    settings = ", ".join(f"{name}={value}" for name, value in own.items())
-    point = ""
-    if method == "retrain" and parent:
-        point = f" of {parent['config']['method']} {parent['point']}"
-    place = f"{values['data']['dataset']}/{values['model']['architecture']}"
-    line = f"{method}{point} on {place} seed {values['seed']}"
-    return f"{line} ({settings})" if settings else line
-
-
 def replace_fields(instance: Any, values: Mapping[str, Any], where: str) -> Any:
     """A copy of a settings dataclass with some values replaced, coerced to the fields' types."""
     return build(type(instance), {**_plain(instance), **values}, where)
@@ -123,49 +104,3 @@ def _plain(value: Any) -> Any:
     if is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
     return list(value) if isinstance(value, tuple) else value
-
-
-def identify(values: Mapping[str, Any]) -> str:
-    """The id of a configuration of plain values, of which no more is looked at than that takes: a
-    store asks for thousands. Raises ConfigError for what is no configuration."""
-    try:
-        text = json.dumps(_signature(values), sort_keys=True, separators=(",", ":"))
-    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"not a configuration ({type(error).__name__}: {error})") from None
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _signature(values: Mapping[str, Any]) -> dict[str, Any]:
-    kinds = {**_PARTS, "settings": get_method(values["method"]).settings}
-    parts = {name: _changed(values[name], kind) for name, kind in kinds.items()}
-    changed = {name: part for name, part in parts.items() if part}
-    changed |= _changed({n: v for n, v in values.items() if n not in kinds}, RunConfig)
-    if (parent := values["parent"]) is not None:
-        changed["parent"] = {"run": identify(parent["config"]), "point": parent["point"]}
-    return changed
-
-
-def _differences(value: Any) -> dict[str, Any]:
-    return _changed(_plain(value), type(value))
-
-
-def _changed(values: Mapping[str, Any], kind: type) -> dict[str, Any]:
-    usual = _usual(kind)
-    return {
-        name: value for name, value in values.items() if name not in usual or value != usual[name]
-    }
-
-
-@cache
-def _usual(kind: type) -> dict[str, Any]:
-    return {f.name: _plain(d) for f in fields(kind) if (d := _default(f)) is not MISSING}
-
-
-def _default(f: Any) -> Any:
-    return (
-        f.default
-        if f.default is not MISSING
-        else f.default_factory()
-        if f.default_factory is not MISSING
-        else MISSING
-    )

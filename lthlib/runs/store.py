@@ -30,14 +30,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lthlib.errors import ConfigError, RunDamaged, StoreError, TicketError
-from lthlib.files import TEMPORARY, is_sealed, read_within, sealed, write_atomically
+from lthlib.files import TEMPORARY, TICKET_LIMIT, is_sealed, read_within, sealed, write_atomically
 from lthlib.leases import Lease, Watch, abandoned, hold
-from lthlib.runs.config import RunConfig, identify
+from lthlib.runs.identity import identify
+from lthlib.settings import POINT
 from lthlib.source import fingerprint
-from lthlib.tickets import FILE_LIMIT, POINT, Ticket
+
+if TYPE_CHECKING:  # they import torch, and who lists runs is not to wait for it
+    from lthlib.runs.config import RunConfig
+    from lthlib.tickets import Ticket
 
 SCHEMA = 1
 RUN_LIMIT = 64 << 20
@@ -75,6 +79,8 @@ class RunResult:
     @cached_property  # of the 10,000 runs of a store, few are asked
     def config(self) -> RunConfig:
         """The run's configuration."""
+        from lthlib.runs.config import RunConfig
+
         return RunConfig.from_json(self.values)
 
 
@@ -253,6 +259,8 @@ class Store:
         return ticket
 
     def _checked(self, folder: Path, name: str, stored: dict[str, Any]) -> Ticket:
+        from lthlib.tickets import Ticket
+
         try:
             return Ticket.from_bytes(self._content(folder, name, stored["files"][name]))
         except TicketError as error:  # sealed when it was damaged already
@@ -271,7 +279,7 @@ class Store:
 
     def _content(self, folder: Path, name: str, digest: str) -> bytes:
         try:
-            content = read_within(folder, name, FILE_LIMIT)
+            content = read_within(folder, name, TICKET_LIMIT)
         except (FileNotFoundError, NotADirectoryError):
             content = b""
         except OSError as error:
@@ -321,6 +329,8 @@ class Store:
         """Write a ticket of a run that is under way, and return its SHA-256. Its rewind point is
         written once for all tickets of the run. files: checksums of what the run has written,
         which are added to."""
+        from lthlib.tickets import Ticket
+
         name = f"tickets/{ticket.point}.safetensors"
         parts = {name: replace(ticket, rewind=None)}
         if ticket.rewind is not None and REWIND not in files:

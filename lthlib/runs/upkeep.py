@@ -16,7 +16,7 @@ from typing import Any
 
 from lthlib.data import needless_entries
 from lthlib.errors import ConfigError, NoRoom, RecordError, StoreError, TicketError
-from lthlib.files import TEMPORARY, read_within, shallow
+from lthlib.files import TEMPORARY, TICKET_LIMIT, read_within, shallow
 from lthlib.leases import Lease, abandoned, hold_if_free
 from lthlib.methods import METHODS
 from lthlib.records import TEXT, Field, check, validate_unpublished
@@ -40,7 +40,7 @@ from lthlib.runs.store import (
     unsealed,
 )
 from lthlib.source import fingerprint
-from lthlib.tickets import FILE_LIMIT, Ticket, unseal
+from lthlib.tickets import Ticket, unseal
 
 log = logging.getLogger("lthlib")
 _OLD_LOCK = re.compile(rf"{RUN_ID.pattern}\.lock")
@@ -185,7 +185,7 @@ def _complete(folder: Path) -> Iterator[str]:
         return
     for name in stored["files"]:
         try:
-            check_file(read_within(folder, name, FILE_LIMIT), name, stored)
+            check_file(read_within(folder, name, TICKET_LIMIT), name, stored)
         except TicketError as error:
             yield f"{name}: {error}"
         except (StoreError, OSError) as error:
@@ -210,7 +210,7 @@ def _unfinished(folder: Path) -> Iterator[str]:
 
     for name in names():
         try:
-            inspect(name, read_within(folder, name, FILE_LIMIT))
+            inspect(name, read_within(folder, name, TICKET_LIMIT))
         except FileNotFoundError:
             if name in sealed:
                 yield f"{name} is missing"

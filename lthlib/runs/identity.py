@@ -1,0 +1,60 @@
+"""The names of a configuration of plain values: an id, which is a hash of what differs from the
+defaults, and a line for people. Imports no torch: thousands of runs are to be listed at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lthlib.errors import ConfigError, check_choice
+
+# Of all settings, as part of every id: they never change. More may be added.
+DEFAULTS: dict[str, Any] = json.loads(Path(__file__).with_name("defaults.json").read_bytes())
+_PARTS = ("data", "model", "training")
+
+
+def describe(values: Mapping[str, Any]) -> str:
+    """One line for people on a configuration of plain values."""
+    method, parent = values["method"], values["parent"]
+    own = _changed(values["settings"], _settings(method))
+    settings = ", ".join(f"{name}={value}" for name, value in own.items())
+    point = ""
+    if method == "retrain" and parent:
+        point = f" of {parent['config']['method']} {parent['point']}"
+    place = f"{values['data']['dataset']}/{values['model']['architecture']}"
+    line = f"{method}{point} on {place} seed {values['seed']}"
+    return f"{line} ({settings})" if settings else line
+
+
+def identify(values: Mapping[str, Any]) -> str:
+    """The id of a configuration of plain values, of which no more is looked at than that takes: a
+    store asks for thousands. Raises ConfigError for what is no configuration."""
+    try:
+        text = json.dumps(_signature(values), sort_keys=True, separators=(",", ":"))
+    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"not a configuration ({type(error).__name__}: {error})") from None
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _signature(values: Mapping[str, Any]) -> dict[str, Any]:
+    usual = {**{part: DEFAULTS[part] for part in _PARTS}, "settings": _settings(values["method"])}
+    parts = {name: _changed(values[name], defaults) for name, defaults in usual.items()}
+    changed = {name: part for name, part in parts.items() if part}
+    changed |= _changed({n: v for n, v in values.items() if n not in usual}, DEFAULTS["run"])
+    if (parent := values["parent"]) is not None:
+        changed["parent"] = {"run": identify(parent["config"]), "point": parent["point"]}
+    return changed
+
+
+def _settings(method: str) -> dict[str, Any]:
+    check_choice("method", method, DEFAULTS["settings"])
+    return dict(DEFAULTS["settings"][method])
+
+
+def _changed(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: value for name, value in values.items() if name not in usual or value != usual[name]
+    }
