@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from companion.cli.options import (
+    BudgetOption,
     DenseOption,
     DensitiesOption,
+    JobsOption,
     MethodsOption,
+    ResultsOption,
     SeedsOption,
     StudyArgument,
+    deadline,
     study_of,
 )
 from lthlib.cli.options import (
     COME_AGAIN,
-    BudgetOption,
     DataOption,
     DeviceOption,
-    JobsOption,
-    ResultsOption,
     SetOption,
     StoreOption,
-    deadline,
     finish_sweep,
     machine_of,
 )

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from companion.cli.options import (
+    BudgetOption,
     DenseOption,
     DensitiesOption,
+    JobsOption,
     MethodsOption,
     SeedsOption,
     StudyArgument,
+    deadline,
     study_of,
 )
 from lthlib.cli.computing import joined
 from lthlib.cli.options import (
-    BudgetOption,
     DataOption,
     DeterministicOption,
     DeviceOption,
-    JobsOption,
     SetOption,
     StoreOption,
-    deadline,
     finish_sweep,
     machine_of,
     nested,

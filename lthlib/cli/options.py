@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 # Stopped with its state saved; the same command goes on from there. sysexits.h: EX_TEMPFAIL.
 COME_AGAIN = 75
-_STARTED = time.time()
 
 StoreOption = Annotated[
     Path,
@@ -30,7 +28,6 @@ StoreOption = Annotated[
         "--store", envvar="LTHLIB_STORE", help="Folder that keeps runs.", show_default="store"
     ),
 ]
-ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of the published record.")]
 DataOption = Annotated[
     Path | None,
     typer.Option(
@@ -45,18 +42,6 @@ DeterministicOption = Annotated[
     typer.Option(
         "--deterministic",
         help="On a GPU, use only kernels that give the same bits each time; slower.",
-    ),
-]
-JobsOption = Annotated[
-    int | None,
-    typer.Option("--jobs", min=1, help="Runs at once.", show_default="one a core, or one on a GPU"),
-]
-BudgetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--budget",
-        help="Stop cleanly this long after the command's start (540s, 30m, 2h), to within a "
-        "training step or the judging of a ticket, and a checkpoint; the same command goes on.",
     ),
 ]
 SetOption = Annotated[
@@ -106,21 +91,6 @@ def nested(changes: Sequence[str]) -> dict[str, Any]:
         if launched() > 1:
             parts.setdefault("training", {}).setdefault("ranks", launched())
     return parts
-
-
-def in_seconds(text: str) -> float:
-    """A budget such as 540s, 30m or 2h. Raises ConfigError."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
-    if not match:
-        raise ConfigError(
-            f"budget is {text!r}; expected seconds, minutes or hours such as 540s, 30m or 2h"
-        )
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def deadline(budget: str | None) -> float | None:
-    """When a budget is used up, in seconds of `time.time()`: it counts from the command's start."""
-    return _STARTED + in_seconds(budget) if budget else None
 
 
 def again() -> str:
