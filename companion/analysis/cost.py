@@ -84,5 +84,5 @@ def costs_by_ratio(table: pd.DataFrame, pretraining: bool = True) -> pd.DataFram
     columns = ["density", "pruned", *UNITS, *so_far]
     points = tickets.groupby(["curve", "point"], sort=False)
     means = points[columns].mean().assign(n=points["seed"].nunique()).reset_index()
-    means = in_order(means, list(dict.fromkeys(means["curve"])), "pruned")
+    means = in_order(means, means["curve"], "pruned")
     return means[["curve", "density", "pruned", "n", *UNITS, *so_far]].reset_index(drop=True)

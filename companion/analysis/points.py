@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -98,11 +98,11 @@ def curve_points(table: pd.DataFrame, value: str = "test_accuracy") -> pd.DataFr
     return points.sort_values(["curve", "density"], ascending=[True, False], ignore_index=True)
 
 
-def in_order(table: pd.DataFrame, names: Sequence[str], *then: str) -> pd.DataFrame:
-    """Return the rows in the order of their curves' names, then by further columns."""
-    place = table["curve"].map({name: place for place, name in enumerate(names)})
-    rows = table.assign(place=place).sort_values(["place", *then], kind="stable")
-    return rows.drop(columns="place")
+def in_order(table: pd.DataFrame, names: Iterable[str], *then: str) -> pd.DataFrame:
+    """Return the rows in the order in which names first name their curves, then by columns."""
+    place = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    rows = table.assign(place=table["curve"].map(place))
+    return rows.sort_values(["place", *then], kind="stable").drop(columns="place")
 
 
 def _point(record: Mapping[str, Any]) -> str:

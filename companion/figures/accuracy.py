@@ -152,7 +152,7 @@ def _hollow(table: pd.DataFrame) -> pd.Series:
 
 
 def _papers(ax: Axes, reported: pd.DataFrame) -> None:
-    known = looks(list(dict.fromkeys(reported["method"])))
+    known = looks(reported["method"])
     for method, rows in reported.groupby("method", sort=False):
         look = known[str(method)]
         mark = {**_OPEN, "marker": look.marker, "markeredgecolor": look.colour, "alpha": 0.8}

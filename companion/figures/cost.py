@@ -45,7 +45,7 @@ def accuracy_against_cost(table: pd.DataFrame, unit: str, densities: Sequence[fl
     if points.empty:
         raise ConfigError(f"no curve reaches any of the densities {', '.join(map(str, densities))}")
     shown = [one for one in densities if one in set(points["density"])]
-    known: dict[Any, Look] = {**looks(list(dict.fromkeys(points["curve"])))}
+    known: dict[Any, Look] = {**looks(points["curve"])}
     dense = table[(table["curve"] == "dense") & (table["status"] == "ok")]
     star: dict[str, Any] = {"color": INK, "marker": "*", "markersize": 9, "linestyle": ""}
     fig, axes = grid(
@@ -109,7 +109,7 @@ def cost_against_ratio(costs: pd.DataFrame) -> Figure:
     Args:
         costs: from `costs_by_ratio`.
     """
-    known = looks(list(dict.fromkeys(costs["curve"])))
+    known = looks(costs["curve"])
     kinds = {"": "One ticket", "_so_far": "All tickets down to it"}
     every = pd.DataFrame(
         [(unit, kind) for unit in UNITS for kind in kinds], columns=["unit", "kind"]

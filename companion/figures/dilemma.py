@@ -46,7 +46,7 @@ def dilemma_points(table: pd.DataFrame, unit: str, pretraining: bool = True) -> 
     keys = pd.MultiIndex.from_frame(points[["curve", "point"]])
     means = rows.groupby(["curve", "point"])[["pruned", "cost"]].mean().reindex(keys)
     points = points.assign(pruned=means["pruned"].to_numpy(), cost=means["cost"].to_numpy())
-    points = in_order(points, list(dict.fromkeys(rows["curve"])), "pruned")
+    points = in_order(points, rows["curve"], "pruned")
     return points.rename(columns={"mean": "accuracy"})[_COLUMNS].reset_index(drop=True)
 
 
@@ -86,7 +86,7 @@ def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> 
         published: whether the points were read off a paper: markers are hollow then, lines thin.
     """
     tickets, dense = (points[(points["curve"] == "dense") == one] for one in (False, True))
-    known = looks(list(dict.fromkeys(tickets["curve"])))
+    known = looks(tickets["curve"])
     ends = ["low", "high"]
     sure = tickets.assign(**{end: tickets[end].where(tickets["n"] >= 3) for end in ends})
     style: dict[str, Any] = {"gid": "mean"}

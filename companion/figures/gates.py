@@ -122,7 +122,7 @@ def gate_density_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: from `gate_table`.
     """
-    known = looks(list(dict.fromkeys(table["method"])))
+    known = looks(table["method"])
     shown = table.assign(open=100 * table["density"])
     fig, (ax,) = panels(1, 5.6, 2.9)
     seeds: Any = {"units": "seed", "estimator": None, "marker": "", "gid": "density"}

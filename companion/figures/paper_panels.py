@@ -29,7 +29,7 @@ def panels_figure(gaps: pd.DataFrame, words: Mapping[str, str]) -> Figure:
         words: study -> what to say of its scale, a line before and one after a semicolon: `reduced
             scale; 8 of 200 epochs`. A panel without ours says `not run`.
     """
-    count, known = gaps["panel"].nunique(), looks(list(dict.fromkeys(gaps["curve"])))
+    count, known = gaps["panel"].nunique(), looks(gaps["curve"])
     rows, columns = -(-count // 2), min(2, count)
     size = 2.4 + 2.6 * columns, 0.9 + 2.4 * rows
     fig, axes = grid(gaps, *size, col="panel", col_wrap=columns, sharey=False)

@@ -22,6 +22,7 @@ from matplotlib.ticker import (
     NullFormatter,
     NullLocator,
 )
+from scipy.optimize import isotonic_regression
 
 from companion.evidence.statistics import mean_interval
 
@@ -54,6 +55,11 @@ _LOW_RATIOS = (0, 20, 40, 60, 70, 80, 90)
 _SMALLEST_ERROR = 0.1
 
 BLUES = LinearSegmentedColormap.from_list("ink", ["#f4f7fb", "#9ecae1", "#3182bd", "#08306b"])
+
+_BESIDE: Any = {
+    **{"xycoords": "axes fraction", "textcoords": "axes fraction", "annotation_clip": False},
+    **{"va": "center", "ha": "left", "fontsize": 10},
+}
 
 STYLE: Any = {
     "text.parse_math": False,  # a label is text, whatever it holds
@@ -100,13 +106,11 @@ class Look:
     def line(self) -> dict[str, Any]:
         """What matplotlib and seaborn are told to draw a line so."""
         hollow = self.fill == "none"
-        face = {
-            "markerfacecolor": "white" if hollow else self.colour,
-            "markerfacecoloralt": "white",
-        }
-        marker = {"marker": self.marker, "fillstyle": "full" if hollow else self.fill, **face}
+        inside = "white" if hollow else self.colour
+        marker = {"marker": self.marker, "fillstyle": "full" if hollow else self.fill}
+        face = {"markerfacecolor": inside, "markerfacecoloralt": "white"}
         edge = {"markeredgecolor": self.colour, "markeredgewidth": 1}
-        return {"color": self.colour, "linestyle": self.dash, **marker, **edge}
+        return {"color": self.colour, "linestyle": self.dash, **marker, **face, **edge}
 
     @property
     def mark(self) -> dict[str, Any]:
@@ -119,11 +123,12 @@ class Look:
         return Line2D([], [], markersize=5, **self.mark)
 
 
-def looks(curves: Sequence[str]) -> dict[str, Look]:
+def looks(names: Iterable[str]) -> dict[str, Look]:
     """Return each curve's look: colour and marker by method, dash and fill by variant.
 
     The method is what stands before the first comma: `OMP, compute-matched` has OMP's colour.
     """
+    curves = list(dict.fromkeys(names))
     families = [curve.partition(",")[0] for curve in curves]
     unknown = sorted(set(families) - _LOOKS.keys())
     spare = {name: (_OTHERS[n % len(_OTHERS)], "P") for n, name in enumerate(unknown)}
@@ -256,40 +261,18 @@ def label_ends(ax: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
     """
     ax.figure.canvas.draw()
     to_axes = ax.transData + ax.transAxes.inverted()
-    size = ax.get_window_extent().height / ax.figure.dpi * 72
-    gap = 12.5 / size
-    placed = sorted(
-        ((*to_axes.transform((x, y)), text, colour) for text, x, y, colour in ends),
-        key=lambda one: one[1],
-    )
-    for (x, y, text, colour), level in zip(
-        placed, _apart([p[1] for p in placed], gap), strict=True
-    ):
-        ax.annotate(
-            text,
-            (x, y),
-            (1.03, level),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            color=colour,
-            va="center",
-            ha="left",
-            fontsize=10,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.5, "shrinkA": 1},
-        )
+    gap = 12.5 / (ax.get_window_extent().height / ax.figure.dpi * 72)
+    placed = sorted(((*to_axes.transform(end[1:3]), *end) for end in ends), key=lambda one: one[1])
+    levels = _apart([place[1] for place in placed], gap)
+    for (x, y, text, *_, colour), level in zip(placed, levels, strict=True):
+        line = {"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.5, "shrinkA": 1}
+        ax.annotate(text, (x, y), (1.03, level), color=colour, arrowprops=line, **_BESIDE)
 
 
 def _apart(levels: Sequence[float], gap: float) -> list[float]:
-    """Move rising levels as little as needed for each to lie `gap` above the one before."""
-    groups: list[list[float]] = []  # mean and size of labels that touch
-    for level in levels:
-        groups.append([level, 1])
-        while len(groups) > 1 and _edge(groups[-1], -gap) < _edge(groups[-2], gap) + gap - 1e-12:
-            (upper, n), (lower, m) = groups.pop(), groups.pop()
-            groups.append([(upper * n + lower * m) / (n + m), n + m])
-    return [mean + gap * (i - (n - 1) / 2) for mean, n in groups for i in range(int(n))]
-
-
-def _edge(group: Sequence[float], gap: float) -> float:
-    return group[0] + gap * (group[1] - 1) / 2
+    """Move rising levels as little as needed, in squares, for each to lie `gap` above the last."""
+    if not levels:
+        return []
+    steps = gap * np.arange(len(levels))
+    moved: list[float] = (isotonic_regression(levels - steps).x + steps).tolist()
+    return moved

@@ -18,17 +18,12 @@ from companion.figures.accuracy import (
     accuracy_of_variants,
 )
 from companion.figures.style import _apart
-from tests.companion.figures.toys import record, searches, study, table
+from tests.companion.figures.toys import bands, record, searches, study, table
 
 
 def drawn(fig: Figure, gid: str) -> list[tuple[list[float], list[float]]]:
     lines = [line for ax in fig.axes for line in ax.lines if line.get_gid() == gid]
     return [(list(line.get_xdata()), list(line.get_ydata())) for line in lines]
-
-
-def bands(ax: Axes) -> int:
-    """How many areas a reader sees."""
-    return sum(any(len(path.vertices) for path in area.get_paths()) for area in ax.collections)
 
 
 def labels(ax: Axes) -> list[str]:

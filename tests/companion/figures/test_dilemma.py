@@ -6,7 +6,7 @@ import pytest
 
 from companion.analysis.points import ticket_table
 from companion.figures.dilemma import dilemma_figure, dilemma_points, published_dilemma
-from tests.companion.figures.toys import record, study, table
+from tests.companion.figures.toys import bands, record, study, table
 
 
 def test_a_point_has_its_accuracy_and_its_cost() -> None:
@@ -33,7 +33,7 @@ def test_two_panels_share_their_curves(seeds: int) -> None:
     assert drawn == [5, 5]
     assert [ax.get_xlim() for ax in (left, right)] == [left.get_xlim()] * 2
     assert right.get_ylabel() == "cost (passes)"
-    assert len(left.collections) == (5 if seeds == 3 else 0)  # bands
+    assert bands(left) == (5 if seeds == 3 else 0)
 
 
 def test_one_row_without_dense_and_a_failed_run_are_enough() -> None:

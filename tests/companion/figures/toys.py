@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 
 from companion.analysis.points import ticket_table
 
@@ -137,3 +138,8 @@ def searches(seeds: int = 3, gates: tuple[float, ...] = (0.0, -0.1)) -> list[Rec
                 again["run"] = f"{found['run']}-{index}"
                 records += [found, again]
     return records
+
+
+def bands(ax: Axes) -> int:
+    """How many shaded areas a reader sees in a panel."""
+    return sum(any(len(path.vertices) for path in area.get_paths()) for area in ax.collections)
