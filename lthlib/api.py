@@ -24,7 +24,7 @@ from lthlib.methods.gates import bisect_initial_gate
 from lthlib.settings import build
 from lthlib.signals import interruptions
 from lthlib.tickets import Ticket
-from lthlib.training import Network, Trainer, TrainingSettings
+from lthlib.training import Trainer, TrainingSettings
 
 Data = Dataset | tuple[Tensor, Tensor]
 
@@ -226,8 +226,8 @@ def _dataset(data: Any) -> Dataset:
 
 def _dense(trainer: Trainer, pretrained: bool, rewind: str, progress: bool) -> Ticket:
     if pretrained:
-        network: Network = trainer.network
-        weights = {n: t.cpu() for n, t in (network.weights() | network.buffers()).items()}
+        state = trainer.group("weights") | trainer.group("buffers")
+        weights = {name: tensor.cpu().clone() for name, tensor in state.items()}
         return Ticket(Mask.full(weights, trainer.names), weights, weights, point="dense")
     method = get_method("dense")
     with _bar(trainer, "dense network", trainer.steps(), progress):

@@ -113,16 +113,10 @@ class Ticket:
         header = {
             "format": FORMAT,
             "shapes": {name: list(kept.shape) for name, kept in self.mask.items()},
-            "rewind_step": self.rewind_step,
-            "point": self.point,
-            "index": self.index,
-            "judged": self.judged,
-            "target_density": self.target_density,
-            "info": self.info,
+            **{name: getattr(self, name) for name in _FIELDS},
         }
         _check_header(header)
-        text = json.dumps(header)
-        return seal(tensors, "ticket", text)
+        return seal(tensors, "ticket", json.dumps(header))
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
@@ -154,12 +148,8 @@ class Ticket:
         return hashlib.sha256(self.to_bytes()).hexdigest()
 
     def __str__(self) -> str:
-        own = "no weights of its own" if self.weights is None else f"weights as {self.judged}"
-        start = (
-            "no rewind point"
-            if self.rewind is None
-            else f"rewind point after {self.rewind_step} steps"
-        )
+        own = f"weights as {self.judged}" if self.weights else "no weights of its own"
+        start = f"rewind point after {self.rewind_step} steps" if self.rewind else "no rewind point"
         return f"ticket {self.point!r}: {self.mask!r}; {own}; {start}"
 
 
@@ -193,6 +183,9 @@ _HEADER: dict[str, Callable[[Any], bool]] = {
 }
 
 
+_FIELDS = tuple(_HEADER)[2:]  # which a ticket has under the same names
+
+
 def _check_header(header: Any) -> None:
     if not isinstance(header, dict) or header.keys() != _HEADER.keys():
         raise TicketError(f"a ticket's header needs exactly {', '.join(_HEADER)}")
@@ -222,7 +215,7 @@ def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ticke
         mask=mask,
         weights=kinds["weights"] or None,
         rewind=kinds["rewind"] or None,
-        **{name: header[name] for name in _HEADER if name not in ("format", "shapes")},
+        **{name: header[name] for name in _FIELDS},
     )
 
 

@@ -1,11 +1,6 @@
 """Where images come from: data sets, their fixed splits, batches on the device or streaming."""
 
-from lthlib.data.batches import (
-    Batches,
-    EvaluationBatches,
-    crop_and_flip,
-    normalise,
-)
+from lthlib.data.batches import Batches, EvaluationBatches
 from lthlib.data.cache import cache_folder, needless_entries, verify_cache
 from lthlib.data.loading import SUPPORTED, load_dataset
 from lthlib.data.parts import Dataset, Images, Part, Tensors
@@ -24,11 +19,9 @@ __all__ = [
     "StreamingPart",
     "Tensors",
     "cache_folder",
-    "crop_and_flip",
     "generator",
     "load_dataset",
     "needless_entries",
-    "normalise",
     "split_indices",
     "verify_cache",
 ]

@@ -22,7 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from lthlib.data.parts import Images
 from lthlib.errors import DataError, StoreError
 from lthlib.files import read_bounded, shallow, write_atomically
 from lthlib.leases import hold, hold_if_free
@@ -45,6 +47,11 @@ class Decoded:
     images: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+
+    @property
+    def part(self) -> Images:
+        """The images as a part of a data set."""
+        return Images(torch.from_numpy(self.images), torch.from_numpy(self.labels))
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:

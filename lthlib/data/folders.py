@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lthlib.data.cache import Decoded, cached
-from lthlib.data.parts import Dataset, Images, Part, split_training
+from lthlib.data.parts import Dataset, Part
 from lthlib.data.pictures import decode_all, open_rgb
 from lthlib.data.settings import DataSettings
 from lthlib.data.splits import generator
@@ -58,8 +58,8 @@ def load_folder(
         native = open_rgb(first, str(first)).size[::-1]
     parts = read_parts("folder", listed, classes, native, settings, cache, memory_limit)
     if "validation" not in parts:
-        parts["train"], parts["validation"] = split_training(parts["train"], settings)
-    return Dataset("folder", classes, parts["train"], parts["validation"], parts["test"])
+        return Dataset.split("folder", classes, parts["train"], parts["test"], settings)
+    return Dataset("folder", classes, **parts)
 
 
 def load_imagenet(
@@ -113,7 +113,8 @@ def read_parts(
         else:
             decode = partial(_decode_files, files, labels, classes, native, name)
             decoded = cached(f"{title}-{name}", files, decode, cache)
-            parts[name] = Images(torch.from_numpy(decoded.images), labels)
+            # Of the labels those listed now count: annotations change without their images.
+            parts[name] = replace(decoded.part, labels=labels)
     return parts
 
 

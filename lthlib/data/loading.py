@@ -9,10 +9,9 @@ from pathlib import Path
 
 import torch
 
-from lthlib.data.cache import Decoded
 from lthlib.data.cifar import KINDS, read_cifar
 from lthlib.data.folders import load_folder, load_imagenet
-from lthlib.data.parts import Dataset, Images, split_training
+from lthlib.data.parts import Dataset, Images
 from lthlib.data.settings import DataSettings
 from lthlib.data.splits import split_indices
 from lthlib.data.tiny_imagenet import load_tiny_imagenet
@@ -61,7 +60,7 @@ def load_dataset(
     found = _find_root(name, root, download)
     if name in KINDS:
         train, test = read_cifar(name, found, cache, download)
-        return _assemble(name, train, test, settings)
+        return Dataset.split(name, train.classes, train.part, test.part, settings)
     return READERS[name](found, settings, cache, memory_limit)
 
 
@@ -73,18 +72,9 @@ def _load_digits(settings: DataSettings) -> Dataset:
     images = torch.from_numpy(source.images * 15).to(torch.uint8).unsqueeze(-1)
     everything = Images(images, torch.from_numpy(source.target).to(torch.int64))
     pool, test = split_indices(everything.labels, _DIGITS_TEST_IMAGES, _DIGITS_TEST_SEED)
-    train, validation = split_training(everything.select(pool), settings)
-    classes = tuple(str(name) for name in source.target_names)
-    return Dataset("digits", classes, train, validation, everything.select(test))
-
-
-def _assemble(name: str, train: Decoded, test: Decoded, settings: DataSettings) -> Dataset:
-    pool, judged = (
-        Images(torch.from_numpy(part.images), torch.from_numpy(part.labels))
-        for part in (train, test)
-    )
-    kept, validation = split_training(pool, settings)
-    return Dataset(name, train.classes, kept, validation, judged)
+    classes = tuple(map(str, source.target_names))
+    train, judged = everything.select(pool), everything.select(test)
+    return Dataset.split("digits", classes, train, judged, settings)
 
 
 def _find_root(name: str, root: str | Path | None, download: bool) -> Path:

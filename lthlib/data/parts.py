@@ -137,6 +137,22 @@ class Dataset:
         )
 
     @classmethod
+    def split(
+        cls, name: str, classes: tuple[str, ...], pool: Part, test: Part, settings: DataSettings
+    ) -> Dataset:
+        """A data set whose validation part is taken from all training images, as the settings say.
+
+        Raises:
+            ConfigError: the settings ask for more images than there are.
+        """
+        count = settings.train_images or len(pool)
+        if count > len(pool):
+            raise ConfigError(f"train_images is {count}, but there are only {len(pool)}")
+        labels = pool.labels[:count]
+        train, held_out = split_indices(labels, settings.validation_images, settings.split_seed)
+        return cls(name, classes, pool.select(train), pool.select(held_out), test)
+
+    @classmethod
     def from_tensors(
         cls,
         inputs: Tensor,
@@ -203,21 +219,6 @@ def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
         raise DataError(
             f"{where}, row {wrong[0]}: label {labels[wrong[0]]}, expected 0 to {classes - 1}"
         )
-
-
-def split_training(pool: Part, settings: DataSettings) -> tuple[Part, Part]:
-    """Training and validation part of all training images, as the settings say.
-
-    Raises:
-        ConfigError: the settings ask for more images than there are.
-    """
-    count = settings.train_images or len(pool)
-    if count > len(pool):
-        raise ConfigError(f"train_images is {count}, but there are only {len(pool)}")
-    train, validation = split_indices(
-        pool.labels[:count], settings.validation_images, settings.split_seed
-    )
-    return pool.select(train), pool.select(validation)
 
 
 def _tensors(name: str, inputs: Tensor, labels: Tensor) -> Tensors:

@@ -5,13 +5,14 @@ one folder beside a file that names the class of each.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from lthlib.data.folders import SUFFIXES, Listing, list_folder, list_images, read_parts
-from lthlib.data.parts import Dataset, split_training
+from lthlib.data.parts import Dataset
 from lthlib.data.pictures import FILE_LIMIT
 from lthlib.data.settings import DataSettings
 from lthlib.errors import DataError
@@ -53,12 +54,12 @@ def load_tiny_imagenet(
     }
     size = (SIDE, SIDE)
     parts = read_parts("tiny-imagenet", listed, classes, size, settings, cache, memory_limit)
-    train, validation = split_training(parts["train"], settings)
-    test = parts["val"]
+    held_out = parts["val"]
+    dataset = Dataset.split("tiny-imagenet", classes, parts["train"], held_out, settings)
     if settings.official_validation == "halves":
-        first, second = _halves(test.labels)
-        validation, test = test.select(first), test.select(second)
-    return Dataset("tiny-imagenet", classes, train, validation, test)
+        first, second = (held_out.select(rows) for rows in _halves(held_out.labels))
+        return replace(dataset, validation=first, test=second)
+    return dataset
 
 
 def _read_classes(file: Path, root: Path) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,30 +18,6 @@ from lthlib.training import Outcome, Trainer, sgd_step
 
 BINS = 20
 DRAWS = 5
-
-
-class GateSettings(Protocol):
-    """The settings that every method with gates has."""
-
-    @property
-    def initial_gate(self) -> float:
-        """Value that all gates start from."""
-
-    @property
-    def penalty(self) -> float:
-        """lambda: price of one weight's gate."""
-
-    @property
-    def gate_learning_rate(self) -> float:
-        """Learning rate of the gates; the weights follow the recipe's."""
-
-    @property
-    def rounds(self) -> int:
-        """Searches in a row, each yields a ticket."""
-
-    @property
-    def rewind(self) -> str:
-        """Step k that tickets are retrained from."""
 
 
 # dial, gate -> mask value, and the gradient at the mask -> the gradient at the gate with penalty.
@@ -68,9 +44,7 @@ class Gate:
     dial: Callable[[int], float] = lambda step: 0.0
 
 
-def gated_step(
-    trainer: Trainer, settings: GateSettings, steps: int, gate: Gate
-) -> Callable[..., Outcome]:
+def gated_step(trainer: Trainer, settings: Any, steps: int, gate: Gate) -> Callable[..., Outcome]:
     """One SGD step on weights and gates, from one backward pass.
 
     With mask value m of gate s and g the gradient at m * w: d/dw = m g, and d/ds follows from the
@@ -104,11 +78,14 @@ def gated_step(
     return step
 
 
-def search_gates(
-    trainer: Trainer, settings: GateSettings, name: str, gate: Gate
-) -> Iterator[Ticket]:
+def search_gates(trainer: Trainer, settings: Any, name: str, gate: Gate) -> Iterator[Ticket]:
     """Yield one ticket a round, judged as found; weights carry on between rounds, only gates are
-    reset."""
+    reset.
+
+    settings: of a method, with `initial_gate`, which all gates start from; `penalty`, lambda;
+    `gate_learning_rate`, while the weights follow the recipe's; `rounds`; and `rewind`, the step k
+    that tickets are retrained from. name: the method's.
+    """
     steps = trainer.steps()
     k = rewind_step(trainer, f"{name}.rewind", settings.rewind, inside=True)
     prunable = trainer.prunable_weights()

@@ -2,18 +2,10 @@
 
 from lthlib.training.cost import Cost, Outcome
 from lthlib.training.network import Network, Tensors, channels_last, sgd_step
-from lthlib.training.settings import (
-    PRECISIONS,
-    SCHEDULES,
-    TrainingSettings,
-    learning_rate,
-    steps_of,
-)
+from lthlib.training.settings import TrainingSettings, learning_rate, steps_of
 from lthlib.training.trainer import Hooks, Trainer
 
 __all__ = [
-    "PRECISIONS",
-    "SCHEDULES",
     "Cost",
     "Hooks",
     "Network",

@@ -16,9 +16,8 @@ from lthlib.data import (
     EvaluationBatches,
     Images,
     Tensors,
-    crop_and_flip,
-    normalise,
 )
+from lthlib.data.batches import crop_and_flip, normalise
 from lthlib.errors import ConfigError
 
 PLAIN = DataSettings()
