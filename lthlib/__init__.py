@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Any
 from lthlib._version import __version__
 from lthlib.texts import visible
 
-_HOME = {
-    "find_tickets": "lthlib.api",
-    "retrain": "lthlib.api",
-    "evaluate": "lthlib.api",
-    "Ticket": "lthlib.tickets",
-    "Mask": "lthlib.masks",
-    "Dataset": "lthlib.data",
-    "load_dataset": "lthlib.data",
-    "TrainingSettings": "lthlib.training",
-    "LthlibError": "lthlib.errors",
+_NAMES = {
+    "lthlib.api": ("evaluate", "find_tickets", "retrain"),
+    "lthlib.data": ("Dataset", "load_dataset"),
+    "lthlib.errors": ("LthlibError",),
+    "lthlib.masks": ("Mask",),
+    "lthlib.tickets": ("Ticket",),
+    "lthlib.training": ("TrainingSettings",),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "Dataset",

@@ -57,13 +57,12 @@ def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> It
             "weights are pruned"
         )
     k = rewind_step(trainer, "gmp.rewind", settings.rewind)
-    weights = trainer.prunable_weights()
-    size = sum(tensor.numel() for tensor in weights.values())
-    kept_count(size, settings.density)  # one that keeps nothing is refused before training
-    masks = trainer.keep("masks", Mask.full(weights, trainer.names))
+    masks = trainer.keep("masks", Mask.full(trainer.prunable_weights(), trainer.names))
+    # One that keeps nothing is refused before training.
+    kept_count(Mask(masks).total, settings.density)
     for _ in trainer.rounds(1):
         trainer.fit(
-            _step(trainer, settings, (begin, end, every), size),
+            _step(trainer, settings, (begin, end, every)),
             stop=stop,
             snapshot_at=k,
             replays=False,
@@ -74,7 +73,7 @@ def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> It
 
 
 def _step(
-    trainer: Trainer, settings: GMPSettings, when: tuple[int, int, int], size: int
+    trainer: Trainer, settings: GMPSettings, when: tuple[int, int, int]
 ) -> Callable[..., Outcome]:
     begin, end, every = when
     weights, masks, stop = trainer.prunable_weights(), trainer.group("masks"), trainer.steps()
@@ -83,8 +82,9 @@ def _step(
     def step(t: int, batch: tuple[torch.Tensor, torch.Tensor]) -> Outcome:
         nonlocal masked
         if t == end or (begin <= t < end and (t - begin) % every == 0):
-            kept = kept_count(size, density_at(settings, t, begin, end))
-            mask = prune_by_magnitude(weights, Mask(masks), kept)
+            mask = Mask(masks)
+            kept = kept_count(mask.total, density_at(settings, t, begin, end))
+            mask = prune_by_magnitude(weights, mask, kept)
             trainer.load("masks", mask)
             masked = trainer.masked_step(mask, stop)
         return masked(t, batch)
