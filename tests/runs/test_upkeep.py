@@ -264,7 +264,11 @@ def test_runs_of_another_source_are_freed_with_all_they_hold(
     before = store_module.fingerprint
     monkeypatch.setattr(store_module, "fingerprint", lambda method: before(method)[::-1])
     monkeypatch.setattr(upkeep, "fingerprint", store_module.fingerprint)
+    with monkeypatch.context() as patch:
+        patch.setattr("lthlib.leases.Lease.take", lambda lease: pytest.fail("took a lock"))
+        shown = {one.kind: one.size for one in collect(store, remove=False)}
     found = {one.kind: one.size for one in collect(store, remove=True)}
+    assert shown == found
     assert found.keys() == {
         "computed by another version of the source",
         "unfinished, cannot go on",
@@ -279,11 +283,15 @@ def test_what_a_process_computes_is_not_freed(store: Store) -> None:
     (store.folder(IMP) / "checkpoint.safetensors").unlink()
     with hold(store.root / "locks" / DENSE.id), hold(store.root / "locks" / IMP.id):
         before = everything(store)
-        assert kinds(store, remove=True) == {
-            name: count
-            for name, count in LITTER.items()
-            if name not in ("checkpoint of a complete run", "temporary file")
-        }
+        assert (
+            kinds(store)
+            == kinds(store, remove=True)
+            == {
+                name: count
+                for name, count in LITTER.items()
+                if name not in ("checkpoint of a complete run", "temporary file")
+            }
+        )
         after = everything(store)
     for run in (DENSE, IMP):
         assert {p for p in before if run.id in p and "runs/" in p and "lock" not in p} <= set(after)
