@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import PIPE, STDOUT, CompletedProcess
@@ -47,8 +47,8 @@ def check_notebook(path: Path) -> dict[str, Parameter]:
     """Check a notebook's source and return its parameters.
 
     Its code is plain Python; its first code cell, alone, is tagged `parameters` and holds literals;
-    later cells read each parameter, by name or as attribute of what `declare` returned; outputs are
-    stripped.
+    later cells read each parameter, by name or as attribute of what `declare` or `declare_study`
+    returned, or hand them on together; outputs are stripped.
 
     Raises:
         PublishError: naming the notebook, the code cell and what is wrong with it.
@@ -65,7 +65,8 @@ def check_notebook(path: Path) -> dict[str, Parameter]:
         )
     trees = [_parsed(path, position, _source(cell)) for position, cell in enumerate(cells, 1)]
     parameters = dict(_assigned(path, statement) for statement in trees[0].body)
-    if unread := sorted(parameters.keys() - _names_read(trees[1:])):
+    read = _names_read(trees[1:], parameters.keys())
+    if unread := sorted(parameters.keys() - read):
         raise PublishError(f"{path}: no cell reads parameter {unread[0]!r}: use it or remove it")
     return parameters
 
@@ -247,11 +248,14 @@ def _decoded(value: Any, kind: Any) -> Any:
     return list(value) if isinstance(value, tuple) and fits([], kind) else value
 
 
-def _names_read(trees: list[ast.Module]) -> set[str]:
+def _names_read(trees: list[ast.Module], known: Collection[str]) -> set[str]:
     nodes = [node for tree in trees for node in ast.walk(tree)]
     namespaces = set(_results_of_declare(nodes))
-    read = set()
+    read: set[str] = set()
     for node in nodes:
+        if isinstance(node, ast.Call) and ast.unparse(node.func) != "papermill_command":
+            whole = {one.id for one in node.args if isinstance(one, ast.Name)} & namespaces
+            read |= set(known) if whole else set()
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load):
             read.add(node.id)
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -263,7 +267,7 @@ def _results_of_declare(nodes: list[ast.AST]) -> Iterator[str]:
     for node in nodes:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
             function = node.value.func
-            if isinstance(function, ast.Name) and function.id == "declare":
+            if isinstance(function, ast.Name) and function.id in ("declare", "declare_study"):
                 yield from (one.id for one in node.targets if isinstance(one, ast.Name))
 
 

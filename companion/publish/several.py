@@ -12,7 +12,7 @@ import pandas as pd
 from companion.analysis.paper_panels import panel_of, paper_panels
 from companion.analysis.points import ticket_table
 from companion.markdown import Markdown, code
-from companion.publish.study import Gathered, study_records
+from companion.publish.study import Gathered, machine_of, study_records, taken
 from companion.published import load_results
 from companion.studies import ticket_study
 from lthlib.errors import ConfigError
@@ -84,6 +84,17 @@ def joined(
         records += [{**record, "study": found.records[0]["study"]} for record in more]
         used += len({record["run"] for record in more})
     return Gathered(records, found.published + used, found.stored, found.computed, found.stale)
+
+
+def open_panels(parameters: Any) -> PanelRecords:
+    """Return `panel_records` by a notebook's parameters."""
+    given = taken(parameters._asdict(), panel_records)
+    return panel_records(store=Store(parameters.store), machine=machine_of(parameters), **given)
+
+
+def shown_labels(methods: Sequence[str] | None) -> list[str]:
+    """Return the labels of contestants of the panels, of all of them for None."""
+    return [label for name, label in LABELS.items() if methods is None or name in methods]
 
 
 def panel_records(

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from companion.analysis.points import ticket_table
 from companion.markdown import Markdown
-from companion.publish.parameters import Spec, choice, many, numbers, optional, text, whole
+from companion.publish.parameters import (
+    Spec,
+    choice,
+    declare,
+    many,
+    numbers,
+    optional,
+    text,
+    whole,
+)
 from companion.published import load_study
 from companion.studies import CONTESTANTS, Entry, Study, ticket_study
 from lthlib.errors import ConfigError, Paused, check_choice
@@ -59,14 +70,22 @@ class Gathered:
         return text
 
 
-def study_parameters(*names: str) -> dict[str, Spec]:
-    """Return what the parameters may be that notebooks on a study share, for `declare`.
+def declare_study(names: Mapping[str, Any], /, **specs: Spec) -> Any:
+    """Check the parameters of a notebook on a study, as `declare` does, which is told here what
+    those may be that such notebooks share.
 
     Args:
-        names: of those that a notebook has, default all.
+        names: the notebook's `globals()`.
+        specs: what its own parameters may be; one of the shared may be something else here.
     """
+    shared = {name: spec for name, spec in shared_parameters().items() if name in names}
+    return declare(names, **shared | specs)
+
+
+def shared_parameters() -> dict[str, Spec]:
+    """Return what the parameters may be that notebooks on a study share, by name."""
     pairs = recipe_pairs()
-    shared = {
+    return {
         "dataset": choice(*sorted({dataset for dataset, _ in pairs})),
         "architecture": choice(*sorted({architecture for _, architecture in pairs})),
         "recipe": optional(text()),
@@ -87,7 +106,45 @@ def study_parameters(*names: str) -> dict[str, Spec]:
         "jobs": optional(whole(1)),
         "artefacts": optional(text()),
     }
-    return {name: shared[name] for name in names or shared}
+
+
+def open_study(
+    parameters: Any, study: Study | None = None, **changes: Any
+) -> tuple[Study, Gathered, pd.DataFrame]:
+    """Return the study that a notebook's parameters ask for, its records, and their table; what is
+    missing is computed.
+
+    Args:
+        parameters: what `declare_study` returned.
+        study: another than `choose_study` finds by them.
+        changes: parameters with other values, or such as the notebook lacks.
+
+    Raises:
+        ConfigError: as `choose_study` and `study_records` do.
+    """
+    given = {**parameters._asdict(), **changes}
+    if study is None:
+        study = choose_study(**taken(given, choose_study, choose_recipe))
+    how = taken(given, study_records)
+    found = study_records(study, Store(parameters.store), machine_of(parameters), **how)
+    return study, found, ticket_table(found.records)
+
+
+def recipe_of(parameters: Any) -> Recipe:
+    """Return the recipe that a notebook's parameters ask for; raises as `choose_recipe`."""
+    return choose_recipe(**taken(parameters._asdict(), choose_recipe))
+
+
+def machine_of(parameters: Any) -> Machine:
+    """Return where a notebook's parameters let runs be computed."""
+    return Machine(parameters.device, parameters.data)
+
+
+def taken(given: Mapping[str, Any], *functions: Callable[..., Any]) -> dict[str, Any]:
+    """Return what functions take of a notebook's parameters, but for the store, which is a path
+    there."""
+    names = {name for one in functions for name in signature(one).parameters} - {"store"}
+    return {name: value for name, value in given.items() if name in names}
 
 
 def choose_study(

@@ -297,7 +297,7 @@ def test_published_records_are_shown_without_data_or_training(tmp_path: Path) ->
     ("arguments", "message"),
     [
         (["-p", "methdos", "imp"], "unknown parameter 'methdos' (did you mean 'methods'?)"),
-        (["-p", "length", "8eps"], "length: length '8eps'; expected epochs such as '85ep'"),
+        (["-p", "length", "8eps"], "length: length is '8eps'; expected epochs such as '85ep'"),
         (["-y", "seeds: many"], "parameter 'seeds' is 'many'; expected a whole number"),
         (
             ["-y", "methods: [imp, magic]"],
