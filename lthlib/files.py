@@ -103,37 +103,25 @@ def _flush_folder(folder: Path) -> None:
 def open_regular(path: str | Path) -> Iterator[BinaryIO]:
     """Open a regular file for reading. Raises OSError when that cannot be done, or it is something
     else than a file: a device never ends."""
-    with open(_regular(path)[0], "rb") as file:
+    with open(path, "rb", opener=_at_once) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "is not a regular file", str(path))
         yield file
 
 
-def _regular(path: str | Path) -> tuple[int, int]:
+def _at_once(path: str, flags: int) -> int:
     # A named pipe would wait for somebody who writes.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags)
-    about = os.fstat(handle)
-    if stat.S_ISREG(about.st_mode):
-        return handle, about.st_size
-    os.close(handle)
-    if stat.S_ISDIR(about.st_mode):
-        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_bounded(path: str | Path, limit: int) -> bytes:
     """Content of a regular file. Raises OSError when it cannot be read, is something else than a
     file, or is longer than `limit` bytes."""
-    handle, left = _regular(path)
-    try:
-        if left > limit:
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
             raise OSError(errno.EFBIG, f"is longer than {limit} bytes", str(path))
-        chunks = []
-        while left and (chunk := os.read(handle, left)):
-            chunks.append(chunk)
-            left -= len(chunk)
-        return b"".join(chunks)
-    finally:
-        os.close(handle)
+        return file.read(size)
 
 
 def read_within(folder: str | Path, name: str, limit: int) -> bytes:

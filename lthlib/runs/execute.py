@@ -6,8 +6,8 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 import platform
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +39,7 @@ from lthlib.models import build_model
 from lthlib.records import make_record
 from lthlib.runs.config import RunConfig
 from lthlib.runs.process import set_up
-from lthlib.runs.store import RunResult, Store, source
+from lthlib.runs.store import CHECKPOINT, PROGRESS, RunResult, Store, source
 from lthlib.signals import interruptions
 from lthlib.source import fingerprint
 from lthlib.texts import visible
@@ -64,10 +64,6 @@ class Machine:
     stop_file: str | None = None
     checkpoint_every: float = 60.0
     deterministic: bool = False
-
-    def default_jobs(self) -> int:
-        """Runs at once where nobody says: one on a GPU, one a core on a CPU."""
-        return 1 if self.torch_device().type == "cuda" else os.cpu_count() or 1
 
     def torch_device(self) -> torch.device:
         """The device by name. Raises ConfigError when there is no such device."""
@@ -199,7 +195,8 @@ class _Execution:
         parent, result = self.config.parent, self.parent
         if parent is None or result is None or result.failure is None:
             return
-        if parent.point not in {r["ticket"]["point"] for r in result.records if _is_ok(r)}:
+        found = [r["ticket"]["point"] for r in result.records if r["status"] == "ok"]
+        if parent.point not in found:
             raise TicketError(f"its parent {parent.config.id} failed: {result.failure}")
 
     def _finish(self, trainer: Trainer | None, failure: str | None) -> RunResult:
@@ -211,7 +208,10 @@ class _Execution:
                     f" (round {trainer.round}, by step {trainer.step}; "
                     f"last good checkpoint: {self.saved})"
                 )
-            records.append(self._failed(trainer, failure))
+            nothing = {"point": "none", "sha256": "", "target_density": None}
+            ticket = {"index": trainer.round if trainer else 0, **nothing}
+            cost = trainer.spent if trainer else Cost()
+            records.append(self._record(cost, trainer, failure=failure, ticket=ticket))
         files, history = (trainer.files, trainer.history) if trainer else ({}, [])
         return self.store.finish(
             self.config, self.lease, files, records=records, history=history, failure=failure
@@ -247,7 +247,7 @@ class _Execution:
 
     @property
     def _checkpoint(self) -> Path:
-        return self.folder / "checkpoint.safetensors"
+        return self.folder / CHECKPOINT
 
     def _write(self, path: Path, content: bytes) -> None:
         self.store.write(path, content, self.lease)
@@ -277,7 +277,7 @@ class _Execution:
             progress = {"done": trainer.passes, "total": total}
             with contextlib.suppress(OSError):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / "progress.json").write_text(json.dumps(progress))
+                (self.folder / PROGRESS).write_text(json.dumps(progress))
             return self.machine.asks_to_stop()
 
         ranks = trainer.ranks
@@ -359,23 +359,6 @@ class _Execution:
         device = trainer.network.device if trainer else self.machine.torch_device()
         return provenance(self.config, device, self.started)
 
-    def _failed(self, trainer: Trainer | None, why: str) -> dict[str, Any]:
-        return self._record(
-            trainer.spent if trainer else Cost(),
-            trainer,
-            failure=why,
-            ticket={
-                "index": trainer.round if trainer else 0,
-                "point": "none",
-                "sha256": "",
-                "target_density": None,
-            },
-        )
-
-
-def _is_ok(record: Mapping[str, Any]) -> bool:
-    return bool(record["status"] == "ok")
-
 
 def _check_finite(tensors: Mapping[str, torch.Tensor], groups: tuple[str, ...] = ("",)) -> None:
     """BatchNorm's statistics may explode while the loss, which does not see them, stays finite."""
@@ -441,18 +424,12 @@ def _processor() -> str:
 
 @lru_cache(maxsize=1)
 def _commit() -> dict[str, Any]:
+    command = ["git", "status", "--porcelain=v2", "--branch", "--", "."]
     folder = Path(__file__).parents[1]
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        status = subprocess.run(
-            ["git", "status", "--porcelain", "--", "."],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": False}
-    return {"commit": commit, "dirty": bool(status)}
+    commit = re.match(r"# branch\.oid ([0-9a-f]+)\n", done.stdout)
+    dirty = re.search(r"^[^#]", done.stdout, re.MULTILINE) is not None
+    return {"commit": commit and commit[1], "dirty": dirty}

@@ -27,7 +27,7 @@ from lthlib.errors import Busy, ClusterError, Paused
 from lthlib.leases import Watch
 from lthlib.runs.config import RunConfig
 from lthlib.runs.execute import Machine, build_trainer, execute, expected_passes
-from lthlib.runs.store import Store
+from lthlib.runs.store import PROGRESS, Store
 from lthlib.texts import visible
 from lthlib.workers import Workers, begun
 
@@ -68,20 +68,16 @@ def with_ancestors(configs: Iterable[RunConfig]) -> list[RunConfig]:
     return list(ordered.values())
 
 
-def steps_per_epoch(config: RunConfig, machine: Machine) -> int:
-    """Optimiser steps in one epoch of a run, from its data; counted without a GPU, which the one
-    who hands out runs need not have."""
-    return build_trainer(config, replace(machine, device="cpu")).steps_per_epoch
-
-
 def work(configs: Sequence[RunConfig], machine: Machine) -> dict[str, int]:
-    """Images each run will send backward, by id."""
+    """Images each run will send backward, by id; counted without a GPU, which the one who hands
+    out runs need not have."""
+    machine = replace(machine, device="cpu")
     known: dict[str, int] = {}
     found = {}
     for config in configs:
         key = repr((config.data, config.training.batch_size))
         if key not in known:
-            known[key] = steps_per_epoch(config, machine)
+            known[key] = build_trainer(config, machine).steps_per_epoch
         found[config.id] = expected_passes(config, known[key])
     return found
 
@@ -188,8 +184,9 @@ def gpus(machine: Machine) -> list[str]:
 
 
 def default_jobs(machine: Machine) -> int:
-    """Runs at once where nobody says: one a GPU, or one a core."""
-    return len(gpus(machine)) or machine.default_jobs()
+    """Runs at once where nobody says: one a GPU, or one a core of a CPU."""
+    on_gpu = machine.torch_device().type == "cuda"
+    return len(gpus(machine)) or (1 if on_gpu else os.cpu_count() or 1)
 
 
 def spread(jobs: int, devices: Sequence[str]) -> list[str]:
@@ -350,9 +347,7 @@ class _Sweep:
 
     def _partial(self, config: RunConfig) -> int:
         try:
-            return int(
-                json.loads((self.store.folder(config) / "progress.json").read_bytes())["done"]
-            )
+            return int(json.loads((self.store.folder(config) / PROGRESS).read_bytes())["done"])
         except (OSError, ValueError, KeyError):
             return 0
 

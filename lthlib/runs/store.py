@@ -51,11 +51,11 @@ REWIND = "rewind.safetensors"
 # What a run.json names beside itself.
 FILE_NAME = re.compile(rf"{re.escape(REWIND)}|tickets/{POINT.pattern}\.safetensors", re.ASCII)
 _FOLDER = re.compile(rf"{RUN_ID.pattern}(-[0-9a-f]{{8}})?")
-CHECKPOINT, _PROGRESS = "checkpoint.safetensors", "progress.json"
+CHECKPOINT, PROGRESS = "checkpoint.safetensors", "progress.json"
 _NEEDED = {"id", "config", "source", "files", "records", "history", "failure"}
 # Earlier versions kept the records of an unfinished run in `judged`.
 _NAMES = {
-    "": re.compile("|".join(map(re.escape, ("run.json", REWIND, CHECKPOINT, _PROGRESS)))),
+    "": re.compile("|".join(map(re.escape, ("run.json", REWIND, CHECKPOINT, PROGRESS)))),
     "tickets": re.compile(rf"{POINT.pattern}\.safetensors", re.ASCII),
     "judged": re.compile(rf"\d{{4}}-{POINT.pattern}\.json", re.ASCII),
 }
@@ -178,12 +178,9 @@ class Store:
             return None
         return result_of(stored)
 
-    def load_all(self) -> list[RunResult]:
-        """Every complete run, whatever source computed it."""
-        return list(self.load_each())
-
     def load_each(self) -> Iterator[RunResult]:
-        """As `load_all`, one after another. What cannot be read is passed over with a warning."""
+        """Every complete run, whatever source computed it. What cannot be read is passed over with
+        a warning."""
         collecting = gc.isenabled()
         gc.disable()  # it would look through all that was read, again and again
         try:
@@ -401,7 +398,7 @@ def left_over(folder: Path, stored: Mapping[str, Any] | None) -> list[Path]:
     needed before. stored: its run.json."""
     names = set()
     if stored is not None:
-        names = {_PROGRESS} if stored["failure"] else {_PROGRESS, CHECKPOINT}
+        names = {PROGRESS} if stored["failure"] else {PROGRESS, CHECKPOINT}
     return [
         path
         for path in own_files(folder)

@@ -225,7 +225,7 @@ def share(folder: Path, processes: int = 4, kills: int = 8) -> dict[str, Any]:
             report["reads"] += 1
             if result is not None and comparable(result) != expected[one.id]:
                 report["wrong"].append(one.id)
-        store.load_all()
+        list(store.load_each())
         for pid in list(live):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:

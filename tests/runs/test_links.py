@@ -79,7 +79,7 @@ def test_no_command_touches_what_a_link_names(
     is_file = path.suffix in (".json", ".safetensors", ".writable")
     path.symlink_to(mine / (path.name if path.name in MINE else ".bashrc") if is_file else mine)
     commands: list[Callable[[], object]] = [
-        store.load_all,
+        lambda: list(store.load_each()),
         lambda: list(verify(store)),
         lambda: execute(OMP, store, CPU),
         lambda: store.set_aside(store.folder(DENSE), "a test"),
@@ -126,7 +126,7 @@ def test_the_store_itself_may_be_a_link(store: Store, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(store.root)
     linked = Store(tmp_path / "link")
     assert execute(config(seed=1), linked, CPU).failure is None
-    assert len(store.load_all()) == 3
+    assert len(list(store.load_each())) == 3
 
 
 PIPES = ("runs/ID", "runs/ID/tickets", "runs/ID/run.json", "runs/ID/rewind.safetensors", "locks/ID")
@@ -136,7 +136,7 @@ PIPES = ("runs/ID", "runs/ID/tickets", "runs/ID/run.json", "runs/ID/rewind.safet
 def test_a_pipe_in_a_store_keeps_nobody_waiting(store: Store, name: str) -> None:
     os.mkfifo(replaced(store, name))
     commands: list[Callable[[], object]] = [
-        store.load_all,
+        lambda: list(store.load_each()),
         lambda: list(verify(store)),
         lambda: execute(OMP, store, CPU),
         lambda: repair(store, {DENSE.id}),

@@ -47,7 +47,7 @@ def files(store: Store, run: RunConfig) -> list[str]:
 
 def test_an_absent_run(store: Store) -> None:
     assert store.load(DENSE) is None
-    assert store.load_all() == []
+    assert list(store.load_each()) == []
     assert list(verify(store)) == []
 
 
@@ -57,7 +57,7 @@ def test_a_complete_run_is_its_files(store: Store, stored: RunResult) -> None:
     assert loaded is not None
     assert loaded.config == DENSE
     assert loaded.records == stored.records
-    assert [r.config.id for r in store.load_all()] == [DENSE.id]
+    assert [r.config.id for r in list(store.load_each())] == [DENSE.id]
     assert list(verify(store)) == []
 
 
@@ -163,7 +163,7 @@ def test_another_run_s_files_are_not_taken_as_its_own(
     execute(other, store)
     shutil.rmtree(store.folder(DENSE))
     shutil.copytree(store.folder(other), store.folder(DENSE))
-    assert [result.config for result in store.load_all()] == [other]
+    assert [result.config for result in list(store.load_each())] == [other]
     assert f"run.json belongs to {other.id}, not to {DENSE.id}; it was moved" in caplog.text
     assert store.load(DENSE) is None
     assert execute(DENSE, store).records[0]["ticket"] == stored.records[0]["ticket"]
@@ -200,7 +200,7 @@ def test_a_run_is_what_its_configuration_hashes_to(
     run = json.loads(path.read_bytes())
     change(run)
     path.write_bytes(sealed(run))
-    assert store.load_all() == []
+    assert list(store.load_each()) == []
     assert said in caplog.text
     assert execute(DENSE, store).records[0]["ticket"] == stored.records[0]["ticket"]
 
@@ -257,7 +257,7 @@ def test_what_cannot_be_moved_hides_nothing_else(
     execute(config(seed=1), store)
     (store.folder(DENSE) / "run.json").write_bytes(content)
     request.getfixturevalue("read_only")
-    assert [result.config for result in store.load_all()] == [config(seed=1)]
+    assert [result.config for result in list(store.load_each())] == [config(seed=1)]
     assert "run.json is not JSON" in caplog.text
     assert "cannot be moved" in caplog.text
     with pytest.raises(StoreError, match="Read-only file system"):
@@ -306,7 +306,7 @@ def test_a_stale_run_is_computed_again(
     computed = counted(monkeypatch)
     edit_source(monkeypatch, "dense")
     assert store.load(DENSE) is None
-    assert [r.config.id for r in store.load_all()] == [DENSE.id]
+    assert [r.config.id for r in list(store.load_each())] == [DENSE.id]
     assert execute(DENSE, store).records[0]["ticket"] == stored.records[0]["ticket"]
     assert computed == [DENSE.id]
     assert store.load(DENSE) is not None

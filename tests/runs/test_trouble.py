@@ -199,7 +199,7 @@ def test_a_store_that_cannot_be_written_can_be_read(store: Store) -> None:
         folder.chmod(0o500)
     try:
         assert execute(dense, store, OFTEN).records == stored.records
-        assert [result.config for result in store.load_all()] == [dense]
+        assert [result.config for result in list(store.load_each())] == [dense]
         assert store.ticket(dense, "dense").rewind is not None
         with pytest.raises(StoreError, match="Permission denied"):
             execute(config(seed=1), store, OFTEN)
@@ -212,4 +212,4 @@ def test_files_in_the_way_of_a_listing_are_passed_over(store: Store, whole: Stor
     store.prepare()
     (store.root / "runs" / "0123.lock").touch()
     (store.root / "runs" / "empty").mkdir()
-    assert store.load_all() == []
+    assert list(store.load_each()) == []
