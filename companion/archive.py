@@ -40,7 +40,7 @@ from lthlib.runs.store import (
     Store,
     source,
 )
-from lthlib.runs.upkeep import alone, check_file, read_checked
+from lthlib.runs.upkeep import check_file, read_checked
 from lthlib.texts import visible
 
 FORMAT = 1
@@ -134,7 +134,7 @@ def import_runs(store: Store, path: Path) -> list[Taken]:
     """
     store.prepare()
     staging = store.place(".import")
-    with alone(store, "import") as lease:
+    with store.alone("import") as lease:
         if lease is None:
             raise StoreError(f"another import into {store.root} is under way; wait for its end")
         shutil.rmtree(staging, ignore_errors=True)
@@ -249,7 +249,7 @@ def _place_all(store: Store, staging: Path, configs: Iterable[RunConfig]) -> lis
             why = f"its parent {parent.config.id} was not taken"
             taken[config.id] = Taken(config, parent.outcome, why)
             continue
-        with alone(store, config.id) as lease:
+        with store.alone(config.id) as lease:
             taken[config.id] = (
                 _place(store, lease, staging / "runs" / config.id, config)
                 if lease

@@ -249,9 +249,6 @@ class _Execution:
     def _checkpoint(self) -> Path:
         return self.folder / CHECKPOINT
 
-    def _write(self, path: Path, content: bytes) -> None:
-        self.store.write(path, content, self.lease)
-
     def _hooks(self, trainer: Trainer) -> Hooks:
         written = told = time.monotonic()
         total = expected_passes(self.config, trainer.steps_per_epoch)
@@ -262,7 +259,9 @@ class _Execution:
         def save(trainer: Trainer) -> None:
             nonlocal written
             _check_finite(trainer.state, ("weights/", "buffers/", "momentum/"))
-            save_checkpoint(trainer, self._checkpoint, self.owner, self._write)
+            save_checkpoint(
+                trainer, self._checkpoint, self.owner, partial(self.store.write, lease=self.lease)
+            )
             written = time.monotonic()
             self.saved = f"round {trainer.round}, step {trainer.step}"
 
@@ -299,11 +298,8 @@ class _Execution:
             # Without the times, which the record has: the same ticket has the same checksum.
             provenance = self._provenance(trainer)
             del provenance["started"], provenance["finished"]
-            ticket.info = {
-                "run": config.id,
-                "config": config.to_json(),
-                "provenance": provenance,
-            }
+            about = {"run": config.id, "config": config.to_json()}
+            ticket.info = {**about, "provenance": provenance}
             _check_finite(ticket.weights or {})
             save = partial(self.store.save_ticket, config, ticket, self.lease, trainer.files)
             # Kept in the checkpoints, and so sealed from now on.

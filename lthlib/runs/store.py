@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from lthlib.errors import ConfigError, RunDamaged, StoreError, TicketError
 from lthlib.files import TEMPORARY, TICKET_LIMIT, is_sealed, read_within, sealed, write_atomically
-from lthlib.leases import Lease, Watch, abandoned, hold
+from lthlib.leases import Lease, Watch, abandoned, hold, hold_if_free
 from lthlib.runs.identity import identify
 from lthlib.settings import POINT
 from lthlib.source import fingerprint
@@ -141,6 +141,10 @@ class Store:
     ) -> contextlib.AbstractContextManager[Lease]:
         """Wait for the right to write a run and keep it while the body runs; see `leases.hold`."""
         return self._lock(config.id, stop)
+
+    def alone(self, run_id: str) -> contextlib.AbstractContextManager[Lease | None]:
+        """As `lock`, by a run's id and without waiting: None when somebody has it."""
+        return hold_if_free(self.place("locks") / run_id)
 
     def watch(self, config: RunConfig) -> Watch:
         """Whether another process computes a run; see `leases.Watch`."""
@@ -291,16 +295,14 @@ class Store:
         """Move a damaged run out of the way, keeping it for inspection. One that somebody is
         computing is left to its owner, who holds the lease. Raises StoreError when it cannot be
         moved."""
-        own = lease or Lease(self.place("locks") / folder.name[:ID_LENGTH])
+        held = contextlib.nullcontext(lease) if lease else self.alone(folder.name[:ID_LENGTH])
         try:
-            if lease or own.take():
-                self._move_aside(folder, why)
+            with held as own:
+                if own:
+                    self._move_aside(folder, why)
         except (OSError, StoreError) as error:
             said = error.strerror if isinstance(error, OSError) else error
             raise StoreError(f"{folder}: {why}, and cannot be moved: {said}") from None
-        finally:
-            if lease is None:
-                own.release()
 
     def _move_aside(self, folder: Path, why: str) -> None:
         damaged = self.place("damaged")

@@ -17,7 +17,7 @@ from typing import Any
 from lthlib.data import needless_entries
 from lthlib.errors import ConfigError, NoRoom, RecordError, StoreError, TicketError
 from lthlib.files import TEMPORARY, TICKET_LIMIT, read_within, shallow
-from lthlib.leases import Lease, abandoned, hold_if_free
+from lthlib.leases import Lease, abandoned
 from lthlib.methods import METHODS
 from lthlib.records import TEXT, Field, check, validate_unpublished
 from lthlib.runs.config import RunConfig
@@ -142,20 +142,15 @@ def repair(store: Store, run_ids: Collection[str]) -> list[str]:
     return moved
 
 
-def alone(store: Store, run_id: str) -> contextlib.AbstractContextManager[Lease | None]:
-    """Keep others from writing a run while the body runs; None when one is doing so already."""
-    return hold_if_free(store.place("locks") / run_id)
-
-
 @contextlib.contextmanager
 def _making_room(store: Store, run_id: str) -> Iterator[Lease | None]:
-    """As `alone`, but None also where the lock is not to be had, and a lease that nobody granted
-    where there is no room for one: then nobody else gets one either, and what is taken from a run
-    in spite of that is missed when it ends, and computed again."""
+    """As `Store.alone`, but None also where the lock is not to be had, and a lease that nobody
+    granted where there is no room for one: then nobody else gets one either, and what is taken from
+    a run in spite of that is missed when it ends, and computed again."""
     with contextlib.ExitStack() as stack:
         lease: Lease | None = None
         try:
-            lease = stack.enter_context(alone(store, run_id))
+            lease = stack.enter_context(store.alone(run_id))
         except NoRoom:
             lease = Lease(store.place("locks") / run_id)
         except StoreError as error:
@@ -329,8 +324,7 @@ def _source(values: Mapping[str, Any]) -> str:
 
 def _sized(kind: str, path: Path, files: Iterable[Path] | None = None) -> Needless:
     if files is None:
-        inside = [] if path.is_symlink() else os.walk(path)
-        files = [path, *(Path(place, name) for place, _, names in inside for name in names)]
+        files = [path] if path.is_symlink() else [path, *path.rglob("*")]
     return Needless(kind, path, sum(p.lstat().st_size for p in files if not p.is_dir()))
 
 
