@@ -227,17 +227,12 @@ class Store:
             return read_identified(folder)
         except (FileNotFoundError, NotADirectoryError):
             return None
-        except OSError as error:
-            if error.errno not in _ODD:
-                raise StoreError(f"cannot read {folder}/run.json: {error.strerror}") from None
-            why = f"run.json: {error.strerror}"
-        except StoreError as error:
-            why = str(error)
-        try:
-            self.set_aside(Path(folder), why)
-        except StoreError as error:
-            log.warning("%s", error)
-        return None
+        except RunDamaged as damage:
+            try:
+                self.set_aside(Path(folder), str(damage))
+            except StoreError as error:
+                log.warning("%s", error)
+            return None
 
     def ticket(self, config: RunConfig, point: str) -> Ticket:
         """A ticket of a complete run. Its rewind point, kept once by the run that trained it, is
@@ -280,12 +275,8 @@ class Store:
 
     def _content(self, folder: Path, name: str, digest: str) -> bytes:
         try:
-            content = read_within(folder, name, TICKET_LIMIT)
+            content = _read_own(folder, name, TICKET_LIMIT)
         except (FileNotFoundError, NotADirectoryError):
-            content = b""
-        except OSError as error:
-            if error.errno not in _ODD:
-                raise StoreError(f"cannot read {folder / name}: {error.strerror}") from None
             content = b""
         if hashlib.sha256(content).hexdigest() != digest:
             raise RunDamaged(f"{name} does not match its checksum")
@@ -440,43 +431,55 @@ def result_of(stored: Mapping[str, Any]) -> RunResult:
 
 def read_identified(folder: str | Path) -> dict[str, Any]:
     """What the run.json in a run's folder says, of which no more is checked than its digest and
-    whose it is. Raises StoreError, or OSError where it cannot be read."""
-    stored = unsealed(read_within(folder, "run.json", RUN_LIMIT))
+    whose it is. Raises FileNotFoundError or NotADirectoryError without one, RunDamaged for one that
+    is not as it was written, StoreError where it cannot be read."""
+    stored = unsealed(_read_own(folder, "run.json", RUN_LIMIT))
     check_identity(stored, os.path.basename(folder)[:ID_LENGTH])
     return stored
 
 
+def _read_own(folder: str | Path, name: str, limit: int) -> bytes:
+    try:
+        return read_within(folder, name, limit)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        if error.errno in _ODD:
+            raise RunDamaged(f"{name}: {error.strerror}") from None
+        raise StoreError(f"cannot read {folder}/{name}: {error.strerror}") from None
+
+
 def unsealed(content: bytes) -> dict[str, Any]:
-    """Inverse of `sealed`. Raises StoreError when it was altered, or is of another schema."""
+    """Inverse of `sealed`. Raises RunDamaged when it was altered, or is of another schema."""
     try:
         stored = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"run.json is not JSON ({error})") from None
+        raise RunDamaged(f"run.json is not JSON ({error})") from None
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
         found = stored.get("schema") if isinstance(stored, dict) else None
-        raise StoreError(f"run.json has schema {found!r}; this lthlib reads {SCHEMA}")
+        raise RunDamaged(f"run.json has schema {found!r}; this lthlib reads {SCHEMA}")
     if not (is_sealed(content) or stored.get("digest") == digest_of(stored)):
-        raise StoreError("run.json does not match its digest")
+        raise RunDamaged("run.json does not match its digest")
     return stored
 
 
 def check_identity(stored: Mapping[str, Any], run_id: str) -> None:
     """Whether a run.json, its configuration and all its records are those of a run; no more is
-    looked at than that takes. Raises StoreError saying what is another's."""
+    looked at than that takes. Raises RunDamaged saying what is another's."""
     try:
         if not (stored.keys() >= _NEEDED and stored["records"]):
-            raise StoreError(f"run.json lacks records, or one of {', '.join(sorted(_NEEDED))}")
+            raise RunDamaged(f"run.json lacks records, or one of {', '.join(sorted(_NEEDED))}")
         config = stored["config"]
         if not stored["id"] == (own := identify(config)) == run_id:
-            raise StoreError(f"run.json belongs to {own}, not to {run_id}")
+            raise RunDamaged(f"run.json belongs to {own}, not to {run_id}")
         parent = config["parent"] and identify(config["parent"]["config"])
         for record in stored["records"]:
             if (record["run"], record["parent"], record["config"]) != (run_id, parent, config):
-                raise StoreError("a record in run.json belongs to another run")
+                raise RunDamaged("a record in run.json belongs to another run")
             if record["status"] == "ok" and ticket_file(record["ticket"]) not in stored["files"]:
-                raise StoreError(f"run.json names no ticket {record['ticket']['point']!r}")
+                raise RunDamaged(f"run.json names no ticket {record['ticket']['point']!r}")
     except (ConfigError, LookupError, TypeError, AttributeError) as error:
-        raise StoreError(f"run.json is malformed ({type(error).__name__}: {error})") from None
+        raise RunDamaged(f"run.json is malformed ({type(error).__name__}: {error})") from None
 
 
 def digest_of(stored: dict[str, Any]) -> str:
