@@ -13,7 +13,7 @@ import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -226,35 +226,29 @@ def _stop(machine: Machine) -> None:
         Path(str(machine.stop_file)).touch()
 
 
+@dataclass
 class _Sweep:
-    def __init__(
-        self,
-        store: Store,
-        missing: list[RunConfig],
-        sizes: dict[str, int],
-        room: Callable[[], int],
-        report: Callable[[Progress], None],
-    ):
-        self.store = store
-        self.sizes = sizes
-        self.room = room
-        self.report = report
-        self.ready: deque[RunConfig] = deque()
-        self.children: defaultdict[str, list[RunConfig]] = defaultdict(list)
+    store: Store
+    missing: InitVar[list[RunConfig]]
+    sizes: dict[str, int]
+    room: Callable[[], int]
+    report: Callable[[Progress], None]
+    ready: deque[RunConfig] = field(default_factory=deque)
+    children: defaultdict[str, list[RunConfig]] = field(default_factory=lambda: defaultdict(list))
+    running: dict[Future[tuple[str, str | None]], RunConfig] = field(default_factory=dict)
+    elsewhere: dict[str, tuple[RunConfig, Watch]] = field(default_factory=dict)
+    looked: float = 0.0
+    lost: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    finished: int = 0
+    done_passes: int = 0
+    told: float = 0.0
+    paused: bool = False
+
+    def __post_init__(self, missing: list[RunConfig]) -> None:
         for config in missing:
             parent = config.parent.config.id if config.parent else ""
-            (self.children[parent] if parent in sizes else self.ready).append(config)
-        self.running: dict[Future[tuple[str, str | None]], RunConfig] = {}
-        self.elsewhere: dict[str, tuple[RunConfig, Watch]] = {}
-        self.looked = 0.0
-        self.lost: dict[str, int] = {}
-        self.failed: dict[str, str] = {}
-        self.finished = 0
-        self.total = len(missing)
-        self.done_passes = 0
-        self.total_passes = sum(sizes.values())
-        self.told = 0.0
-        self.paused = False
+            (self.children[parent] if parent in self.sizes else self.ready).append(config)
 
     def run(self, executor: Executor, machine: Machine) -> None:
         while self.running or ((self.ready or self.elsewhere) and not self.paused):
@@ -341,8 +335,8 @@ class _Sweep:
         if self.running and time.monotonic() - self.told < _LOOK:
             return
         under_way = sum(self._partial(config) for config in self.running.values())
-        passes = self.done_passes + under_way
-        self.report(Progress(self.finished, self.total, passes, self.total_passes))
+        passes, total = self.done_passes + under_way, sum(self.sizes.values())
+        self.report(Progress(self.finished, len(self.sizes), passes, total))
         self.told = time.monotonic()
 
     def _partial(self, config: RunConfig) -> int:

@@ -251,18 +251,21 @@ def collect(store: Store, remove: bool) -> list[Needless]:
     What a process is computing is left alone, and so is every run that the present source can
     use, and every imported one.
     """
-    found = [_sized("damaged, moved aside", path) for path in _within(store, "damaged")]
+    found: list[Needless] = []
+
+    def take(needless: list[Needless]) -> None:
+        if remove:
+            _remove(needless)
+        found.extend(needless)
+
+    # First, so that there is room for locks.
+    take([_sized("damaged, moved aside", path) for path in _within(store, "damaged")])
     locks = [path for path in _within(store, "runs") if _OLD_LOCK.fullmatch(path.name)]
-    found += [_sized("lock of an earlier version", path) for path in locks]
-    if remove:  # first, so that there is room for locks
-        _remove(found)
+    take([_sized("lock of an earlier version", path) for path in locks])
     staging = store.place(".import")
     if staging.exists():
         with _making_room(store, "import") as lease:
-            left = [_sized("unfinished import", staging)] if lease else []
-            if remove:
-                _remove(left)
-        found += left
+            take([_sized("unfinished import", staging)] if lease else [])
     for run_id in abandoned(store.place("locks")):
         with _making_room(store, run_id):
             pass  # takes over from an owner that is dead, and gives back
@@ -271,11 +274,9 @@ def collect(store: Store, remove: bool) -> list[Needless]:
         if here and remove:
             with _making_room(store, folder.name) as lease:
                 # Asked again, now that nobody can start the run.
-                here = _needless(folder) if lease else []
-                _remove(here)
-        elif here and os.path.lexists(store.place("locks") / folder.name):
-            continue
-        found += here
+                take(_needless(folder) if lease else [])
+        elif not os.path.lexists(store.place("locks") / folder.name):
+            found += here
     return found
 
 
