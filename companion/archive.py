@@ -40,7 +40,7 @@ from lthlib.runs.store import (
     Store,
     source,
 )
-from lthlib.runs.upkeep import check_file, read_checked
+from lthlib.runs.upkeep import check_file, faults_of, read_checked
 from lthlib.texts import visible
 
 FORMAT = 1
@@ -91,10 +91,12 @@ def export_runs(
         folder = store.folder(config)
         if store.load(config) is None:
             raise StoreError(f"run {config.id} is not complete; `lth sweep` first")
-        stored = read_checked(folder)
-        names = sorted(stored["files"]) if tickets else []
-        for name in names:
-            check_file(read_within(folder, name, TICKET_LIMIT), name, stored)
+        if faults := list(faults_of(folder)):
+            raise StoreError(
+                f"run {config.id}: {faults[0]}; `lth verify --repair` and `lth sweep` compute it "
+                "again"
+            )
+        names = sorted(read_checked(folder)["files"]) if tickets else []
         members |= {f"runs/{config.id}/{name}": folder / name for name in ("run.json", *names)}
     contents = {"format": FORMAT, "study": name, "tickets": tickets}
     about = {member: _about(file) for member, file in members.items()}

@@ -21,7 +21,7 @@ from lthlib.errors import ConfigError, DataError, MaskError, Paused, TicketError
 from lthlib.masks import Mask
 from lthlib.methods import Method, get_method
 from lthlib.methods.gates import bisect_initial_gate
-from lthlib.settings import build
+from lthlib.settings import Seed, build, coerce
 from lthlib.signals import interruptions
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer, TrainingSettings
@@ -73,6 +73,7 @@ def find_tickets(
         settings.setdefault("rewind", rewind)
     if density is not None:
         settings |= _for_density(chosen, density, settings)
+    seed = coerce(seed, Seed, "seed")
     fresh = partial(_trainer, model, data, seed, training, prunable, augmentation, device)
     parent = _dense(fresh(), pretrained, rewind, progress) if chosen.parent != "none" else None
 
@@ -154,6 +155,7 @@ def retrain(
     model = _model(ticket, model)
     chosen = get_method("retrain")
     built = build(chosen.settings, settings, "retrain")
+    seed = coerce(seed, Seed, "seed")
     trainer = _trainer(model, data, seed, training, tuple(ticket.mask), augmentation, device)
     work = chosen.work(built, trainer.steps, ticket.rewind_step)
     with _bar(trainer, f"retraining {ticket.point}", work, progress):

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -149,6 +150,7 @@ def test_a_pretrained_network_is_pruned_as_it_is() -> None:
             "unknown name 'imp.round'; expected one of rounds",
         ),
         ({"method": "retrain"}, ConfigError, "lthlib.retrain"),
+        ({"seed": 0.5}, ConfigError, "seed is 0.5; expected int"),
         ({"method": "imp", "rewind": "9ep"}, ConfigError, "not before the end of training"),
     ],
 )
@@ -156,6 +158,16 @@ def test_bad_arguments_are_refused(arguments: dict, error: type, message: str) -
     model, data = transformer()
     with pytest.raises(error, match=message):
         lthlib.find_tickets(model, data, training=SHORT, progress=False, **arguments)
+
+
+def test_a_seed_may_be_numpy_s(tmp_path: Path) -> None:
+    model, data = transformer()
+    (ticket,) = lthlib.find_tickets(
+        model, data, "random", seed=np.int64(3), training=SHORT, progress=False
+    )
+    ticket.save(tmp_path / "t")
+    assert lthlib.Ticket.load(tmp_path / "t").info["seed"] == 3
+    assert lthlib.retrain(ticket, data, seed=np.int64(3), training=SHORT, progress=False).mask
 
 
 def test_a_ticket_for_another_number_of_classes_is_refused() -> None:

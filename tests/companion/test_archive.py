@@ -129,6 +129,13 @@ def test_what_is_not_complete_or_damaged_is_not_exported(there: Store, tmp_path:
     ticket.write_bytes(ticket.read_bytes()[:-1])
     with pytest.raises(StoreError, match=r"ticket.safetensors does not match its checksum"):
         export_runs(there, "a study", [OMP], tmp_path / "out.tar")
+    ticket.unlink()
+    for spoil in (lambda: None, lambda: ticket.symlink_to("/dev/zero"), ticket.mkdir):
+        spoil()
+        with pytest.raises(StoreError, match=r"ticket.safetensors.*; `lth verify --repair`"):
+            export_runs(there, "a study", [OMP], tmp_path / "out.tar")
+        if ticket.is_symlink():
+            ticket.unlink()
     assert not list(tmp_path.glob("*out.tar*"))
 
 
