@@ -30,8 +30,8 @@ def fingerprint(method: str) -> str:
 
 def source_files(method: str) -> list[Path]:
     """The files a run of `method` depends on: what its module and the execution of runs import."""
-    starts = [_PACKAGE / "runs/execute.py", _PACKAGE / f"methods/{method}.py"]
-    found = {path for path in starts if path.is_file()}
+    starts = [_file(_PACKAGE / name) for name in ("runs/execute", f"methods/{method}")]
+    found = {path for path in starts if path is not None}
     for start in sorted(found):
         found |= imported([_PACKAGE], parsed(start.read_bytes()), start.parent, _PASSED_OVER)
     return sorted(found)

@@ -47,8 +47,8 @@ def quoting(root: Path) -> dict[str, Callable[..., Any]]:
 def source(root: Path, module: str, name: str) -> Markdown:
     """Return a definition as a code block, its file as the caption.
 
-    `source("lthlib.methods.bip", "upper_gradient")`; a method is `Class.name`, a function inside
-    another `outer.inner`.
+    `source("lthlib.methods.bip.paper", "upper_gradient")`; a method is `Class.name`, a function
+    inside another `outer.inner`.
 
     Raises:
         PublishError: there is no such file, or no such definition in it.

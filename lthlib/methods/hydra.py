@@ -17,8 +17,7 @@ from torch import Tensor
 from lthlib.errors import ConfigError
 from lthlib.masks import Mask, Structure, select
 from lthlib.methods.base import Method, make_ticket
-from lthlib.methods.bip import effective
-from lthlib.methods.bip_release import batchnorm_names
+from lthlib.methods.bip import batchnorm_names, effective
 from lthlib.methods.retrain import load_start
 from lthlib.settings import Density, OwnLength, Positive, Settings, one_of
 from lthlib.tickets import Ticket

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lthlib.masks import Mask, top_k_global
-from lthlib.methods.bip import (
+from lthlib.methods.bip.paper import (
     Alternation,
     clip_norm,
     effective,

@@ -4,22 +4,20 @@ Upper level: scores s that choose the mask; lower level: weights under it.
     min over m of l(m * theta(m))   with   theta(m) = argmin l(m * theta) + gamma/2 |theta|^2
 Assuming a zero Hessian, d theta / dm = -(1/gamma) diag(g) with g the gradient of l at m * theta, so
 that the upper gradient is (theta - (1/gamma) m g) g: one backward pass, first order (Algorithm A1,
-A3 to A5). What the released code does instead is in `bip_release`.
+A3 to A5). What the released code does instead is in `release`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from lthlib.errors import ConfigError, MaskError
-from lthlib.masks import Mask, Structure, pack, select, unpack
-from lthlib.methods.base import Method, make_ticket
-from lthlib.methods.retrain import load_start
+from lthlib.errors import ConfigError
+from lthlib.masks import Mask, Structure, select
 from lthlib.settings import (
     Count,
     Density,
@@ -30,12 +28,11 @@ from lthlib.settings import (
     Settings,
     one_of,
 )
-from lthlib.tickets import Ticket
 from lthlib.training import Outcome, Tensors, Trainer, sgd_step
 
 VARIANTS = ("paper", "release")
 AT = ("mask", "scores")
-# What the release does otherwise; see `bip_release`.
+# What the release does otherwise; see `release`.
 DEPARTURES = {
     "aliased": "scores and weights share storage: the mask is the top-k of |theta|, and each level "
     "moves what the other owns; ranks as `signed` does",
@@ -221,53 +218,3 @@ def clip_norm(gradients: Iterable[Tensor], bound: float) -> None:
     factor = (bound / (norm + 1e-12)).clamp(max=1.0)
     for gradient in gradients:
         gradient.mul_(factor)
-
-
-def alternation_of(trainer: Trainer, settings: BiPSettings, steps: int) -> Alternation:
-    """The paper's alternation, or the release's where it departs; its state is in the trainer's."""
-    if not settings.departures:
-        return Alternation(trainer, settings, steps)
-    from lthlib.methods.bip_release import ReleasedAlternation
-
-    return ReleasedAlternation(trainer, settings, steps)
-
-
-def search(trainer: Trainer, settings: BiPSettings, parent: Ticket | None) -> Iterator[Ticket]:
-    """Yield one ticket, judged as found: m * theta at the end, without retraining. parent: the
-    trained dense network."""
-    assert parent is not None and parent.weights is not None
-    steps = trainer.steps(settings.length)
-    if trainer.round == 0:
-        load_start(trainer, parent, "own")
-    alternation = alternation_of(trainer, settings, steps)
-    masks = trainer.group("masks")
-    trainer.keep("earlier_masks", {name: pack(mask) for name, mask in masks.items()})
-    trainer.observe = _watch(trainer, steps)
-    lower = tuple(f"lower-{i}" for i in range(settings.lower_steps))
-    for _ in trainer.rounds(1):
-        trainer.fit(alternation, stop=steps, streams=(*lower, "upper"))
-        yield make_ticket(trainer, Mask(masks), target_density=settings.density)
-
-
-def _watch(trainer: Trainer, steps: int) -> Callable[[int], dict[str, Any]]:
-    """Density of the mask, and its overlap with the mask of one epoch before."""
-    masks, earlier = trainer.group("masks"), trainer.group("earlier_masks")
-
-    def observe(step: int) -> dict[str, Any]:
-        mask = Mask(masks).to("cpu")
-        if mask.kept == 0:  # on a GPU, where the ranking does not look for them
-            raise MaskError("the scores hold NaN; a smaller upper_learning_rate may help")
-        before = Mask({n: unpack(earlier[n].cpu(), kept.shape) for n, kept in mask.items()})
-        if (step + 1) % trainer.steps_per_epoch == 0 or step + 1 == steps:
-            trainer.load("earlier_masks", {name: pack(kept) for name, kept in mask.items()})
-        return {"density": mask.density, "overlap": mask.overlap(before)}
-
-    return observe
-
-
-def _work(settings: BiPSettings, steps: Callable[[str], int], start: int) -> int:
-    passes = settings.lower_steps + 1 + ("squared" in settings.departures)
-    return passes * steps(settings.length)
-
-
-METHOD = Method("bip", "BiP", BiPSettings, search, _work, version=2, parent="dense")
