@@ -116,11 +116,11 @@ def _print_run(store: Store, config: RunConfig) -> None:
     result = store.load(config)
     assert result is not None
     for entry in result.records:
-        accuracy = entry["accuracy"]["test"]
-        found = (
-            entry["failure"]
-            or f"density {entry['density']:.4f}, test {accuracy:.2f} % ({entry['judged']})"
-        )
+        found = entry["failure"]
+        if found is None:
+            accuracy = entry["accuracy"]["test"]
+            test = "not tested" if accuracy is None else f"test {accuracy:.2f} %"
+            found = f"density {entry['density']:.4f}, {test} ({entry['judged']})"
         say(f"{config.id} {entry['ticket']['point']}: {found}")
         if layers := emptied(entry):
             say(f"{config.id}: no weight is left in {', '.join(layers)}", err=True)

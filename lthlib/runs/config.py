@@ -82,10 +82,8 @@ class RunConfig(Settings, where=""):
     def changed(self, **values: Any) -> RunConfig:
         """A copy with other values; a dotted name such as `training.length` is given as
         `training={'length': ...}`."""
-        merged = {
-            name: replace_fields(getattr(self, name), value, name)
-            if isinstance(value, Mapping)
-            else value
+        merged: dict[str, Any] = {
+            name: {**_plain(getattr(self, name)), **value} if isinstance(value, Mapping) else value
             for name, value in values.items()
         }
         return replace(self, **merged)
@@ -93,11 +91,6 @@ class RunConfig(Settings, where=""):
     def describe(self) -> str:
         """One line for people."""
         return describe(self.to_json())
-
-
-def replace_fields(instance: Any, values: Mapping[str, Any], where: str) -> Any:
-    """A copy of a settings dataclass with some values replaced, coerced to the fields' types."""
-    return build(type(instance), {**_plain(instance), **values}, where)
 
 
 def _plain(value: Any) -> Any:
