@@ -6,6 +6,7 @@ import logging
 import os
 import pty
 import re
+import subprocess
 import sys
 import unicodedata
 from pathlib import Path
@@ -111,3 +112,11 @@ def test_a_file_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_logged_is_seen_on_one_line(caplog: pytest.LogCaptureFixture) -> None:
     logging.getLogger("lthlib").warning("run %s", "a\x1b[2J\nrun b: all is well")
     assert caplog.messages == [r"run a\x1b[2J\nrun b: all is well"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is full")
+def test_a_disk_that_is_full_is_said_in_words(capfd: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-m", "lthlib", "studies"]
+    with open("/dev/full", "w") as full:
+        assert subprocess.run(command, stdout=full, check=False).returncode == 2
+    assert capfd.readouterr().err == ("lth: cannot print what was found: No space left on device\n")

@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from lthlib.errors import LthlibError
 from lthlib.texts import visible
 
 
@@ -42,5 +43,13 @@ def say(text: object, err: bool = False) -> None:
     Args:
         text: its line breaks are kept, all else that is not seen is spelled out.
         err: to stderr, not stdout.
+
+    Raises LthlibError when that cannot be written, such as to a file on a full disk.
     """
-    typer.echo("\n".join(map(visible, str(text).split("\n"))), err=err)
+    try:
+        typer.echo("\n".join(map(visible, str(text).split("\n"))), err=err)
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise  # nobody reads on, as with `| head`: click ends the command quietly
+        sys.stdout = None  # or the exit would try again
+        raise LthlibError(f"cannot print what was found: {error.strerror}") from None
