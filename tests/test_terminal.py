@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import pty
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from lthlib import cli
 from lthlib.cli import app
 from lthlib.cli.terminal import outlive_terminal, say
 from lthlib.masks import Mask
@@ -120,3 +122,17 @@ def test_a_disk_that_is_full_is_said_in_words(capfd: pytest.CaptureFixture[str])
     with open("/dev/full", "w") as full:
         assert subprocess.run(command, stdout=full, check=False).returncode == 2
     assert capfd.readouterr().err == ("lth: cannot print what was found: No space left on device\n")
+
+
+def test_what_the_system_refuses_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "results/x.jsonl")
+
+    monkeypatch.setattr(cli, "app", refused)
+    monkeypatch.setattr(cli, "as_ctrl_c", lambda: None)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    said = capsys.readouterr().err
+    assert said == "lth: [Errno 30] Read-only file system: 'results/x.jsonl'\n"

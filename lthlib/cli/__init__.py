@@ -92,12 +92,13 @@ def _options(
 
 
 def main() -> NoReturn:
-    """Entry point: errors that lthlib raises on purpose become one line and exit status 2."""
+    """Entry point: what lthlib raises on purpose, and what the system refuses, such as a folder that
+    cannot be written, become one line and exit status 2."""
     outlive_terminal()
     as_ctrl_c()
     try:
         app(standalone_mode=True)
-    except LthlibError as error:
+    except (LthlibError, OSError) as error:
         say(f"lth: {error}", err=True)
         sys.exit(2)
     sys.exit(0)

@@ -72,6 +72,8 @@ class Machine:
             return _own(torch.device("cuda" if cuda else "cpu"))
         try:
             device = torch.device(self.device)
+            if device.type not in ("cpu", "cuda"):
+                raise RuntimeError
         except RuntimeError:
             raise ConfigError(
                 f"device is {self.device!r}; expected auto, cuda, cuda:0 or cpu"
