@@ -92,8 +92,8 @@ def _options(
 
 
 def main() -> NoReturn:
-    """Entry point: what lthlib raises on purpose, and what the system refuses, such as a folder that
-    cannot be written, become one line and exit status 2."""
+    """Entry point: what lthlib raises on purpose, and what the system refuses, such as writing to a
+    folder, become one line and exit status 2."""
     outlive_terminal()
     as_ctrl_c()
     try:
