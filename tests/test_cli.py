@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from companion.studies import ticket_study
 from lthlib._version import __version__
-from lthlib.cli import app
+from lthlib.cli.command import app
 from lthlib.data.cache import Decoded, cached
 from lthlib.leases import hold
 from lthlib.methods import METHODS
@@ -71,7 +71,7 @@ def test_help_names_every_command_and_does_not_import_torch(tmp_path: Path) -> N
     text = lth("run", "--help", cwd=tmp_path)
     assert [name for name in METHODS if name != "retrain" and name not in text] == []
     code = (
-        "import sys\nfrom typer.testing import CliRunner\nfrom lthlib.cli import app\n"
+        "import sys\nfrom typer.testing import CliRunner\nfrom lthlib.cli.command import app\n"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
         "assert 'torch' not in sys.modules"
     )

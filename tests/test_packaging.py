@@ -249,3 +249,9 @@ def test_the_lowest_parts_know_nobody_beside_them() -> None:
 def test_no_torch_is_imported_by(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_either_half_of_the_command_may_be_imported_first() -> None:
+    for first in ("companion.cli", "lthlib.cli.command"):
+        code = f"import {first}; from lthlib.cli.command import app; assert app.registered_commands"
+        assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from lthlib import cli
-from lthlib.cli import app
+from lthlib.cli.command import app
 from lthlib.cli.terminal import outlive_terminal, say
 from lthlib.masks import Mask
 from lthlib.runs import bar

@@ -16,7 +16,7 @@ from companion.bilevel import measured
 from companion.bilevel.hypergradient import Quadratic
 from companion.evidence.facts import facts_of, load_facts
 from companion.publish.artefacts import provenance
-from lthlib.cli import app
+from lthlib.cli.command import app
 from lthlib.errors import ConfigError
 from lthlib.methods.bip import upper_gradient
 from lthlib.recipes import Recipe, load_recipe

@@ -29,7 +29,7 @@ from companion.publish.checks import (
 from companion.publish.context import page_context
 from companion.published import load_results, published
 from companion.studies import ticket_study
-from lthlib.cli import app
+from lthlib.cli.command import app
 from lthlib.errors import ConfigError, PublishError, RecordError
 from lthlib.files import is_sealed, sealed
 from lthlib.recipes import load_recipe

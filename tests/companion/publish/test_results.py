@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from companion.publish.results import faults_of
 from companion.publish.site import build_site
-from lthlib.cli import app
+from lthlib.cli.command import app
 from lthlib.errors import RecordError
 
 REPOSITORY = Path(__file__).parents[3]
