@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from lthlib import cli
+from lthlib.cli import command
 from lthlib.cli.command import app
 from lthlib.cli.terminal import outlive_terminal, say
 from lthlib.masks import Mask
@@ -130,7 +131,7 @@ def test_what_the_system_refuses_is_said_in_one_line(
     def refused(**_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system", "results/x.jsonl")
 
-    monkeypatch.setattr(cli, "app", refused)
+    monkeypatch.setattr(command, "app", refused)
     monkeypatch.setattr(cli, "as_ctrl_c", lambda: None)
     with pytest.raises(SystemExit, match="2"):
         cli.main()
