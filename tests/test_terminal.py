@@ -18,7 +18,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from lthlib import cli
 from lthlib.cli import command
 from lthlib.cli.command import app
 from lthlib.cli.terminal import outlive_terminal, say
@@ -132,8 +131,8 @@ def test_what_the_system_refuses_is_said_in_one_line(
         raise OSError(errno.EROFS, "Read-only file system", "results/x.jsonl")
 
     monkeypatch.setattr(command, "app", refused)
-    monkeypatch.setattr(cli, "as_ctrl_c", lambda: None)
+    monkeypatch.setattr(command, "as_ctrl_c", lambda: None)
     with pytest.raises(SystemExit, match="2"):
-        cli.main()
+        command.main()
     said = capsys.readouterr().err
     assert said == "lth: [Errno 30] Read-only file system: 'results/x.jsonl'\n"
