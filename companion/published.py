@@ -62,6 +62,17 @@ def load_study(folder: str | Path, study: str, *, whole: bool = True) -> list[di
     return records
 
 
+def runs_in(folder: str | Path, study: str) -> set[str]:
+    """Return the runs of a study's file, of those lines that are as they were written."""
+    path = Path(folder) / f"{study}.jsonl"
+    found = set()
+    with contextlib.suppress(RecordError):
+        for line in _lines(path):
+            with contextlib.suppress(RecordError, KeyError):
+                found.add(str(unsealed(line, "", "")["run"]))
+    return found
+
+
 def published(records: Iterable[Mapping[str, Any]]) -> bytes:
     """Return the content of a study's file: a record a line, each with its digest as last field,
     and in the last line `above`, the SHA-256 of all lines above it.
@@ -146,7 +157,7 @@ def unsealed(text: bytes, where: str, again: str) -> dict[str, Any]:
         value = from_json(text)
     except ValueError as error:
         raise _changed(where, f"is not JSON ({error})", again) from None
-    if not is_sealed(text.removesuffix(b"\n")):
+    if not (text.endswith(b"\n") and is_sealed(text[:-1])):
         has = isinstance(value, dict) and "digest" in value
         raise _changed(where, "does not match its digest" if has else "has no digest", again)
     check_texts(value, where)

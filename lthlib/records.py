@@ -216,6 +216,12 @@ _FAILED: dict[str, Any] = {
 }
 # A run's record gets the names it is published under when it is.
 _PUBLISHED_AS = {"study": "none", "scale": "embedded", "label": "none"}
+_NUMBER = Field("a finite number", is_number).or_null()
+# Of a method's settings, those by which tickets are told apart.
+_SETTINGS = {
+    "structure": NAME,
+    **dict.fromkeys(("density", "fraction", "initial_gate"), _NUMBER),
+}
 _CONFIG = {
     **dict.fromkeys(("data", "model", "training", "settings"), _OBJECT),
     "method": _METHOD,
@@ -272,6 +278,8 @@ def check_texts(value: Any, where: str) -> None:
 def _check_config(config: Any, where: str, prefix: str) -> None:
     """Check what the tidy table reads; the rest of a configuration grows with the library."""
     check({name: config[name] for name in _CONFIG if name in config}, _CONFIG, where, prefix[:-1])
+    for name in _SETTINGS.keys() & config["settings"].keys():
+        check(config["settings"][name], _SETTINGS[name], where, f"{prefix}settings.{name}")
     check(config["data"].get("dataset"), NAME, where, f"{prefix}data.dataset")
     check(config["model"].get("architecture"), NAME, where, f"{prefix}model.architecture")
     parent = config["parent"]

@@ -30,7 +30,7 @@ from lthlib.cli.options import (
     machine_of,
 )
 from lthlib.cli.terminal import say
-from lthlib.errors import ConfigError, DataError, RecordError
+from lthlib.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from companion.studies import Study
@@ -90,13 +90,9 @@ def record(
 def _refuse_loss(name: str, results: Path, runs: set[str]) -> None:
     """Raise ConfigError where lines of other runs are published under a name, as by another recipe
     that is called the same. What was damaged is written anew, as its error says."""
-    from companion.published import load_study
+    from companion.published import runs_in
 
-    try:
-        lost = {one["run"] for one in load_study(results, name, whole=False)} - runs
-    except RecordError:
-        return
-    if lost:
+    if lost := runs_in(results, name) - runs:
         raise ConfigError(
             f"{results / name}.jsonl holds {len(lost)} runs that are not among the {len(runs)} to "
             "be recorded; give your recipe another name, or remove that file to replace it"

@@ -97,8 +97,9 @@ class Artefacts:
         with rc_context({"svg.hashsalt": "lthlib", "text.parse_math": False}):
             fig.savefig(svg, format="svg", bbox_inches="tight", metadata={"Date": None})
         pyplot.close(fig)
-        # The option is read as YAML, of which JSON is a part.
-        head = f":::{{figure}} {self._address(name)}.svg\n:alt: {json.dumps(_one_line(alt))}"
+        # The option is read as YAML, of which JSON is a part but for escaped surrogate pairs.
+        quoted = json.dumps(_one_line(alt), ensure_ascii=False)
+        head = f":::{{figure}} {self._address(name)}.svg\n:alt: {quoted}"
         block = f"{head}\n\n{_one_line(title)}\n\n{below} · {self._download(name)}\n:::\n"
         self._write(name, data, block, {"kind": "figure", "title": title, "alt": alt, "note": note})
         picture = {"image/svg+xml": svg.read_text(encoding="utf-8"), "text/plain": alt}

@@ -25,6 +25,7 @@ from companion.evidence.drift import (
 from companion.markdown import Markdown, code
 from companion.markdown import table as markdown_table
 from companion.published import read_published
+from lthlib.errors import RecordError
 from lthlib.files import sealed, write_atomically
 from lthlib.records import COUNT, TEXT, Field, check, is_number
 
@@ -195,7 +196,7 @@ def table(content: Mapping[str, Any]) -> Markdown:
 
 def write_report(content: Mapping[str, Any], folder: Path) -> Path:
     """Write `folder/DATE-STUDY.json` and `.md`; returns the first."""
-    path = folder / f"{content['date'][:10]}-{content['study']}.json"
+    path = folder / _file_name(content)
     write_atomically(path, sealed(content, indent=1) + b"\n")
     write_atomically(path.with_suffix(".md"), markdown(content).encode())
     return path
@@ -223,7 +224,13 @@ def load_report(path: Path) -> dict[str, Any]:
     for name, rule in (("curves", _CURVE), ("drifted", _DRIFTED)):
         for place, one in enumerate(content[name]):
             check(one, rule, str(path), f"{name}[{place}]")
+    if path.name != (written := _file_name(content)):
+        raise RecordError(f"{path}: holds what was written as {written}; give it that name again")
     return content
+
+
+def _file_name(content: Mapping[str, Any]) -> str:
+    return f"{content['date'][:10]}-{content['study']}.json"
 
 
 def _side(records: Sequence[Record]) -> dict[str, Any]:

@@ -225,7 +225,7 @@ def test_benchmarks_are_drawn_as_they_were_recorded(tmp_path: Path) -> None:
     machine |= {"load average, before and after": [0.1, 1.5]}
     report = {"started": "2026-01-01T10:00:00+00:00", "machine": machine, "rows": rows}
     (tmp_path / "results" / "bench").mkdir(parents=True)
-    (tmp_path / "results" / "bench" / "2026-01-01-cpu.json").write_bytes(sealed(report))
+    (tmp_path / "results" / "bench" / "2026-01-01-cpu.json").write_bytes(sealed(report) + b"\n")
     given = {"root": str(tmp_path), "artefacts": str(tmp_path / "made")}
     output = tmp_path / "out.ipynb"
     execute("speed.ipynb", output, given)

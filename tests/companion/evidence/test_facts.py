@@ -20,7 +20,7 @@ from tests.companion.evidence.toys import PROVENANCE, facts
 
 def write(folder: Path, content: Any) -> Path:
     path = folder / "facts.json"
-    path.write_bytes(content.encode() if isinstance(content, str) else sealed(content))
+    path.write_bytes(content.encode() if isinstance(content, str) else sealed(content) + b"\n")
     return path
 
 

@@ -89,20 +89,25 @@ def test_the_command_names_every_parameter() -> None:
 
 def test_a_figure_and_what_stands_beside_it(made: Artefacts, tmp_path: Path, capsys) -> None:
     made.figure(
-        figure(), "curve", ROWS, title="Accuracy.", alt="A line\nrising.", note="Dots: seeds."
+        figure(),
+        "curve",
+        ROWS,
+        title="Accuracy.",
+        alt="\U0001d49c line\nrising.",
+        note="Dots: seeds.",
     )
     assert not plt.get_fignums()
     assert (tmp_path / "curve.csv").read_text().startswith("scale,seed,device")
     assert json.loads((tmp_path / "curve.json").read_text()) == {
         "kind": "figure",
         "title": "Accuracy.",
-        "alt": "A line\nrising.",
+        "alt": "\U0001d49c line\nrising.",
         "note": "Dots: seeds.",
         "notebook": "tickets",
         "command": "make book",
     }
     assert (tmp_path / "curve.md").read_text() == (
-        ':::{figure} /artefacts/tickets/curve.svg\n:alt: "A line rising."\n\n'
+        ':::{figure} /artefacts/tickets/curve.svg\n:alt: "\U0001d49c line rising."\n\n'
         "Accuracy.\n\nDots: seeds.\n\n"
         f"{provenance(ROWS)}\n\n"
         "Make again: `make book` · {download}`data (CSV) </artefacts/tickets/curve.csv>`\n:::\n"

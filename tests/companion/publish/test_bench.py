@@ -28,7 +28,7 @@ def quote(tmp_path: Path) -> dict[str, Any]:
     folder.mkdir(parents=True)
     for date, rows in (("2026-01-01", []), ("2026-02-01", ROWS)):
         report = {"started": f"{date}T10:00:00+00:00", "machine": MACHINE, "rows": rows}
-        (folder / f"{date}-cluster.json").write_bytes(sealed(report))
+        (folder / f"{date}-cluster.json").write_bytes(sealed(report) + b"\n")
     return quoting(tmp_path)
 
 
@@ -62,7 +62,7 @@ def test_targets_are_counted_and_those_that_are_not_met_are_named(tmp_path: Path
     folder.mkdir(parents=True)
     outcomes = {"a": True, "b": None, "c": False, "d": True}
     rows = [{"name": name, "met": met} for name, met in outcomes.items()]
-    (folder / "2026-01-01-cpu.json").write_bytes(sealed({"rows": rows}))
+    (folder / "2026-01-01-cpu.json").write_bytes(sealed({"rows": rows}) + b"\n")
     quote = quoting(tmp_path)
     assert quote["has_bench"]("cpu")
     assert quote["bench_targets"]("cpu") == "2 of 3 targets are met; not met: c"

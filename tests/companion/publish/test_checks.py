@@ -139,7 +139,7 @@ def test_a_report_is_read_back_and_the_latest_counts(
     assert is_sealed(path.read_bytes().strip())
     assert load_reports(tmp_path)["digits"]["tickets"] == drifted["tickets"]
     assert load_reports(tmp_path / "nowhere") == {}
-    path.write_bytes(sealed({**drifted, "curves": [{"label": 3}]}))
+    path.write_bytes(sealed({**drifted, "curves": [{"label": 3}]}) + b"\n")
     with pytest.raises(RecordError, match=r"2026-11-21-digits.json: lacks curves\[0\]"):
         load_reports(tmp_path)
     path.write_text("no JSON")

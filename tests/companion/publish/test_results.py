@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from companion.cli.publishing import _refuse_loss
 from companion.publish.results import faults_of
 from companion.publish.site import build_site
+from companion.published import runs_in
 from lthlib.cli.command import app
-from lthlib.errors import RecordError
+from lthlib.errors import ConfigError, RecordError
 
 REPOSITORY = Path(__file__).parents[3]
 FILES = ("cs-resnet20.jsonl", "facts.json", "checks/2026-11-21-digits.json")
@@ -64,6 +67,46 @@ def test_every_changed_digit_shows(root: Path, name: str) -> None:
         (error,) = faults_of(root / "results")
         where = f"{path}, line {line}" if path.suffix == ".jsonl" else str(path)
         assert str(error).startswith(f"{where}: "), error
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[:-1],
+        lambda text: text + b"\n",
+        lambda text: b" " + text,
+        lambda text: b"\xef\xbb\xbf" + text,
+        lambda text: text.replace(b"\n", b"\r\n"),
+        lambda text: text.replace(b": ", b":  ", 1),
+        lambda text: text[: text.rindex(b'"')].upper() + text[text.rindex(b'"') :],
+    ],
+)
+def test_every_byte_counts(root: Path, name: str, change: Callable[[bytes], bytes]) -> None:
+    path = root / "results" / name
+    path.write_bytes(change(path.read_bytes()))
+    (error,) = faults_of(root / "results")
+    assert str(error).startswith(str(path))
+
+
+def test_a_damaged_line_does_not_free_the_others_to_be_replaced(root: Path) -> None:
+    path = root / "results" / FILES[0]
+    whole = runs_in(root / "results", path.stem)
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 7', 1))
+    left = runs_in(root / "results", path.stem)
+    assert len(whole) == 6 and left < whole and len(left) == 5
+    with pytest.raises(ConfigError, match="holds 5 runs that are not among the 1 to be recorded"):
+        _refuse_loss(path.stem, root / "results", whole - left)
+    _refuse_loss(path.stem, root / "results", whole)
+    assert runs_in(root / "results", "none") == set()
+
+
+def test_a_report_under_another_name_is_refused(root: Path) -> None:
+    path = root / "results" / "checks" / "2026-11-21-digits.json"
+    for name in ("2027-01-01-digits.json", "2026-11-21-cifar10-bip.json"):
+        path = path.rename(path.with_name(name))
+        (error,) = faults_of(root / "results")
+        assert "written as 2026-11-21-digits.json" in str(error)
 
 
 def test_verify_names_every_file_that_is_not(root: Path) -> None:

@@ -207,7 +207,9 @@ def test_damaged_facts_stop_the_build_before_anything_is_computed(
 ) -> None:
     monkeypatch.setattr(site, "EMBEDDED", write_tiny(tmp_path))
     (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "facts.json").write_bytes(sealed({"schema": 1, "facts": {"speed": {}}}))
+    (tmp_path / "results" / "facts.json").write_bytes(
+        sealed({"schema": 1, "facts": {"speed": {}}}) + b"\n"
+    )
     with pytest.raises(RecordError, match=r"results/facts.json: unknown fact 'speed'"):
         site.build_site(tmp_path, tmp_path / "runs", jobs=1, device="cpu", say=print)
     assert not (tmp_path / "runs").exists()

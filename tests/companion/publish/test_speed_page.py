@@ -42,7 +42,7 @@ def copied(root: Path, *parts: str) -> Path:
     folder.mkdir(parents=True)
     for part in parts:
         rows = [{"name": "a step", "met": True}, {"name": "another", "met": False}]
-        (folder / f"2026-01-01-{part}.json").write_bytes(sealed({"rows": rows}))
+        (folder / f"2026-01-01-{part}.json").write_bytes(sealed({"rows": rows}) + b"\n")
     return root
 
 

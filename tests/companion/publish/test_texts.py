@@ -86,7 +86,7 @@ def read_as(name: str, load: Callable[[Path], Any]) -> Callable[[Any, Path], Non
     def check(document: Any, folder: Path) -> None:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(sealed(document))
+        path.write_bytes(sealed(document) + b"\n")
         load(folder)
 
     return check
@@ -101,7 +101,7 @@ DOCUMENTS: dict[str, tuple[Any, Callable[[Any, Path], None]]] = {
     ),
     "report": (
         unsealed(newest("checks/*-digits.json")),
-        read_as("checks/2026-01-01-digits.json", load_reports),
+        read_as(f"checks/{newest('checks/*-digits.json').name}", load_reports),
     ),
     "benchmark": (
         unsealed(newest("bench/*-cpu.json")),
