@@ -31,10 +31,12 @@ class Projection(nn.Conv2d):
     """1x1 convolution without bias: an `nn.Conv2d`, kept from crashing on the CPU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        # oneDNN's gradient of a strided 1x1 convolution writes past its memory, from some 50 x 50
-        # pixels on, where a vector holds more numbers than there are channels
-        # (uxlfoundation/oneDNN#6035). Below, the bits of published runs stay as they are.
-        if x.device.type == "cpu" and self.in_channels < 16 and x.shape[-2:].numel() > 32 * 32:
+        # oneDNN's gradient of a strided 1x1 convolution writes past its memory where a vector holds
+        # more numbers than there are channels (uxlfoundation/oneDNN#6035): 8 with AVX2, at any
+        # size; 16 with AVX-512, from some 40 x 40 pixels on. The published runs, of 8 channels
+        # and at most 32 x 32 pixels, keep their bits.
+        few, pixels = self.in_channels, x.shape[-2:].numel()
+        if x.device.type == "cpu" and (few < 8 or (few < 16 and pixels > 32 * 32)):
             return F.conv2d(F.avg_pool2d(x, 1, self.stride), self.weight)
         return super().forward(x)
 
