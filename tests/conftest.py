@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -34,6 +36,16 @@ TINY = {
         "dense_seeds": 2,
     },
 }
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test uses the store, the data or the cache of whoever runs it, unless it says so."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("LTHLIB_")]:
+            patch.delenv(name)
+        patch.setenv("LTHLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def needs(number: signal.Signals) -> pytest.MarkDecorator:
