@@ -15,6 +15,7 @@ import pytest
 
 from companion.cluster import DaskExecutor, dask_executor
 from lthlib.runs import Machine, Progress, RunConfig, Store, execute, execute_many, with_ancestors
+from lthlib.tickets import unseal
 from tests.runs.toys import child, config
 
 IMP = config("imp", settings={"rounds": 3, "rewind": "2it"}, training={"length": "150it"})
@@ -39,22 +40,23 @@ def tickets(store: Store, run: RunConfig) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in store.folder(run).glob("tickets/*")}
 
 
-def written(path: Path) -> int:
-    return path.stat().st_mtime_ns
+def judged_before(checkpoint: Path) -> list[Any]:
+    """Records of the tickets that were judged before a checkpoint, in order."""
+    try:
+        _, text = unseal(checkpoint.read_bytes(), "checkpoint")
+    except FileNotFoundError:
+        return []
+    return sorted(json.loads(text)["records"].values(), key=lambda r: r["ticket"]["index"])
 
 
 def kill_the_worker_of(run: RunConfig, store: Store, pool: DaskExecutor, seen: list[Any]) -> None:
-    """Once it has judged its first ticket and gone on for a while."""
+    """Once it has judged its first ticket and saved its state."""
     pids = pool.client.run(os.getpid)
-    judged = store.folder(run) / "judged"
-    checkpoint = store.folder(run) / "checkpoint.safetensors"
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        first = sorted(judged.glob("*.json"))[:1]
-        if first and checkpoint.exists() and written(checkpoint) > written(first[0]):
-            break
+    while not (found := judged_before(store.folder(run) / "checkpoint.safetensors")):
+        assert time.monotonic() < deadline
         time.sleep(0.01)
-    seen.append(json.loads(first[0].read_bytes()))
+    seen.append(found[0])
     for address, keys in pool.client.processing().items():
         if any(run.id in key for key in keys):
             os.kill(pids[address], signal.SIGKILL)
