@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from lthlib.errors import ConfigError, check_choice, shown
+from lthlib.files import from_yaml
 from lthlib.methods import get_method
 from lthlib.methods.bip import DEPARTURES
 from lthlib.recipes import Recipe, dense_run
@@ -24,7 +26,6 @@ class Entry:
     label: str
 
 
-Entries = Callable[[Recipe, int, Sequence[float]], Iterable[Entry]]
 MOST_RUNS = 20_000
 
 
@@ -139,33 +140,104 @@ def _entries(recipe: Recipe, study: Mapping[str, Any]) -> list[Entry]:
     return [entry for entry in entries if unique.pop(entry.config.id, None)]
 
 
-def _parent(recipe: Recipe, seed: int) -> Parent:
-    return Parent(dense_run(recipe, seed), "dense")
+@dataclass(frozen=True)
+class Contestant:
+    """Searches of one method, and which of their tickets a study shows: a line of
+    `contestants.yaml`, where the fields are explained.
 
+    A method with gates has a search for every combination of the recipe's lists, IMP one of as many
+    rounds as the lowest density takes, any other method one for each density.
+    """
 
-def _imp(label: str, **change: Any) -> Entries:
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
-        settings = {"rewind": recipe.rewind, **recipe.method("imp"), **change}
-        fraction = recipe.config("imp", seed, **settings).settings.fraction
-        target = math.log(min(densities)) / math.log(1 - fraction)
-        settings.setdefault("rounds", max(1, round(target)))
-        search = recipe.config("imp", seed, **settings)
-        if search.settings.rewinding != "none":
-            yield Entry(search, label)
-            return
+    name: str
+    label: str
+    search: Mapping[str, Any] = field(default_factory=dict)
+    shown: str = "found"
+    training: Mapping[str, Any] = field(default_factory=dict)
+    section: str = ""
+    varied: bool = False
+    needs: str = ""
+
+    @property
+    def method(self) -> str:
+        """The method that searches."""
+        return self.name.partition("-")[0]
+
+    def __call__(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
+        """Yield the runs of a seed. Raises ConfigError where the recipe does not fit."""
+        section = self.section or self.name
+        own = recipe.method(section) if section != self.method else {}
+        variants = [self]
+        if self.varied:
+            variants = [
+                replace(self, label=f"{self.label}, {name} {value}", search={name: value})
+                for name, value in _listed(recipe, section)
+            ]
+        elif self.shown == "found":
+            variants = [replace(self, search={**self.search, **own})]
+        else:
+            variants = [replace(self, training={**self.training, **own})]
+        for one in variants:
+            yield from one._runs(recipe, seed, densities)
+
+    def _runs(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
+        settings = {**recipe.method(self.method), **self.search}
+        if self.needs and self.needs not in settings:
+            raise ConfigError(
+                f"recipe {recipe.name} gives no {self.name}.{self.needs}; leave out {self.name}"
+            )
         # What IMP-C finds was trained without going back; its tickets are trained from k as well.
-        yield Entry(search, f"{label}, as found")
-        for r in range(1, search.settings.rounds + 1):
-            yield _retrained(recipe, search, f"round-{r}", label, recipe.method("retrain"))
+        shown = "both" if settings.get("rewinding") == "none" else self.shown
+        searches = list(self._searches(recipe, seed, densities, settings))
+        # With gates, each search stands beside its tickets.
+        has_gates = get_method(self.method).has_gates
+        for group in [[one] for one in searches] if has_gates else [searches]:
+            if shown != "retrained":
+                label = self.label if shown == "found" else f"{self.label}, as found"
+                yield from (Entry(search, label) for search in group)
+            if shown != "found":
+                for search in group:
+                    yield from self._tickets(recipe, search)
 
-    return entries
+    def _searches(
+        self, recipe: Recipe, seed: int, densities: Sequence[float], settings: dict[str, Any]
+    ) -> Iterator[RunConfig]:
+        method = get_method(self.method)
+        if method.takes("rounds"):
+            settings = {"rewind": recipe.rewind, **settings}
+            if not method.has_gates:
+                fraction = recipe.config(self.method, seed, **settings).settings.fraction
+                rounds = round(math.log(min(densities)) / math.log(1 - fraction))
+                settings = {"rounds": max(1, rounds), **settings}
+            if empty := [name for name, value in settings.items() if value == []]:
+                raise ConfigError(
+                    f"{self.method}.{empty[0]} is an empty list; give at least one value"
+                )
+            for one in _combinations(settings):
+                yield recipe.config(self.method, seed, **settings | one)
+            return
+        fixed = "density" in CONTESTANTS[self.name].search
+        if "density" in settings and not fixed:
+            raise ConfigError(
+                f"methods.{self.section or self.name}.density is given, but the study's "
+                "densities say it; change those, with --densities"
+            )
+        parent = Parent(dense_run(recipe, seed), "dense") if method.parent != "none" else None
+        for density in [settings["density"]] if fixed else [one for one in densities if one < 1]:
+            yield recipe.config(self.method, seed, parent, **settings | {"density": density})
 
-
-def _retrained(
-    recipe: Recipe, search: RunConfig, point: str, label: str, how: Mapping[str, Any]
-) -> Entry:
-    """A search's ticket trained under its mask."""
-    return Entry(recipe.config("retrain", search.seed, Parent(search, point), **how), label)
+    def _tickets(self, recipe: Recipe, search: RunConfig) -> Iterator[Entry]:
+        method, points, how = get_method(self.method), ["ticket"], dict(self.training)
+        if method.takes("rounds"):
+            first = 0 if method.has_gates else 1  # IMP's round 0 is the dense network
+            points = [f"round-{r}" for r in range(first, search.settings.rounds + first)]
+            scale = {"mask_value": search.settings.scale} if method.takes("scaled") else {}
+            how = {**scale, **recipe.method("retrain"), **how}
+        for one in _combinations(how):
+            label = ", ".join([self.label, *(f"{name} {value}" for name, value in one.items())])
+            for point in points:
+                parent = Parent(search, point)
+                yield Entry(recipe.config("retrain", search.seed, parent, **how | one), label)
 
 
 def _listed(recipe: Recipe, section: str) -> Iterator[tuple[str, Any]]:
@@ -186,225 +258,57 @@ def _combinations(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """Searches of one method, and which of their tickets a study shows.
-
-    A method with gates has a search for every combination of the recipe's lists, any other one for
-    each density.
-
-    method: of the search. label: that figures show. search: settings that are changed. shown: the
-    tickets as `found`, `retrained`, or `both`. training: how a retrained ticket is trained, beyond
-    the recipe's `retrain`. section: the part of the recipe's `methods` that changes more: of the
-    training if tickets are retrained, else of the search. A list there is a run for each value,
-    whose label names it. varied: the section maps settings of the search to lists of values, of
-    which one is changed at a time.
-    """
-
-    method: str
-    label: str
-    section: str = ""
-    shown: str = "found"
-    search: Mapping[str, Any] = field(default_factory=dict)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    varied: bool = False
+class Departures(Contestant):
+    """What the BiP release does otherwise, one departure at a time from either end: made in the
+    paper's variant, undone in the release."""
 
     def __call__(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
-        """Yield the runs of a seed."""
-        own = recipe.method(self.section) if self.section else {}
-        variants = [self]
-        if self.varied:
-            variants = [
-                replace(self, label=f"{self.label}, {name} {value}", search={name: value})
-                for name, value in _listed(recipe, self.section)
-            ]
-        elif self.shown == "found":
-            variants = [replace(self, search={**self.search, **own})]
-        else:
-            variants = [replace(self, training={**self.training, **own})]
-        for one in variants:
-            yield from one._runs(recipe, seed, densities)
+        """As `Contestant`."""
+        release = CONTESTANTS["bip-release"]
+        for name in [name for _, name in _listed(recipe, self.name)] or DEPARTURES:
+            own = {"switched": [name]}
+            yield from Contestant("bip", f"{self.label}, {name}", own)(recipe, seed, densities)
+            if name != "signed":  # undone alone, `aliased` brings it all the same
+                label, own = f"{release.label}, not {name}", {**release.search, **own}
+                yield from replace(release, label=label, search=own)(recipe, seed, densities)
 
-    def _runs(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
-        if get_method(self.method).has_gates:  # each search stands beside its tickets
-            groups: Iterable[Iterable[RunConfig]] = ([one] for one in self._gated(recipe, seed))
-        else:
-            groups = [list(self._at(recipe, seed, densities))]
-        for group in groups:
-            if self.shown != "retrained":
-                label = self.label if self.shown == "found" else f"{self.label}, as found"
-                yield from (Entry(search, label) for search in group)
-            if self.shown != "found":
-                for search in group:
-                    yield from self._tickets(recipe, search)
 
-    def _gated(self, recipe: Recipe, seed: int) -> Iterator[RunConfig]:
-        settings = {"rewind": recipe.rewind, **recipe.method(self.method), **self.search}
-        if empty := [name for name, value in settings.items() if value == []]:
-            raise ConfigError(f"{self.method}.{empty[0]} is an empty list; give at least one value")
-        for one in _combinations(settings):
-            yield recipe.config(self.method, seed, **settings | one)
+@dataclass(frozen=True)
+class Longer(Contestant):
+    """The dense network trained for longer, milestones stretched with it: as long as a ticket that
+    is retrained from scratch, k and the whole schedule again; or as CS's longest search, and a
+    ticket of it after that."""
 
-    def _at(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[RunConfig]:
-        settings = {**recipe.method(self.method), **self.search}
-        if self.section == "omp-matched" and "length" not in settings:
+    def __call__(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
+        """As `Contestant`."""
+        training = recipe.training
+        factor = self._search(recipe) if self.name == "dense-search" else self._ticket(recipe)
+        longer: dict[str, Any] = {"length": _times(training.length, factor)}
+        if training.milestones:
+            longer["milestones"] = [_times(one, factor) for one in training.milestones]
+        yield Entry(dense_run(recipe.with_(training=longer), seed), self.label)
+
+    def _search(self, recipe: Recipe) -> float:
+        rounds = recipe.method("cs").get("rounds", 1)
+        listed = rounds if isinstance(rounds, list) else [rounds]
+        return 1 + max(coerce(listed, tuple[Count, ...], "cs.rounds"), default=1)
+
+    def _ticket(self, recipe: Recipe) -> float:
+        length, rewind = recipe.training.length, recipe.rewind
+        if length[-2:] != rewind[-2:]:
             raise ConfigError(
-                f"recipe {recipe.name} gives no omp-matched.length; leave out omp-matched"
+                f"cannot add {rewind} to {length}: give the recipe's rewind and training.length in "
+                f"one unit, or leave out {self.name}"
             )
-        if "density" in settings:
-            raise ConfigError(
-                f"methods.{self.section or self.method}.density is given, but the study's "
-                "densities say it; change those, with --densities"
-            )
-        parent = None if get_method(self.method).parent == "none" else _parent(recipe, seed)
-        for density in densities:
-            if density < 1:
-                yield recipe.config(self.method, seed, parent, **settings, density=density)
-
-    def _tickets(self, recipe: Recipe, search: RunConfig) -> Iterator[Entry]:
-        points, how = ["ticket"], dict(self.training)
-        if get_method(self.method).has_gates:
-            points = [f"round-{r}" for r in range(search.settings.rounds)]
-            has_scale = hasattr(search.settings, "scale")
-            scale = {"mask_value": search.settings.scale} if has_scale else {}
-            how = {**scale, **recipe.method("retrain"), **how}
-        for one in _combinations(how):
-            label = ", ".join([self.label, *(f"{name} {value}" for name, value in one.items())])
-            for point in points:
-                yield _retrained(recipe, search, point, label, how | one)
-
-
-def _dense_longer(label: str, length: Callable[[Recipe], str]) -> Entries:
-    """The dense network trained for longer, milestones stretched with it."""
-
-    def entries(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-        before, now = recipe.training.length, length(recipe)
-        milestones = [_times(one, _ratio(now, before)) for one in recipe.training.milestones]
-        training = {"length": now} | ({"milestones": milestones} if milestones else {})
-        return [Entry(dense_run(recipe.with_(training=training), seed), label)]
-
-    return entries
-
-
-def _ticket_length(recipe: Recipe) -> str:
-    """Training of a ticket that is retrained from scratch: k and the whole schedule again."""
-    return _plus(recipe.training.length, recipe.rewind)
-
-
-def _search_length(recipe: Recipe) -> str:
-    """Training of CS's longest search, and of a ticket of it after that."""
-    rounds = recipe.method("cs").get("rounds", 1)
-    listed = rounds if isinstance(rounds, list) else [rounds]
-    longest = max(coerce(listed, tuple[Count, ...], "cs.rounds"), default=1)
-    return _times(recipe.training.length, longest + 1)
-
-
-def _split(length: str) -> tuple[float, str]:
-    return float(length[:-2]), length[-2:]
+        return 1 + float(rewind[:-2]) / float(length[:-2])
 
 
 def _times(length: str, factor: float) -> str:
-    amount, unit = _split(length)
-    return f"{round(amount * factor, 6):g}{unit}"
+    return f"{round(float(length[:-2]) * factor, 6):g}{length[-2:]}"
 
 
-def _ratio(length: str, other: str) -> float:
-    return _split(length)[0] / _split(other)[0]
-
-
-def _plus(length: str, other: str) -> str:
-    (amount, unit), (more, its) = _split(length), _split(other)
-    if unit != its:
-        raise ConfigError(
-            f"cannot add {other} to {length}: give the recipe's rewind and training.length in one "
-            "unit, or leave out dense-equal"
-        )
-    return f"{amount + more:g}{unit}"
-
-
-def _departures(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-    """What the BiP release does otherwise, one departure at a time from either end: made in the
-    paper's variant, undone in the release."""
-    made: list[Entry] = []
-    for name in [name for _, name in _listed(recipe, "bip-departures")] or DEPARTURES:
-        paper = Contestant("bip", f"BiP, {name}", search={"switched": [name]})
-        made += paper(recipe, seed, densities)
-        if name != "signed":  # undone alone, `aliased` brings it all the same
-            label, change = f"BiP, as released, not {name}", {**_RELEASE, "switched": [name]}
-            made += Contestant("bip", label, "bip-release", search=change)(recipe, seed, densities)
-    return made
-
-
-def _bip_dense(recipe: Recipe, seed: int, densities: Sequence[float]) -> list[Entry]:
-    """BiP at density 1: the dense network trained for as long as BiP alternates."""
-    run = recipe.config(
-        "bip", seed, _parent(recipe, seed), **{**recipe.method("bip"), "density": 1.0}
-    )
-    return [Entry(run, "dense, BiP's epochs")]
-
-
-_RELEASE: dict[str, Any] = {"variant": "release", "clip": 0.0}
-_RETHRESHOLDED: dict[str, Any] = {"switched": ["aliased"], "upper_learning_rate": 0.0}
-
-
-def _control(section: str, label: str, **training: Any) -> Contestant:
-    """A method's tickets with one thing changed in how they are trained."""
-    method = section.partition("-")[0]
-    return Contestant(method, label, section, shown="retrained", training=training)
-
-
-def _change(section: str, label: str, **search: Any) -> Contestant:
-    """A method with its search changed."""
-    return Contestant(section.partition("-")[0], label, section, search=search)
-
-
-def _variants(method: str, label: str, shown: str = "both") -> Contestant:
-    """A method with one setting changed at a time, by the recipe's lists."""
-    return Contestant(method, label, f"{method}-variants", shown, varied=True)
-
-
-def _hydra(label: str, **search: Any) -> Contestant:
-    tuned = {"start": "own"}
-    return Contestant("hydra", label, "hydra-fine-tuned", "both", search, tuned)
-
-
-CONTESTANTS: dict[str, Entries] = {
-    "imp": _imp("IMP"),
-    "imp-c": _imp("IMP-C", rewinding="none"),
-    "imp-lr": _imp("IMP, learning-rate rewinding", rewinding="learning-rate"),
-    "cs": Contestant("cs", "CS", shown="both"),
-    "cs-fine-tuned": _control("cs-fine-tuned", "CS, fine-tuned", start="own", mask_value=1.0),
-    "l0-fine-tuned": _control("l0-fine-tuned", "l0, fine-tuned", start="own"),
-    "iss-fine-tuned": _control("iss-fine-tuned", "ISS, fine-tuned", start="own"),
-    "cs-shuffled": _control("cs-shuffled", "CS, layers shuffled", mask="shuffled"),
-    "cs-fresh": _control("cs-fresh", "CS, fresh initialisation", start="fresh"),
-    "cs-variants": _variants("cs", "CS"),
-    "l0": Contestant("l0", "l0", shown="both"),
-    "l0-variants": _variants("l0", "l0"),
-    "iss": Contestant("iss", "ISS", shown="both"),
-    "iss-variants": _variants("iss", "ISS"),
-    "bip": Contestant("bip", "BiP"),
-    "bip-retrained": _control("bip-retrained", "BiP, retrained"),
-    "bip-rewound": _control("bip-rewound", "BiP", schedule="restart"),
-    "bip-shuffled": _control("bip-shuffled", "BiP, layers shuffled", mask="shuffled"),
-    "bip-fresh": _control("bip-fresh", "BiP, fresh initialisation", start="fresh"),
-    "bip-explicit": _change("bip-explicit", "BiP, implicit term off", implicit=False),
-    "bip-frozen": _change("bip-frozen", "BiP, mask frozen", upper_learning_rate=0.0),
-    "bip-magnitude": _change("bip-magnitude", "BiP, |theta| re-thresholded", **_RETHRESHOLDED),
-    "bip-dense": _bip_dense,
-    "bip-variants": _variants("bip", "BiP", "found"),
-    "bip-departures": _departures,
-    "hydra": _hydra("Hydra"),
-    "hydra-release": _hydra("Hydra, as released", initial="weights", aliased=True),
-    "snip": Contestant("snip", "SNIP"),
-    "grasp": Contestant("grasp", "GraSP"),
-    "synflow": Contestant("synflow", "SynFlow"),
-    "omp": Contestant("omp", "OMP"),
-    "omp-fine-tuned": _change("omp-fine-tuned", "OMP, fine-tuned", start="own"),
-    "omp-matched": _change("omp-matched", "OMP, compute-matched"),
-    "gmp": Contestant("gmp", "GMP"),
-    "random": Contestant("random", "random"),
-    "bip-unclipped": _change("bip-unclipped", "BiP, unclipped", clip=0.0),
-    "bip-release": _change("bip-release", "BiP, as released", **_RELEASE),
-    "dense-equal": _dense_longer("dense, equal training", _ticket_length),
-    "dense-search": _dense_longer("dense, search epochs", _search_length),
+_KINDS = {"bip-departures": Departures, "dense-equal": Longer, "dense-search": Longer}
+_TABLE = from_yaml(Path(__file__).with_name("contestants.yaml").read_bytes())
+CONTESTANTS: dict[str, Contestant] = {
+    name: _KINDS.get(name, Contestant)(name, **row) for name, row in _TABLE.items()
 }

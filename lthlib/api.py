@@ -69,7 +69,7 @@ def find_tickets(
     chosen = get_method(method)
     if method == "retrain":
         raise ConfigError("retrain takes a ticket: call lthlib.retrain(ticket, data)")
-    if hasattr(chosen.settings, "rewind"):
+    if chosen.takes("rewind"):
         settings.setdefault("rewind", rewind)
     if density is not None:
         settings |= _for_density(chosen, density, settings)

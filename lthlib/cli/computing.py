@@ -95,7 +95,7 @@ def _from_recipe(method: str, recipe_name: str, seed: int, changes: Sequence[str
     settings = parts.pop("settings", {})
     recipe = load_recipe(recipe_name).with_(**parts)
     parent = Parent(dense_run(recipe, seed), "dense") if chosen.parent != "none" else None
-    if hasattr(chosen.settings, "rewind"):
+    if chosen.takes("rewind"):
         settings = {"rewind": recipe.rewind, **settings}
     known = {
         name: value for name, value in recipe.method(method).items() if not isinstance(value, list)

@@ -39,16 +39,16 @@ class Method:
     @property
     def takes_density(self) -> bool:
         """Whether a search is asked for a density."""
-        return "density" in self._fields
+        return self.takes("density")
 
     @property
     def has_gates(self) -> bool:
         """Whether it trains gates, whose penalty decides what density is found."""
-        return "initial_gate" in self._fields
+        return self.takes("initial_gate")
 
-    @property
-    def _fields(self) -> set[str]:
-        return {field.name for field in fields(self.settings)}
+    def takes(self, setting: str) -> bool:
+        """Whether it has a setting of that name, such as `rewind` or `rounds`."""
+        return setting in {field.name for field in fields(self.settings)}
 
 
 def rewind_step(trainer: Trainer, where: str, length: str, *, inside: bool = False) -> int:

@@ -103,7 +103,8 @@ def build_trainer(config: RunConfig, machine: Machine, hooks: Hooks | None = Non
     """A trainer at the beginning of a run: data loaded, network initialised from the run's seed."""
     dataset = _dataset(config.data, machine.data_root)
     # A control that trains from a fresh initialisation must not get its parent's again.
-    address = "fresh" if getattr(config.settings, "start", "") == "fresh" else "initialisation"
+    fresh = get_method(config.method).takes("start") and config.settings.start == "fresh"
+    address = "fresh" if fresh else "initialisation"
     seed = generator(config.seed, address).initial_seed() % (1 << 62)
     model = build_model(config.model, dataset.num_classes, dataset.image_shape[0], seed)
     return Trainer(
@@ -392,7 +393,7 @@ def expected_passes(config: RunConfig, steps_per_epoch: int) -> int:
     start = 0
     if config.parent is not None:
         ancestor = config.parent.config
-        while ancestor.parent is not None and not hasattr(ancestor.settings, "rewind"):
+        while ancestor.parent is not None and not get_method(ancestor.method).takes("rewind"):
             ancestor = ancestor.parent.config
         start = steps_of(getattr(ancestor.settings, "rewind", "0it"), steps_per_epoch)
 
