@@ -92,9 +92,9 @@ def _read_shards(kind: _Kind, folder: Path, split: str, cache: str | Path | None
 
 def _decode_shards(kind: _Kind, shards: list[Path], title: str) -> Decoded:
     opened = {file: _open_shard(file, kind) for file in shards}
-    rows = sum(_claims(shard)[0] for shard in opened.values())
-    if rows > MOST_ROWS:
-        raise DataError(f"{shards[0]} ...: {rows} rows in all, expected {MOST_ROWS} at most")
+    total = sum(_claims(shard)[0] for shard in opened.values())
+    if total > MOST_ROWS:
+        raise DataError(f"{shards[0]} ...: {total} rows in all, expected {MOST_ROWS} at most")
     classes = _class_names(opened[shards[0]].schema_arrow, kind, shards[0])
     labels = np.concatenate([_read_labels(*one, kind) for one in opened.items()])
     missing = [classes[label] for label in sorted(set(range(kind.classes)) - set(labels.tolist()))]
@@ -102,9 +102,8 @@ def _decode_shards(kind: _Kind, shards: list[Path], title: str) -> Decoded:
         raise DataError(
             f"{shards[0]} ...: no {title} image of {', '.join(missing)}; fetch it again"
         )
-    images = np.empty((len(labels), SIDE, SIDE, 3), np.uint8)
-    decode_all((row for one in opened.items() for row in _read_bytes(*one)), images, title)
-    return Decoded(images, labels, classes)
+    rows = (row for one in opened.items() for row in _read_bytes(*one))
+    return Decoded(decode_all(rows, len(labels), (SIDE, SIDE), title), labels, classes)
 
 
 def _open_shard(file: Path, kind: _Kind) -> pq.ParquetFile:
@@ -145,18 +144,14 @@ def _class_names(schema: pa.Schema, kind: _Kind, file: Path) -> tuple[str, ...]:
     if b"classes" in metadata:
         names = metadata[b"classes"].decode(errors="replace").split(",")
     else:
-        names = _hub_names(metadata, kind) or [f"class {i}" for i in range(kind.classes)]
+        try:  # as the Hub has them
+            features = json.loads(shallow(metadata[b"huggingface"]))["info"]["features"]
+            names = list(features[kind.label]["names"])
+        except (KeyError, TypeError, ValueError):
+            names = [f"class {label}" for label in range(kind.classes)]
     if len(names) != kind.classes:
         raise DataError(f"{file}: names {len(names)} classes, {kind.name} has {kind.classes}")
     return tuple(str(name).strip() for name in names)
-
-
-def _hub_names(metadata: dict[bytes, bytes], kind: _Kind) -> list[str] | None:
-    try:
-        features = json.loads(shallow(metadata[b"huggingface"]))["info"]["features"]
-        return list(features[kind.label]["names"])
-    except (KeyError, TypeError, ValueError):
-        return None
 
 
 def _read_labels(file: Path, shard: pq.ParquetFile, kind: _Kind) -> np.ndarray:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import errno
+import logging
 import os
 from collections.abc import Mapping
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lthlib.data.cache import Decoded, cached
-from lthlib.data.parts import Dataset, Part
+from lthlib.data.parts import Dataset, Images, Part
 from lthlib.data.pictures import decode_all, open_rgb
 from lthlib.data.settings import DataSettings
 from lthlib.data.splits import generator
@@ -23,9 +21,16 @@ from lthlib.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 IMAGENET_CLASSES = 1000
+_log = logging.getLogger("lthlib")
 
-# Image files and their labels, int64 [n].
-Listing = tuple[list[Path], Tensor]
+
+@dataclass(frozen=True, eq=False)
+class Listing:
+    """Image files, their labels (int64 [n]), and the names of all classes in label order."""
+
+    files: list[Path]
+    labels: Tensor
+    classes: tuple[str, ...]
 
 
 def load_folder(
@@ -46,20 +51,19 @@ def load_folder(
     Raises:
         DataError: a folder is missing or empty, or an image cannot be used; names the file.
     """
-    folders = _find_parts(root)
-    classes = tuple(path.name for path in list_folder(folders["train"])[1])
-    listed = {
-        part: list_images(folder, classes, "the training folder")
-        for part, folder in folders.items()
+    held_out = _find_held_out(root)
+    train = list_images(root / "train")
+    listed = {"train": train} | {
+        part: list_images(folder, train.classes, "the training folder")
+        for part, folder in held_out.items()
     }
     native = None
     if settings.image_size is None:
-        first = listed["train"][0][0]
-        native = open_rgb(first, str(first)).size[::-1]
-    parts = read_parts("folder", listed, classes, native, settings, cache, memory_limit)
-    if "validation" not in parts:
-        return Dataset.split("folder", classes, parts["train"], parts["test"], settings)
-    return Dataset("folder", classes, **parts)
+        native = open_rgb(train.files[0], str(train.files[0])).size[::-1]
+    parts = read_parts("folder", listed, native, settings, cache, memory_limit)
+    if "validation" in parts:
+        return Dataset("folder", train.classes, **parts)
+    return Dataset.split("folder", train.classes, parts["train"], parts["test"], settings)
 
 
 def load_imagenet(
@@ -75,20 +79,18 @@ def load_imagenet(
             raises.
     """
     folder = root / "imagenet" if os.path.isdir(root / "imagenet" / "train") else root
-    train = _find_parts(folder)["train"]
-    found = len(list_folder(train)[1])
-    if found != IMAGENET_CLASSES:
+    dataset = load_folder(folder, settings, cache, memory_limit)
+    if dataset.num_classes != IMAGENET_CLASSES:
         raise DataError(
-            f"{train}: {found} class folders, ImageNet has {IMAGENET_CLASSES:,}; "
-            "use dataset: folder for anything else"
+            f"{folder / 'train'}: {dataset.num_classes} class folders, ImageNet has "
+            f"{IMAGENET_CLASSES:,}; use dataset: folder for anything else"
         )
-    return replace(load_folder(folder, settings, cache, memory_limit), name="imagenet")
+    return replace(dataset, name="imagenet")
 
 
 def read_parts(
     title: str,
     listed: Mapping[str, Listing],
-    classes: tuple[str, ...],
     native: tuple[int, int] | None,
     settings: DataSettings,
     cache: str | Path | None,
@@ -98,48 +100,53 @@ def read_parts(
 
     Arguments:
         title: what entries of the cache are called, followed by the part's name.
-        listed: part -> its files and labels.
-        classes: class names in label order.
+        listed: part -> its files.
         native: (height, width) of every file; None streams whatever they fit into.
         settings, cache, memory_limit: as those of `load_folder`.
     Raises:
         DataError: a file cannot be decoded, or has another size.
     """
-    total = sum(len(files) for files, _ in listed.values())
-    parts: dict[str, Part] = {}
-    for name, (files, labels) in listed.items():
-        if native is None or total * native[0] * native[1] * 3 > memory_limit:
-            parts[name] = StreamingPart(tuple(files), labels, native, settings.image_size)
-        else:
-            decode = partial(_decode_files, files, labels, classes, native, name)
-            decoded = cached(f"{title}-{name}", files, decode, cache)
-            # Of the labels those listed now count: annotations change without their images.
-            parts[name] = replace(decoded.part, labels=labels)
-    return parts
+    total = sum(len(listing.files) for listing in listed.values())
+    if native is None or total * native[0] * native[1] * 3 > memory_limit:
+        return {
+            name: StreamingPart(tuple(one.files), one.labels, native, settings.image_size)
+            for name, one in listed.items()
+        }
+    return {name: _decoded(f"{title}-{name}", one, native, cache) for name, one in listed.items()}
 
 
-def _find_parts(root: Path) -> dict[str, Path]:
+def _decoded(
+    title: str, listing: Listing, native: tuple[int, int], cache: str | Path | None
+) -> Images:
+    def decode() -> Decoded:
+        sources = ((file, str(file)) for file in listing.files)
+        images = decode_all(sources, len(listing.files), native, title)
+        return Decoded(images, listing.labels.numpy(), listing.classes)
+
+    # Of the labels those listed now count: annotations change without their images.
+    return replace(cached(title, listing.files, decode, cache).part, labels=listing.labels)
+
+
+def _find_held_out(root: Path) -> dict[str, Path]:
     if not os.path.isdir(root / "train"):
         raise DataError(f"{root}: no folder train with one folder per class; give another root")
     names = ("val", "validation", "test")
-    held_out = [root / name for name in names if os.path.isdir(root / name)]
-    if not held_out:
+    found = [root / name for name in names if os.path.isdir(root / name)]
+    if not found:
         raise DataError(
             f"{root}: has train, but no folder val, validation or test beside it; "
             "add one, a test set is never split off by itself"
         )
-    parts = {"train": root / "train", "test": held_out[-1]}
-    if len(held_out) > 1:
-        parts["validation"] = held_out[0]
-    return parts
+    return {"test": found[0]} if len(found) == 1 else {"validation": found[0], "test": found[-1]}
 
 
 def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Files and folders in a folder, each by name; hidden ones are left out.
+    """Image files and folders in a folder, each by name; hidden ones are left out. So is, with a
+    warning, what is neither, such as a pipe.
 
     Raises:
-        DataError: the folder cannot be read, or holds what is neither, such as a link that leads
-            nowhere or in a circle, or a pipe; names it.
+        DataError: the folder cannot be read, or holds a link that leads nowhere or in a circle;
+            names it.
     """
     files: list[Path] = []
     folders: list[Path] = []
@@ -148,9 +155,13 @@ def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if not (entry.is_dir() or entry.is_file()):
-                    raise OSError(errno.EINVAL, "leads to no file and no folder", entry.path)
-                (folders if entry.is_dir() else files).append(folder / entry.name)
+                if entry.is_dir():
+                    folders.append(folder / entry.name)
+                elif not entry.is_file():
+                    entry.stat()  # raises where a link leads nowhere
+                    _log.warning("%s is no file and no folder; it is left out", entry.path)
+                elif entry.name.lower().endswith(SUFFIXES):
+                    files.append(folder / entry.name)
     except OSError as error:
         raise DataError(
             f"{error.filename or folder}: cannot be read ({error.strerror}); mend or remove it, "
@@ -159,15 +170,22 @@ def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     return sorted(files), sorted(folders)
 
 
-def list_images(folder: Path, classes: tuple[str, ...], named_by: str) -> Listing:
+def list_images(
+    folder: Path, classes: tuple[str, ...] | None = None, named_by: str = ""
+) -> Listing:
     """Image files in folders named by their class, in one shuffled order that is the same for ever:
     the first n are a fair sample. Training folders need images of every class.
 
+    Arguments:
+        folder: holds the folders.
+        classes: names in label order; None takes those of the folders.
+        named_by: where the names come from.
     Raises:
-        DataError: a folder is none of the classes, whose names come from `named_by`; a class or all
-            of them are empty; or as `list_folder` does.
+        DataError: a folder is none of the classes; a class or all of them are empty; or as
+            `list_folder` does.
     """
     folders = {path.name: path for path in list_folder(folder)[1]}
+    classes = tuple(folders) if classes is None else classes
     if unknown := sorted(folders.keys() - set(classes)):
         raise DataError(f"{folder / unknown[0]}: a class that {named_by} does not name; remove it")
     files: list[Path] = []
@@ -183,7 +201,7 @@ def list_images(folder: Path, classes: tuple[str, ...], named_by: str) -> Listin
     if not files:
         raise DataError(f"{folder}: no images ({', '.join(SUFFIXES)}) in folders named by class")
     order = torch.randperm(len(files), generator=generator(0, "folder order"))
-    return [files[row] for row in order.tolist()], torch.tensor(labels)[order]
+    return Listing([files[row] for row in order.tolist()], torch.tensor(labels)[order], classes)
 
 
 def _images_in(folder: Path, seen: set[Path]) -> list[Path]:
@@ -195,14 +213,6 @@ def _images_in(folder: Path, seen: set[Path]) -> list[Path]:
             raise DataError(f"{here}: a link to a folder that is listed elsewhere; remove it")
         seen.add(real)
         files, folders = list_folder(here)
-        found += [file for file in files if file.suffix.lower() in SUFFIXES]
+        found += files
         waiting += folders
     return sorted(found)
-
-
-def _decode_files(
-    files: list[Path], labels: Tensor, classes: tuple[str, ...], native: tuple[int, int], name: str
-) -> Decoded:
-    images = np.empty((len(files), *native, 3), np.uint8)
-    decode_all(((file, str(file)) for file in files), images, name)
-    return Decoded(images, labels.numpy(), classes)

@@ -66,24 +66,29 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_all(sources: Iterable[tuple[Path | bytes, str]], out: np.ndarray, title: str) -> None:
-    """Fill `out` (uint8 [n, h, w, 3]) with n images on a few threads; sources: what `open_rgb`
-    takes first and second. Raises DataError as it does, and when there are not n of them."""
+def decode_all(
+    sources: Iterable[tuple[Path | bytes, str]], count: int, size: tuple[int, int], title: str
+) -> np.ndarray:
+    """Decode `count` images of one size, (height, width), on a few threads: uint8 [count, h, w, 3].
+
+    sources: what `open_rgb` takes first and second. Raises DataError as it does, and when there are
+    not `count` of them."""
     sources = iter(sources)
-    done = 0
+    images, done = np.empty((count, *size, 3), np.uint8), 0
 
     def decode(source: tuple[Path | bytes, str]) -> np.ndarray:
-        return np.asarray(open_rgb(*source, size=out.shape[1:3]))
+        return np.asarray(open_rgb(*source, size=size))
 
     with (
         ThreadPoolExecutor(DECODING_THREADS) as pool,
-        tqdm(total=len(out), desc=f"decoding {title}", unit="image", leave=False) as bar,
+        tqdm(total=count, desc=f"decoding {title}", unit="image", leave=False) as bar,
     ):
         # In pieces: Executor.map takes all its input before it yields anything.
         while piece := list(islice(sources, 1024)):
-            for row, image in enumerate(pool.map(decode, piece[: len(out) - done]), start=done):
-                out[row] = image
+            for row, image in enumerate(pool.map(decode, piece[: count - done]), start=done):
+                images[row] = image
             done += len(piece)
             bar.update(len(piece))
-    if done != len(out):
-        raise DataError(f"{title}: {done} images and {len(out)} labels; fetch the files again")
+    if done != count:
+        raise DataError(f"{title}: {done} images and {count} labels; fetch the files again")
+    return images

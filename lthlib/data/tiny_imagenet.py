@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lthlib.data.folders import SUFFIXES, Listing, list_folder, list_images, read_parts
+from lthlib.data.folders import Listing, list_folder, list_images, read_parts
 from lthlib.data.parts import Dataset
 from lthlib.data.pictures import FILE_LIMIT
 from lthlib.data.settings import DataSettings
@@ -52,8 +52,7 @@ def load_tiny_imagenet(
         "train": list_images(folder / "train", classes, "wnids.txt"),
         "val": _list_validation(folder / "val", classes),
     }
-    size = (SIDE, SIDE)
-    parts = read_parts("tiny-imagenet", listed, classes, size, settings, cache, memory_limit)
+    parts = read_parts("tiny-imagenet", listed, (SIDE, SIDE), settings, cache, memory_limit)
     held_out = parts["val"]
     dataset = Dataset.split("tiny-imagenet", classes, parts["train"], held_out, settings)
     if settings.official_validation == "halves":
@@ -86,7 +85,7 @@ def _list_validation(folder: Path, classes: tuple[str, ...]) -> Listing:
             "use dataset: folder"
         )
     labels = _read_annotations(annotations, classes)
-    files = [f for f in list_folder(folder / "images")[0] if f.suffix.lower() in SUFFIXES]
+    files, _ = list_folder(folder / "images")
     there = {file.name for file in files}
     if missing := sorted(labels.keys() - there):
         raise DataError(
@@ -99,7 +98,7 @@ def _list_validation(folder: Path, classes: tuple[str, ...]) -> Listing:
         )
     if empty := sorted(set(range(len(classes))) - set(labels.values())):
         raise DataError(f"{annotations}: no image of {classes[empty[0]]}; {_AGAIN}")
-    return files, torch.tensor([labels[file.name] for file in files])
+    return Listing(files, torch.tensor([labels[file.name] for file in files]), classes)
 
 
 def _read_annotations(file: Path, classes: tuple[str, ...]) -> dict[str, int]:
@@ -130,9 +129,8 @@ def _read_lines(file: Path) -> list[str]:
 
 
 def _halves(labels: Tensor) -> tuple[Tensor, Tensor]:
-    first, second = [], []
+    first = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         rows = (labels == label).nonzero().squeeze(1)
-        first.append(rows[: len(rows) // 2])
-        second.append(rows[len(rows) // 2 :])
-    return torch.cat(first).sort().values, torch.cat(second).sort().values
+        first[rows[: len(rows) // 2]] = True
+    return first.nonzero().squeeze(1), (~first).nonzero().squeeze(1)

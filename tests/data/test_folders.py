@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
+import socket
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -206,6 +208,12 @@ def test_hidden_files_and_folders_are_left_out(folder_root: Path) -> None:
     assert torch.equal(before.train.images, after.train.images)
 
 
+def listen(path: Path) -> None:
+    # From where it lies: the whole path may be longer than a socket's can be.
+    with contextlib.chdir(path.parent), socket.socket(socket.AF_UNIX) as server:
+        server.bind(path.name)
+
+
 def to_itself(path: Path) -> None:
     path.symlink_to(path)
 
@@ -226,18 +234,38 @@ def to_another_class(path: Path) -> None:
     path.symlink_to(path.parents[len(path.parts) - path.parts.index("train") - 2] / "ant")
 
 
+PLACES = ["train/new.png", "train/bee/new.png", "train/bee/below/new"]
+
+
 @pytest.mark.parametrize("data", [SMALL, RESIZED])
-@pytest.mark.parametrize("place", ["train/new.png", "train/bee/new.png", "train/bee/below/new"])
-@pytest.mark.parametrize(
-    "make", [to_itself, to_nowhere, to_a_device, to_the_folder_above, to_another_class, os.mkfifo]
-)
-def test_what_is_no_file_and_no_folder_of_its_own_is_named(
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("make", [to_itself, to_nowhere, to_the_folder_above, to_another_class])
+def test_a_link_that_leads_to_no_file_and_no_folder_of_its_own_is_named(
     folder_root: Path, data: DataSettings, place: str, make: Callable[[Path], None]
 ) -> None:
     (folder_root / "train/bee/below").mkdir()
     make(folder_root / place)
     with pytest.raises(DataError, match=rf"/{place}: (cannot be read|a link to a folder)"):
         load(folder_root, data)
+
+
+@pytest.mark.parametrize("data", [SMALL, RESIZED])
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("make", [os.mkfifo, listen, to_a_device])
+def test_what_is_no_file_and_no_folder_is_left_out_with_one_warning(
+    folder_root: Path,
+    data: DataSettings,
+    place: str,
+    make: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    before = load(folder_root, data).describe()
+    (folder_root / "train/bee/below").mkdir()
+    make(folder_root / place)
+    assert load(folder_root, data).describe() == before
+    (record,) = caplog.records
+    path = folder_root / place
+    assert record.getMessage() == f"{path} is no file and no folder; it is left out"
 
 
 def test_links_to_files_and_folders_elsewhere_are_followed(

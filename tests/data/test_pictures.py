@@ -113,12 +113,11 @@ def test_a_pipe_and_a_device_are_no_images(tmp_path: Path) -> None:
 
 def test_as_many_images_as_there_is_room_for_are_demanded() -> None:
     image = png(GREY, 8, np.full((1, 1, 1), 5))
-    out = np.zeros((2, 1, 1, 3), np.uint8)
-    decode_all([(image, "row 0"), (image, "row 1")], out, "ants")
-    assert out.tolist() == [[[[5, 5, 5]]]] * 2
+    found = decode_all([(image, "row 0"), (image, "row 1")], 2, (1, 1), "ants")
+    assert found.tolist() == [[[[5, 5, 5]]]] * 2
     for count in (1, 3, 2000):
         with pytest.raises(DataError, match=f"ants: {count} images and 2 labels"):
-            decode_all([(image, "a row")] * count, out, "ants")
+            decode_all([(image, "a row")] * count, 2, (1, 1), "ants")
 
 
 def test_only_formats_of_data_sets_are_decoded() -> None:
