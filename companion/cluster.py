@@ -126,7 +126,6 @@ def _job_options(settings: ClusterSettings) -> dict[str, Any]:
 @contextlib.contextmanager
 def dask_executor(
     machine: Machine,
-    *,
     scheduler: str | None = None,
     settings: ClusterSettings | None = None,
     workers: int | None = None,

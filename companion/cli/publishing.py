@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,21 +11,18 @@ import typer
 
 from companion.cli.options import (
     BudgetOption,
-    DenseOption,
-    DensitiesOption,
+    Excerpt,
     JobsOption,
-    MethodsOption,
     ResultsOption,
-    SeedsOption,
+    Selection,
     StudyArgument,
     deadline,
-    study_of,
+    expanded,
 )
 from lthlib.cli.options import (
     COME_AGAIN,
     DataOption,
     DeviceOption,
-    SetOption,
     StoreOption,
     finish_sweep,
     machine_of,
@@ -46,13 +44,10 @@ def studies() -> None:
         say(f"{name:20} {recipe.scale:10} {recipe.about}")
 
 
+@expanded
 def record(
     study: StudyArgument,
-    methods: MethodsOption = None,
-    densities: DensitiesOption = None,
-    seeds: SeedsOption = None,
-    dense_seeds: DenseOption = None,
-    set_: SetOption = None,
+    selection: Selection,
     results: ResultsOption = Path("results"),
     partial: Annotated[
         bool, typer.Option("--partial", help="Record what is complete of an unfinished study.")
@@ -68,7 +63,7 @@ def record(
     from lthlib.files import write_atomically
     from lthlib.runs import Store
 
-    chosen = study_of(study, methods, densities, seeds, dense_seeds, set_)
+    chosen = selection.study(study)
     runs = Store(store)
     if add:
         from companion.publish.study import topped_up
@@ -147,24 +142,21 @@ def verify(
         raise typer.Exit(1)
 
 
+@expanded
 def export(
     study: StudyArgument,
     archive: Annotated[Path, typer.Argument(help="The file to write, e.g. results.tar.")],
+    selection: Selection,
     tickets: Annotated[
         bool, typer.Option(help="With the tickets; without, the runs can only be looked at.")
     ] = True,
-    methods: MethodsOption = None,
-    densities: DensitiesOption = None,
-    seeds: SeedsOption = None,
-    dense_seeds: DenseOption = None,
-    set_: SetOption = None,
     store: StoreOption = Path("store"),
 ) -> None:
     """Write a study's runs, and all they rest on, to one file for `lth import` elsewhere."""
     from companion.archive import export_runs
     from lthlib.runs import Store
 
-    chosen = study_of(study, methods, densities, seeds, dense_seeds, set_)
+    chosen = selection.study(study)
     count = export_runs(Store(store), chosen.name, chosen.configs, archive, tickets)
     say(f"{archive}: {count} runs, {archive.stat().st_size:,} bytes")
 
@@ -197,7 +189,9 @@ def import_(
         raise typer.Exit(COME_AGAIN)
 
 
+@expanded
 def check_results(
+    excerpt: Excerpt,
     studies: Annotated[
         list[str] | None,
         typer.Argument(
@@ -206,10 +200,6 @@ def check_results(
             "hand, one seed of the dense network and of BiP.",
         ),
     ] = None,
-    methods: MethodsOption = None,
-    densities: DensitiesOption = None,
-    seeds: SeedsOption = None,
-    dense_seeds: DenseOption = None,
     budget: BudgetOption = None,
     results: ResultsOption = Path("results"),
     report: Annotated[Path, typer.Option(help="Folder for the reports.")] = Path(
@@ -230,9 +220,7 @@ def check_results(
     """
     from companion.publish.checks import DEFAULT
 
-    options: dict[str, Any] = {"methods": methods, "densities": densities}
-    options |= {"seeds": seeds, "dense_seeds": dense_seeds}
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in asdict(excerpt).items() if value is not None}
     if budget and not store:
         raise ConfigError("--budget stops and goes on from a store; name one with --store")
     if given and not studies:
@@ -241,7 +229,7 @@ def check_results(
     machine.deadline = deadline(budget)
     passed = True
     for name, parts in (dict.fromkeys(studies, given) if studies else DEFAULT).items():
-        chosen = study_of(name, **dict.fromkeys(options) | parts, changes=None)
+        chosen = Excerpt(**parts).study(name)
         if not studies and (why := _not_at_hand(chosen, machine)):
             say(f"{name} is left out: {why}")
             continue

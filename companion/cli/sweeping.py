@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,14 +12,12 @@ import typer
 
 from companion.cli.options import (
     BudgetOption,
-    DenseOption,
-    DensitiesOption,
     JobsOption,
-    MethodsOption,
-    SeedsOption,
+    PerDeviceOption,
+    Selection,
     StudyArgument,
     deadline,
-    study_of,
+    expanded,
 )
 from lthlib.cli.computing import joined
 from lthlib.cli.options import (
@@ -38,38 +38,79 @@ if TYPE_CHECKING:
     from lthlib.runs import Machine
 
 
-def sweep(
-    ctx: typer.Context,
-    study: StudyArgument,
-    methods: MethodsOption = None,
-    densities: DensitiesOption = None,
-    seeds: SeedsOption = None,
-    dense_seeds: DenseOption = None,
-    set_: SetOption = None,
-    budget: BudgetOption = None,
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            "--jobs", "--workers", min=1, help="Runs at once.", show_default="one a core or GPU"
-        ),
-    ] = None,
-    per_device: Annotated[
-        int | None, typer.Option("--jobs-per-device", min=1, help="Runs at once on each GPU.")
-    ] = None,
+@dataclass(frozen=True)
+class Placement:
+    """Where the runs of a sweep run."""
+
+    jobs: JobsOption = None
+    jobs_per_device: PerDeviceOption = None
     executor: Annotated[
         str | None,
         typer.Option(help="local: processes; dask: a Dask cluster.", show_default="local"),
-    ] = None,
+    ] = None
     scheduler: Annotated[
         str | None, typer.Option(help="Join the Dask cluster at this address, tcp://HOST:PORT.")
-    ] = None,
+    ] = None
     cluster: Annotated[
         Path | None,
         typer.Option(help="A YAML file: start workers by Slurm, PBS or LSF; see the book."),
-    ] = None,
+    ] = None
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the job script of --cluster and stop.")
-    ] = False,
+    ] = False
+
+    @property
+    def on_dask(self) -> bool:
+        """Whether Dask's workers run them, not processes of this machine."""
+        return bool(self.executor == "dask" or self.scheduler or self.cluster)
+
+    def check(self, ranks: int) -> None:
+        """Raise ConfigError for options that exclude each other. ranks: that torchrun started."""
+        elsewhere, many = self.scheduler or self.cluster, self.jobs or self.jobs_per_device
+        if self.executor not in (None, "local", "dask"):
+            raise ConfigError(f"--executor is {self.executor!r}; expected local or dask")
+        if self.executor == "local" and elsewhere:
+            raise ConfigError("--scheduler and --cluster are Dask's; leave out --executor local")
+        if self.scheduler and self.cluster:
+            raise ConfigError("--scheduler joins a cluster, --cluster starts one; name one of them")
+        if many and elsewhere:
+            raise ConfigError("the cluster says how many workers there are; leave out --jobs")
+        if self.jobs and self.jobs_per_device:
+            raise ConfigError("--jobs and --jobs-per-device are given; name one of them")
+        if self.dry_run and not self.cluster:
+            raise ConfigError("--dry-run prints a cluster's job script; name its --cluster file")
+        if ranks > 1 and (many or self.on_dask):
+            raise ConfigError(
+                "torchrun's ranks share each run, one after another; leave out the options that "
+                "run several at once"
+            )
+
+    @contextlib.contextmanager
+    def places(self, machine: Machine) -> Iterator[dict[str, Any]]:
+        """What `execute_many` is to be given beside the runs."""
+        from lthlib.runs import gpus
+
+        shared = (self.jobs_per_device or 0) * max(1, len(gpus(machine)))
+        jobs = self.jobs or shared or None
+        if not self.on_dask:
+            yield {"jobs": jobs}
+            return
+        from companion.cluster import dask_executor, load_cluster
+
+        settings = load_cluster(self.cluster) if self.cluster else None
+        with dask_executor(machine, self.scheduler, settings, jobs) as pool:
+            say(f"Dask's scheduler: {pool.address}", err=True)
+            say(f"Dask's dashboard: {pool.dashboard}", err=True)
+            yield {"executor": pool, "room": pool.room}
+
+
+@expanded
+def sweep(
+    ctx: typer.Context,
+    study: StudyArgument,
+    selection: Selection,
+    placement: Placement,
+    budget: BudgetOption = None,
     store: StoreOption = Path("store"),
     data: DataOption = None,
     device: DeviceOption = "auto",
@@ -80,64 +121,26 @@ def sweep(
     Exit status: 0 all complete; 1 some runs failed (they are listed and recorded); 75 stopped, call
     again to go on.
     """
-    from lthlib.runs import Store, bar, execute_many, gpus
+    from lthlib.runs import Store, bar, execute_many
 
-    ranks = ctx.with_resource(joined(device))
-    options = _dask_options(executor, scheduler, cluster, jobs, dry_run)
-    if dry_run and options:
-        from companion.cluster import job_script
+    placement.check(ctx.with_resource(joined(device)).world)
+    if placement.dry_run and placement.cluster:
+        from companion.cluster import job_script, load_cluster
 
-        say(job_script(options["settings"]))
+        say(job_script(load_cluster(placement.cluster)))
         return
-    if ranks.world > 1 and (options or jobs or per_device):
-        raise ConfigError(
-            "torchrun's ranks share each run, one after another; leave out the options that run "
-            "several at once"
-        )
-    if jobs and per_device:
-        raise ConfigError("--jobs and --jobs-per-device are given; name one of them")
-    chosen = study_of(study, methods, densities, seeds, dense_seeds, set_)
+    chosen = selection.study(study)
     machine = machine_of(data, device, deterministic)
-    if per_device:
-        jobs = per_device * max(1, len(gpus(machine)))
     machine.deadline = deadline(budget)
-    with contextlib.ExitStack() as stack:
-        places: dict[str, Any] = {"jobs": jobs}
-        if options is not None:
-            from companion.cluster import dask_executor
-
-            pool = stack.enter_context(dask_executor(machine, **{"workers": jobs} | options))
-            say(f"Dask's scheduler: {pool.address}", err=True)
-            say(f"Dask's dashboard: {pool.dashboard}", err=True)
-            places = {"executor": pool, "room": pool.room}
-        report = stack.enter_context(bar(chosen.name))
+    with placement.places(machine) as places, bar(chosen.name) as report:
         swept = execute_many(chosen.configs, Store(store), machine, report=report, **places)
     finish_sweep(swept)
     say(f"{chosen.name}: all {len(chosen.entries)} runs are in {store}")
 
 
-def _dask_options(
-    executor: str | None, scheduler: str | None, cluster: Path | None, jobs: int | None, dry: bool
-) -> dict[str, Any] | None:
-    """What `dask_executor` is to be given; None for processes of this machine."""
-    if executor not in (None, "local", "dask"):
-        raise ConfigError(f"--executor is {executor!r}; expected local or dask")
-    if executor == "local" and (scheduler or cluster):
-        raise ConfigError("--scheduler and --cluster are Dask's; leave out --executor local")
-    if scheduler and cluster:
-        raise ConfigError("--scheduler joins a cluster and --cluster starts one; name one of them")
-    if jobs and (scheduler or cluster):
-        raise ConfigError("the cluster says how many workers there are; leave out --jobs")
-    if dry and not cluster:
-        raise ConfigError("--dry-run prints the job script of a cluster; name its --cluster file")
-    if cluster:
-        from companion.cluster import load_cluster
-
-        return {"settings": load_cluster(cluster)}
-    return {"scheduler": scheduler} if scheduler or executor == "dask" else None
-
-
+@expanded
 def estimate(
+    selection: Selection,
     studies: Annotated[
         list[str] | None,
         typer.Argument(
@@ -145,11 +148,6 @@ def estimate(
             help="Studies by name, or recipe.yaml files; all that come with lthlib if left out.",
         ),
     ] = None,
-    methods: MethodsOption = None,
-    densities: DensitiesOption = None,
-    seeds: SeedsOption = None,
-    dense_seeds: DenseOption = None,
-    set_: SetOption = None,
     jobs: JobsOption = None,
     store: StoreOption = Path("store"),
     data: DataOption = None,
@@ -161,7 +159,7 @@ def estimate(
     from lthlib.recipes import recipe_names
 
     for name in studies or recipe_names():
-        chosen = study_of(name, methods, densities, seeds, dense_seeds, set_)
+        chosen = selection.study(name)
         try:
             say(_estimated(chosen, store, machine_of(data, device), jobs))
         except DataError as error:
