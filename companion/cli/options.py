@@ -50,10 +50,9 @@ def expanded(command: Callable[..., Any]) -> Callable[..., Any]:
     groups: dict[str, Any] = {}
     options: list[inspect.Parameter] = []
     for one in inspect.signature(command, eval_str=True).parameters.values():
-        kind: Any = one.annotation
-        if is_dataclass(kind):
-            groups[one.name] = kind
-            options += inspect.signature(kind, eval_str=True).parameters.values()
+        if is_dataclass(one.annotation):
+            groups[one.name] = one.annotation
+            options += inspect.signature(groups[one.name], eval_str=True).parameters.values()
         else:
             options.append(one)
 
