@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -143,70 +142,65 @@ class Quadratic:
 
     def weights(self, mask: Tensor, gamma: float) -> Tensor:
         """The lower optimum theta [n] under a mask [n]; differentiable in the mask."""
-        right = mask * (self.matrix @ self.target)
-        return torch.linalg.solve(self._lower(mask, gamma), right)
+        ridge = gamma * torch.eye(len(mask), dtype=DOUBLE)
+        lower = mask[:, None] * self.matrix * mask + ridge
+        return torch.linalg.solve(lower, mask * (self.matrix @ self.target))
 
     def jacobian(self, mask: Tensor, gamma: float) -> Tensor:
         """d theta / dm at the lower optimum, [n, n]: row i is the derivative of theta_i."""
-        theta = self.weights(mask, gamma)
-        mixed = torch.diag(self._gradient(mask, theta)) + mask[:, None] * self.matrix * theta
-        return -torch.linalg.solve(self._lower(mask, gamma), mixed)
+        found: Tensor = torch.func.jacrev(self.weights)(mask, gamma)
+        return found
 
     def hypergradient(self, mask: Tensor, gamma: float) -> Tensor:
-        """The gradient [n] of l(m * theta(m)) with respect to m, by way of the Jacobian."""
-        theta = self.weights(mask, gamma)
-        gradient = self._gradient(mask, theta)
-        return theta * gradient + self.jacobian(mask, gamma).T @ (mask * gradient)
-
-    def _gradient(self, mask: Tensor, theta: Tensor) -> Tensor:
-        return self.matrix @ (mask * theta - self.target)
-
-    def _lower(self, mask: Tensor, gamma: float) -> Tensor:
-        ridge = gamma * torch.eye(len(mask), dtype=DOUBLE)
-        return mask[:, None] * self.matrix * mask + ridge
+        """The gradient [n] of l(m * theta(m)) with respect to m."""
+        found: Tensor = torch.func.grad(lambda m: self.loss(m * self.weights(m, gamma)))(mask)
+        return found
 
 
-@dataclass(frozen=True)
 class NetworkLoss:
-    """Mean cross-entropy of a network on one batch, as a function of its masked weights.
+    """Mean cross-entropy of a network on one batch, as a function of its masked weights; all of it
+    in copies of double precision."""
 
-    model: in training mode BatchNorm uses the batch's own statistics, as BiP's steps do; in
-    evaluation mode those in `tensors`. names: of the masked weights, in the order in which they
-    stand in a flat vector. tensors: all weights and buffers by name; what is not masked stays as it
-    is. x: [b, ...]. y: int64 [b].
-    """
-
-    model: nn.Module
-    names: tuple[str, ...]
-    tensors: Mapping[str, Tensor]
-    x: Tensor
-    y: Tensor
-
-    @cached_property
-    def _fixed(self) -> tuple[nn.Module, dict[str, Tensor], Tensor]:
-        """Model, tensors and inputs in float64."""
-        tensors = {name: _double(tensor) for name, tensor in self.tensors.items()}
-        return copy.deepcopy(self.model).to(DOUBLE), tensors, _double(self.x)
+    def __init__(
+        self,
+        model: nn.Module,
+        names: tuple[str, ...],
+        tensors: Mapping[str, Tensor],
+        x: Tensor,
+        y: Tensor,
+    ) -> None:
+        """
+        Args:
+            model: in training mode BatchNorm uses the batch's own statistics, as BiP's steps do; in
+                evaluation mode those in `tensors`.
+            names: of the masked weights, in the order in which they stand in a flat vector.
+            tensors: all weights and buffers by name; what is not masked stays as it is.
+            x: [b, ...].
+            y: int64 [b].
+        """
+        self.model, self.names, self.y = copy.deepcopy(model).to(DOUBLE), names, y
+        self.tensors = {name: _double(tensor) for name, tensor in tensors.items()}
+        self.x = _double(x)
 
     def __call__(self, z: Tensor) -> Tensor:
         """The loss, a scalar, at effective weights z [n]."""
-        model, tensors, x = self._fixed
         # Statistics move in training mode: each call gets copies.
-        every = {name: tensor.clone() for name, tensor in tensors.items()} | self.named(z)
-        return F.cross_entropy(functional_call(model, every, (x,)), self.y)
+        every = {name: tensor.clone() for name, tensor in self.tensors.items()} | self.named(z)
+        return F.cross_entropy(functional_call(self.model, every, (self.x,)), self.y)
 
     def moved(self, tensors: Mapping[str, Tensor]) -> NetworkLoss:
         """The same with other weights and buffers."""
-        return replace(self, tensors=tensors)
+        return NetworkLoss(self.model, self.names, tensors, self.x, self.y)
 
     def with_fixed_statistics(self, z: Tensor) -> NetworkLoss:
         """The same in evaluation mode, with BatchNorm's statistics those of the batch at z [n]."""
-        model, tensors, x = self._fixed
-        network = Network(model)
-        buffers = {name: tensors[name].clone() for name, _ in model.named_buffers()}
+        fixed = self.moved(self.tensors)
+        buffers = {name: self.tensors[name].clone() for name, _ in self.model.named_buffers()}
+        network = Network(fixed.model)
         with network.averaging(buffers):
-            network.forward(tensors | self.named(z), buffers, x)
-        return replace(self, model=network.model.eval(), tensors=tensors | buffers)
+            network.forward(fixed.tensors | self.named(z), buffers, self.x)
+        fixed.model, fixed.tensors = network.model.eval(), fixed.tensors | buffers
+        return fixed
 
     def flat(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Tensors by name -> [n] in float64."""

@@ -13,11 +13,13 @@ shrinks it without end and there is no minimum.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pandas as pd
 import torch
@@ -51,21 +53,21 @@ MEASURES = ("cosine", "implicit_cosine", "direct_cosine", "error", "implicit_err
 # What the facts are measured at: fixed before any cosine was seen.
 RECIPE, DENSITY, IMAGES, SEEDS = "digits", 0.1, 256, (0, 1, 2)
 SIZE, KEPT, QUADRATICS = 100, 0.5, tuple(range(10))
-_SOLVER_STEPS = 300
 _PLACE = f"{RECIPE} recipe, {100 * DENSITY:g} % density, first {IMAGES} training images, float64"
 _THERE = "trained dense network under its magnitude mask, BatchNorm with the batch's statistics"
-_RELAXED = "trained dense network under a mask drawn from [0, 1)"
-_TRAINED = f"{_THERE}, after BiP's lower steps for the recipe's length under that mask"
-_QUADRATIC = (
-    f"exact lower optimum, n = {SIZE}, A = R R' / n with R standard normal, random binary mask "
-    f"with {100 * KEPT:g} % kept"
-)
-_IDENTITIES = (
-    "|a - b| / |b| of dl/dm = theta g, dl/dtheta = m g, theta dl/dtheta = m dl/dm and "
-    "(d2l/dm dtheta) u = g u + theta H (m u), u random"
-)
-
-_CALLS = f"calls of Network.gradients in one alternation, less its lower steps: {RECIPE} recipe"
+_AT = {
+    "quadratic": f"exact lower optimum, n = {SIZE}, A = R R' / n with R standard normal, random "
+    f"binary mask with {100 * KEPT:g} % kept",
+    "network": f"{_PLACE}, {_THERE}, after BiP's lower steps for the recipe's length under that "
+    "mask",
+}
+_MOST = {
+    "identity_error": "|a - b| / |b| of dl/dm = theta g, dl/dtheta = m g, theta dl/dtheta = m "
+    "dl/dm and (d2l/dm dtheta) u = g u + theta H (m u), u random: "
+    f"{_PLACE}, trained dense network under a mask drawn from [0, 1)",
+    "extra_backward_passes": "calls of Network.gradients in one alternation, less its lower steps: "
+    f"{RECIPE} recipe",
+}
 _COSINES = {
     "cosine": "cosine of the Hessian-free hypergradient to the exact one",
     "implicit_cosine": "cosine of the Hessian-free implicit term to the exact one",
@@ -90,22 +92,17 @@ def quadratic_table(
         d theta_i / dm_i has the wrong sign.
     """
     rows = []
-    for size in sizes:
-        for seed in seeds:
-            problem, mask = Quadratic.random(size, seed), random_mask(size, seed, kept)
-            for gamma in gammas:
-                theta = problem.weights(mask, gamma)
-                point = Point(problem.loss, mask, theta)
-                exact = problem.jacobian(mask, gamma)
-                stays = mask > 0
-                estimate = torch.diag(-point.gradient / gamma)
-                flips = (estimate * exact).diagonal()[stays] < 0
-                rows.append(
-                    {"problem": "quadratic", "point": "solved", "size": size, "seed": seed}
-                    | compare(point, gamma, problem.hypergradient(mask, gamma))
-                    | {"weight_error": relative_error(estimate[stays], exact[stays])}
-                    | {"weight_flips": float(flips.double().mean())}
-                )
+    for size, seed, gamma in itertools.product(sizes, seeds, gammas):
+        problem, mask = Quadratic.random(size, seed), random_mask(size, seed, kept)
+        point = Point(problem.loss, mask, problem.weights(mask, gamma))
+        exact, estimate = problem.jacobian(mask, gamma), torch.diag(-point.gradient / gamma)
+        stays = mask > 0
+        rows.append(
+            {"problem": "quadratic", "point": "solved", "size": size, "seed": seed}
+            | compare(point, gamma, problem.hypergradient(mask, gamma))
+            | {"weight_error": relative_error(estimate[stays], exact[stays])}
+            | {"weight_flips": _flips(estimate.diagonal(), exact.diagonal(), stays)}
+        )
     return pd.DataFrame(rows)
 
 
@@ -136,39 +133,31 @@ def compare(point: Point, gamma: float, exact: Tensor | None) -> dict[str, Any]:
     if exact is None:
         return found | dict.fromkeys(MEASURES, float("nan"))
     estimate, direct = point.estimate(gamma), point.direct
-    kept = point.mask > 0
     return found | {
         "cosine": cosine(estimate, exact),
         "implicit_cosine": cosine(estimate - direct, exact - direct),
         "direct_cosine": cosine(direct, exact),
         "error": relative_error(estimate, exact),
         "implicit_error": relative_error(estimate - direct, exact - direct),
-        "flips": float(((estimate * exact)[kept] < 0).double().mean()),
+        "flips": _flips(estimate, exact, point.mask > 0),
     }
 
 
+def _flips(one: Tensor, other: Tensor, kept: Tensor) -> float:
+    return float(((one * other)[kept] < 0).double().mean())
+
+
 def network_table(
-    recipe: Recipe,
+    nets: Mapping[int, Thinned],
     gammas: Sequence[float],
-    seeds: Iterable[int],
-    store: Store,
-    machine: Machine,
-    *,
-    density: float = DENSITY,
-    images: int = IMAGES,
     points: Sequence[str] = POINTS,
-    solver_steps: int = _SOLVER_STEPS,
+    solver_steps: int = 300,
 ) -> pd.DataFrame:
-    """Compare the Hessian-free with the exact hypergradient on a recipe's network.
+    """Compare the Hessian-free with the exact hypergradient on networks.
 
     Args:
-        recipe: gives data, network, training and BiP's settings.
+        nets: by seed, from `thinned`.
         gammas: of the ridge, positive.
-        seeds: of the dense networks; those that the store lacks are trained.
-        store: of local runs.
-        machine: where to compute.
-        density: kept fraction of the magnitude mask.
-        images: of the batch.
         points: some of `POINTS`.
         solver_steps: of L-BFGS at `solved`, at most.
 
@@ -182,12 +171,14 @@ def network_table(
     if unknown := [point for point in points if point not in POINTS]:
         raise ConfigError(f"point is {unknown[0]!r}; expected some of {', '.join(POINTS)}")
     rows = []
-    for seed in seeds:
-        network = Thinned.of(recipe, seed, density, images, store, machine)
-        for place in points:
-            for gamma, point in network.at(place, gammas, solver_steps):
-                where = {"problem": "network", "point": place, "size": len(point.mask)}
-                rows.append({**where, "seed": seed, **compare(point, gamma, _exact(point, gamma))})
+    for (seed, network), place in itertools.product(nets.items(), points):
+        for gamma, point in network.at(place, gammas, solver_steps):
+            try:
+                exact: Tensor | None = point.exact(gamma)
+            except Unsolved:
+                exact = None
+            where = {"problem": "network", "point": place, "size": len(point.mask), "seed": seed}
+            rows.append(where | compare(point, gamma, exact))
     return pd.DataFrame(rows)
 
 
@@ -202,60 +193,70 @@ def with_provenance(
         machine: that computed it.
         began: `time.monotonic()` before it did.
     """
-    made = provenance(recipe, machine)()
-    names = ("device", "device_name", "commit", "dirty", "finished")
+    made = provenance(recipe, machine, now())
+    own = {n: made[n] for n in ("device", "device_name", "commit", "dirty", "finished")}
     seconds = (time.monotonic() - began) / table["seed"].nunique()
-    own = {name: made[name] for name in names} | {"scale": recipe.scale, "own_seconds": seconds}
-    return table.assign(**own, status="ok", run=table["seed"].map("seed-{}".format))
+    run = table["seed"].map("seed-{}".format)
+    return table.assign(**own, scale=recipe.scale, own_seconds=seconds, status="ok", run=run)
 
 
 @dataclass(frozen=True)
 class Thinned:
     """A network under the magnitude mask of its dense weights, and the batch it is looked at on.
 
-    loss: of `start`, in training mode. mask: [n]. tensors: all weights and buffers, by point.
+    loss: of `start`, in training mode. mask: [n]. trained: all weights and buffers at `trained`.
     """
 
     loss: NetworkLoss
     mask: Tensor
-    tensors: Mapping[str, Tensors]
-
-    @classmethod
-    def of(
-        cls, recipe: Recipe, seed: int, density: float, images: int, store: Store, machine: Machine
-    ) -> Thinned:
-        """Train the dense network, unless the store holds it, then the lower level of BiP."""
-        config = frozen(recipe, seed, density)
-        trainer, dense = begin(config, store, machine)
-        (ticket,) = get_method("bip").search(trainer, config.settings, dense)
-        assert dense.weights is not None
-        device = trainer.network.device
-        start = {name: tensor.to(device) for name, tensor in dense.weights.items()}
-        trained = trainer.group("weights") | trainer.group("buffers")
-        x, y = next(iter(trainer.in_order(trainer.dataset.train, images)))
-        loss = NetworkLoss(trainer.network.model.train(), trainer.names, start, x, y)
-        mask = loss.flat(ticket.mask.to(device))
-        return cls(loss, mask, {"start": start, "trained": trained})
+    trained: Tensors
 
     def at(
         self, place: str, gammas: Iterable[float], solver_steps: int
     ) -> Iterator[tuple[float, Point]]:
         """Yield each gamma with the point it is to be looked at in."""
-        if place == "solved":
-            yield from self._solved(gammas, solver_steps)
-            return
-        loss = self.loss.moved(self.tensors[place])
-        point = Point(loss, self.mask, loss.flat(self.tensors[place]))
-        for gamma in gammas:
-            yield gamma, point
-
-    def _solved(self, gammas: Iterable[float], steps: int) -> Iterator[tuple[float, Point]]:
-        loss = self.loss.moved(self.tensors["trained"])
+        loss = self.loss if place == "start" else self.loss.moved(self.trained)
         theta = loss.flat(loss.tensors)
+        if place != "solved":
+            point = Point(loss, self.mask, theta)
+            yield from ((gamma, point) for gamma in gammas)
+            return
         loss = loss.with_fixed_statistics(self.mask * theta)
         for gamma in gammas:
-            solution = solve_lower(loss, self.mask, theta, gamma, steps)
+            solution = solve_lower(loss, self.mask, theta, gamma, solver_steps)
             yield gamma, Point(loss, self.mask, solution)
+
+
+def thinned(
+    recipe: Recipe,
+    seeds: Iterable[int],
+    store: Store,
+    machine: Machine,
+    density: float = DENSITY,
+    images: int = IMAGES,
+) -> dict[int, Thinned]:
+    """Train the lower level of BiP on a recipe's networks.
+
+    Args:
+        recipe: gives data, network, training and BiP's settings.
+        seeds: of the dense networks; those that the store lacks are trained.
+        store: of local runs.
+        machine: where to compute.
+        density: kept fraction of the magnitude mask.
+        images: of the batch.
+    """
+    nets = {}
+    for seed in seeds:
+        config = frozen(recipe, seed, density)
+        trainer, dense = begin(config, store, machine)
+        (ticket,) = get_method("bip").search(trainer, config.settings, dense)
+        device = trainer.network.device
+        start = {name: tensor.to(device) for name, tensor in (dense.weights or {}).items()}
+        x, y = next(iter(trainer.in_order(trainer.dataset.train, images)))
+        loss = NetworkLoss(trainer.network.model.train(), trainer.names, start, x, y)
+        mask = loss.flat(ticket.mask.to(device))
+        nets[seed] = Thinned(loss, mask, trainer.group("weights") | trainer.group("buffers"))
+    return nets
 
 
 def frozen(recipe: Recipe, seed: int, density: float, **changes: Any) -> RunConfig:
@@ -278,17 +279,10 @@ def extra_passes(recipe: Recipe, seed: int, store: Store, machine: Machine) -> i
     """Count the backward passes of one alternation of BiP beyond those of its lower steps."""
     config = frozen(recipe, seed, DENSITY, length="1it")
     trainer, dense = begin(config, store, machine)
-    network, passes = trainer.network, 0
-    gradients = network.gradients
-
-    def counted(*arguments: Any) -> Any:
-        nonlocal passes
-        passes += 1
-        return gradients(*arguments)
-
-    network.gradients = counted  # type: ignore[assignment,method-assign]
-    list(get_method("bip").search(trainer, config.settings, dense))
-    return passes - config.settings.lower_steps
+    network = trainer.network
+    with mock.patch.object(network, "gradients", wraps=network.gradients) as gradients:
+        list(get_method("bip").search(trainer, config.settings, dense))
+    return gradients.call_count - int(config.settings.lower_steps)
 
 
 def measure(store: Store, machine: Machine) -> dict[str, Fact]:
@@ -301,32 +295,27 @@ def measure(store: Store, machine: Machine) -> dict[str, Fact]:
         store: of local runs; dense networks that it lacks are trained.
         machine: where to compute.
     """
-    recipe = load_recipe(RECIPE)
-    finish, gamma = provenance(recipe, machine), recipe.method("bip")["gamma"]
-    nets = [Thinned.of(recipe, seed, DENSITY, IMAGES, store, machine) for seed in SEEDS]
-    at = [point for net in nets for _, point in net.at("trained", [gamma], 0)]
-    network = pd.DataFrame([compare(point, gamma, _exact(point, gamma)) for point in at])
-    quadratic = quadratic_table([gamma], [SIZE], QUADRATICS)
-    errors = [_identity_error(net, seed) for net, seed in zip(nets, SEEDS, strict=True)]
-    passes = [float(extra_passes(recipe, seed, store, machine)) for seed in SEEDS]
-    made = finish()
-
-    found = {
-        name: Fact(max(values), f"{what}, the most over the seeds", SEEDS, tuple(values), made)
-        for name, values, what in (
-            ("identity_error", errors, f"{_IDENTITIES}: {_PLACE}, {_RELAXED}"),
-            ("extra_backward_passes", passes, _CALLS),
-        )
+    recipe, started = load_recipe(RECIPE), now()
+    gamma = recipe.method("bip")["gamma"]
+    nets = thinned(recipe, SEEDS, store, machine, DENSITY, IMAGES)
+    most = {
+        "identity_error": [_identity_error(net, seed) for seed, net in nets.items()],
+        "extra_backward_passes": [float(extra_passes(recipe, s, store, machine)) for s in SEEDS],
     }
-    for column, what in _COSINES.items():
-        for problem, rows, seeds, place in (
-            ("quadratic", quadratic, QUADRATICS, _QUADRATIC),
-            ("network", network, SEEDS, f"{_PLACE}, {_TRAINED}"),
-        ):
-            values = tuple(rows[column].tolist())
-            definition = f"{what}: {place}; gamma = {gamma:g}, mean over the seeds"
-            name = f"{column}_{problem}"
-            found[name] = Fact(sum(values) / len(values), definition, seeds, values, made)
+    tables = {
+        "quadratic": quadratic_table([gamma], [SIZE], QUADRATICS),
+        "network": network_table(nets, [gamma], ["trained"]),
+    }
+    made = provenance(recipe, machine, started)
+    found = {
+        name: Fact(max(values), f"{_MOST[name]}, the most over the seeds", SEEDS, (*values,), made)
+        for name, values in most.items()
+    }
+    for (problem, table), (column, what) in itertools.product(tables.items(), _COSINES.items()):
+        seeds, values = tuple(table["seed"].tolist()), tuple(table[column].tolist())
+        definition = f"{what}: {_AT[problem]}; gamma = {gamma:g}, mean over the seeds"
+        mean = sum(values) / len(values)
+        found[f"{column}_{problem}"] = Fact(mean, definition, seeds, values, made)
     return {name: found[name] for name in facts_of("B4") if found[name].value == found[name].value}
 
 
@@ -337,16 +326,9 @@ def _identity_error(net: Thinned, seed: int) -> float:
     return identity_error(net.loss, mask, net.loss.flat(net.loss.tensors))
 
 
-def _exact(point: Point, gamma: float) -> Tensor | None:
-    try:
-        return point.exact(gamma)
-    except Unsolved:
-        return None
-
-
-def provenance(recipe: Recipe, machine: Machine) -> Callable[[], dict[str, Any]]:
-    """Note the time; return what gives the provenance, as run records hold it, once all is done."""
-    config, device, started = dense_run(recipe, 0), machine.torch_device(), now()
+def provenance(recipe: Recipe, machine: Machine, started: str) -> dict[str, Any]:
+    """Return the provenance, as run records hold it, of what is done by now. started: from
+    `now()`."""
     files = imported([_ROOT / "companion", _ROOT / "lthlib"], parsed(_HERE.read_bytes()))
     own = {"source": digest_of(sorted({*files, _HERE}), _ROOT)[:16]}
-    return lambda: provenance_of(config, device, started) | own
+    return provenance_of(dense_run(recipe, 0), machine.torch_device(), started) | own

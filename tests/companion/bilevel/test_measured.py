@@ -13,11 +13,11 @@ import torch
 from typer.testing import CliRunner
 
 from companion.bilevel import measured
-from companion.bilevel.hypergradient import Quadratic
+from companion.bilevel.hypergradient import Point, Quadratic
 from companion.evidence.facts import facts_of, load_facts
 from companion.publish.artefacts import provenance
 from lthlib.cli.command import app
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, Unsolved
 from lthlib.methods.bip import upper_gradient
 from lthlib.recipes import Recipe, load_recipe
 from lthlib.runs import Machine, Store
@@ -44,8 +44,8 @@ def store(folder: Path) -> Store:
 
 @pytest.fixture(scope="module")
 def network(recipe: Recipe, store: Store) -> pd.DataFrame:
-    gammas = [1e-4, 1.0, 100.0]
-    return measured.network_table(recipe, gammas, [0, 1], store, CPU, images=64, solver_steps=40)
+    nets = measured.thinned(recipe, [0, 1], store, CPU, images=64)
+    return measured.network_table(nets, [1e-4, 1.0, 100.0], solver_steps=40)
 
 
 def test_random_masks_keep_what_is_asked() -> None:
@@ -111,13 +111,13 @@ def test_the_frozen_mask_is_the_magnitude_mask_and_stays(recipe: Recipe, store: 
     config = measured.frozen(recipe, 0, 0.2)
     assert config.settings.upper_learning_rate == 0
     trainer, dense = measured.begin(config, store, CPU)
-    net = measured.Thinned.of(recipe, 0, 0.2, 32, store, CPU)
+    net = measured.thinned(recipe, [0], store, CPU, density=0.2, images=32)[0]
     assert dense.weights is not None
     flat = torch.cat([dense.weights[name].abs().reshape(-1) for name in trainer.names])
     smallest = flat.sort(descending=True).values[int(net.mask.sum()) - 1]
     assert net.mask.equal((flat >= smallest).double())
     assert net.mask.mean() == pytest.approx(0.2, abs=1e-3)
-    moved = net.loss.flat(net.tensors["trained"]) - net.loss.flat(net.tensors["start"])
+    moved = net.loss.flat(net.trained) - net.loss.flat(net.loss.tensors)
     assert moved[net.mask == 1].abs().min() > 0
     assert len(net.loss.y) == 32
 
@@ -130,9 +130,9 @@ def test_passes_are_counted_beyond_the_lower_steps(
     assert measured.extra_passes(changed, 0, store, CPU) == 1
 
 
-def test_an_unknown_point_is_refused(recipe: Recipe, store: Store) -> None:
+def test_an_unknown_point_is_refused() -> None:
     with pytest.raises(ConfigError, match="point is 'end'; expected some of start, trained"):
-        measured.network_table(recipe, [1.0], [0], store, CPU, points=["start", "end"])
+        measured.network_table({}, [1.0], points=["start", "end"])
 
 
 def test_a_table_says_what_made_it(recipe: Recipe, network: pd.DataFrame) -> None:
@@ -158,9 +158,8 @@ def small(folder: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None
 def test_facts_are_what_the_tables_say_at_the_recipes_gamma(recipe: Recipe, store: Store) -> None:
     found = measured.measure(store, CPU)
     assert set(found) == B4
-    table = measured.network_table(
-        recipe, [50.0], [0, 1], store, CPU, images=64, points=["trained"]
-    )
+    nets = measured.thinned(recipe, [0, 1], store, CPU, images=64)
+    table = measured.network_table(nets, [50.0], points=["trained"])
     for name, column in (
         ("cosine_network", "cosine"),
         ("implicit_cosine_network", "implicit_cosine"),
@@ -176,17 +175,21 @@ def test_facts_are_what_the_tables_say_at_the_recipes_gamma(recipe: Recipe, stor
     assert found["extra_backward_passes"].values == (1.0, 1.0)
 
 
+def unsolved(point: Point, gamma: float) -> Any:
+    raise Unsolved("the lower level has no minimum here")
+
+
 @pytest.mark.usefixtures("small")
 def test_a_cosine_that_some_seed_lacks_is_left_out(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exact, calls = measured._exact, []
+    exact, calls = Point.exact, []
 
-    def sometimes(point: Any, gamma: float) -> Any:
+    def sometimes(point: Point, gamma: float) -> Any:
         calls.append(gamma)
-        return exact(point, gamma) if len(calls) > 1 else None
+        return exact(point, gamma) if len(calls) > 1 else unsolved(point, gamma)
 
-    monkeypatch.setattr(measured, "_exact", sometimes)
+    monkeypatch.setattr(Point, "exact", sometimes)
     found = measured.measure(store, CPU)
     assert B4 - set(found) == {
         *("cosine_network", "implicit_cosine_network", "direct_cosine_network")
@@ -197,7 +200,7 @@ def test_a_cosine_that_some_seed_lacks_is_left_out(
 def test_the_command_says_what_was_not_measured(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measured, "_exact", lambda point, gamma: None)
+    monkeypatch.setattr(Point, "exact", unsolved)
     arguments = ["facts", "--store", str(folder / "store"), "--results", str(tmp_path)]
     told = CliRunner().invoke(app, [*arguments, "--device", "cpu"])
     assert told.exit_code == 0
