@@ -8,19 +8,23 @@ import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from lthlib.files import from_yaml
 from lthlib.masks import Mask
 from lthlib.runs.config import RunConfig
 from lthlib.runs.execute import Machine, build_trainer
-from lthlib.runs.many import work
+from lthlib.runs.many import default_jobs, work
 from lthlib.runs.process import set_up
 from lthlib.training import steps_of
 from lthlib.workers import Workers
 
-# Assumed of an H100 and not measured here: what one training step of a small network takes, and
-# the rate of floating-point operations that larger ones sustain.
-H100_STEP = 2e-3
-H100_RATE = {"fp32": 3e13, "tf32": 1e14, "bf16": 1.5e14}
+# A GPU's measured speeds; the file says what they are.
+GPU: dict[str, Any] = from_yaml(Path(__file__).with_name("speeds.yaml").read_bytes())
+MANY = 8  # runs at once, where nobody says how many
 _MEASURE = 1.0  # seconds of training
 _START = 4.0  # seconds until a process has imported torch
 
@@ -37,39 +41,63 @@ class Speed:
     flops: int
 
 
-def estimate(configs: Sequence[RunConfig], machine: Machine, jobs: int) -> dict[str, float]:
-    """Predict the cost of runs on this machine, and on an H100 from assumed speeds.
+@dataclass
+class Forecast:
+    """The cost of some runs.
 
-    Each kind of data, network and training is measured for a second, by `jobs` processes at the
-    same time, since they slow each other down. Nobody waiting for a parent is assumed.
-
-    Returns `runs`, `passes` (images sent backward), `seconds` with `jobs` runs at once,
-    `busy_seconds` of all of them together, and `h100_seconds`, one run at a time. Raises what the
-    data raise.
+    passes: images sent backward. jobs: runs at once on this machine. busy: seconds of all of them
+    here, each alone on a GPU. seconds: until all are done here, nobody waiting for a parent. gpu:
+    the same on one GPU of `GPU`, training alone, by how many are at once.
     """
-    sizes = work(configs, machine)
-    jobs = max(1, min(jobs, len(configs)))
+
+    passes: int
+    jobs: int
+    gpu: dict[int, float]
+    busy: float = 0.0
+    seconds: float = 0.0
+
+
+def estimate(
+    configs: Sequence[RunConfig],
+    machine: Machine,
+    jobs: int | None = None,
+    per_device: int | None = None,
+) -> Forecast:
+    """Predict the cost of runs.
+
+    Each kind of data, network and training is measured for a second: on a CPU by all processes at
+    the same time, since they slow each other down; on a GPU by one. Raises what the data raise.
+
+    Args:
+        configs: the runs.
+        machine: where they are to run.
+        jobs: at once here, by default as many as a sweep has.
+        per_device: at once on each GPU, in one process; what that gains is in `GPU`.
+    """
+    sizes, places = work(configs, machine), default_jobs(machine)
+    on_gpu = machine.torch_device().type == "cuda"
+    shared, side_by_side = (per_device or 1, 1) if on_gpu else (1, jobs or per_device or places)
+    side_by_side = max(1, min(side_by_side, len(configs)))
+    several = places * shared if on_gpu else side_by_side
+    found = Forecast(sum(sizes.values()), several, dict.fromkeys((1, per_device or MANY), 0.0))
     speeds: dict[str, Speed] = {}
-    busy = assumed = 0.0
-    with Workers(jobs) as pool, _in_vain():
+    with Workers(side_by_side) as pool, _in_vain():
         for config in configs:
             kind = repr((config.data, config.model, config.training, config.threads))
             if kind not in speeds:
-                found = list(pool.map(measure, [config] * jobs, [machine] * jobs))
-                speeds[kind] = max(found, key=lambda speed: speed.image)
+                alike = [config] * side_by_side
+                measured = pool.map(measure, alike, [machine] * side_by_side)
+                speeds[kind] = max(measured, key=lambda speed: speed.image)
             speed, passes = speeds[kind], sizes[config.id]
             training = steps_of(config.training.length, speed.steps_per_epoch)
             tickets = max(1, math.ceil(passes / (training * config.training.batch_size) - 0.1))
-            busy += passes * speed.image + tickets * speed.ticket + speed.run
-            computing = 3 * speed.flops / H100_RATE[config.training.precision]
-            assumed += passes * max(H100_STEP / config.training.batch_size, computing)
-    return {
-        "runs": len(configs),
-        "passes": sum(sizes.values()),
-        "busy_seconds": busy,
-        "seconds": busy / jobs + (_START if configs else 0.0),
-        "h100_seconds": assumed,
-    }
+            own = passes * speed.image + tickets * speed.ticket + speed.run
+            found.busy += own
+            found.seconds += own * together(config, speed.flops, shared)
+            for count in found.gpu:
+                found.gpu[count] += gpu_seconds(config, speed.flops, passes, count)
+    found.seconds = found.seconds / (several / shared) + (_START if configs else 0.0)
+    return found
 
 
 @contextlib.contextmanager
@@ -81,6 +109,39 @@ def _in_vain() -> Iterator[None]:
         for process in multiprocessing.active_children():
             process.terminate()
         raise
+
+
+def gpu_seconds(config: RunConfig, flops: int, passes: int, count: int = 1) -> float:
+    """Seconds that a run keeps the GPU of `GPU` busy, when so many like it are at once.
+
+    A step takes what one of as many operations was measured to take, at a precision; fewer take as
+    long as the least, more longer in proportion.
+
+    Args:
+        config: the run.
+        flops: of an image forward.
+        passes: images that it sends backward.
+        count: runs at once.
+    """
+    precision, batch, steps = config.training.precision, GPU["batch"], GPU["steps"]
+    known = [(net["gflop"], net[precision]) for net in GPU["networks"] if precision in net]
+    operations, epochs = zip(*known, strict=True)
+    own = 3e-9 * flops * config.training.batch_size / batch
+    epoch = float(np.interp(own, operations, epochs)) * max(1.0, own / operations[-1])
+    method = GPU["methods"].get(config.method, {})
+    if precision in method:
+        epoch *= method[precision] / (method["passes"] * epochs[0])
+    return passes / config.training.batch_size * epoch / steps * together(config, flops, count)
+
+
+def together(config: RunConfig, flops: int, count: int) -> float:
+    """The share of its time alone that a run takes when so many like it are at once on a GPU, each
+    taking its part. Larger networks than the measured one are not assumed to gain."""
+    pairs = GPU["together"].get(config.training.precision, [[1, 1.0]])
+    if 3e-9 * flops > 2 * GPU["networks"][0]["gflop"]:
+        return 1.0
+    counts, epochs = zip(*pairs, strict=True)
+    return float(np.interp(count, counts, epochs)) / float(epochs[0])
 
 
 def measure(config: RunConfig, machine: Machine) -> Speed:

@@ -80,7 +80,7 @@ def test_help_names_every_command_and_does_not_import_torch(tmp_path: Path) -> N
 
 def test_a_study_from_nothing_to_a_published_record(tmp_path: Path, tiny_recipe: Path) -> None:
     estimate = lth("estimate", tiny_recipe, cwd=tmp_path)
-    assert "9 runs" in estimate and "on an H100" in estimate and "not measured" in estimate
+    assert "9 runs" in estimate and "with 8 at once, by steps measured on 2026-" in estimate
     lth("record", tiny_recipe, cwd=tmp_path, status=2)  # nothing is complete yet
     assert "all 9 runs" in lth("sweep", tiny_recipe, "--jobs", 2, cwd=tmp_path)
     text = lth("record", tiny_recipe, cwd=tmp_path)

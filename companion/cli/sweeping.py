@@ -34,7 +34,6 @@ from lthlib.cli.terminal import say
 from lthlib.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from companion.studies import Study
     from lthlib.runs import Machine
 
 
@@ -149,40 +148,39 @@ def estimate(
         ),
     ] = None,
     jobs: JobsOption = None,
+    jobs_per_device: PerDeviceOption = None,
     store: StoreOption = Path("store"),
     data: DataOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Say what studies would cost before they start: on this machine, from a few real training
-    steps, and on an H100, from assumed speeds.
+    steps, and on a large GPU, from steps that were measured on one.
     """
+    from companion.forecast import GPU
+    from companion.forecast import estimate as predict
     from lthlib.recipes import recipe_names
+    from lthlib.runs import Store, with_ancestors
 
+    machine, runs = machine_of(data, device), Store(store)
     for name in studies or recipe_names():
         chosen = selection.study(name)
+        missing = [c for c in with_ancestors(chosen.configs) if runs.load(c) is None]
         try:
-            say(_estimated(chosen, store, machine_of(data, device), jobs))
+            cost = predict(missing, machine, jobs, jobs_per_device)
         except DataError as error:
             if studies:
                 raise
-            say(f"{chosen.name}: {len(chosen.entries)} runs; {error}")
-
-
-def _estimated(study: Study, store: Path, machine: Machine, jobs: int | None) -> str:
-    from companion.forecast import estimate as predict
-    from lthlib.runs import Store, default_jobs, with_ancestors
-
-    runs = Store(store)
-    missing = [c for c in with_ancestors(study.configs) if runs.load(c) is None]
-    jobs = jobs or default_jobs(machine)
-    cost = predict(missing, machine, jobs)
-    return (
-        f"{study.name}: {len(study.configs)} runs, {len(missing)} to compute with their parents; "
-        f"{cost['passes'] / 1e6:.2f} million images forward and backward; "
-        f"about {_duration(cost['seconds'])} with {jobs} at once, "
-        f"{_duration(cost['busy_seconds'])} of their time together; "
-        f"on an H100 {_duration(cost['h100_seconds'])}, assumed and not measured"
-    )
+            say(f"{chosen.name}: {len(chosen.configs)} runs; {error}")
+            continue
+        gpu = [f"{_duration(seconds)} with {count} at once" for count, seconds in cost.gpu.items()]
+        say(
+            f"{chosen.name}: {len(chosen.configs)} runs, {len(missing)} to compute with their "
+            f"parents, {cost.passes / 1e6:.2f} million images forward and backward\n"
+            f"  here: about {_duration(cost.seconds)} with {cost.jobs} at once, "
+            f"{_duration(cost.busy)} of their time together, timed now\n"
+            f"  {GPU['device']}: training takes at most {', '.join(gpu)}, by steps measured on "
+            f"{GPU['measured']}"
+        )
 
 
 def bisect(
