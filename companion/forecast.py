@@ -81,7 +81,7 @@ def estimate(
     several = places * shared if on_gpu else side_by_side
     found = Forecast(sum(sizes.values()), several, dict.fromkeys((1, per_device or MANY), 0.0))
     speeds: dict[str, Speed] = {}
-    with Workers(side_by_side) as pool, _in_vain():
+    with Workers([""] * side_by_side) as pool, _in_vain():
         for config in configs:
             kind = repr((config.data, config.model, config.training, config.threads))
             if kind not in speeds:
@@ -107,7 +107,7 @@ def _in_vain() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         for process in multiprocessing.active_children():
-            process.terminate()
+            process.kill()
         raise
 
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from lthlib.bars import bar_of_images
 from lthlib.data import Dataset, DataSettings, Images
+from lthlib.devices import bounded_memory, chosen, named
 from lthlib.distributed import check_ranks
 from lthlib.errors import ConfigError, DataError, MaskError, Paused, TicketError
 from lthlib.masks import Mask
@@ -25,10 +25,12 @@ from lthlib.settings import Seed, build, coerce
 from lthlib.signals import interruptions
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer, TrainingSettings
+from lthlib.turns import turn
 
 Data = Dataset | tuple[Tensor, Tensor]
 
 
+@bounded_memory()
 def find_tickets(
     model: nn.Module,
     data: Data,
@@ -127,11 +129,12 @@ def _at_density(search: Callable[..., list[Ticket]], density: float) -> list[Tic
         warnings.warn(
             f"no initial gate gave density {density}: the nearest is {reached:.4f}; "
             "another penalty may help",
-            stacklevel=3,
+            stacklevel=4,  # where find_tickets was called, within `bounded_memory`
         )
     return found[nearest]
 
 
+@bounded_memory()
 def retrain(
     ticket: Ticket,
     data: Data,
@@ -163,6 +166,7 @@ def retrain(
     return replace(trained, info=ticket.info, rewind=ticket.rewind, model=model)
 
 
+@bounded_memory()
 def evaluate(
     ticket: Ticket,
     data: Dataset,
@@ -182,7 +186,8 @@ def evaluate(
     trainer = _trainer(model, data, 0, None, tuple(ticket.mask), augmentation, device)
     own = {name: tensor.to(trainer.network.device) for name, tensor in ticket.weights.items()}
     buffers = {name: own.pop(name) for name in trainer.group("buffers")}
-    accuracy = trainer.evaluate(part, own, buffers)
+    with turn(trainer.network.device):
+        accuracy = trainer.evaluate(part, own, buffers)
     if accuracy is None:
         raise ConfigError(f"the data hold no {part} part")
     return accuracy
@@ -206,15 +211,14 @@ def _trainer(
     device: str,
 ) -> Trainer:
     dataset = _dataset(data)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = chosen(device)
     if augmentation is None:
         augmentation = DataSettings(dataset.name)
         if isinstance(dataset.train, Images) and dataset.name == "digits":
             augmentation = DataSettings("digits", padding=1, mean=(0.3,), std=(0.37,))
     training = training or TrainingSettings()
-    check_ranks(training.ranks, training.sync_batchnorm, torch.device(device))
-    return Trainer(model, dataset, training, augmentation, seed, prunable, device)
+    check_ranks(training.ranks, training.sync_batchnorm, place)
+    return Trainer(model, dataset, training, augmentation, seed, prunable, place)
 
 
 def _dataset(data: Any) -> Dataset:
@@ -276,20 +280,17 @@ def _bar(
     shown: bool,
     watch: Callable[[dict[str, Any]], bool | None] | None = None,
 ) -> Iterator[None]:
+    device, total = trainer.network.device, work * trainer.settings.batch_size
     with (
         interruptions() as interrupted,
-        tqdm(
-            total=work * trainer.settings.batch_size,
-            desc=title,
-            unit="img",
-            unit_scale=True,
-            disable=not shown,
-        ) as bar,
+        turn(device) as pause,
+        bar_of_images(f"{title} on {named(device)}", total, shown=shown) as bar,
     ):
         told = 0.0
 
         def tell(trainer: Trainer) -> bool:
             nonlocal told
+            pause()
             bar.update(trainer.passes - bar.n)
             last = max(trainer.step - 1, 0)
             if shown and trainer.observe and time.monotonic() - told > 1:

@@ -59,6 +59,11 @@ class Diverged(LthlibError):
     """Training produced a loss that is not finite."""
 
 
+class OutOfMemory(LthlibError):
+    """The memory of the device, or of the machine, does not hold a run. Nothing is recorded: who
+    else uses it may be why."""
+
+
 class Paused(LthlibError):
     """A run stopped on request, with its state saved; starting it again goes on from there."""
 

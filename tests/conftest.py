@@ -9,6 +9,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import torch
 import yaml
 
 # No test fails because the machine is busy.
@@ -46,6 +47,17 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
             patch.delenv(name)
         patch.setenv("LTHLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+# Torch asks for this once, at the first product on a GPU, and some tests want the same bits twice.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+# What is to hold on a GPU as well: `make test-gpu` tries it there.
+NEEDS_GPU = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]
 
 
 def needs(number: signal.Signals) -> pytest.MarkDecorator:

@@ -27,8 +27,10 @@ def test_what_asks_to_stop(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="signals as POSIX has them")
 def test_ctrl_c_does_not_reach_a_process_that_is_only_starting() -> None:
-    with Workers(1) as pool:
+    with Workers() as pool:
         future = pool.submit(os.getpid)
+        while not multiprocessing.active_children():
+            time.sleep(0.001)
         (child,) = multiprocessing.active_children()
         assert child.pid is not None
         os.kill(child.pid, signal.SIGINT)
@@ -36,12 +38,12 @@ def test_ctrl_c_does_not_reach_a_process_that_is_only_starting() -> None:
 
 
 def test_a_process_that_has_not_begun_ends_at_the_deadline() -> None:
-    with Workers(1, deadline=time.time()) as pool, pytest.raises(BrokenExecutor):
+    with Workers(deadline=time.time()) as pool, pytest.raises(BrokenExecutor):
         pool.submit(time.sleep, 600).result()
 
 
 def test_a_process_sees_its_gpu() -> None:
-    with Workers(1, "7") as pool:
+    with Workers(["7"]) as pool:
         assert pool.submit(os.getenv, "CUDA_VISIBLE_DEVICES").result() == "7"
 
 

@@ -21,11 +21,11 @@ import torch
 
 from lthlib._version import __version__
 from lthlib.checkpoints import load_checkpoint, save_checkpoint
-from lthlib.data import Dataset, DataSettings, generator, load_dataset
+from lthlib.data import Batches, Dataset, DataSettings, generator, load_dataset
+from lthlib.devices import bounded_memory, chosen
 from lthlib.distributed import check_ranks, current
 from lthlib.errors import (
     Busy,
-    ConfigError,
     Diverged,
     LeaseLost,
     MaskError,
@@ -45,6 +45,7 @@ from lthlib.source import fingerprint
 from lthlib.texts import visible
 from lthlib.tickets import Ticket
 from lthlib.training import Cost, Hooks, Trainer, steps_of
+from lthlib.turns import turn
 from lthlib.workers import asked_to_stop
 
 
@@ -66,37 +67,26 @@ class Machine:
     deterministic: bool = False
 
     def torch_device(self) -> torch.device:
-        """The device by name. Raises ConfigError when there is no such device."""
-        cuda = torch.cuda.is_available()
-        if self.device == "auto":
-            return _own(torch.device("cuda" if cuda else "cpu"))
-        try:
-            device = torch.device(self.device)
-            if device.type not in ("cpu", "cuda"):
-                raise RuntimeError
-        except RuntimeError:
-            raise ConfigError(
-                f"device is {self.device!r}; expected auto, cuda, cuda:0 or cpu"
-            ) from None
-        if device.type == "cuda" and not cuda:
-            raise ConfigError(f"device is {self.device!r}, but torch finds no GPU; use cpu or auto")
-        return _own(device)
+        """The device by name; see `lthlib.devices.chosen`."""
+        return chosen(self.device)
 
     def asks_to_stop(self) -> bool:
         """Whether the deadline has passed or the stop file is there."""
         return asked_to_stop(self.deadline, self.stop_file)
 
 
-def _own(device: torch.device) -> torch.device:
-    """Of several ranks on a host, each has a GPU of its own."""
-    ranks = current()
-    alone = ranks.world == 1 or device.type != "cuda"
-    return device if alone else torch.device("cuda", ranks.local)
-
-
 @lru_cache(maxsize=2)
 def _dataset(settings: DataSettings, root: str | None) -> Dataset:
     return load_dataset(settings.dataset, root, settings=settings)
+
+
+def steps_per_epoch(config: RunConfig, machine: Machine) -> int:
+    """Optimiser steps in an epoch of a run; reads the data, builds no network."""
+    train = _dataset(config.data, machine.data_root).train
+    batches = Batches(
+        train, config.data, config.training.batch_size, seed=0, stream="", device="cpu"
+    )
+    return batches.steps_per_epoch
 
 
 def build_trainer(config: RunConfig, machine: Machine, hooks: Hooks | None = None) -> Trainer:
@@ -131,7 +121,8 @@ def execute(
     `wait` is false; a parent that turns out to be damaged is computed again. Raises Paused when
     asked to stop (the state is saved), StoreError when the store cannot be used, DataError when the
     data cannot, ConfigError for a device that does not exist or another number of ranks than there
-    are. Ranks that share the run all call this; only rank 0 touches the store.
+    are, OutOfMemory. Ranks that share the run all call this; only rank 0 touches the store. Threads
+    of a process that call it take turns.
     """
     machine, ranks = machine or Machine(), current()
     while True:
@@ -147,9 +138,11 @@ def execute(
             contextlib.suppress(LeaseLost, RunDamaged),
             interruptions() as stopped,
             _owned(config, store, lambda: stopped() or machine.asks_to_stop(), wait) as lease,
+            turn(machine.torch_device()) as pause,
+            bounded_memory(),
         ):
             found = ranks.first(lambda: store.load(config))
-            return found or _Execution(config, store, machine, parent, lease, stopped).run()
+            return found or _Execution(config, store, machine, parent, lease, stopped, pause).run()
 
 
 @contextmanager
@@ -179,6 +172,7 @@ class _Execution:
     parent: RunResult | None
     lease: Lease
     stopped: Callable[[], bool]
+    pause: Callable[[], None]
     started: str = field(default_factory=lambda: now())
     saved: str = "none"
 
@@ -270,6 +264,7 @@ class _Execution:
 
         def should_stop(trainer: Trainer) -> bool:
             nonlocal told
+            self.pause()
             if self.stopped() or self.lease.lost:  # then saving raises LeaseLost, on all ranks
                 return True
             now = time.monotonic()

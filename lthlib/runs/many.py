@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
-import queue
 import threading
 import time
 import uuid
@@ -16,21 +16,21 @@ from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future
 from dataclasses import InitVar, dataclass, field, replace
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 
 import torch
-from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lthlib.bars import bar_of_images
+from lthlib.devices import named
 from lthlib.distributed import current
-from lthlib.errors import Busy, ClusterError, Paused
+from lthlib.errors import Busy, ClusterError, OutOfMemory, Paused
 from lthlib.leases import Watch
 from lthlib.runs.config import RunConfig
-from lthlib.runs.execute import Machine, build_trainer, execute, expected_passes
+from lthlib.runs.execute import Machine, execute, expected_passes, steps_per_epoch
 from lthlib.runs.store import PROGRESS, Store
-from lthlib.texts import visible
 from lthlib.workers import Workers, begun
 
+log = logging.getLogger(__name__)
 _LOOK = 0.5  # seconds between looks at what others do
 
 
@@ -47,7 +47,8 @@ class Progress:
 @dataclass
 class Swept:
     """What a sweep left: ids of runs that failed, now or before, with the reason, and how many
-    were not finished."""
+    were not finished. Those that memory did not hold are among the failed, but not recorded: the
+    next sweep tries them again."""
 
     failed: dict[str, str]
     unfinished: int
@@ -71,13 +72,12 @@ def with_ancestors(configs: Iterable[RunConfig]) -> list[RunConfig]:
 def work(configs: Sequence[RunConfig], machine: Machine) -> dict[str, int]:
     """Images each run will send backward, by id; counted without a GPU, which the one who hands
     out runs need not have."""
-    machine = replace(machine, device="cpu")
     known: dict[str, int] = {}
     found = {}
     for config in configs:
         key = repr((config.data, config.training.batch_size))
         if key not in known:
-            known[key] = build_trainer(config, machine).steps_per_epoch
+            known[key] = steps_per_epoch(config, machine)
         found[config.id] = expected_passes(config, known[key])
     return found
 
@@ -89,20 +89,24 @@ def execute_many(
     *,
     executor: Executor | None = None,
     jobs: int | None = None,
+    per_device: int | None = None,
     room: Callable[[], int] | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Swept:
     """Execute runs that are not complete, several at once.
 
-    executor: where they run; by default `jobs` processes on this machine (one a core; one a GPU,
-    and more of them are spread over the GPUs there are). room: how many runs an executor of yours
-    may hold at once; by default all that can begin. report: called about twice a second. Stops
-    cleanly at the machine's deadline and on Ctrl-C: what was under way is saved, and the next call
-    goes on from there. A run that another process computes is left to it, and what is free is taken
-    first. A run whose process died is handed out again and goes on from its
-    checkpoint. Raises ClusterError when it died again and had got no further, and the first error
-    that is not a run's own failure. Where torchrun started several ranks, each run is shared by all
-    of them, and runs follow one another.
+    executor: where they run; by default in processes of this machine, one a GPU or one a core.
+    jobs: as many processes instead, spread over the GPUs there are. per_device: runs at once on
+    each GPU, in threads of one process; on a CPU, in processes. room: how many runs an executor of
+    yours may hold at once; by default all that can begin. report: called about twice a second.
+
+    Stops cleanly at the machine's deadline and on Ctrl-C: what was under way is saved, and the next
+    call goes on from there. A run that another process computes is left to it, and what is free is
+    taken first. A run whose process died is handed out again and goes on from its checkpoint; one
+    that memory did not hold is tried again when it is alone. Where torchrun started several ranks,
+    each run is shared by all of them, and runs follow one another. Raises ClusterError when a
+    process died again and its run had got no further, and the first error that is not a run's own
+    failure.
     """
     machine = machine or Machine()
     if current().world > 1:
@@ -123,8 +127,12 @@ def execute_many(
     with contextlib.ExitStack() as stack:
         stack.callback(Path(str(machine.stop_file)).unlink, missing_ok=True)
         if executor is None:
-            places = spread(min(jobs or default_jobs(machine), len(missing)), gpus(machine))
-            executor, room = stack.enter_context(_Processes(places, machine)), lambda: len(places)
+            places, threads = _places(machine, len(missing), jobs, per_device)
+            log.info("%s", _described(machine, places, threads, missing))
+            if machine.torch_device().type == "cpu":
+                machine = replace(machine, device="cpu")  # not each process tells why
+            workers = Workers(places, threads, machine.deadline, machine.stop_file)
+            executor, room = stack.enter_context(workers), lambda: len(places) * threads
         sweep = _Sweep(Store(root), missing, sizes, room or (lambda: len(missing)), report)
         try:
             sweep.run(executor, machine)
@@ -148,6 +156,7 @@ def _execute_together(
     # Rank 0 decides what is missing: others may read the store a moment later.
     known = ranks.first(lambda: {c.id: r.failure for c in configs if (r := store.load(c))})
     missing = [config for config in configs if config.id not in known]
+    log.info("on %s, %d ranks", named(machine.torch_device()), ranks.world)
     sweep = _Sweep(store, missing, work(missing, machine), lambda: 1, report)
     left, skipped = deque(missing), 0
     while left and not ranks.any(machine.asks_to_stop()):
@@ -195,30 +204,25 @@ def spread(jobs: int, devices: Sequence[str]) -> list[str]:
     return list(islice(cycle(devices or [""]), jobs))
 
 
-class _Processes(Executor):
-    """One process a place, each with a GPU of its own where it is given one. A process that died
-    takes only its own run with it, and the next run of its place gets another."""
+def _places(
+    machine: Machine, runs: int, jobs: int | None, per_device: int | None
+) -> tuple[list[str], int]:
+    """The GPU of each process, and its threads, each with a run at a time."""
+    devices = gpus(machine)
+    if per_device and machine.torch_device().type == "cuda":
+        places = spread(min(len(devices) or 1, runs), devices)
+        return places, min(per_device, math.ceil(runs / len(places)))
+    return spread(min(jobs or per_device or default_jobs(machine), runs), devices), 1
 
-    def __init__(self, places: Sequence[str], machine: Machine):
-        self._places = len(places)
-        self._until = machine.deadline, machine.stop_file
-        self._idle: queue.SimpleQueue[tuple[Workers, str]] = queue.SimpleQueue()
-        for device in places:
-            self._idle.put((Workers(1, device, *self._until), device))
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        pool, device = self._idle.get()
-        try:
-            future = pool.submit(fn, *args, **kwargs)
-        except BrokenExecutor:
-            pool = Workers(1, device, *self._until)
-            future = pool.submit(fn, *args, **kwargs)
-        future.add_done_callback(lambda done: self._idle.put((pool, device)))
-        return future
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        for _ in range(self._places):
-            self._idle.get()[0].shutdown(wait, cancel_futures=cancel_futures)
+def _described(
+    machine: Machine, places: Sequence[str], threads: int, runs: Sequence[RunConfig]
+) -> str:
+    device, jobs = machine.torch_device(), len(places) * threads
+    if device.type == "cpu":
+        return f"on the CPU: {jobs} at once, {max(run.threads for run in runs)} thread(s) each"
+    count = len(set(places))
+    return f"on {named(device)}{f' and {count - 1} more' if count > 1 else ''}: {jobs} at once"
 
 
 def _stop(machine: Machine) -> None:
@@ -239,6 +243,8 @@ class _Sweep:
     elsewhere: dict[str, tuple[RunConfig, Watch]] = field(default_factory=dict)
     looked: float = 0.0
     lost: dict[str, int] = field(default_factory=dict)
+    crowded: deque[RunConfig] = field(default_factory=deque)
+    retried: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     finished: int = 0
     done_passes: int = 0
@@ -251,10 +257,12 @@ class _Sweep:
             (self.children[parent] if parent in self.sizes else self.ready).append(config)
 
     def run(self, executor: Executor, machine: Machine) -> None:
-        while self.running or ((self.ready or self.elsewhere) and not self.paused):
+        while self.running or ((self.ready or self.elsewhere or self.crowded) and not self.paused):
             if machine.deadline is not None and time.time() > machine.deadline:
                 self.paused = True
             self._look()
+            if self.crowded and not (self.running or self.ready):
+                self.ready.append(self.crowded.popleft())
             free = 0 if self.paused else self.room() - len(self.running)
             for _ in range(min(free, len(self.ready))):
                 config = self.ready.popleft()
@@ -296,11 +304,28 @@ class _Sweep:
             if status == "busy":
                 self.elsewhere[config.id] = config, self.store.watch(config)
                 continue
+            if status == "memory":
+                self._out_of_memory(config, str(failure))
+                continue
             self.finished += 1
             self.done_passes += self.sizes[config.id]
             self.ready += self.children[config.id]
             if failure:
                 self.failed[config.id] = failure
+
+    def _out_of_memory(self, config: RunConfig, why: str) -> None:
+        """Try it again when it is alone; after that, neither it nor its children can be had."""
+        if config.id not in self.retried:
+            self.retried.add(config.id)
+            self.crowded.append(config)
+            return
+        waiting = deque([(config, why)])
+        while waiting:
+            config, why = waiting.popleft()
+            self.finished += 1
+            self.failed[config.id] = why
+            why = f"its parent {config.id} failed: {why}"
+            waiting += [(child, why) for child in self.children[config.id]]
 
     def _again(self, config: RunConfig, error: BrokenExecutor) -> None:
         passes = self._partial(config)
@@ -354,20 +379,27 @@ def _work(config: RunConfig, root: str, machine: Machine) -> tuple[str, str | No
         return "done", execute(config, Store(root), machine, wait=False).failure
     except Busy:
         return "busy", None
+    except OutOfMemory as error:
+        return "memory", str(error)
     except Paused:
         return "paused", None
 
 
 @contextlib.contextmanager
 def bar(description: str) -> Iterator[Callable[[Progress], None]]:
-    """A progress bar over passes, with the time left; give what it yields as `report`."""
-    seen = visible(description)
-    shown = tqdm(desc=seen, unit="img", unit_scale=True, dynamic_ncols=True, leave=True)
-    with logging_redirect_tqdm([logging.getLogger("lthlib")]), shown:
+    """A progress bar over passes, with the time left, and what lthlib logs meanwhile above it; give
+    what it yields as `report`."""
+    logger = logging.getLogger("lthlib")
+    before = logger.level
+    with logging_redirect_tqdm([logger]), bar_of_images(description) as shown:
+        logger.setLevel(min(before or logging.INFO, logging.INFO))
 
         def report(progress: Progress) -> None:
             shown.total = progress.total_passes
             shown.set_postfix_str(f"{progress.runs}/{progress.total_runs} runs", refresh=False)
             shown.update(progress.passes - shown.n)
 
-        yield report
+        try:
+            yield report
+        finally:
+            logger.setLevel(before)

@@ -15,13 +15,16 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     ThreadPoolExecutor,
 )
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from lthlib.errors import Busy, ClusterError, DataError, Paused, StoreError
+from lthlib import turns
+from lthlib.errors import Busy, ClusterError, DataError, OutOfMemory, Paused, StoreError
+from lthlib.models import ARCHITECTURES
 from lthlib.runs import (
     Machine,
     Progress,
@@ -35,6 +38,8 @@ from lthlib.runs import (
 from lthlib.runs.execute import expected_passes
 from lthlib.runs.many import spread, work
 from lthlib.runs.upkeep import verify
+from lthlib.workers import Workers
+from tests.conftest import DEVICES
 from tests.runs.toys import child, config
 
 DENSE = config()
@@ -284,10 +289,117 @@ def test_missing_data_are_an_error_before_anything_runs(
     assert executor.order == []
 
 
-def test_threads_will_do(store: Store) -> None:
-    with ThreadPoolExecutor(2) as executor:
-        swept = execute_many([config(seed=s) for s in range(3)], store, executor=executor)
+DRAWN = [
+    # Gates that are drawn, several rounds, another precision.
+    *(
+        config("l0", seed=s, training={"length": "12it"}, settings={"rewind": "1it"})
+        for s in (0, 1)
+    ),
+    config("imp", settings={"rounds": 2, "fraction": 0.5, "rewind": "2it"}, seed=2),
+    config(seed=3, training={"precision": "bf16"}),
+]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_runs_in_one_process_find_what_each_finds_alone(
+    store: Store, tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "SLICE", 0.0)
+    machine, alone = Machine(device, deterministic=device == "cuda"), Store(tmp_path / "alone")
+    runs = [*DRAWN, child("bip", DENSE, settings={"density": 0.2})]
+    with ThreadPoolExecutor(4) as executor:
+        swept = execute_many(runs, store, machine, executor=executor)
     assert (swept.failed, swept.unfinished) == ({}, 0)
+    for run in runs:
+        execute(run, alone, machine)
+    assert plain(store, runs) == plain(alone, runs)
+    assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_runs_in_threads_of_a_process_fail_and_stop_each_for_itself(
+    store: Store, device: str
+) -> None:
+    wild = config(training={"learning_rate": 1e9, "schedule": "constant", "length": "11it"})
+    runs = [LONG, wild, DENSE, LONG.changed(seed=1)]
+
+    def interrupt(progress: Progress) -> None:
+        if progress.runs == 2 and progress.passes > 1000:
+            raise KeyboardInterrupt
+
+    with Workers(threads=3) as pool:
+        swept = execute_many(
+            runs, store, Machine(device), executor=pool, room=lambda: 3, report=interrupt
+        )
+        assert len(multiprocessing.active_children()) == 1
+    assert swept.failed.keys() == {wild.id}
+    assert swept.unfinished == 2
+    assert store.load(DENSE) is not None
+    assert len(list(store.root.glob("runs/*/checkpoint.safetensors"))) == 2
+    assert list((store.root / "locks").iterdir()) == []
+
+
+class Greedy(torch.nn.Module):
+    """Needs more memory than there is, the first `times` times."""
+
+    times = 1
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.linear = torch.nn.Linear(64, classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and Greedy.times > 0:
+            Greedy.times -= 1
+            torch.empty(1 << 60)
+        return self.linear(x.flatten(1))  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def greedy(monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    build = replace(
+        ARCHITECTURES["vgg16"], build=lambda settings, classes, channels: Greedy(classes)
+    )
+    monkeypatch.setitem(ARCHITECTURES, "vgg16", build)
+    return config(model={"architecture": "vgg16", "shortcut": "identity"})
+
+
+def test_a_run_that_memory_does_not_hold_beside_others_is_tried_again_alone(
+    store: Store, greedy: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Greedy, "times", 1)
+    executor = InPlace()
+    swept = execute_many([greedy, *STUDY], store, executor=executor)
+    assert (swept.failed, swept.unfinished) == ({}, 0)
+    assert [executor.order.index(greedy.id), executor.order[-1]] == [0, greedy.id]
+
+
+def test_a_run_that_memory_does_not_hold_fails_unrecorded_and_the_others_go_on(
+    store: Store, greedy: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Greedy, "times", 2)
+    pruned = child("omp", greedy, model={"architecture": "vgg16", "shortcut": "identity"})
+    swept = execute_many([pruned, DENSE], store, executor=InPlace())
+    assert swept.unfinished == 0
+    assert set(swept.failed) == {greedy.id, pruned.id}
+    why = swept.failed[greedy.id]
+    assert why.startswith("memory does not hold it (") and "smaller training.batch_size" in why
+    assert swept.failed[pruned.id] == f"its parent {greedy.id} failed: {why}"
+    assert store.load(DENSE) is not None
+    assert store.load(greedy) is None
+    # Nothing is known of it: with more memory it is computed.
+    again = execute_many([pruned], store, executor=InPlace())
+    assert (again.failed, again.unfinished) == ({}, 0)
+
+
+def test_a_single_run_that_memory_does_not_hold_is_an_error(
+    store: Store, greedy: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Greedy, "times", 1)
+    with pytest.raises(OutOfMemory, match="memory does not hold it"):
+        execute(greedy, store)
+    assert list((store.root / "locks").iterdir()) == []
+    assert execute(greedy, store).failure is None
 
 
 def compute(root: str, barrier: Any) -> str:

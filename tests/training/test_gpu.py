@@ -16,13 +16,11 @@ from lthlib.masks import top_k
 from lthlib.methods import get_method
 from lthlib.runs import Machine, RunConfig, Store, execute
 from lthlib.training import Network, Trainer, TrainingSettings, sgd_step
+from tests.conftest import NEEDS_GPU
 from tests.training.test_graphs import LENGTH, SEARCHES
 from tests.training.toys import dense_parent, images, tiny, tiny_trainer
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
-]
+pytestmark = NEEDS_GPU
 
 
 def searched(

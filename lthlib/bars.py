@@ -1,0 +1,22 @@
+"""Bars that show how far a training has come."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tqdm import tqdm
+
+from lthlib.texts import visible
+
+
+def bar_of_images(title: str, total: int | None = None, *, shown: bool = True) -> tqdm[Any]:
+    """A bar over images sent backward, with the time left. total: of them, if it is known yet.
+    shown: whether anything is drawn."""
+    return tqdm(
+        desc=visible(title),
+        total=total,
+        unit="img",
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=not shown,
+    )

@@ -1,0 +1,101 @@
+"""The device that computes: which it is, what it is called, and what happens when its memory does
+not hold a run."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import os
+import shutil
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from lthlib.distributed import current
+from lthlib.errors import ConfigError, OutOfMemory
+
+log = logging.getLogger(__name__)
+DRIVER = Path("/proc/driver/nvidia/version")
+_FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "size calculation overflowed")
+
+
+def chosen(name: str) -> torch.device:
+    """The device that `cpu`, `cuda`, `cuda:1`, or `auto` for cuda if there is one, names; of
+    several ranks on a host, each has a GPU of its own. Raises ConfigError when there is none such.
+    """
+    cuda, ranks = torch.cuda.is_available(), current()
+    if name == "auto":
+        name = "cuda" if cuda else "cpu"
+        _warn_of_unused_gpu()
+    try:
+        device = torch.device(name)
+        if device.type not in ("cpu", "cuda"):
+            raise RuntimeError
+    except (RuntimeError, TypeError):
+        raise ConfigError(f"device is {name!r}; expected auto, cuda, cuda:0 or cpu") from None
+    if device.type == "cuda":
+        if not cuda:
+            why = unused_gpu() or "torch finds no GPU"
+            raise ConfigError(f"device is {name!r}, but {why}; use cpu or auto")
+        if (device.index or 0) >= torch.cuda.device_count():
+            raise ConfigError(
+                f"device is {name!r}, but torch finds {torch.cuda.device_count()} GPU(s), "
+                "numbered from 0"
+            )
+        if ranks.world > 1:
+            return torch.device("cuda", ranks.local)
+    return device
+
+
+def named(device: torch.device) -> str:
+    """A device as users know it, such as `NVIDIA H200 (cuda:0)`."""
+    if device.type != "cuda":
+        return "the CPU"
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return f"{torch.cuda.get_device_name(index)} (cuda:{index})"
+
+
+def unused_gpu() -> str | None:
+    """Why torch cannot use the NVIDIA GPU of this machine; None where it can, where there is none,
+    and where CUDA_VISIBLE_DEVICES hides it."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
+    here = DRIVER.exists() or shutil.which("nvidia-smi") is not None
+    if hidden or not here or torch.cuda.is_available():
+        return None
+    try:
+        torch.cuda.init()
+        why = "it finds none"
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).strip().partition("\n")[0].rstrip(".")
+    return f"torch {torch.__version__} cannot use the NVIDIA GPU of this machine ({why})"
+
+
+@cache
+def _warn_of_unused_gpu() -> None:
+    if why := unused_gpu():
+        log.warning("%s; computing on the CPU", why)
+
+
+@contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Turn what torch raises where memory ends into OutOfMemory, which says what to do, and give
+    back the memory that the body used."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _FULL):
+            raise
+        text = str(error).partition("\n")[0] or type(error).__name__
+        traceback.clear_frames(error.__traceback__)  # their tensors
+        del error
+        gc.collect()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        raise OutOfMemory(
+            f"memory does not hold it ({text}); run fewer at once, or set a smaller "
+            "training.batch_size, or training.precision=bf16"
+        ) from None
