@@ -33,7 +33,8 @@ JobsOption = Annotated[
     ),
 ]
 PerDeviceOption = Annotated[
-    int | None, typer.Option("--jobs-per-device", min=1, help="Runs at once on each GPU.")
+    int | None,
+    typer.Option("--jobs-per-device", min=1, help="Runs at once on each GPU, in one process."),
 ]
 BudgetOption = Annotated[
     str | None,

@@ -87,15 +87,14 @@ class Placement:
     @contextlib.contextmanager
     def places(self, machine: Machine) -> Iterator[dict[str, Any]]:
         """What `execute_many` is to be given beside the runs."""
+        if not self.on_dask:
+            yield {"jobs": self.jobs, "per_device": self.jobs_per_device}
+            return
+        from companion.cluster import dask_executor, load_cluster
         from lthlib.runs import gpus
 
         shared = (self.jobs_per_device or 0) * max(1, len(gpus(machine)))
         jobs = self.jobs or shared or None
-        if not self.on_dask:
-            yield {"jobs": jobs}
-            return
-        from companion.cluster import dask_executor, load_cluster
-
         settings = load_cluster(self.cluster) if self.cluster else None
         with dask_executor(machine, self.scheduler, settings, jobs) as pool:
             say(f"Dask's scheduler: {pool.address}", err=True)
