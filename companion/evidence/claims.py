@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 
 import pandas as pd
 
-from companion.evidence import criteria
 from companion.evidence.comparisons import View
-from companion.evidence.criteria import INCONCLUSIVE, NOT, NOT_RUN, PARTLY, REPRODUCED, Finding
+from companion.evidence.criteria import (
+    INCONCLUSIVE,
+    NOT,
+    NOT_RUN,
+    PARTLY,
+    REPRODUCED,
+    Finding,
+    beside,
+    find,
+)
 from companion.evidence.facts import FACTS
 from lthlib.errors import ConfigError
 
@@ -51,21 +59,21 @@ class Claim:
     """A claim as `claims.csv` has it: its criterion, and what judging it requires.
 
     lead: the label whose studies it is judged on. gated: `yes` if the gate must stand first, as for
-    all claims that rest on trained networks.
+    all claims that rest on trained networks. rule: how its comparisons are judged, of
+    `criteria.RULES`.
     """
 
     id: str
     paper: str
     lead: str
     gated: str
+    rule: str
     statement: str
     criterion: str
     requires: str
 
     def judge(self, table: pd.DataFrame, facts: Mapping[str, float] | None = None) -> Verdict:
         """Judge this claim alone, without the gate; at reduced scale if none ran at the paper's.
-
-        The criterion is the function of `criteria` named `find_` and the claim's id.
 
         Args:
             table: from `tidy`.
@@ -77,12 +85,37 @@ class Claim:
         for name, value in (facts or {}).items():
             if name not in FACTS or not math.isfinite(value):
                 raise ConfigError(f"fact {name} = {value}; expected finite numbers for {FACTS}")
-        find = getattr(criteria, f"find_{self.id.lower()}")
-        verdicts = []
+        needs: Sequence[str] = ()
         for scale in ("paper", "reduced"):
             view = View.of(table, scale, facts or {}).led_by(self.lead)
-            verdicts.append(_verdict(self, view, find(view)))
-        return next((one for one in verdicts if one.outcome != NOT_RUN), verdicts[0])
+            found = find(self.id, self.rule, view)
+            if found.outcome != NOT_RUN:
+                return self._verdict(view, found)
+            needs = found.needs if scale == "paper" else needs
+        because = f"No runs that this can be judged on. Needed: {self.requires}."
+        needs = tuple(dict.fromkeys(needs)) or (self.requires,)
+        return Verdict(self.id, NOT_RUN, "paper", None, None, None, 0, because, needs)
+
+    def _verdict(self, view: View, found: Finding) -> Verdict:
+        needs = tuple(dict.fromkeys(found.needs))
+        if not found.complete and not needs:
+            needs = (self.requires,)
+        texts = "; ".join(dict.fromkeys(part.text for part in found.parts))
+        sentences = [f"At {view.scale} scale: {texts}", *beside(self.id, view)]
+        if view.failed:
+            sentences.append(f"{view.failed} failed runs at this scale are left out")
+        outcome: str | None = found.outcome
+        direction = None
+        if view.scale != "paper":
+            outcome, direction = None, DIRECTIONS.get(found.outcome, "undecided")
+        elif outcome == REPRODUCED and not found.complete:
+            outcome = PARTLY
+        lead = sorted((part.value for part in found.lead), key=lambda value: value.mean)
+        middle = lead[(len(lead) - 1) // 2]
+        interval = None if math.isnan(middle.low) else (middle.low, middle.high)
+        numbers = (middle.mean, interval, middle.n)
+        because = ". ".join(sentences) + "."
+        return Verdict(self.id, outcome, view.scale, direction, *numbers, because, needs)
 
 
 def judge(table: pd.DataFrame, facts: Mapping[str, float] | None = None) -> list[Verdict]:
@@ -91,45 +124,18 @@ def judge(table: pd.DataFrame, facts: Mapping[str, float] | None = None) -> list
     While the gate does not stand at paper scale, no claim that rests on trained networks gets a
     decisive outcome there: it is inconclusive.
     """
-    verdicts = [claim.judge(table, facts) for claim in CLAIMS]
-    gate = verdicts[0]
+    gate, *others = (claim.judge(table, facts) for claim in CLAIMS)
     if gate.outcome == REPRODUCED:
-        return verdicts
-    pairs = zip(CLAIMS, verdicts, strict=True)
-    return [_held(verdict, gate) if claim.gated == "yes" else verdict for claim, verdict in pairs]
-
-
-def _held(verdict: Verdict, gate: Verdict) -> Verdict:
-    if verdict.outcome not in (REPRODUCED, PARTLY, NOT):
-        return verdict
-    reason = f"Held back: the gate is {gate.headline}; without it this is {verdict.outcome}."
-    because, needs = f"{verdict.because} {reason}", (*verdict.needs, "the gate G to stand")
-    return replace(verdict, outcome=INCONCLUSIVE, because=because, needs=needs)
-
-
-def _verdict(claim: Claim, view: View, found: Finding) -> Verdict:
-    needs = tuple(dict.fromkeys(found.needs))
-    if not found.complete and not needs:
-        needs = (claim.requires,)
-    if found.outcome == NOT_RUN:
-        because = f"No runs that this can be judged on. Needed: {claim.requires}."
-        return Verdict(claim.id, NOT_RUN, "paper", None, None, None, 0, because, needs)
-    parts = "; ".join(dict.fromkeys(part.text for part in found.parts))
-    texts = [f"At {view.scale} scale: {parts}", *found.notes]
-    if view.failed:
-        texts.append(f"{view.failed} failed runs at this scale are left out")
-    lead = sorted(found.lead, key=lambda part: part.effect)
-    middle = lead[(len(lead) - 1) // 2]
-    outcome: str | None = found.outcome
-    direction = None
-    if view.scale != "paper":
-        outcome, direction = None, DIRECTIONS.get(found.outcome, "undecided")
-    elif outcome == REPRODUCED and not found.complete:
-        outcome = PARTLY
-    interval = None if math.isnan(middle.low) else (middle.low, middle.high)
-    because = ". ".join(texts) + "."
-    numbers = (middle.effect, interval, middle.n)
-    return Verdict(claim.id, outcome, view.scale, direction, *numbers, because, needs)
+        return [gate, *others]
+    held = f"Held back: the gate is {gate.headline}; without it this is"
+    verdicts = [gate]
+    for claim, verdict in zip(CLAIMS[1:], others, strict=True):
+        if claim.gated == "yes" and verdict.outcome in (REPRODUCED, PARTLY, NOT):
+            because = f"{verdict.because} {held} {verdict.outcome}."
+            needs = (*verdict.needs, "the gate G to stand")
+            verdict = replace(verdict, outcome=INCONCLUSIVE, because=because, needs=needs)
+        verdicts.append(verdict)
+    return verdicts
 
 
 CLAIMS = tuple(

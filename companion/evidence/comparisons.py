@@ -1,8 +1,13 @@
-"""What a claim is judged on: the rows that may count, and comparisons with their sentences."""
+"""What a claim is judged on: the rows that may count, and comparisons with their sentences.
+
+A comparison is a function that `criteria.csv` names: it takes a `Case` and returns a `Part`, or
+raises `Lacking` with what is missing for it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,55 +16,36 @@ import pandas as pd
 
 from companion.evidence import statistics as stats
 from companion.evidence.costs import spent
+from companion.evidence.facts import FACTS
 from companion.evidence.records import COLUMNS
-from companion.evidence.reported import plain_name
-from companion.evidence.statistics import Floats
+from companion.evidence.reported import plain_name, reported_curve
+from companion.evidence.statistics import Crossing, Difference, Floats
 from lthlib.errors import ConfigError
 
 Side = Literal["for", "against", "undecided"]
-Net = tuple[str, str]
 
 DATASETS = ("cifar10", "cifar100", "tinyimagenet", "imagenet")
+NOT_INFERIOR = f"not below {stats.MARGIN}"
 # The fewest seeds of a curve, of a dense reference, and at the two densities that decide d*; and
 # the fewest networks of which 'most' can be said. At reduced scale one is enough.
-_FEWEST = {"seeds": 3, "dense seeds": 10, "deciding seeds": 8, "networks": 3}
+_FEWEST = {"any": 1, "seeds": 3, "dense seeds": 10, "deciding seeds": 8, "networks": 3}
+_OTHERS = ("GMP", "IMP", "IMP-C", "OMP", "BiP", "Hydra", "SNIP", "GraSP", "SynFlow")
 _WHERE = ["dataset", "architecture", "structure"]
+_REPLICATE = ["study", "seed"]
 _TINY = 1e-9
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A method's tickets as judged: a record's `label` and whether they were found or retrained.
-
-    A label may say so itself: `CS, as found` is the same curve as `CS` judged as found.
-    """
-
-    label: str
-    judged: str
-
-    def __str__(self) -> str:
-        return self.label if self.label.startswith("dense") else f"{self.label} {self.manner}"
-
-    @property
-    def manner(self) -> str:
-        """How the tickets were judged, in words."""
-        return "as found" if self.judged == "found" else self.judged
-
-
-DENSE = Curve("dense", "found")
+class Lacking(Exception):
+    """What a comparison cannot be made without, a text each."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison: the side of the claim it falls on, effect and interval, its sentence."""
+    """One comparison: the side of the claim it falls on, what was found, its sentence."""
 
     side: Side
-    effect: float
-    low: float
-    high: float
-    n: int
+    value: Difference
     text: str
-    p: float = float("nan")
 
 
 @dataclass(frozen=True)
@@ -68,13 +54,16 @@ class View:
 
     Only runs that succeeded on the papers' data sets count: no digits, no generated image folders.
     `failed` is the number of runs that did not succeed.
+
+    A network is named with its data set, `cifar10 / resnet20`, and with the structure of its
+    tickets if they have one: `cifar10 / resnet20, filter`. A curve is named by a record's label and
+    by how its tickets were judged: `BiP as found`, `BiP retrained`; a dense network by its label.
     """
 
     rows: pd.DataFrame
     scale: str
     facts: Mapping[str, float]
     failed: int = 0
-    structure: str = "unstructured"
 
     @classmethod
     def of(cls, table: pd.DataFrame, scale: str, facts: Mapping[str, float]) -> View:
@@ -102,237 +91,373 @@ class View:
         named = self.rows["label"].isin([label, f"{label}, as found"])  # and no precision of it
         counts = self.rows[named].groupby([*_WHERE, "study"]).size()
         # Of two with as many, the first by name.
-        leads = [*counts.groupby(_WHERE).idxmax()]
-        chosen = {tuple(where): study for *where, study in leads}
-
-        def counts_here(data: str, network: str, structure: str, label: str, study: str) -> bool:
-            own = {one for where, one in chosen.items() if where[:2] == (data, network)}
-            if not label.startswith("dense") and (data, network, structure) in chosen:
-                own = {chosen[data, network, structure]}
-            return not own or study in own
-
-        columns = [self.rows[name] for name in (*_WHERE, "label", "study")]
-        kept = np.array([counts_here(*row) for row in zip(*columns, strict=True)], bool)
-        rows = self.rows[kept].drop_duplicates(["label", "run", "round", "judged"])
-        return replace(self, rows=rows)
+        leads = {tuple(where): study for *where, study in counts.groupby(_WHERE).idxmax()}
+        kept = []
+        for *where, name, study in self.rows[[*_WHERE, "label", "study"]].itertuples(index=False):
+            own = {lead for place, lead in leads.items() if place[:2] == tuple(where[:2])}
+            if tuple(where) in leads and not name.startswith("dense"):
+                own = {leads[tuple(where)]}
+            kept.append(not own or study in own)
+        rows = self.rows[np.array(kept, bool)]
+        return replace(self, rows=rows.drop_duplicates(["label", "run", "round", "judged"]))
 
     def fewest(self, what: str) -> int:
         """The fewest of something that decide: `seeds`, `dense seeds`, `networks`, ..."""
         return _FEWEST[what] if self.scale == "paper" else 1
 
-    def select(self, net: Net, curve: Curve) -> pd.DataFrame:
-        """Return the rows of one curve on one (data set, network)."""
-        rows = self.rows[self.rows["label"].isin([curve.label, f"{curve.label}, {curve.manner}"])]
-        rows = rows[(rows["dataset"] == net[0]) & (rows["architecture"] == net[1])]
-        if curve == DENSE:
+    def select(self, net: str, curve: str) -> pd.DataFrame:
+        """Return the rows of one curve on one network."""
+        where, _, structure = net.partition(", ")
+        dataset, architecture = where.split(" / ")
+        found = {name: curve.endswith(f" {name}") for name in ("as found", "retrained")}
+        manner = next((name for name, named in found.items() if named), "")
+        label = curve.removesuffix(f" {manner}")
+        # A label may say so itself: `CS, as found` is the same curve as `CS` judged as found.
+        rows = self.rows[self.rows["label"].isin([label, f"{label}, {manner}"])]
+        rows = rows[(rows["dataset"] == dataset) & (rows["architecture"] == architecture)]
+        if not manner:
             return rows
-        return rows[(rows["structure"] == self.structure) & (rows["judged"] == curve.judged)]
+        structured = rows["structure"] == (structure or "unstructured")
+        return rows[structured & (rows["judged"] == manner.removeprefix("as "))]
 
-    def nets(self, *curves: Curve) -> list[Net]:
-        """Return the (data set, network) pairs that hold all of the curves."""
-        nets = sorted(set(zip(self.rows["dataset"], self.rows["architecture"], strict=True)))
+    def nets(self, *curves: str) -> list[str]:
+        """Return the networks that hold all of the curves, unstructured."""
+        names = sorted(set(zip(self.rows["dataset"], self.rows["architecture"], strict=True)))
+        nets = map(" / ".join, names)
         return [net for net in nets if all(len(self.select(net, curve)) for curve in curves)]
 
-    def dense(self, net: Net, curve: Curve = DENSE) -> pd.Series | str:
-        """Return dense test accuracies by replicate, or what is missing."""
-        values = self.select(net, curve).groupby(["study", "seed"])["test_accuracy"].mean().dropna()
-        fewest = self.fewest("dense seeds")
-        return values if len(values) >= fewest else self.lacks(curve, net, fewest)
 
-    def on_band(self, net: Net, curve: Curve, value: str = "test_accuracy") -> pd.Series | str:
-        """Return band means by replicate, or what is missing."""
-        grid, fewest = stats.band(net[1]), self.fewest("seeds")
-        values = stats.band_means(self.select(net, curve), grid, value)
-        return values if len(values) >= fewest else self.lacks(curve, net, fewest, grid)
+@dataclass(frozen=True)
+class Case:
+    """Two curves on a network, to be compared over a view.
 
-    def title(self, net: Net) -> str:
-        """Return a (data set, network) pair as a text, with the structure unless unstructured."""
-        return " / ".join(net) + ("" if self.structure == "unstructured" else f", {self.structure}")
+    stands: for which values the claim stands, as for `side_of`. of: what else the comparison needs.
+    compare: its name.
+    """
 
-    def lacks(self, curve: Curve, net: Net, seeds: int, grid: Floats | None = None) -> str:
-        """Say that a curve is missing or has too few seeds."""
-        where = f" over {percent(grid)} density" if grid is not None else ""
-        amount = f"{seeds} seeds or more at {self.scale} scale"
-        return f"{curve} on {self.title(net)}{where} ({amount})"
+    view: View
+    net: str
+    ours: str
+    theirs: str
+    stands: str
+    of: str
+    compare: str
+
+    @property
+    def band(self) -> Floats:
+        """The densities over which methods are compared on this network."""
+        return stats.band(self.net.partition(" / ")[2])
+
+    def rows(self, curve: str) -> pd.DataFrame:
+        """The rows of a curve."""
+        return self.view.select(self.net, curve)
+
+    def on_grid(self, curve: str, grid: Floats, value: str = "test_accuracy") -> pd.DataFrame:
+        """A curve's replicates on densities, from `statistics.on_grid`."""
+        return stats.on_grid(self.rows(curve), grid, value)
+
+    def short(
+        self, samples: Mapping[str, Sized], grid: Floats | None = None, what: str = "seeds"
+    ) -> list[str]:
+        """Name the curves of which there are too few replicates."""
+        fewest, where = self.view.fewest(what), ""
+        if grid is not None:
+            where = f" over {_percent(grid)} density"
+        amount = f"({fewest} seeds or more at {self.view.scale} scale)"
+        few = [curve for curve, sample in samples.items() if len(sample) < fewest]
+        return [f"{curve} on {self.net}{where} {amount}" for curve in few]
+
+    def demand(
+        self, samples: Mapping[str, Sized], grid: Floats | None = None, what: str = "seeds"
+    ) -> None:
+        """Raise `Lacking` for the curves of which there are too few replicates."""
+        if few := self.short(samples, grid, what):
+            raise Lacking(" and ".join(few))
+
+    def part(self, value: Difference, what: str, unit: str, where: str, stands: str = "") -> Part:
+        """Return a comparison with its sentence, `what = effect unit [interval] where, n = ...`."""
+        form = "+.2f" if unit else ".2f"
+        interval = "without interval"
+        if not math.isnan(value.low):
+            interval = f"[{value.low:{form}}, {value.high:{form}}]"
+        words = (what, "=", f"{value.mean:{form}}", *unit.split(), interval, f"{where},")
+        text = " ".join((*words, f"n = {value.n}{' pairs' if value.paired else ''}"))
+        return Part(side_of(value, stands or self.stands), value, text)
 
 
-def percent(grid: Floats) -> str:
-    """Return a band's ends as a text, in percent."""
-    return f"{100 * max(grid):.2g}-{100 * min(grid):.2g} %"
+def side_of(value: Difference, stands: str) -> Side:
+    """Return the side on which a value's interval lies, `undecided` if on neither.
 
-
-def split(results: Iterable[Part | str]) -> tuple[list[Part], list[str]]:
-    """Separate comparisons that could be made from what the others lack."""
-    made = list(results)
-    return [one for one in made if isinstance(one, Part)], [
-        one for one in made if isinstance(one, str)
-    ]
-
-
-def side_of(low: float, high: float, threshold: float = 0.0) -> Side:
-    """Return `for` if an interval lies above a threshold, `against` if below, else `undecided`."""
-    if low > threshold:
+    Args:
+        value: what was found.
+        stands: for which values the claim does: `above 0`, `below 1.1`, `at least 2`, `at most 1.5`
+            by the two-sided interval; `not below -0.2`, `within 0.5` by the one-sided bounds.
+    """
+    how, _, number = stands.rpartition(" ")
+    limit = float(number)
+    if how == "within":
+        ends = (side_of(value, f"not below {-limit}"), side_of(value, f"not above {limit}"))
+        return all_of(ends) or "undecided"
+    low, high = (value.lower, value.upper) if how.startswith("not") else (value.low, value.high)
+    if how in ("below", "at most", "not above"):
+        low, high, limit = -high, -low, -limit
+    if how.startswith("at "):
+        limit -= _TINY
+    if low > limit:
         return "for"
-    return "against" if high < threshold else "undecided"
+    return "against" if high < limit else "undecided"
 
 
-def below(low: float, high: float, threshold: float) -> Side:
-    """Return `for` if an interval lies below a threshold, `against` if above, else `undecided`."""
-    return side_of(-high, -low, -threshold)
-
-
-def above_zero(gap: stats.Difference) -> Side:
-    """Return the side of a claim that a difference is positive, by its two-sided interval."""
-    return side_of(gap.low, gap.high)
-
-
-def not_inferior(gap: stats.Difference) -> Side:
-    """Return the side of a claim of non-inferiority, by the difference's one-sided bounds."""
-    return side_of(gap.lower, gap.upper, stats.MARGIN)
-
-
-def all_of(sides: Iterable[Side]) -> Side | None:
+def all_of(sides: Sequence[Side]) -> Side | None:
     """Return `for` if all are, `against` if any is, None if there are none, else `undecided`."""
-    found = set(sides)
-    if not found:
-        return None
-    if "against" in found:
-        return "against"
-    return "for" if found == {"for"} else "undecided"
-
-
-def most_of(sides: Sequence[Side]) -> Side | None:
-    """Return the side on which more than half lie, None if there are none, else `undecided`."""
     if not sides:
         return None
+    if "against" in sides:
+        return "against"
+    return "for" if set(sides) == {"for"} else "undecided"
+
+
+def most_of(sides: Sequence[Side], fewest: int = 1) -> Side | None:
+    """Return the side on which more than half lie, None if there are none, else `undecided`, as
+    fewer are than it takes."""
+    if len(sides) < fewest:
+        return "undecided" if sides else None
     common = max(set(sides), key=sides.count)
     return common if 2 * sides.count(common) > len(sides) else "undecided"
 
 
-def part_of(side: Side, value: stats.Difference, what: str, unit: str, where: str) -> Part:
-    """Return a comparison with its sentence, `what = effect unit [interval] where, n = ...`."""
-    form = "+.2f" if unit else ".2f"
-    interval = "without interval"
-    if not np.isnan(value.low):
-        interval = f"[{value.low:{form}}, {value.high:{form}}]"
-    words = (what, "=", f"{value.mean:{form}}", *unit.split(), interval, f"{where},")
-    text = " ".join((*words, f"n = {value.n}{' pairs' if value.paired else ''}"))
-    return Part(side, value.mean, value.low, value.high, value.n, text, value.p)
+def band(case: Case) -> Part:
+    """Compare two curves by the difference of their means over the band, in points."""
+    means = {
+        curve: stats.band_means(case.rows(curve), case.band) for curve in (case.ours, case.theirs)
+    }
+    case.demand(means, case.band)
+    where = f"over {_percent(case.band)} density ({case.net})"
+    gap = stats.compare(*means.values())
+    return case.part(gap, f"{case.ours} - {case.theirs}", "points", where)
 
 
-def band_part(
-    view: View,
-    net: Net,
-    ours: Curve,
-    theirs: Curve,
-    side: Callable[[stats.Difference], Side] = above_zero,
-) -> Part | str:
-    """Compare two curves by their band difference, in points; `side` judges it."""
-    values = [view.on_band(net, curve) for curve in (ours, theirs)]
-    if missing := [value for value in values if isinstance(value, str)]:
-        return " and ".join(missing)
-    gap = stats.compare(*(value for value in values if not isinstance(value, str)))
-    where = f"over {percent(stats.band(net[1]))} density ({view.title(net)})"
-    return part_of(side(gap), gap, f"{ours} - {theirs}", "points", where)
+def best_other(case: Case) -> Part:
+    """Compare with the other method that is best over the band on validation.
+
+    `theirs` is how its tickets are judged."""
+    means = {}
+    for label in _OTHERS:
+        rows = case.rows(f"{label} {case.theirs}")
+        scores = stats.band_means(rows, case.band, "validation_accuracy")
+        if len(scores) >= case.view.fewest("seeds"):
+            means[label] = scores.mean()
+    best = max(means, key=lambda label: means[label], default="another pruner")
+    return band(replace(case, theirs=f"{best} {case.theirs}"))
 
 
-def cost_part(
-    view: View,
-    net: Net,
-    ours: Curve,
-    theirs: Curve,
-    limit: float,
-    worst: Callable[..., float],
-    unit: str = "passes",
-    pretraining: bool = True,
-    densities: Sequence[float] | Floats = stats.IMP_DENSITIES,
-) -> Part | str:
-    """Compare the cost of reaching a ticket, as a ratio at the least favourable density.
+def level(case: Case) -> Part:
+    """Compare with dense at the middle of the band: one density, fixed beforehand."""
+    dense, samples = _dense(case), case.on_grid(case.ours, case.band)
+    middle = float(case.band[len(case.band) // 2])
+    case.demand({case.ours: samples[middle].dropna()}, case.band)
+    gap = stats.point_differences(samples, dense.to_frame())[middle]
+    where = f"at {100 * middle:.2g} % density ({case.net})"
+    return case.part(gap, f"{case.ours} - dense", "points", where)
 
-    Args:
-        ours, theirs: numerator and denominator.
-        limit: the claimed ratio: at least this with `worst=min`, at most this with `worst=max`.
-        worst: `min` or `max`, which picks the density reported.
-        unit: `passes` (images forwarded plus backwarded) or `seconds`.
-        pretraining: whether the dense net's training is counted, on both sides.
-        densities: where to compare, as far as both curves reach.
+
+def gain(case: Case) -> Part:
+    """Compare the ticket chosen on validation with dense; `of` is the gain that was claimed."""
+    reference = _dense(case)
+    chosen = stats.best_on_validation(case.rows(case.ours)).set_index(_REPLICATE)
+    if few := case.short({case.ours: chosen}, what="dense seeds"):
+        raise Lacking(f"{few[0]}, with validation accuracy")
+    gap = stats.compare(chosen["test_accuracy"], reference)
+    what = f"validation-chosen CS ticket - {case.theirs}"
+    stands = case.stands if gap.lower > 0 else f"above {case.of}"
+    return case.part(gap, what, "points", f"({case.net})", stands)
+
+
+def whole_gain(case: Case) -> Part:
+    """The same, by its mean: whether it is all that was claimed."""
+    part = gain(case)
+    return replace(part, side="for" if part.value.mean >= float(case.of) else "undecided")
+
+
+def gate(case: Case) -> Part:
+    """Compare what a method loses against dense with independently published data."""
+    curve, dense = stats.band_means(case.rows(case.ours), case.band), _accuracies(case)
+    few = case.short({case.ours: curve}, case.band)
+    if few := [*few, *case.short({case.theirs: dense}, what="dense seeds")]:
+        raise Lacking(*few)
+    dataset, architecture = case.net.split(" / ")
+    theirs = reported_curve(dataset, architecture, artefact="published data").set_index("method")
+    imp = theirs.loc["IMP, weight rewinding"]
+    published = stats.interpolate(imp["density"], imp["value"], case.band).mean()
+    expected = float(published - theirs.loc[["dense"], "value"].iloc[0])
+    gap = stats.welch_difference(curve - expected, dense)
+    where = f"from Renda et al.'s {expected:+.2f} over {_percent(case.band)} density"
+    return case.part(gap, "our IMP - dense, apart", "points", where)
+
+
+def cost(case: Case, densities: Sequence[float] | Floats = stats.IMP_DENSITIES) -> Part:
+    """Compare what a ticket costs, as a ratio at the least favourable density of those given.
+
+    `of` is the unit and what is counted: `passes with pretraining`, `seconds without pretraining`.
+    Passes are images sent forward plus images sent backward.
     """
-    if not pretraining and view.select(net, DENSE).empty:
-        return view.lacks(DENSE, net, 1)
-    curves = [view.select(net, curve) for curve in (ours, theirs)]
+    unit, counted = case.of.split(" ", 1)
+    pretraining, names = counted.startswith("with "), (case.ours, case.theirs)
+    if not pretraining and (few := case.short({"dense": case.rows("dense")}, what="any")):
+        raise Lacking(*few)
+    curves = [case.rows(curve) for curve in names]
     if unit == "seconds" and pd.concat(curves)["device_name"].nunique() > 1:
-        return f"{ours} and {theirs} on {view.title(net)} timed on one device"
-    grid, fewest = np.asarray(densities, float), view.fewest("seeds")
+        raise Lacking(f"{case.ours} and {case.theirs} on {case.net} timed on one device")
+    grid = np.asarray(densities, float)
     paid = [rows.assign(cost=spent(rows, unit, pretraining)) for rows in curves]
     costs = [stats.on_grid(rows[rows["cost"] > 0], grid, "cost") for rows in paid]
-    enough = [cost.notna().sum() >= fewest for cost in costs]
-    means = [np.log(cost.loc[:, enough[0] & enough[1]]).mean() for cost in costs]
-    if means[0].empty:
-        return " and ".join(view.lacks(curve, net, fewest, grid) for curve in (ours, theirs))
-    gaps = (means[0] - means[1]).to_dict()
-    density = worst(gaps, key=lambda one: gaps[one])
-    value = stats.ratio(*(cost[density].dropna() for cost in costs))
-    side = (
-        side_of(value.low, value.high, limit - _TINY)
-        if worst is min
-        else below(value.low, value.high, limit + _TINY)
-    )
-    counted = "with" if pretraining else "without"
-    where = f"at {100 * density:.2g} % density {counted} pretraining ({view.title(net)})"
-    return part_of(side, value, f"{unit} of {ours} / {theirs}", "", where)
+    enough = [found.notna().sum() >= case.view.fewest("seeds") for found in costs]
+    logs = [np.log(found.loc[:, enough[0] & enough[1]]).mean() for found in costs]
+    gaps = logs[0] - logs[1]
+    if gaps.empty:
+        case.demand(dict.fromkeys(names, ()), grid)
+    density = gaps.idxmin() if case.stands.startswith("at least") else gaps.idxmax()
+    value = stats.ratio(*(found[density].dropna() for found in costs))
+    where = f"at {100 * density:.2g} % density {counted} ({case.net})"
+    return case.part(value, f"{unit} of {case.ours} / {case.theirs}", "", where)
 
 
-def growth_part(
-    view: View, net: Net, curve: Curve, side: Callable[[float, float], Side]
-) -> Part | str:
-    """Judge a ticket's cost in passes at the band's sparse end, relative to its dense end."""
-    ends = stats.band(net[1])[[-1, 0]]
-    costs = stats.on_grid(view.select(net, curve), ends, "passes").dropna()
-    if len(costs) < (fewest := view.fewest("seeds")):
-        return view.lacks(curve, net, fewest, ends)
+def cost_where_equal(case: Case) -> Part:
+    """The same at densities below 52 % where the dearer method is not more accurate.
+
+    Where the cheaper one is inferior at all of them, that is the comparison."""
+    grid, names = stats.IMP_DENSITIES[2:], (case.theirs, case.ours)
+    gaps = stats.point_differences(*(case.on_grid(curve, grid) for curve in names))
+    equal = [density for density, gap in gaps.items() if side_of(gap, NOT_INFERIOR) == "for"]
+    if equal or not gaps:
+        return cost(case, equal or grid)
+    density = max(gaps, key=lambda one: gaps[one].upper)
+    closest = f"where {case.theirs.removesuffix(' as found')} comes closest"
+    where = f"at {100 * density:.2g} % density, {closest} ({case.net})"
+    return case.part(gaps[density], " - ".join(names), "points", where, NOT_INFERIOR)
+
+
+def growth(case: Case) -> Part:
+    """A ticket's cost in passes at the band's sparse end, relative to its dense end."""
+    ends = case.band[[-1, 0]]
+    costs = case.on_grid(case.ours, ends, "passes").dropna()
+    case.demand({case.ours: costs}, ends)
     value = stats.ratio(costs.iloc[:, 0], costs.iloc[:, 1])
-    where = f"from {percent(ends)} density ({view.title(net)})"
-    return part_of(side(value.low, value.high), value, f"passes of {curve}, growth", "", where)
+    where = f"from {_percent(ends)} density ({case.net})"
+    return case.part(value, f"passes of {case.ours}, growth", "", where)
 
 
-def stars(view: View, net: Net, *curves: Curve) -> list[stats.Crossing] | str:
-    """Return each curve's d*, or what is missing. The bootstrap's generator has a fixed seed."""
-    dense = view.dense(net)
-    if isinstance(dense, str):
-        return dense
-    found: list[stats.Crossing] = []
-    for curve, rng in zip(curves, np.random.default_rng(0).spawn(len(curves)), strict=True):
-        star = stats.d_star(stats.on_grid(view.select(net, curve), stats.IMP_DENSITIES), dense, rng)
-        if star is None or star.n < view.fewest("deciding seeds"):
-            return f"{view.lacks(curve, net, view.fewest('deciding seeds'))} around d*"
-        found.append(star)
+def star(case: Case) -> Part:
+    """Compare d* of two curves as a ratio: below 1 where ours is sparser."""
+    return _compare_stars(case, *_stars(case))
+
+
+def star_in_equal_time(case: Case) -> Part:
+    """The same; a win over fewer epochs, or a defeat by more, decides nothing."""
+    found = _stars(case)
+    part = _compare_stars(case, *found)
+    ours, theirs = (
+        float(case.on_grid(curve, np.array([own.density]), "epochs").mean().iloc[0])
+        for curve, own in zip((case.ours, case.theirs), found, strict=True)
+    )
+    unfair = {"for": theirs < 0.9 * ours, "against": theirs > 1.1 * ours}
+    side = "undecided" if unfair.get(part.side) else part.side
+    return replace(part, side=side, text=f"{part.text}, {ours:.0f} against {theirs:.0f} epochs")
+
+
+def _stars(case: Case) -> list[Crossing]:
+    """d* of both curves. The bootstrap's generator has a fixed seed."""
+    dense = _dense(replace(case, theirs="dense"))
+    found = []
+    for curve, rng in zip((case.ours, case.theirs), np.random.default_rng(0).spawn(2), strict=True):
+        own = stats.d_star(case.on_grid(curve, stats.IMP_DENSITIES), dense, rng)
+        if own is None or own.n < case.view.fewest("deciding seeds"):
+            raise Lacking(f"{case.short({curve: ()}, what='deciding seeds')[0]} around d*")
+        found.append(own)
     return found
 
 
-def star_part(view: View, net: Net, ours: Curve, theirs: Curve) -> Part | str:
-    """Compare d* of two curves as a ratio, `for` when ours is sparser (below 1)."""
-    found = stars(view, net, ours, theirs)
-    if isinstance(found, str):
-        return found
-    return compare_stars(f"{ours} / {theirs}", view.title(net), *found)
-
-
-def compare_stars(names: str, where: str, first: stats.Crossing, second: stats.Crossing) -> Part:
-    """Return the ratio of two d*, `for` when the first is sparser."""
+def _compare_stars(case: Case, first: Crossing, second: Crossing) -> Part:
     low, high = map(float, np.quantile(first.draws / second.draws, [0.025, 0.975]))
-    side = below(low, high, 1.0)
+    ratio, n = first.density / second.density, min(first.n, second.n)
+    value = Difference(n, False, ratio, low, high, *[math.nan] * 3)
+    side = side_of(value, case.stands)
     # A curve that ends before it crosses bounds its d* on one side only.
     bounded = {"for": ("above", "below"), "against": ("below", "above")}.get(side)
     if bounded and (first.edge == bounded[0] or second.edge == bounded[1]):
         side = "undecided"
-    value, n = first.density / second.density, min(first.n, second.n)
     text = (
-        f"d* of {names} = {_star(first)} / {_star(second)} = {value:.2f} [{low:.2f}, {high:.2f}] "
-        f"at {stats.MARGIN} points from dense ({where}), n = {n}"
+        f"d* of {case.ours} / {case.theirs} = {_in_words(first)} / {_in_words(second)} = "
+        f"{ratio:.2f} [{low:.2f}, {high:.2f}] at {stats.MARGIN} points from dense ({case.net}), "
+        f"n = {n}"
     )
-    return Part(side, value, low, high, n, text)
+    return Part(side, value, text)
 
 
-def _star(crossing: stats.Crossing) -> str:
+def sequence(case: Case) -> Part:
+    """Epochs in sequence: IMP's 30 rounds against the longest search, searches in parallel."""
+    search, imp = case.rows(case.ours), case.rows(case.theirs)
+    if imp["density"].min() > 1.02 * stats.IMP_DENSITIES[-1]:
+        raise Lacking(f"IMP on {case.net} for 30 rounds")
+    counts = [rows.groupby(_REPLICATE)["epochs"].max() for rows in (imp, search)]
+    case.demand({case.ours: min(counts, key=len)})
+    value = stats.ratio(*counts)
+    return case.part(value, "epochs in sequence of IMP / CS", "", f"({case.net})")
+
+
+def spread(case: Case) -> Part:
+    """Compare how far seeds spread over the band, as a ratio of standard deviations."""
+    samples = []
+    for curve in (case.ours, case.theirs):
+        sample = case.on_grid(curve, case.band).dropna()
+        case.demand({curve: sample}, case.band)
+        samples.append([sample[density] for density in sample])
+    where = f"over {_percent(case.band)} density ({case.net})"
+    ours, theirs = (curve.removesuffix(" as found") for curve in (case.ours, case.theirs))
+    value = stats.spread_ratio(*samples)
+    return case.part(value, f"spread over seeds of {ours} / {theirs}", "", where)
+
+
+def fact(case: Case) -> Part:
+    """A fact, or by how much one exceeds another; `of` says so, with {} for each."""
+    names = [name for name in (case.ours, case.theirs) if name]
+    if missing := [name for name in names if name not in case.view.facts]:
+        raise Lacking(*(f"fact {name}: {FACTS[name]}" for name in missing))
+    values = [case.view.facts[name] for name in names]
+    value = values[0] - sum(values[1:])
+    side = side_of(Difference(1, False, *[value] * 6), case.stands)
+    found = Difference(1, False, value, *[math.nan] * 5)
+    return Part(side, found, case.of.format(*values))
+
+
+def premise(case: Case) -> None:
+    """Nothing to compare, but a fact that has to hold."""
+    if fact(case).side != "for":
+        raise Lacking(f"fact {case.ours}: {FACTS[case.ours]}")
+
+
+def enough_networks(case: Case) -> None:
+    """Nothing to compare, but enough networks of which 'most' can be said; `of` names them."""
+    few = len(case.view.nets(case.ours, case.theirs)) < case.view.fewest("networks")
+    if few and case.view.scale == "paper":
+        raise Lacking(case.of)
+
+
+def _accuracies(case: Case) -> pd.Series:
+    """Test accuracies of the dense network that is compared with, by replicate."""
+    return case.rows(case.theirs).groupby(_REPLICATE)["test_accuracy"].mean().dropna()
+
+
+def _dense(case: Case) -> pd.Series:
+    values = _accuracies(case)
+    case.demand({case.theirs: values}, what="dense seeds")
+    return values
+
+
+def _percent(grid: Floats) -> str:
+    return f"{100 * max(grid):.2g}-{100 * min(grid):.2g} %"
+
+
+def _in_words(crossing: Crossing) -> str:
     sign = {"below": "at most ", "above": "at least "}.get(crossing.edge, "")
     return f"{sign}{100 * crossing.density:.2g} %"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -83,63 +82,36 @@ def band(architecture: str) -> Floats:
 def mean_interval(values: ArrayLike) -> Mean:
     """Return n, mean, standard deviation and 95 % t-interval of a sample; NaNs are left out."""
     sample = _finite(values)
-    n = len(sample)
-    mean = float(sample.mean()) if n else math.nan
-    std = float(sample.std(ddof=1)) if n > 1 else math.nan
-    half = _quantile((1 + LEVEL) / 2, n - 1) * std / math.sqrt(n) if n > 1 else math.nan
-    return Mean(n, mean, std, mean - half, mean + half)
+    n, mean = len(sample), float(sample.mean()) if len(sample) else math.nan
+    std, freedom = pooled_std([sample])
+    half = stats.t.ppf((1 + LEVEL) / 2, freedom) * std / math.sqrt(n) if freedom else math.nan
+    return Mean(n, mean, std, float(mean - half), float(mean + half))
 
 
-def pooled_std(samples: Sequence[ArrayLike]) -> tuple[float, int]:
+def pooled_std(samples: Iterable[ArrayLike]) -> tuple[float, int]:
     """Return the std pooled over samples and its degrees of freedom; NaN and 0 if none."""
     kept = [sample for sample in map(_finite, samples) if len(sample) > 1]
     freedom = sum(len(sample) - 1 for sample in kept)
-    if freedom == 0:
-        return math.nan, 0
     squares = sum(float(((sample - sample.mean()) ** 2).sum()) for sample in kept)
-    return math.sqrt(squares / freedom), freedom
+    return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
 
 
-def paired_difference(ours: ArrayLike, theirs: ArrayLike) -> Difference:
-    """Return the mean of `ours - theirs`, paired entry by entry.
-
-    Raises:
-        ConfigError: the samples differ in length.
-    """
-    first, second = np.asarray(ours, float), np.asarray(theirs, float)
-    if first.shape != second.shape:
-        raise ConfigError(
-            f"paired samples have shapes {first.shape} and {second.shape}; expected equal"
-        )
-    gaps = first - second
-    spread = float(gaps.var(ddof=1)) / len(gaps) if len(gaps) > 1 else math.nan
-    return _difference(float(gaps.mean()), spread, len(gaps) - 1, len(gaps), paired=True)
-
-
-def welch_difference(
-    ours: ArrayLike,
-    theirs: ArrayLike,
-    our_spread: tuple[float, int] | None = None,
-    their_spread: tuple[float, int] | None = None,
-) -> Difference:
+def welch_difference(ours: ArrayLike, theirs: ArrayLike, *spreads: tuple[float, int]) -> Difference:
     """Return the difference of two means without assuming equal spread (Welch).
 
     Args:
         ours, theirs: samples, [n] and [m].
-        our_spread, their_spread: (standard deviation, degrees of freedom) to use instead of the
-            sample's own, for instance `pooled_std` over the densities of its curve.
+        spreads: (standard deviation, degrees of freedom) of both, to use instead of the samples'
+            own, for instance `pooled_std` over the densities of their curves.
     """
-    first, second = _finite(ours), _finite(theirs)
-    parts = []
-    for sample, spread in ((first, our_spread), (second, their_spread)):
-        std, freedom = spread or pooled_std([sample])
-        parts.append((std**2 / len(sample), freedom))
-    total = sum(variance for variance, _ in parts)
-    n = min(len(first), len(second))
-    mean = float(first.mean() - second.mean())
-    weighted = sum(variance**2 / freedom for variance, freedom in parts if freedom)
-    joint = total**2 / weighted if weighted else sum(freedom for _, freedom in parts)
-    return _difference(mean, total, joint, n, paired=False)
+    samples = [_finite(ours), _finite(theirs)]
+    known = spreads or [pooled_std([sample]) for sample in samples]
+    parts = [std**2 / len(sample) for sample, (std, _) in zip(samples, known, strict=True)]
+    freedoms = [freedom for _, freedom in known]
+    weighted = sum(part**2 / n for part, n in zip(parts, freedoms, strict=True) if n)
+    joint = sum(parts) ** 2 / weighted if weighted else sum(freedoms)
+    mean = float(samples[0].mean() - samples[1].mean())
+    return _difference(mean, sum(parts), joint, min(map(len, samples)))
 
 
 def compare(ours: pd.Series, theirs: pd.Series) -> Difference:
@@ -150,21 +122,20 @@ def compare(ours: pd.Series, theirs: pd.Series) -> Difference:
     series is in the larger and there are at least two; otherwise the series count as independent
     (Welch).
     """
-    first, second = ours.to_dict(), theirs.to_dict()
-    shared = [name for name in first if name in second]
-    if len(shared) >= 2 and len(shared) == min(len(first), len(second)):
-        return paired_difference(
-            [first[name] for name in shared], [second[name] for name in shared]
-        )
-    return welch_difference(ours, theirs)
+    second = theirs.to_dict()
+    gaps = [value - second[name] for name, value in ours.to_dict().items() if name in second]
+    if len(gaps) < 2 or len(gaps) < min(len(ours), len(theirs)):
+        return welch_difference(ours, theirs)
+    mean, variance = float(np.mean(gaps)), float(np.var(gaps, ddof=1))
+    return _difference(mean, variance / len(gaps), len(gaps) - 1, len(gaps), paired=True)
 
 
 def ratio(ours: pd.Series, theirs: pd.Series) -> Difference:
     """Return the ratio of two positive series' geometric means: `compare` of their logarithms."""
     logs = compare(np.log(ours), np.log(theirs))
-    names = ("mean", "low", "high", "lower", "upper")
-    powers: dict[str, Any] = {name: math.exp(getattr(logs, name)) for name in names}
-    return replace(logs, **powers)
+    bounds = (logs.mean, logs.low, logs.high, logs.lower, logs.upper)
+    mean, low, high, lower, upper = map(math.exp, bounds)
+    return Difference(logs.n, logs.paired, mean, low, high, lower, upper, logs.p)
 
 
 def spread_ratio(ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike]) -> Difference:
@@ -182,8 +153,7 @@ def spread_ratio(ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike]) -> Diff
 
 def holm(p_values: ArrayLike) -> Floats:
     """Return Holm's step-down adjusted p-values, in the order given."""
-    adjusted: Floats = np.asarray(multipletests(p_values, method="holm")[1], float)
-    return adjusted
+    return np.asarray(multipletests(p_values, method="holm")[1], float)
 
 
 def summarise(table: pd.DataFrame, by: Sequence[str], value: str = "test_accuracy") -> pd.DataFrame:
@@ -195,14 +165,11 @@ def summarise(table: pd.DataFrame, by: Sequence[str], value: str = "test_accurac
         value: the column to summarise.
     """
     groups = table[table["status"] == "ok"].groupby(list(by), dropna=False, sort=True)
-    rows: list[dict[str, Any]] = [
-        dict(zip(by, key, strict=True))
-        | {"density": group["density"].mean()}
-        | vars(mean_interval(group[value]))
-        for key, group in groups
+    rows = [
+        (*key, own["density"].mean(), *vars(mean_interval(own[value])).values())
+        for key, own in groups
     ]
-    names = [*by, "density", *Mean.__dataclass_fields__]
-    return pd.DataFrame(rows, columns=list(dict.fromkeys(names)))
+    return pd.DataFrame(rows, columns=[*by, "density", *Mean.__dataclass_fields__])
 
 
 def interpolate(densities: ArrayLike, values: ArrayLike, at: ArrayLike) -> Floats:
@@ -229,14 +196,10 @@ def interpolate(densities: ArrayLike, values: ArrayLike, at: ArrayLike) -> Float
 
 def on_grid(rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy") -> pd.DataFrame:
     """Return each replicate's curve on `grid`: [(study, seed), density], NaN outside its range."""
-    at = np.asarray(grid, float)
-    densities, values = rows["density"].to_numpy(float), rows[value].to_numpy(float)
-    members: dict[Any, list[int]] = {}
-    for place, replicate in enumerate(zip(rows["study"], rows["seed"], strict=True)):
-        members.setdefault(replicate, []).append(place)
-    curves = [interpolate(densities[places], values[places], at) for places in members.values()]
-    index = pd.MultiIndex.from_tuples(list(members), names=["study", "seed"]) if members else None
-    return pd.DataFrame(curves, index=index, columns=at, dtype=float)
+    at, curves = np.asarray(grid, float), {}
+    for (study, seed), own in rows.groupby(["study", "seed"], sort=False):
+        curves[study, seed] = interpolate(own["density"], own[value], at)
+    return pd.DataFrame(curves, index=at, dtype=float).T
 
 
 def band_means(rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy") -> pd.Series:
@@ -251,12 +214,12 @@ def point_differences(curve: pd.DataFrame, reference: pd.DataFrame) -> dict[floa
         curve: from `on_grid`, [replicates, densities].
         reference: likewise with the same densities, or one column (dense) that serves them all.
     """
-    spreads = [pooled_std([part[name] for name in part]) for part in (curve, reference)]
+    spreads = [pooled_std(part.to_numpy().T) for part in (curve, reference)]
     differences = {}
-    for place, density in enumerate(curve.columns):
-        other = reference.iloc[:, 0 if reference.shape[1] == 1 else place]
-        if curve[density].notna().any() and other.notna().any():
-            differences[float(density)] = welch_difference(curve[density], other, *spreads)
+    for place, density in enumerate(curve.columns.to_numpy(float)):
+        pair = curve.iloc[:, place], reference.iloc[:, place if reference.shape[1] > 1 else 0]
+        if all(sample.notna().any() for sample in pair):
+            differences[float(density)] = welch_difference(*pair, *spreads)
     return differences
 
 
@@ -269,18 +232,17 @@ def crossing_density(
     in log density. See `Crossing` for the edges.
     """
     order = np.argsort(np.asarray(densities, float))
-    where = np.log(np.asarray(densities, float)[order])
-    fit = optimize.isotonic_regression(
-        np.asarray(differences, float)[order], weights=np.asarray(weights, float)[order]
-    ).x
+    where, gaps, counts = (
+        np.asarray(each, float)[order] for each in (np.log(densities), differences, weights)
+    )
+    fit = optimize.isotonic_regression(gaps, weights=counts).x
     good = fit >= threshold
     if good.all():
         return float(np.exp(where[0])), "below"
     if not good.any():
         return float(np.exp(where[-1])), "above"
-    first = int(good.argmax())
-    share = (threshold - fit[first - 1]) / (fit[first] - fit[first - 1])
-    return float(np.exp(where[first - 1] + share * (where[first] - where[first - 1]))), ""
+    ends = slice(int(good.argmax()) - 1, int(good.argmax()) + 1)
+    return float(np.exp(np.interp(threshold, fit[ends], where[ends]))), ""
 
 
 def d_star(
@@ -305,30 +267,20 @@ def d_star(
     Returns:
         The crossing; None where no spread is known or fewer than two densities are covered.
     """
-    curve = curve.loc[:, curve.notna().any()]
-    sample = _finite(dense)
-    (spread, freedom), (dense_spread, dense_freedom) = (
-        pooled_std([curve[name] for name in curve]),
-        pooled_std([sample]),
-    )
+    curve, sample = curve.loc[:, curve.notna().any()], _finite(dense)
+    spread, freedom = pooled_std(curve.to_numpy().T)
+    dense_spread, dense_freedom = pooled_std([sample])
     if curve.shape[1] < 2 or freedom == 0 or dense_freedom == 0:
         return None
     where, counts = curve.columns.to_numpy(float), curve.notna().sum().to_numpy(float)
     gaps = curve.mean().to_numpy(float) - sample.mean()
     density, edge = crossing_density(where, gaps, counts, threshold)
     noise = rng.normal(size=(replicates, len(gaps))) * spread / np.sqrt(counts)
-    shared = rng.normal(size=(replicates, 1)) * dense_spread / math.sqrt(len(sample))
-    draws = np.array(
-        [crossing_density(where, row, counts, threshold)[0] for row in gaps + noise - shared]
-    )
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    noise -= rng.normal(size=(replicates, 1)) * dense_spread / math.sqrt(len(sample))
+    draws = [crossing_density(where, row, counts, threshold)[0] for row in gaps + noise]
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
     nearest = np.argsort(np.abs(np.log(where / density)))[:2]
-    return Crossing(density, float(low), float(high), edge, int(counts[nearest].min()), draws)
-
-
-def winning_as_defined(ticket: ArrayLike, dense: ArrayLike) -> bool:
-    """Return whether the mean is no less than dense's: BiP's 'winning ticket' (its Table 1)."""
-    return mean_interval(ticket).mean >= mean_interval(dense).mean
+    return Crossing(density, low, high, edge, int(counts[nearest].min()), np.array(draws))
 
 
 def sparsest_on_validation(rows: pd.DataFrame, target: float) -> pd.DataFrame:
@@ -343,7 +295,7 @@ def sparsest_on_validation(rows: pd.DataFrame, target: float) -> pd.DataFrame:
 
 def best_on_validation(rows: pd.DataFrame) -> pd.DataFrame:
     """Return each replicate's ticket of highest validation accuracy, to report on test."""
-    rated = rows[rows["validation_accuracy"].notna()]
+    rated = rows.dropna(subset="validation_accuracy")
     return rated.loc[rated.groupby(["study", "seed"])["validation_accuracy"].idxmax()]
 
 
@@ -364,7 +316,7 @@ def tuning_score(
     Raises:
         ConfigError: no ticket of the trial has a validation accuracy.
     """
-    rated = rows[rows["validation_accuracy"].notna()]
+    rated = rows.dropna(subset="validation_accuracy")
     if rated.empty:
         raise ConfigError("a trial is scored on validation accuracies, and none is known")
     scores = [
@@ -380,16 +332,12 @@ def _finite(values: ArrayLike) -> Floats:
     return sample[np.isfinite(sample)]
 
 
-def _quantile(level: float, freedom: float) -> float:
-    return float(stats.t.ppf(level, freedom))
-
-
 def _difference(
-    mean: float, variance: float, freedom: float, n: int, *, paired: bool
+    mean: float, variance: float, freedom: float, n: int, *, paired: bool = False
 ) -> Difference:
     if not (freedom > 0 and variance >= 0):
         return Difference(n, paired, mean, *[math.nan] * 5)
     error = math.sqrt(variance)
-    two, one = (_quantile(level, freedom) * error for level in ((1 + LEVEL) / 2, LEVEL))
+    two, one = (stats.t.ppf([(1 + LEVEL) / 2, LEVEL], freedom) * error).tolist()
     p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
     return Difference(n, paired, mean, mean - two, mean + two, mean - one, mean + one, p)

@@ -11,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from companion.evidence import criteria
+from companion.evidence import comparisons
 from companion.evidence.claims import CLAIMS, OUTCOMES, Verdict, judge
-from companion.evidence.comparisons import above_zero, all_of, below, most_of, not_inferior, side_of
+from companion.evidence.comparisons import NOT_INFERIOR, all_of, most_of, side_of
 from companion.evidence.costs import with_costs
+from companion.evidence.criteria import CRITERIA, RULES
 from companion.evidence.records import COLUMNS, tidy
 from companion.evidence.statistics import IMP_DENSITIES, Difference
 from lthlib.errors import ConfigError
@@ -707,18 +708,20 @@ def test_a_table_of_another_shape_is_refused() -> None:
 def test_claims_are_complete() -> None:
     ids = [claim.id for claim in CLAIMS]
     assert ids[0] == "G" and len(ids) == len(set(ids))
-    judged = {name.removeprefix("find_").upper() for name in vars(criteria) if "find_" in name}
-    assert judged == set(ids)
+    assert {row["claim"] for row in CRITERIA} == set(ids)
     for claim in CLAIMS:
         assert all(vars(claim).values()) and claim.gated in ("yes", "no")
+        assert claim.rule in RULES
+    for row in CRITERIA:
+        assert callable(getattr(comparisons, row["compare"])) and row["ours"]
 
 
 def test_a_margin_of_zero_is_no_other_question() -> None:
     """A sure loss of 0.1 points: not above zero, and not inferior, each by its own bounds."""
     loss = Difference(9, True, -0.1, -0.13, -0.07, -0.12, -0.08, 0.0)
-    assert (above_zero(loss), not_inferior(loss)) == ("against", "for")
+    assert (side_of(loss, "above 0"), side_of(loss, NOT_INFERIOR)) == ("against", "for")
     wide = Difference(9, True, -0.1, -0.21, 0.01, -0.19, -0.01, 0.05)
-    assert (above_zero(wide), not_inferior(wide)) == ("undecided", "for")
+    assert (side_of(wide, "above 0"), side_of(wide, NOT_INFERIOR)) == ("undecided", "for")
 
 
 def test_a_count_that_was_not_run_is_said_so() -> None:
@@ -727,19 +730,35 @@ def test_a_count_that_was_not_run_is_said_so() -> None:
     assert "CS with retraining not run" in because and "one-shot 170" in because
 
 
-def test_sides() -> None:
-    assert [side_of(0.1, 1), side_of(-1, -0.1), side_of(-1, 1), side_of(math.nan, math.nan)] == [
-        *("for", "against", "undecided", "undecided")
-    ]
-    assert [below(0.1, 0.9, 1), below(1.1, 2, 1), below(0.5, 2, 1)] == [
-        "for",
-        "against",
-        "undecided",
-    ]
+@pytest.mark.parametrize(
+    ("low", "high", "stands", "side"),
+    [
+        (0.1, 1, "above 0", "for"),
+        (-1, -0.1, "above 0", "against"),
+        (-1, 1, "above 0", "undecided"),
+        (math.nan, math.nan, "above 0", "undecided"),
+        (0.1, 0.9, "below 1", "for"),
+        (1.1, 2, "below 1", "against"),
+        (0.5, 2, "below 1", "undecided"),
+        (2, 2, "above 2", "undecided"),
+        (2, 2, "at least 2", "for"),
+        (1.5, 1.5, "at most 1.5", "for"),
+        (-0.19, 1, "not below -0.2", "for"),
+        (-0.2, 1, "not below -0.2", "undecided"),
+        (-0.4, 0.4, "within 0.5", "for"),
+        (-0.6, 0.4, "within 0.5", "undecided"),
+        (0.6, 0.9, "within 0.5", "against"),
+    ],
+)
+def test_sides(low: float, high: float, stands: str, side: str) -> None:
+    assert side_of(Difference(3, False, 0.0, low, high, low, high, 0.5), stands) == side
+
+
+def test_sides_together() -> None:
     assert all_of(["for", "undecided"]) == "undecided" and all_of([]) is None
-    assert (
-        most_of(["for", "for", "against"]) == "for" and most_of(["for", "against"]) == "undecided"
-    )
+    assert most_of(["for", "for", "against"]) == "for" and most_of([]) is None
+    assert most_of(["for", "against"]) == "undecided"
+    assert most_of(["for", "for"], fewest=3) == "undecided"
 
 
 def test_studies_of_one_network_are_not_mixed() -> None:

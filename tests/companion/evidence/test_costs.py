@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from companion.evidence.comparisons import Curve, View, cost_part
+from companion.evidence.comparisons import Case, View, cost
 from companion.evidence.costs import UNITS, spent, spent_so_far, with_costs
 from companion.evidence.records import COLUMNS, tidy
 from lthlib.records import COSTS
@@ -71,11 +71,10 @@ def test_retrained_cs_keeps_its_search_when_pretraining_is_left_out() -> None:
     rows["run"] += rows["seed"].astype(str)
     rows["device_name"] = "A"
     view = View.of(rows.reindex(columns=list(COLUMNS)), "paper", {})
-    net = ("cifar10", "resnet20")
-    curves = (Curve("IMP", "retrained"), Curve("CS", "retrained"))
-    part = cost_part(view, net, *curves, 1.0, min, pretraining=False, densities=[0.5])
-    assert not isinstance(part, str)
-    assert part.effect == pytest.approx(12 / 16)
+    curves = ("IMP retrained", "CS retrained")
+    of = "passes without pretraining"
+    case = Case(view, "cifar10 / resnet20", *curves, "at least 1", of, "cost")
+    assert cost(case, densities=[0.5]).value.mean == pytest.approx(12 / 16)
 
 
 def test_the_tidy_table_holds_all_costs() -> None:

@@ -11,8 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from companion.evidence import statistics as stats
-from companion.evidence.comparisons import not_inferior
-from companion.evidence.statistics import Difference
 from lthlib.errors import ConfigError
 
 # Student's t at 0.975 and 0.95, from printed tables.
@@ -63,7 +61,7 @@ def test_pooled_std() -> None:
 
 
 def test_paired_difference() -> None:
-    gap = stats.paired_difference([92, 93, 95], [91, 91, 92])
+    gap = stats.compare(series({0: 92, 1: 93, 2: 95}), series({0: 91, 1: 91, 2: 92}))
     error = 1 / math.sqrt(3)
     assert (gap.mean, gap.n, gap.paired) == (2.0, 3, True)
     assert (gap.low, gap.high) == pytest.approx(
@@ -73,11 +71,6 @@ def test_paired_difference() -> None:
         (2 - T95[2] * error, 2 + T95[2] * error), abs=1e-3
     )
     assert gap.p == pytest.approx(0.0742, abs=1e-4)
-
-
-def test_paired_samples_must_match() -> None:
-    with pytest.raises(ConfigError, match="expected equal"):
-        stats.paired_difference([1, 2], [1, 2, 3])
 
 
 def test_welch_difference_of_equal_spread_and_size() -> None:
@@ -107,13 +100,15 @@ def test_equal_constants_differ_by_nothing_for_certain() -> None:
 
 
 def test_one_seed_gives_a_difference_without_interval() -> None:
-    for gap in (stats.paired_difference([3], [1]), stats.welch_difference([3], [1, 2])):
+    one = series({0: 3.0})
+    for gap in (stats.compare(one, series({0: 1.0})), stats.welch_difference([3], [1, 2])):
         assert gap.n == 1 and math.isnan(gap.low) and math.isnan(gap.p)
 
 
 def test_compare_pairs_shared_replicates_only() -> None:
     ours, theirs = series({0: 2.0, 1: 4.0}), series({1: 3.0, 0: 1.0, 2: 9.0})
-    assert stats.compare(ours, theirs) == stats.paired_difference([2, 4], [1, 3])
+    gap = stats.compare(ours, theirs)
+    assert (gap.paired, gap.n, gap.mean, gap.low, gap.high) == (True, 2, 1.0, 1.0, 1.0)
     other = series({0: 1.0, 1: 3.0}, study="t")
     assert not stats.compare(ours, other).paired
     assert not stats.compare(ours, series({1: 3.0, 2: 1.0})).paired
@@ -268,18 +263,6 @@ def test_d_star_needs_a_spread_and_two_densities() -> None:
     assert stats.d_star(one, [92, 93], rng) is None
     two = pd.DataFrame([[92.0, math.nan], [91.0, math.nan]], columns=[0.4, 0.1])
     assert stats.d_star(two, [92, 93], rng) is None
-
-
-def test_point_rules() -> None:
-    dense = [92.0, 92.2, 92.4]
-    assert stats.winning_as_defined([92.2, 92.2], dense)
-    assert not stats.winning_as_defined([92.1, 92.2], dense)
-    assert not_inferior(difference(lower=-0.19)) == "for"
-    assert not_inferior(difference(-0.2)) == not_inferior(difference(math.nan)) == "undecided"
-
-
-def difference(lower: float) -> Difference:
-    return Difference(3, False, 0.0, lower, 1.0, lower, 1.0, 0.5)
 
 
 def test_tickets_are_chosen_on_validation_and_reported_on_test() -> None:
