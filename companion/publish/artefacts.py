@@ -53,7 +53,12 @@ class Artefacts:
 
     notebook: str
     command: str
-    folder: Path | None = None
+    folder: str | Path | None = None
+
+    @classmethod
+    def of(cls, notebook: str, parameters: Any) -> Artefacts:
+        """Return those of a notebook by its parameters, one of which is `artefacts`, the folder."""
+        return cls(notebook, papermill_command(notebook, parameters), parameters.artefacts)
 
     def figure(
         self,

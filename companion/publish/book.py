@@ -93,10 +93,9 @@ def build(
     try:
         with FileLock(build_dir / ".lock", timeout=0):
             # All of them first: a wrong name is refused before anything runs.
-            checked = {
-                p.title: check_parameters(root / p.notebook, p.parameters) for p in notebooks
-            }
-            executed = _refresh(root, notebooks, checked, build_dir, jobs, say)
+            for page in notebooks:
+                check_parameters(root / page.notebook, page.parameters)
+            executed = _refresh(root, notebooks, build_dir, jobs, say)
             files = stage.mirror(root, executed, context_factory())
             return _site(files, build_dir, say)
     except Timeout as error:
@@ -106,7 +105,6 @@ def build(
 def _refresh(
     root: Path,
     pages: Sequence[Page],
-    checked: Mapping[str, dict[str, Any]],
     build_dir: Path,
     jobs: int,
     say: Callable[[str], None],
@@ -120,7 +118,7 @@ def _refresh(
             say(f"{page.notebook}: to run ({changed})")
             stale[page.title] = page, wanted
     waiting = [page for page, _ in stale.values()]
-    for title, unfinished in _run_all(root, waiting, checked, build_dir, jobs):
+    for title, unfinished in _run_all(root, waiting, build_dir, jobs):
         page, wanted = stale[title]
         key = {**wanted, "inputs": _key(root, page)["inputs"]}
         (unfinished / "key.json").write_text(json.dumps(key, indent=1), encoding="utf-8")
@@ -135,7 +133,6 @@ def _key(root: Path, page: Page) -> dict[str, str]:
 def _run_all(
     root: Path,
     pages: Sequence[Page],
-    checked: Mapping[str, dict[str, Any]],
     build_dir: Path,
     jobs: int,
 ) -> Iterator[tuple[str, Path]]:
@@ -153,8 +150,7 @@ def _run_all(
         def run(page: Page) -> tuple[str, Path]:
             new = Path(folder, page.title, "new")
             where = {"LTHLIB_ARTEFACTS": str(new / "artefacts"), "LTHLIB_PAGE": page.title}
-            parameters = checked[page.title]
-            run_notebook(root / page.notebook, new / "notebook.ipynb", parameters, root, where)
+            run_notebook(root / page.notebook, new / "notebook.ipynb", page.parameters, root, where)
             return page.title, new
 
         try:

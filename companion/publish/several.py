@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,13 @@ import pandas as pd
 from companion.analysis.paper_panels import panel_of, paper_panels
 from companion.analysis.points import ticket_table
 from companion.markdown import Markdown, code
-from companion.publish.study import Gathered, machine_of, study_records, taken
+from companion.publish.study import PUBLISHED, Gathered, open_study, study_of
 from companion.published import load_results
-from companion.studies import ticket_study
 from lthlib.errors import ConfigError
 from lthlib.methods import METHODS
 from lthlib.recipes import Recipe, load_recipe, recipe_names
 from lthlib.recipes.recipe import SCALES
-from lthlib.runs import Machine, RunConfig, Store
+from lthlib.runs import RunConfig
 
 STRUCTURES = ("unstructured", "filter", "channel")
 LABELS = {name: METHODS[name].title for name in ("bip", "imp", "omp", "hydra", "grasp")}
@@ -34,9 +34,9 @@ class PanelRecords:
     records come from.
     """
 
-    tables: dict[str, pd.DataFrame]
-    words: dict[str, str]
-    about: dict[str, str]
+    tables: Mapping[str, pd.DataFrame]
+    words: Mapping[str, str]
+    about: Mapping[str, str]
     gathered: Gathered
 
     @property
@@ -65,89 +65,61 @@ def joined(
     Raises:
         ConfigError: such a study is not published, or trains otherwise.
     """
-    if not also:
-        return found
-    folder = Path(results or "results")
-    published = load_results(folder) if folder.is_dir() else []
-    base = _set_up(found.records)
     records = list(found.records)
-    used = 0
-    for name in also:
-        theirs = [record for record in published if record["study"] == name]
+    for name in also or ():
+        theirs = [record for record in _published(results) if record["study"] == name]
         if not theirs:
-            raise ConfigError(f"also is {name!r}, and {folder} holds no record of it")
-        if _set_up(theirs) != base:
+            where = results or "results"
+            raise ConfigError(f"also is {name!r}, and {where} holds no record of it")
+        if _set_up(theirs) != _set_up(found.records):
             raise ConfigError(f"also is {name!r}, which has other data, network or training")
         known = {record["label"] for record in records}
-        more = [record for record in theirs if record["label"] not in known]
         # One study, so that equal seeds count as pairs: they share split and initialisation.
-        records += [{**record, "study": found.records[0]["study"]} for record in more]
-        used += len({record["run"] for record in more})
-    return Gathered(records, found.published + used, found.stored, found.computed, found.stale)
-
-
-def open_panels(parameters: Any) -> PanelRecords:
-    """Return `panel_records` by a notebook's parameters."""
-    given = taken(parameters._asdict(), panel_records)
-    return panel_records(store=Store(parameters.store), machine=machine_of(parameters), **given)
+        study = found.records[0]["study"]
+        records += [{**one, "study": study} for one in theirs if one["label"] not in known]
+    origins = {**{record["run"]: PUBLISHED for record in records}, **found.origins}
+    return replace(found, records=records, origins=origins)
 
 
 def shown_labels(methods: Sequence[str] | None) -> list[str]:
     """Return the labels of contestants of the panels, of all of them for None."""
-    return [label for name, label in LABELS.items() if methods is None or name in methods]
+    return [LABELS[name] for name in LABELS if methods is None or name in methods]
 
 
-def panel_records(
-    structure: str,
-    recipes: Sequence[str] | None,
-    store: Store,
-    machine: Machine,
-    *,
-    methods: Sequence[str] | None = None,
-    densities: Sequence[float] | None = None,
-    seeds: int | None = None,
-    dense_seeds: int | None = None,
-    source: str = "results",
-    results: str | Path | None = None,
-    jobs: int | None = None,
-) -> PanelRecords:
+def open_panels(parameters: Any) -> PanelRecords:
     """Return our records for the panels of the paper's Fig 3, or of Fig 4 and its kin.
 
     Args:
-        structure: one of `STRUCTURES`.
-        recipes: of the studies to show, by name or YAML file; None: `published_panels`.
-        store, machine, source, results, jobs: as `study_records` takes them.
-        methods: contestants, some of `LABELS`.
-        densities, seeds, dense_seeds: as `ticket_study` takes them; of no effect on what is read
-            from a published record as it is.
+        parameters: what `begin` returned. `structure` is one of `STRUCTURES`; `recipes` those of
+            the studies to show, by name or YAML file, or None for `published_panels`; `methods`
+            some of `LABELS`, or None for those of each recipe; the rest as `study_of` and
+            `open_study` take it.
 
     Raises:
-        ConfigError: a recipe prunes another structure, or what `study_records` raises.
+        ConfigError: a recipe prunes another structure, or what `open_study` raises.
     """
-    chosen = published_panels(structure, results) if recipes is None else recipes
-    tables, words, about = {}, {}, {}
-    parts = [Gathered([], 0, 0, 0, ())]
-    for recipe in map(load_recipe, chosen):
+    structure, shown = parameters.structure, {"dense", *shown_labels(parameters.methods)}
+    recipes, parts = {}, {}
+    for name in parameters.recipes or published_panels(structure, parameters.results):
+        recipe = load_recipe(name)
         if structure_of(recipe) != structure:
             raise ConfigError(
                 f"recipe {recipe.name} prunes {structure_of(recipe)}, and {structure} was asked "
                 "for: change structure or recipes"
             )
         compared = [one for one in recipe.values["study"]["methods"] if one in LABELS]
-        study = ticket_study(
-            recipe,
-            methods=compared if methods is None else methods,
-            densities=densities,
-            seeds=seeds,
-            dense_seeds=dense_seeds,
-        )
-        found = study_records(study, store, machine, source=source, results=results, jobs=jobs)
-        found = _only(found, {"dense", *(LABELS[one] for one in methods or LABELS)})
-        tables[study.name] = ticket_table(found.records)
-        words[study.name] = scale_in_words(recipe)
-        about[study.name] = recipe.about
-        parts.append(found)
-    return PanelRecords(tables, words, about, _together(parts))
+        given = parameters._asdict()
+        study = study_of(recipe, {**given, "methods": given["methods"] or compared})
+        _, found, _ = open_study(parameters, study)
+        # What a published record holds beyond the curves that are shown is left out.
+        records = [record for record in found.records if record["label"] in shown]
+        recipes[study.name], parts[study.name] = recipe, replace(found, records=records)
+    return PanelRecords(
+        {name: ticket_table(found.records) for name, found in parts.items()},
+        {name: scale_in_words(recipe) for name, recipe in recipes.items()},
+        {name: recipe.about for name, recipe in recipes.items()},
+        _together(parts.values()),
+    )
 
 
 def published_panels(structure: str, results: str | Path | None = None) -> list[str]:
@@ -162,17 +134,15 @@ def published_panels(structure: str, results: str | Path | None = None) -> list[
         structure: one of `STRUCTURES`.
         results: folder of the published record, default `results`.
     """
-    folder = Path(results or "results")
-    records = load_results(folder) if folder.is_dir() else []
+    records = [record for record in _published(results) if record["status"] == "ok"]
     pairs = paper_panels("unstructured" if structure == "unstructured" else "filter")
     ranked: dict[tuple[str, str], list[tuple[tuple[int, bool, int], str]]] = {}
     for name in sorted({record["study"] for record in records} & set(recipe_names())):
         recipe = load_recipe(name)
-        labels = [one["label"] for one in records if one["study"] == name and one["status"] == "ok"]
+        labels = [record["label"] for record in records if record["study"] == name]
         own = structure != "unstructured" and recipe.scale == "embedded"
-        if "BiP" not in labels or structure_of(recipe) != structure:
-            continue
-        if _panel(recipe) in pairs or own:
+        fits = structure_of(recipe) == structure and (own or _panel(recipe) in pairs)
+        if "BiP" in labels and fits:
             rank = (SCALES.index(recipe.scale), "IMP" in labels, labels.count("BiP"))
             ranked.setdefault(_panel(recipe), []).append((rank, name))
     return [max(found)[1] for found in ranked.values()]
@@ -182,16 +152,13 @@ def scale_in_words(recipe: Recipe) -> str:
     """Return a recipe's scale, and in what it falls short of the paper's recipe for its network:
     `reduced scale; width 8 of 16, 8 of 200 epochs`.
     """
-    words = f"{recipe.scale} scale"
-    if recipe.scale == "paper":
-        return words
-    for name in recipe_names():
-        paper = load_recipe(name)
+    lacks: list[str] = []
+    for paper in map(load_recipe, recipe_names() if recipe.scale != "paper" else ()):
         alike = _panel(paper) == _panel(recipe) and structure_of(paper) == structure_of(recipe)
         if alike and paper.scale == "paper" and "bip" in paper.values["methods"]:
-            lacks = ", ".join(_shortfalls(recipe.values, paper.values))
-            return f"{words}; {lacks}" if lacks else words
-    return words
+            lacks = list(_shortfalls(recipe.values, paper.values))
+            break
+    return "; ".join(filter(None, [f"{recipe.scale} scale", ", ".join(lacks)]))
 
 
 def structure_of(recipe: Recipe) -> str:
@@ -203,38 +170,32 @@ def _panel(recipe: Recipe) -> tuple[str, str]:
     return panel_of(recipe.values["data"]["dataset"], recipe.values["model"]["architecture"])
 
 
+def _published(results: str | Path | None) -> list[dict[str, Any]]:
+    folder = Path(results or "results")
+    return load_results(folder) if folder.is_dir() else []
+
+
 def _set_up(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     config = next(one["config"] for one in records if one["label"] == "dense")
     now = RunConfig.from_json(config).to_json()  # with the fields that it was recorded without
     return {part: now[part] for part in ("data", "model", "training")}
 
 
-def _shortfalls(ours: Any, papers: Any) -> list[str]:
-    found = []
+def _shortfalls(ours: Any, papers: Any) -> Iterator[str]:
     width, full = (one["model"].get("width") for one in (ours, papers))
     if width and full and width != full:
-        found.append(f"width {width} of {full}")
+        yield f"width {width} of {full}"
     length, whole = (one["training"]["length"] for one in (ours, papers))
     if length.endswith("ep") and whole.endswith("ep") and length != whole:
-        found.append(f"{length.removesuffix('ep')} of {whole.removesuffix('ep')} epochs")
+        yield f"{length.removesuffix('ep')} of {whole.removesuffix('ep')} epochs"
     if images := ours["data"].get("train_images"):
-        found.append(f"{images:,} images")
-    return found
+        yield f"{images:,} images"
 
 
-def _only(found: Gathered, labels: set[str]) -> Gathered:
-    """What a published record holds beyond the curves that are shown is left out."""
-    records = [record for record in found.records if record["label"] in labels]
-    if found.stored or found.computed:
-        return replace(found, records=records)
-    return replace(found, records=records, published=len({record["run"] for record in records}))
-
-
-def _together(parts: Sequence[Gathered]) -> Gathered:
+def _together(parts: Iterable[Gathered]) -> Gathered:
+    found = list(parts)
     return Gathered(
-        [record for part in parts for record in part.records],
-        sum(part.published for part in parts),
-        sum(part.stored for part in parts),
-        sum(part.computed for part in parts),
-        tuple(text for part in parts for text in part.stale),
+        [record for part in found for record in part.records],
+        {run: origin for part in found for run, origin in part.origins.items()},
+        tuple(chain.from_iterable(part.stale for part in found)),
     )

@@ -86,12 +86,13 @@ def test_only_code_that_is_used_counts(package, tmp_path, file, text, expected) 
 def test_changing_how_the_site_is_built_runs_no_notebook() -> None:
     found = imported(
         [REPOSITORY / "lthlib", REPOSITORY / "companion"],
-        ast.parse("from companion.publish import declare"),
+        ast.parse("from companion.publish import artefacts, parameters"),
     )
     names = {path.relative_to(REPOSITORY).as_posix() for path in found}
     assert names == {
         "lthlib/errors.py",
         "lthlib/files.py",
+        "lthlib/settings.py",
         "lthlib/texts.py",
         "companion/markdown.py",
         "companion/publish/__init__.py",

@@ -5,24 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from companion.publish import (
-    choice,
-    declare,
-    flag,
-    many,
-    number,
-    optional,
-    text,
-    texts,
-    whole,
-    wholes,
-)
-from lthlib.errors import PublishError
+from companion.publish.parameters import choice, declare, some
+from lthlib.errors import ConfigError
+from lthlib.settings import Count, Density, Number, Seed
 
-METHODS = many("imp", "bip", "cs")
+METHODS = some(choice("imp", "bip", "cs"))
 
 
 def test_values_come_back_immutable() -> None:
@@ -30,7 +21,7 @@ def test_values_come_back_immutable() -> None:
         {"dataset": "digits", "methods": ["imp"], "rate": 1},
         dataset=choice("digits", "cifar10"),
         methods=METHODS,
-        rate=number(0, 1),
+        rate=Density,
     )
     assert found == ("digits", ("imp",), 1.0)
     assert found.methods == ("imp",)
@@ -40,7 +31,7 @@ def test_values_come_back_immutable() -> None:
 
 def test_a_notebooks_other_names_are_no_parameters() -> None:
     names = {"_i": "x = 1", "In": [], "Out": {}, "Path": Path, "declare": declare, "seed": 0}
-    assert declare(names, seed=whole()).seed == 0
+    assert declare(names, seed=Seed).seed == 0
 
 
 @pytest.mark.parametrize("given", [["imp", "cs"], ("imp", "cs"), '["imp", "cs"]'])
@@ -49,52 +40,58 @@ def test_lists_also_as_json(given: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "spec", "expected"),
+    ("value", "kind", "expected"),
     [
         ("mnist", choice("digits", "cifar10"), "one of digits, cifar10"),
-        (["imp", "imp"], METHODS, "a list of distinct values, each one of imp, bip, cs"),
-        ([], METHODS, "a list"),
-        ("imp", METHODS, "a list"),
-        ("[1", wholes(), "a list"),
-        ([0, -1], wholes(0), "a list of distinct values, each a whole number of at least 0"),
-        ([[0]], wholes(0), "a list"),
-        (2, whole(0, 1), "a whole number from 0 to 1"),
-        (True, whole(), "a whole number"),
-        (0.5, whole(), "a whole number"),
-        (1.5, number(high=1), "a number of at most 1"),
-        (float("nan"), number(), "a number"),
-        ("yes", flag(), "true or false"),
-        (3, text(), "text"),
-        (["a", 3], texts(), "a list of distinct values, each text"),
-        ("x", optional(whole()), "a whole number, or None"),
-        (None, whole(), "a whole number"),
+        (["imp", "imp"], METHODS, "distinct values, one at least"),
+        ([], METHODS, "distinct values, one at least"),
+        ("imp", METHODS, "a list of str"),
+        (["imp", "magic"], METHODS, "one of imp, bip, cs"),
+        ("[1", some(Seed), "a list of int"),
+        ([1, 0], some(Count), "at least 1 and at most 10,000"),
+        ([[0]], some(Seed), "int"),
+        ({"a": 1}, some(str) | None, "a list of str"),
+        (0, Count, "at least 1"),
+        (True, Count, "int"),
+        (0.5, Count, "int"),
+        (1.5, Density, "a kept fraction"),
+        (float("nan"), Number, "at least"),
+        ("yes", bool, "bool"),
+        (3, str, "str"),
+        (["a", 3], some(str), "str"),
+        ("x", Count | None, "int"),
+        (None, Count, "int"),
     ],
 )
-def test_wrong_values_are_refused(value: object, spec, expected: str) -> None:
-    with pytest.raises(PublishError, match=f"parameter 'it' is .*; expected {expected}"):
-        declare({"it": value}, it=spec)
+def test_wrong_values_are_refused(value: object, kind: Any, expected: str) -> None:
+    with pytest.raises(ConfigError, match=f"parameter 'it' is .*; expected {expected}"):
+        declare({"it": value}, it=kind)
 
 
 def test_right_values_are_accepted() -> None:
-    names = {"a": True, "b": "x", "c": None, "d": 3, "e": [2, 1], "f": '["x"]'}
-    specs = {"a": flag(), "b": text(), "c": optional(whole()), "d": number(), "e": wholes(1, 2)}
-    assert declare(names, **specs, f=texts()) == (True, "x", None, 3.0, (2, 1), ("x",))
+    names = {"a": True, "b": "x", "c": None, "d": 3, "e": [2, 1], "f": '["x"]', "g": None}
+    kinds = {"a": bool, "b": str, "c": Count | None, "d": Number, "e": some(Count)}
+    found = declare(names, **kinds, f=some(str), g=some(str) | None)
+    assert found == (True, "x", None, 3.0, (2, 1), ("x",), None)
+
+
+def test_a_text_that_is_no_list_stays_a_text() -> None:
+    assert declare({"recipe": "[1]"}, recipe=str | None).recipe == "[1]"
 
 
 def test_a_typo_is_named_with_the_valid_names() -> None:
-    with pytest.raises(PublishError) as error:
+    with pytest.raises(ConfigError) as error:
         declare({"methods": ["imp"], "metods": ["cs"]}, methods=METHODS)
     assert str(error.value) == (
-        "unknown parameter 'metods' (did you mean 'methods'?); this notebook takes: "
-        "methods: a list of distinct values, each one of imp, bip, cs"
+        "unknown parameter 'metods' (did you mean 'methods'?); this notebook takes: methods"
     )
 
 
 def test_a_missing_parameter_is_named() -> None:
-    with pytest.raises(PublishError, match="'methods' has no value"):
+    with pytest.raises(ConfigError, match="'methods' has no value"):
         declare({}, methods=METHODS)
 
 
 def test_declaring_parameters_does_not_import_torch() -> None:
-    code = "import sys, companion.publish; sys.exit('torch' in sys.modules)"
+    code = "import sys, companion.publish.parameters; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

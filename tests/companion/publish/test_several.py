@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from pathlib import Path
 
 import pytest
 
 from companion.publish.several import (
+    PanelRecords,
     joined,
-    panel_records,
+    open_panels,
     published_panels,
     scale_in_words,
     structure_of,
 )
-from companion.publish.study import Gathered
+from companion.publish.study import PUBLISHED, Gathered
 from companion.studies import ticket_study
 from lthlib.errors import ConfigError
 from lthlib.recipes import load_recipe
-from lthlib.runs import Machine, Store
 from tests.companion.publish.records import published, write
 
-CPU = Machine("cpu")
+
+def panels(structure: str, folder: Path, **given: object) -> PanelRecords:
+    names = {"recipes": None, "methods": None, "source": "results", "results": str(folder)}
+    names |= {"store": str(folder / "store"), "data": None, "device": "cpu"}
+    names |= {"structure": structure, **given}
+    return open_panels(namedtuple("Parameters", names)(**names))
 
 
 def publish(folder: Path, name: str, **given: object) -> Gathered:
@@ -28,7 +34,7 @@ def publish(folder: Path, name: str, **given: object) -> Gathered:
     study = ticket_study(load_recipe(name), **given)  # type: ignore[arg-type]
     records = published(study)
     write(folder, study, records)
-    return Gathered(records, len(records), 0, 0, ())
+    return Gathered(records, {record["run"]: PUBLISHED for record in records})
 
 
 def test_a_panel_shows_a_study_that_has_bip(tmp_path: Path) -> None:
@@ -51,7 +57,7 @@ def test_of_several_the_largest_scale_counts_then_imp(tmp_path: Path) -> None:
 
 
 def test_without_records_the_paper_stands_alone(tmp_path: Path) -> None:
-    found = panel_records("unstructured", None, Store(tmp_path), CPU, results=tmp_path / "none")
+    found = panels("unstructured", tmp_path / "none")
     assert found.tables == {}
     assert found.table.empty
     assert "the paper stands alone" in found._repr_markdown_()
@@ -59,7 +65,7 @@ def test_without_records_the_paper_stands_alone(tmp_path: Path) -> None:
 
 def test_what_is_published_is_shown_with_its_scale(tmp_path: Path) -> None:
     publish(tmp_path, "digits-filter")
-    found = panel_records("filter", None, Store(tmp_path / "store"), CPU, results=tmp_path)
+    found = panels("filter", tmp_path)
     (table,) = found.tables.values()
     assert set(table["label"]) == {"dense", "BiP", "IMP", "OMP", "Hydra", "GraSP"}
     assert found.words == {"digits-filter": "embedded scale"}
@@ -71,14 +77,13 @@ def test_what_is_published_is_shown_with_its_scale(tmp_path: Path) -> None:
 
 def test_some_methods_may_be_asked_for(tmp_path: Path) -> None:
     publish(tmp_path, "digits-filter")
-    store = Store(tmp_path / "store")
-    found = panel_records("filter", None, store, CPU, methods=["bip"], results=tmp_path)
+    found = panels("filter", tmp_path, methods=("bip",))
     assert set(found.table["label"]) == {"dense", "BiP"}
 
 
 def test_a_recipe_of_another_structure_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="digits prunes unstructured, and filter was asked"):
-        panel_records("filter", ["digits"], Store(tmp_path), CPU)
+        panels("filter", tmp_path, recipes=("digits",))
 
 
 def test_what_a_reduced_recipe_lacks_is_said() -> None:
@@ -102,8 +107,9 @@ def test_curves_that_another_study_has_beyond_its_own_join(tmp_path: Path) -> No
         one["label"] == "BiP" for one in found.records
     )
     densities = load_recipe("digits-bip").values["study"]["densities"]
-    assert together.published == found.published + 2 * len(densities)  # found and fine-tuned
-    assert joined(found, None) is found
+    more = 2 * len(densities)  # found and fine-tuned
+    assert together.counts[PUBLISHED] == found.counts[PUBLISHED] + more
+    assert joined(found, None) == found
 
 
 def test_what_cannot_join_is_refused(tmp_path: Path) -> None:

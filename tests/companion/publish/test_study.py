@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -9,24 +10,24 @@ import pytest
 import torch
 
 from companion.analysis.points import ticket_table
+from companion.publish.masks import histories, overlaps, round_agreement, study_masks
 from companion.publish.study import (
+    COMPUTED,
+    PUBLISHED,
+    STORED,
     base_settings,
-    choose_recipe,
-    choose_study,
-    declare_study,
+    begin,
     gate_study,
-    histories,
-    overlaps,
+    recipe_of,
     recipe_pairs,
-    round_agreement,
-    study_masks,
+    study_of,
     study_records,
     topped_up,
 )
 from companion.studies import Study, ticket_study
-from lthlib.errors import ConfigError, PublishError
+from lthlib.errors import ConfigError
 from lthlib.masks import Mask
-from lthlib.recipes import load_recipe
+from lthlib.recipes import Recipe, load_recipe
 from lthlib.runs import Machine, Store, execute
 from tests.companion.publish.records import published, write
 
@@ -36,6 +37,15 @@ CPU = Machine("cpu")
 @pytest.fixture
 def study(tiny_recipe: Path) -> Study:
     return ticket_study(load_recipe(tiny_recipe), methods=["bip"], seeds=1)
+
+
+def choose_recipe(dataset: str, architecture: str, recipe: str | None = None, **changes) -> Recipe:
+    given = {"dataset": dataset, "architecture": architecture, "recipe": recipe, **changes}
+    return recipe_of(namedtuple("Parameters", given)(**given))
+
+
+def choose_study(dataset: str, architecture: str, **given) -> Study:
+    return study_of(choose_recipe(dataset, architecture, **given), given)
 
 
 def test_a_pair_chooses_a_recipe() -> None:
@@ -96,8 +106,8 @@ def test_milestones_keep_their_share_of_the_length() -> None:
     [
         ({"initial_gates": []}, "cs.initial_gate is an empty list; give at least one value"),
         ({"rounds": 0}, "cs.rounds is 0; expected at least 1"),
-        ({"length": "8"}, "length: length is '8'; expected epochs such as '85ep' or iterations"),
-        ({"rewind": ""}, "rewind: length is ''; expected epochs such as '85ep' or iterations"),
+        ({"length": "8"}, "training.length is '8'; expected epochs such as '85ep' or iterations"),
+        ({"rewind": ""}, "rewind is ''; expected epochs such as '85ep' or iterations"),
         (
             {"recipe": "cs-resnet20", "length": "300it"},
             "'300it' has another unit than the milestones 56ep, 71ep of recipe cs-resnet20",
@@ -112,15 +122,23 @@ def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("initial_gates", [], "a list of distinct values, each a number"),
-        ("penalties", [-1e-4], "a list of distinct values, each a number of at least 0"),
-        ("rounds", 0, "a whole number of at least 1"),
-        ("length", 8, "text"),
+        ("initial_gates", [], "distinct values, one at least"),
+        ("penalties", [-1e-4], "0 or more"),
+        ("rounds", 0, "at least 1"),
+        ("length", "8", "epochs such as '85ep'"),
     ],
 )
 def test_a_notebook_refuses_them_with_what_it_expects(name: str, value: Any, expected: str) -> None:
-    with pytest.raises(PublishError, match=f"parameter '{name}' is .*; expected {expected}, or"):
-        declare_study({name: value})
+    with pytest.raises(ConfigError, match=f"parameter '{name}' is .*; expected {expected}"):
+        begin("tickets", {name: value})
+
+
+def test_a_notebook_begins_with_its_parameters_and_where_its_figures_go(tmp_path: Path) -> None:
+    names = {"density": 0.5, "seeds": None, "own": "x", "artefacts": str(tmp_path)}
+    parameters, made = begin("tickets", names, own=str)
+    assert (parameters.density, parameters.seeds, parameters.own) == (0.5, None, "x")
+    assert (made.notebook, made.folder) == ("tickets", str(tmp_path))
+    assert "-y 'density: 0.5'" in made.command
 
 
 def test_the_base_of_a_comparison_has_the_first_value_of_every_list() -> None:
@@ -144,7 +162,7 @@ def test_gates_are_watched_in_one_search_a_method(tiny_recipe: Path, tmp_path: P
         ("ISS", 1),
     ]
     assert study.entries[0].config.settings.penalty == 1e-3
-    with pytest.raises(ConfigError, match="method is 'imp'; expected some of cs, l0, iss"):
+    with pytest.raises(ConfigError, match="method is 'imp'; expected one of cs, l0, iss"):
         gate_study(load_recipe(tiny_recipe), {"imp": 0.0})
     store = Store(tmp_path / "store")
     execute(study.entries[0].config, store, CPU)
@@ -171,9 +189,9 @@ def test_masks_of_successive_rounds_are_compared(tiny_recipe: Path, tmp_path: Pa
 def test_what_is_missing_is_computed_once(study: Study, tmp_path: Path) -> None:
     store = Store(tmp_path / "store")
     first = study_records(study, store, CPU, source="local", jobs=1)
-    assert (first.published, first.stored, first.computed) == (0, 0, 4)
+    assert first.counts == {COMPUTED: 4}
     again = study_records(study, store, CPU, source="local", jobs=1)
-    assert (again.published, again.stored, again.computed) == (0, 4, 0)
+    assert again.counts == {STORED: 4}
     assert again.records == first.records
     assert again._repr_markdown_() == "Runs: 4 from the local store."
 
@@ -183,7 +201,7 @@ def test_published_runs_come_first_and_only_the_rest_is_computed(study, tmp_path
     write(tmp_path / "results", study, [one for one in records if one["method"] == "bip"])
     store = Store(tmp_path / "store")
     found = study_records(study, store, CPU, results=tmp_path / "results", jobs=1)
-    assert (found.published, found.stored, found.computed) == (2, 0, 2)
+    assert found.counts == {PUBLISHED: 2, COMPUTED: 2}
     assert [r["accuracy"]["test"] for r in found.records if r["method"] == "bip"] == [90.0, 90.0]
 
 
@@ -205,7 +223,7 @@ def test_the_record_alone(study: Study, tmp_path: Path) -> None:
         study_records(study, store, CPU, source="results", results=tmp_path / "results")
     write(tmp_path / "results", study, published(study)[:1])
     found = study_records(study, store, CPU, source="results", results=tmp_path / "results")
-    assert (found.published, found.computed) == (1, 0)
+    assert found.counts == {PUBLISHED: 1}
     assert not store.root.exists()
 
 

@@ -22,7 +22,7 @@ from companion.publish.book import Page, build
 from companion.publish.checks import load_reports, markdown
 from companion.publish.context import page_context
 from companion.publish.source import quoting
-from companion.publish.study import Gathered
+from companion.publish.study import PUBLISHED, Gathered
 from lthlib.errors import PublishError, RecordError
 from lthlib.files import sealed
 from lthlib.records import validate
@@ -181,7 +181,9 @@ def test_no_text_is_more_than_text_on_a_page(toy: Path, tmp_path: Path) -> None:
     lines = [f"{n}. a [= {one} =] b\n" for n, one in enumerate(calls)]
     lines += [f"\n[= {one} =]\n" for one in calls]
     report = markdown(reports[study]).replace("#", "##", 1)
-    shown = Gathered(records, 1, 0, 0, (HOSTILE,))._repr_markdown_()
+    shown = Gathered(
+        records, {record["run"]: PUBLISHED for record in records}, (HOSTILE,)
+    )._repr_markdown_()
     page = toy / "book" / "page.md"
     text = "\n".join([page.read_text(), *lines, "[= report|safe =]\n\n[= shown|safe =]\n"])
     page.write_text(text)
@@ -210,7 +212,7 @@ import pandas as pd
 from IPython.display import display
 from matplotlib import pyplot as plt
 
-from companion.publish import Artefacts
+from companion.publish.artefacts import Artefacts
 
 made = Artefacts("curve", text)
 rows = pd.DataFrame({"scale": [text], "seed": 0, "device": text, "finished": text, "commit": text})

@@ -9,9 +9,11 @@ REPOSITORY = Path(__file__).parents[3]
 
 PARAMETERS = 'dataset: str = "digits"\nseeds = [0, 1, 2]\n'
 DECLARE = """\
-from companion.publish import Artefacts, choice, declare, papermill_command, wholes
+from companion.publish.artefacts import Artefacts, papermill_command
+from companion.publish.parameters import choice, declare, some
+from lthlib.settings import Seed
 
-P = declare(globals(), dataset=choice("digits", "cifar10"), seeds=wholes(0))
+P = declare(globals(), dataset=choice("digits", "cifar10"), seeds=some(Seed))
 made = Artefacts("curve", papermill_command("curve", P))
 """
 TIDY = """\
