@@ -40,11 +40,10 @@ def write_image_folder(
     draw = np.random.default_rng(seed)
     for part, count in (("train", train), ("val", held_out)):
         for label in range(classes):
-            folder = root / part / f"class{label:03d}"
-            folder.mkdir(parents=True)
             for number in range(count):
                 shape = (size + int(draw.integers(size // 2)), size + int(draw.integers(size // 2)))
-                _draw_grating(folder / f"{number:04d}.JPEG", label / classes, shape, size, draw)
+                file = root / part / f"class{label:03d}" / f"{number:04d}.JPEG"
+                _draw_grating(file, label / classes, shape, size, draw)
     return root
 
 
@@ -60,28 +59,25 @@ def write_tiny_imagenet(
     if min(train, held_out) < 1:
         raise ConfigError(f"cannot draw {train} and {held_out} images a class; expected at least 1")
     root = _new_folder(root)
-    folder = root / FOLDER
     draw = np.random.default_rng(seed)
     names = [f"n{99_000_000 + label}" for label in range(CLASSES)]
+    lists: dict[str, list[str]] = {}
     for label, name in enumerate(names):
-        images = folder / "train" / name / "images"
-        images.mkdir(parents=True)
         for number in range(train):
-            file = images / f"{name}_{number}.JPEG"
-            _draw_grating(file, label / CLASSES, (SIDE, SIDE), SIDE, draw)
-        boxes = (f"{name}_{number}.JPEG\t0\t0\t63\t63\n" for number in range(train))
-        (folder / "train" / name / f"{name}_boxes.txt").write_text("".join(boxes))
-    (folder / "val" / "images").mkdir(parents=True)
-    annotations = []
+            file = f"{name}_{number}.JPEG"
+            place = root / FOLDER / "train" / name / "images" / file
+            _draw_grating(place, label / CLASSES, (SIDE, SIDE), SIDE, draw)
+            lists.setdefault(f"train/{name}/{name}_boxes.txt", []).append(f"{file}\t0\t0\t63\t63")
     for number, label in enumerate(draw.permutation(np.repeat(np.arange(CLASSES), held_out))):
-        file = folder / "val" / "images" / f"val_{number}.JPEG"
-        _draw_grating(file, label / CLASSES, (SIDE, SIDE), SIDE, draw)
-        annotations.append(f"{file.name}\t{names[label]}\t0\t0\t63\t63\n")
-    (folder / "val" / "val_annotations.txt").write_text("".join(annotations))
-    listed = draw.permutation(CLASSES)
-    (folder / "wnids.txt").write_text("".join(f"{names[label]}\n" for label in listed))
-    words = (f"{name}\tgrating {label}\n" for label, name in enumerate(names))
-    (folder / "words.txt").write_text("".join(words))
+        file = f"val_{number}.JPEG"
+        place = root / FOLDER / "val" / "images" / file
+        _draw_grating(place, label / CLASSES, (SIDE, SIDE), SIDE, draw)
+        line = f"{file}\t{names[label]}\t0\t0\t63\t63"
+        lists.setdefault("val/val_annotations.txt", []).append(line)
+    lists["wnids.txt"] = [names[label] for label in draw.permutation(CLASSES)]
+    lists["words.txt"] = [f"{name}\tgrating {label}" for label, name in enumerate(names)]
+    for path, lines in lists.items():
+        (root / FOLDER / path).write_text("".join(f"{line}\n" for line in lines))
     return root
 
 
@@ -101,4 +97,5 @@ def _draw_grating(
     wave = np.sin(2 * np.pi * (4 * along + draw.random()))
     colour = 0.5 + 0.5 * np.cos(2 * np.pi * (kind + np.array([0, 1 / 3, 2 / 3])))
     image = 128 + 90 * wave[:, :, None] * colour + draw.normal(0, 20, (height, width, 3))
+    file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(file, quality=90)

@@ -38,6 +38,17 @@ def code(text: str) -> Markdown:
     return Markdown(f"{ticks}{space}{one_line}{space}{ticks}")
 
 
+def in_words(value: Any, form: str = "g") -> str:
+    """Return a value as a text: a dash if it is missing, floats by a format, lists with commas."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(in_words(one, form) for one in value)
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return format(value, form) if isinstance(value, float) else str(value)
+
+
 def table(
     head: Iterable[Any], rows: Iterable[Iterable[Any]], numeric: Collection[int] = ()
 ) -> Markdown:

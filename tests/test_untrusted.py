@@ -24,8 +24,8 @@ from PIL import Image
 
 from companion.archive import export_runs, import_runs
 from companion.evidence.facts import load_facts
+from companion.publish.bench import load_bench
 from companion.publish.checks import load_report, sentence, table
-from companion.publish.source import load_bench
 from companion.published import load_results, published
 from lthlib.checkpoints import load_checkpoint, save_checkpoint
 from lthlib.cli import computing

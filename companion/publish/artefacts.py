@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from companion.markdown import Markdown, code
+from companion.markdown import Markdown, code, in_words
 from companion.markdown import table as markdown_table
 from lthlib.errors import PublishError
 
@@ -180,8 +180,6 @@ class Artefacts:
 def provenance(rows: DataFrame, name: str = "data") -> str:
     """Return one line on the runs behind some rows of the tidy table.
 
-    Seconds are each run's own, ancestors left out; of a run's tickets the dearest counts.
-
     Raises:
         PublishError: a column of the tidy table is missing, or there are no rows.
     """
@@ -191,25 +189,29 @@ def provenance(rows: DataFrame, name: str = "data") -> str:
         raise PublishError(
             f"{name!r}: the rows {lacks}: pass rows= (of the tidy table) or, without runs, source="
         )
+    made = made_by(rows)
+    return f"Scale: {made.pop('scale')} · " + " · ".join(f"{n}: {one}" for n, one in made.items())
+
+
+def made_by(rows: DataFrame) -> dict[str, str]:
+    """Return what made some rows of the tidy table: scale, seeds, device, date, commit, runs,
+    duration.
+
+    Seconds are each run's own, ancestors left out; of a run's tickets the dearest counts.
+    """
     runs = rows.groupby("run")
     failed = int((rows["status"] == "failed").groupby(rows["run"]).any().sum())
-    seconds = float(runs["own_seconds"].max().sum())
-    commits = rows["commit"].dropna().astype(str)
-    parts = {
-        "Scale": _words(rows["scale"]),
+    days = sorted(rows["finished"].astype(str).str[:10])
+    commits = _words(rows["commit"].dropna().astype(str).str[:7]) or "none"
+    return {
+        "scale": _words(rows["scale"]),
         "seeds": _spans(rows["seed"]),
         "device": _words(rows["device_name"] if "device_name" in rows else rows["device"]),
-        "date": _days(rows["finished"]),
-        "commit": f"{_words(commits.str[:7]) or 'none'}{uncommitted(rows)}",
+        "date": " to ".join(dict.fromkeys((days[0], days[-1]))),
+        "commit": commits + (", with changes not committed" if rows["dirty"].any() else ""),
         "runs": f"{runs.ngroups}" + (f" ({failed} failed)" if failed else ""),
-        "duration": duration(seconds),
+        "duration": duration(float(runs["own_seconds"].max().sum())),
     }
-    return " · ".join(f"{label}: {value}" for label, value in parts.items())
-
-
-def uncommitted(rows: DataFrame) -> str:
-    """Return what to say behind the commits of some rows: nothing, if all of it was committed."""
-    return ", with changes not committed" if rows["dirty"].any() else ""
 
 
 def duration(seconds: float) -> str:
@@ -224,9 +226,8 @@ def duration(seconds: float) -> str:
 
 def _words(values: Series) -> str:
     found = sorted(set(values.dropna().astype(str)))
-    return (
-        ", ".join(found) if len(found) <= 3 else f"{', '.join(found[:3])} and {len(found) - 3} more"
-    )
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return ", ".join(found[:3]) + more
 
 
 def _spans(values: Series) -> str:
@@ -240,11 +241,6 @@ def _spans(values: Series) -> str:
     return ", ".join(f"{low}–{high}" if high > low else f"{low}" for low, high in spans)
 
 
-def _days(values: Series) -> str:
-    days = sorted(values.astype(str).str[:10])
-    return days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
-
-
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
@@ -254,18 +250,9 @@ def _markdown(name: str, data: DataFrame, formats: Mapping[str, str]) -> Markdow
         raise PublishError(f"{name!r}: formats names column {unknown[0]!r}, which does not exist")
     from pandas.api.types import is_numeric_dtype
 
-    rows = [
-        [
-            _cell(value, formats.get(column, ".4g"))
-            for column, value in zip(data.columns, row, strict=True)
-        ]
-        for row in data.itertuples(index=False)
+    columns = [
+        [in_words(value, formats.get(str(name), ".4g")) for value in values]
+        for name, values in data.items()
     ]
-    numeric = [n for n, column in enumerate(data.columns) if is_numeric_dtype(data[column])]
-    return markdown_table(data.columns, rows, numeric)
-
-
-def _cell(value: Any, form: str) -> str:
-    if value is None or value != value:
-        return "–"
-    return format(value, form) if isinstance(value, float) else str(value)
+    numeric = [place for place, kind in enumerate(data.dtypes) if is_numeric_dtype(kind)]
+    return markdown_table(data.columns, zip(*columns, strict=True), numeric)

@@ -43,39 +43,39 @@ NEARLY_ALWAYS = 0.95
 _ENVIRONMENT = ("device", "device_name", "threads", "torch", "python", "lthlib")
 _SHOWN = 5  # commits
 _DRIFT = Markdown("**{label}, {where}: {quantity}** is {}, was {}{}. Runs {}. Candidates:")
-_SHARE = Field("a share in [0, 1]", lambda value: is_number(value) and 0 <= value <= 1)
-_TEXTS = Field(
-    "a list of texts",
-    lambda value: isinstance(value, list) and all(isinstance(one, str) for one in value),
-)
-_SIDE = {
-    **dict.fromkeys((*_ENVIRONMENT, "commit"), _TEXTS),
-    "threads": Field("a list", lambda value: isinstance(value, list)),
-    "dirty": Field("true or false", lambda value: isinstance(value, bool)),
-}
+
+
+def _list_of(kind: type, expected: str) -> Field:
+    return Field(
+        expected,
+        lambda value: isinstance(value, list) and all(isinstance(one, kind) for one in value),
+    )
+
+
+_FLAG = Field("true or false", lambda value: isinstance(value, bool))
+_NUMBER = Field("a finite number", is_number)
+_TEXTS, _LIST = _list_of(str, "a list of texts"), _list_of(object, "a list")
+_SIDE = {**dict.fromkeys((*_ENVIRONMENT, "commit"), _TEXTS), "threads": _LIST, "dirty": _FLAG}
+_COUNTS = ("tickets", "identical", "exact", "tested", "untested", "made_up")
 _REPORT: dict[str, Any] = {
-    **dict.fromkeys(
-        ("schema", "tickets", "identical", "exact", "tested", "untested", "made_up"), COUNT
-    ),
+    **dict.fromkeys(("schema", *_COUNTS), COUNT),
     **dict.fromkeys(("study", "scale", "command", "date"), TEXT),
-    **dict.fromkeys(("level", "seconds", "sure"), Field("a finite number", is_number)),
-    "false_alarms": _SHARE,
-    "passed": Field("true or false", lambda value: isinstance(value, bool)),
-    "tolerance": dict.fromkeys(TOLERANCE, Field("a finite number", is_number)),
-    "recorded": _SIDE,
-    "computed": _SIDE,
-    **dict.fromkeys(("curves", "drifted"), Field("a list", lambda v: isinstance(v, list))),
+    **dict.fromkeys(("level", "seconds", "sure"), _NUMBER),
+    "false_alarms": Field("a share in [0, 1]", lambda value: is_number(value) and 0 <= value <= 1),
+    "passed": _FLAG,
+    "tolerance": dict.fromkeys(TOLERANCE, _NUMBER),
+    **dict.fromkeys(("recorded", "computed"), _SIDE),
+    **dict.fromkeys(("curves", "drifted"), _LIST),
 }
 _CURVE = {
     "label": TEXT,
     **dict.fromkeys(("tickets", "identical", "drifted"), COUNT),
-    "largest": Field("a finite number", is_number).or_null(),
-    "seen": Field("a finite number", is_number).or_null(),
+    **dict.fromkeys(("largest", "seen"), _NUMBER.or_null()),
 }
 _DRIFTED = {
     **dict.fromkeys(("label", "where", "quantity"), TEXT),
     **dict.fromkeys(("recorded", "computed"), Field("anything", lambda value: True)),
-    **dict.fromkeys(("standard_errors", "p"), Field("a finite number", is_number).or_null()),
+    **dict.fromkeys(("standard_errors", "p"), _NUMBER.or_null()),
     **dict.fromkeys(("runs", "causes"), _TEXTS),
 }
 
@@ -185,12 +185,14 @@ def table(content: Mapping[str, Any]) -> Markdown:
     """Return a report's curves as a Markdown table."""
     seen = f"found in {100 * content['sure']:.0f} % of cases"
     heads = ["curve", "tickets", "identical", "largest difference", "drifted", seen]
-    lines = []
-    for row in content["curves"]:
-        largest = "–" if row["largest"] is None else f"{row['largest']:+.1f} standard errors"
-        sight = "–" if row["seen"] is None else f"{row['seen']:g} points"
-        counts = (row["tickets"], row["identical"])
-        lines.append([row["label"], *counts, largest, row["drifted"], sight])
+    units = {"largest": "{:+.1f} standard errors", "seen": "{:g} points"}
+    lines = [
+        [
+            "–" if row[name] is None else units.get(name, "{}").format(row[name])
+            for name in ("label", "tickets", "identical", "largest", "drifted", "seen")
+        ]
+        for row in content["curves"]
+    ]
     return markdown_table(heads, lines)
 
 

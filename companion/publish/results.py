@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from companion.evidence.facts import load_facts
+from companion.publish.bench import bench_files, load_bench
 from companion.publish.checks import load_report, report_files
-from companion.publish.source import bench_files, load_bench
 from companion.published import load_study, study_names
 from lthlib.errors import RecordError
 

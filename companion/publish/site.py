@@ -6,23 +6,22 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from companion.analysis.points import curve_points, ticket_table
 from companion.evidence.facts import load_facts
+from companion.publish.bench import bench_files
 from companion.publish.book import Page, build
 from companion.publish.checks import load_reports
 from companion.publish.context import page_context
 from companion.publish.freshness import digest, digests
 from companion.publish.results import faults_of
 from companion.publish.several import STRUCTURES
-from companion.publish.source import bench_files, quoting
+from companion.publish.source import quoting
 from companion.publish.study import compute
 from companion.published import load_results, load_study, study_names
-from companion.studies import Study, ticket_study
+from companion.studies import ticket_study
 from lthlib.recipes import load_recipe, recipe_names
 from lthlib.runs import Machine, Store
 
@@ -40,8 +39,13 @@ OWN_NOTEBOOKS: dict[str, dict[str, dict[str, Any]]] = {
     "bip-cifar10-resnet20-study": {"sensitivity": {"method": "bip"}, "controls": {}},
     "bip-cifar10-resnet20-release": {"release": {"mask_seeds": None}},
 }
-_COMPARED = {"CS", "IMP"}
-_DILEMMA = {"BiP", "IMP"}
+# Notebooks that any other study has, if it holds these curves.
+_COMPARING = {
+    "tickets": set(),
+    "winners": {"CS", "IMP"},
+    "search-cost": {"CS", "IMP"},
+    "dilemma": {"BiP", "IMP"},
+}
 _JOINING = ("digits-bip",)  # the embedded study's network, with more methods
 _PANELS = 4
 
@@ -83,88 +87,56 @@ def build_site(
         say(f"{study.name}: {len(missing)} of {len(study.entries)} runs to compute")
         for run, why in compute(study.name, missing, runs, Machine(device), jobs).items():
             say(f"run {run} failed: {why}")
-    pages = [Page(Path("notebooks/quickstart.ipynb")), *_embedded(study, runs)]
-    pages += [_dilemma(study, runs, results), *_of_the_paper(results), *_speed(results)]
-    pages += [page for name in _published(results) for page in _recorded(results, name)]
-    pages = [page for page in pages if _shown(root / "book", page.title)]
+    records = study.records(runs)
 
     def context() -> dict[str, Any]:
         others = load_results(results) if results.is_dir() else []
         shown = [record for record in others if record["study"] != study.name]
-        return {**page_context([*study.records(runs), *shown], facts, reports), **quoting(root)}
+        return {**page_context([*records, *shown], facts, reports), **quoting(root)}
 
-    with _notebooks_use(runs):
-        at_once = jobs or min(os.cpu_count() or 1, 8)
-        return build(root, notebooks=pages, context_factory=context, jobs=at_once, say=say)
+    return build(
+        root,
+        notebooks=[page for page in pages(results, study.name, records) if _shown(root, page)],
+        context_factory=context,
+        # Named here, it stands in no command that a page shows.
+        environment={"LTHLIB_STORE": str(runs.root.resolve())},
+        jobs=jobs or min(os.cpu_count() or 1, 8),
+        say=say,
+    )
 
 
-def _embedded(study: Study, store: Store) -> Iterator[Page]:
-    def inputs() -> Mapping[str, str]:
-        return _local(study, store)
+def pages(results: Path, study: str, records: list[dict[str, Any]]) -> Iterator[Page]:
+    """Yield the notebooks of the book.
 
+    Args:
+        results: the folder of what is published.
+        study, records: the embedded study, from the local store.
+    """
+    local, own = {study: digest(json.dumps(records, sort_keys=True))}, {"source": "local"}
+    yield Page("quickstart")
     for name in ("tickets", "cost", "masks", "winners", "search-cost"):
-        yield Page(Path(f"notebooks/{name}.ipynb"), {"source": "local"}, inputs)
+        yield Page(name, own, local)
     for name in ("gates", "convergence", "bilevel"):
-        yield Page(Path(f"notebooks/{name}.ipynb"))
-
-
-def _local(study: Study, store: Store) -> Mapping[str, str]:
-    return {study.name: digest(json.dumps(study.records(store), sort_keys=True))}
-
-
-def _dilemma(study: Study, store: Store, results: Path) -> Page:
-    """The embedded study's page on accuracy and cost; curves of studies that go on from it join."""
-    files = [results / f"{name}.jsonl" for name in _JOINING]
-    files = [path for path in files if path.exists()]
-
-    def inputs() -> Mapping[str, str]:
-        return {**_local(study, store), **digests(files)}
-
-    also = {"also": [path.stem for path in files]} if files else {}
-    return Page(Path("notebooks/dilemma.ipynb"), {"source": "local", **also}, inputs)
-
-
-def _of_the_paper(results: Path) -> Iterator[Page]:
-    """Pages of the BiP paper's panels and of its Table 1, with what is published of ours."""
-
-    def inputs() -> Mapping[str, str]:
-        return digests(results.glob("*.jsonl"))
-
+        yield Page(name)
+    joining = [path for name in _JOINING if (path := results / f"{name}.jsonl").exists()]
+    also = {"also": [path.stem for path in joining]} if joining else {}
+    yield Page("dilemma", {**own, **also}, local | digests(joining))
+    published = digests(results.glob("*.jsonl"))
     for structure in STRUCTURES:
         name = "panels" if structure == STRUCTURES[0] else f"panels-{structure}"
-        yield Page(Path("notebooks/panels.ipynb"), {"structure": structure}, inputs, name=name)
-    yield Page(Path("notebooks/table1.ipynb"), {}, inputs)
-
-
-def _speed(results: Path) -> Iterator[Page]:
-    """A page of each benchmark that was recorded."""
+        yield Page("panels", {"structure": structure}, published, name)
+    yield Page("table1", {}, published)
     for part, name in (("cpu", "speed"), ("cuda", "speed-cuda")):
         if files := bench_files(results, part):
-            yield Page(
-                Path("notebooks/speed.ipynb"),
-                {"part": part},
-                partial(digests, files[-1:]),
-                name=name,
-            )
-
-
-def _published(results: Path) -> list[str]:
-    names = study_names(results) if results.is_dir() else []
+            yield Page("speed", {"part": part}, digests(files[-1:]), name)
     known = set(recipe_names()) - {EMBEDDED, TUNING}
-    return [name for name in names if name in known]
+    for name in study_names(results) if results.is_dir() else ():
+        if name in known:
+            yield from recorded_pages(results, name)
 
 
-def _shown(book: Path, title: str) -> bool:
-    """Whether the table of contents lists a notebook, or a page shows one of its artefacts."""
-    if not book.is_dir():
-        return True
-    mention = re.compile(rf"""artefact\(["']{title}/|notebooks/{title}(?![\w-])""")
-    pages = (*book.glob("*.md"), *book.glob("_toc.yml"))
-    return any(mention.search(page.read_text(encoding="utf-8")) for page in pages)
-
-
-def _recorded(results: Path, name: str) -> Iterator[Page]:
-    """Pages `tickets-STUDY`, `cost-STUDY`, ...: what is published, nothing computed."""
+def recorded_pages(results: Path, name: str) -> Iterator[Page]:
+    """Yield `tickets-STUDY`, `cost-STUDY`, ...: what is published of a study, nothing computed."""
     recipe = load_recipe(name)
     shown = {
         "dataset": recipe.values["data"]["dataset"],
@@ -172,44 +144,37 @@ def _recorded(results: Path, name: str) -> Iterator[Page]:
         "recipe": name,
         "source": "results",
     }
-    if name in OWN_NOTEBOOKS:
-        for notebook, more in OWN_NOTEBOOKS[name].items():
-            yield _own_page(results, name, notebook, {**shown, **more})
-        return
-    records = load_study(results, name)
-    densities = _most_shared(records)
-    special: dict[str, dict[str, Any]] = {"tickets": {}}
-    if {record["label"] for record in records} >= _COMPARED:
-        special |= {"winners": {}, "search-cost": {}}
-    if {record["label"] for record in records} >= _DILEMMA:
-        special["dilemma"] = {}
-    if densities:
-        special["cost"] = {"at": sorted(densities[:_PANELS], reverse=True)}
-        special["masks"] = {"density": densities[0]}
-    for notebook, parameters in special.items():
-        yield Page(
-            Path(f"notebooks/{notebook}.ipynb"),
-            {**shown, **parameters},
-            lambda: digests([results / f"{name}.jsonl"]),
-            name=f"{notebook}-{name}",
-        )
-
-
-def _own_page(results: Path, name: str, notebook: str, shown: Mapping[str, Any]) -> Page:
-    """A page of a study's own; pruning shows the tuning too, where it is recorded."""
     files = [results / f"{name}.jsonl"]
-    more: dict[str, Any] = {}
-    if notebook == "pruning":
-        tuning = results / f"{TUNING}.jsonl"
-        more["tuning"] = TUNING if tuning.exists() else None
-        files += [tuning] if tuning.exists() else []
-    first = next(study for study, own in OWN_NOTEBOOKS.items() if notebook in own)
-    return Page(
-        Path(f"notebooks/{notebook}.ipynb"),
-        {**shown, **more},
-        lambda: digests(files),
-        name=notebook if name == first else f"{notebook}-{name}",
-    )
+    for notebook, more in OWN_NOTEBOOKS.get(name, {}).items():
+        if notebook == "pruning":  # it shows the tuning too, where that is recorded
+            tuning = [path for path in [results / f"{TUNING}.jsonl"] if path.exists()]
+            files, more = files + tuning, {"tuning": TUNING if tuning else None}
+        first = next(study for study, own in OWN_NOTEBOOKS.items() if notebook in own)
+        title = notebook if name == first else f"{notebook}-{name}"
+        yield Page(notebook, {**shown, **more}, digests(files), title)
+    if name not in OWN_NOTEBOOKS:
+        for notebook, more in _comparing(load_study(results, name)).items():
+            yield Page(notebook, {**shown, **more}, digests(files), f"{notebook}-{name}")
+
+
+def _comparing(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The notebooks that a study's curves are enough for, and what they take besides the study."""
+    labels = {record["label"] for record in records}
+    found: dict[str, dict[str, Any]] = {
+        name: {} for name, own in _COMPARING.items() if own <= labels
+    }
+    if densities := _most_shared(records):
+        found["cost"] = {"at": sorted(densities[:_PANELS], reverse=True)}
+        found["masks"] = {"density": densities[0]}
+    return found
+
+
+def _shown(root: Path, page: Page) -> bool:
+    """Whether the table of contents lists a notebook, or a page shows one of its artefacts."""
+    book = root / "book"
+    mention = re.compile(rf"""artefact\(["']{page.title}/|notebooks/{page.title}(?![\w-])""")
+    files = (*book.glob("*.md"), *book.glob("_toc.yml"))
+    return not book.is_dir() or any(mention.search(path.read_text("utf-8")) for path in files)
 
 
 def _most_shared(records: Iterable[Mapping[str, Any]]) -> list[float]:
@@ -226,17 +191,3 @@ def _most_shared(records: Iterable[Mapping[str, Any]]) -> list[float]:
         return int(points.loc[near, "curve"].nunique())
 
     return sorted(densities, key=curves, reverse=True)
-
-
-@contextmanager
-def _notebooks_use(store: Store) -> Iterator[None]:
-    """Name the store in the environment that notebooks inherit: their pages then show no path."""
-    before = os.environ.get("LTHLIB_STORE")
-    os.environ["LTHLIB_STORE"] = str(store.root.resolve())
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["LTHLIB_STORE"]
-        else:
-            os.environ["LTHLIB_STORE"] = before

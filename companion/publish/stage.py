@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from companion.markdown import Markdown
 from companion.publish.artefacts import TAG
@@ -18,6 +17,8 @@ from companion.publish.render import render
 from lthlib.errors import PublishError
 
 Mirror = dict[str, bytes]
+_CONTENTS = "book/_toc.yml"
+_QUOTED = re.compile(rb"^```\{literalinclude\} /(\S+\.py)$", re.MULTILINE)
 _MATHJAX = "static/mathjax/tex-svg-full.js"  # one file: no fonts, no extensions to fetch
 
 
@@ -32,10 +33,9 @@ def mirror(root: Path, executed: Mapping[str, Path], context: Mapping[str, Any])
     Raises:
         PublishError: a page cannot be filled in.
     """
-    files: Mirror = {"_config.yml": (root / "_config.yml").read_bytes()}
+    files = {"_config.yml": (root / "_config.yml").read_bytes(), **_assets()}
     for name, folder in executed.items():
-        blocks = {path.stem: path.read_text("utf-8") for path in folder.glob("artefacts/*.md")}
-        files[f"notebooks/{name}.ipynb"] = publishable(folder / "notebook.ipynb", blocks)
+        files[f"notebooks/{name}.ipynb"] = publishable(folder)
         for path in _files(folder / "artefacts"):
             files[f"artefacts/{name}/{path.name}"] = path.read_bytes()
     for path in _files(root / "results"):
@@ -43,52 +43,46 @@ def mirror(root: Path, executed: Mapping[str, Path], context: Mapping[str, Any])
             files[path.relative_to(root).as_posix()] = path.read_bytes()
     complete = {**context, "artefact": _including(files)}
     for path in _files(root / "book"):
-        page = path.relative_to(root).as_posix()
-        content = path.read_bytes()
-        filled = path.suffix == ".md"
-        files[page] = render(page, content.decode(), complete).encode() if filled else content
-    return files | _contents(root, files) | _assets()
+        page, content = path.relative_to(root).as_posix(), path.read_bytes()
+        if path.suffix == ".md":
+            content = render(page, content.decode(), complete).encode()
+            quoted = {name.decode() for name in _QUOTED.findall(content)}
+            files |= {name: (root / name).read_bytes() for name in quoted if (root / name).exists()}
+        files[page] = content
+    return files | {_CONTENTS: _contents(root, files)}
 
 
-def _contents(root: Path, files: Mirror) -> Mirror:
+def _contents(root: Path, files: Mirror) -> bytes:
     """The table of contents without those notebooks of the repository that were not run: a study
-    may have no record yet."""
-    page = "book/_toc.yml"
-    if page not in files:
-        return {}
+    may have no record yet. A name that is nobody's stays, for the build to fail on."""
 
-    def kept(entry: Mapping[str, Any]) -> bool:
-        path = f"{entry.get('file', '')}.ipynb"
-        return path in files or not (path.startswith("notebooks/") and (root / path).exists())
+    def kept(line: re.Match[bytes]) -> bytes:
+        path = f"{line[1].decode()}.ipynb"
+        return b"" if path not in files and (root / path).exists() else line[0]
 
-    def without(node: Any) -> Any:
-        if isinstance(node, dict):
-            return {name: without(value) for name, value in node.items()}
-        if isinstance(node, list):
-            return [without(one) for one in node if not isinstance(one, dict) or kept(one)]
-        return node
-
-    contents = yaml.safe_load(files[page])
-    return {page: yaml.safe_dump(without(contents), sort_keys=False).encode()}
+    return re.sub(rb"^ *- file: (notebooks/\S+)\n", kept, files[_CONTENTS], flags=re.MULTILINE)
 
 
-def publishable(notebook: Path, blocks: Mapping[str, str]) -> bytes:
+def publishable(folder: Path) -> bytes:
     """Return an executed notebook for the site: artefacts as blocks, traces of the run removed.
+
+    Args:
+        folder: with its `notebook.ipynb` and `artefacts/`.
 
     Raises:
         PublishError: the notebook shows an artefact without a block.
     """
-    content = read_notebook(notebook)
+    content = read_notebook(folder / "notebook.ipynb")
     content["metadata"].pop("papermill", None)
     cells = []
     for cell in content["cells"]:
         cell["metadata"] = {"tags": cell["metadata"].get("tags", [])}  # no times, no paths
-        cells.append(cell)
         outputs = cell.get("outputs", [])
         shown = dict.fromkeys(filter(None, map(_artefact, outputs)))
-        cells += [_markdown_cell(notebook, name, blocks) for name in shown]
+        cells += [cell, *(_block(folder, name) for name in shown)]
         if outputs:
-            cell["outputs"] = [one for one in outputs if not _artefact(one) and not _stderr(one)]
+            own = [one for one in outputs if one.get("name") != "stderr"]
+            cell["outputs"] = [one for one in own if not _artefact(one)]
     return json.dumps({**content, "cells": cells}, indent=1).encode()
 
 
@@ -106,15 +100,13 @@ def _files(folder: Path) -> Iterable[Path]:
     return sorted(path for path in visible if path.is_file())
 
 
-def _including(files: Mirror) -> Callable[[str], Markdown]:
-    prefix, suffix = "artefacts/", ".md"
-    known = [name.removeprefix(prefix).removesuffix(suffix) for name in files]
-    known = [name for name in known if f"{prefix}{name}{suffix}" in files]
+def _including(files: Collection[str]) -> Callable[[str], Markdown]:
+    known = [name[10:-3] for name in files if re.fullmatch(r"artefacts/.*\.md", name)]
 
     def artefact(name: str) -> Markdown:
         if name not in known:
             raise PublishError(f"unknown artefact {name!r}; known: {', '.join(known) or 'none'}")
-        return Markdown(f"```{{include}} /{prefix}{name}{suffix}\n```")
+        return Markdown(f"```{{include}} /artefacts/{name}.md\n```")
 
     return artefact
 
@@ -123,19 +115,12 @@ def _artefact(output: Mapping[str, Any]) -> str | None:
     return output.get("metadata", {}).get(TAG)
 
 
-def _stderr(output: Mapping[str, Any]) -> bool:
-    return output.get("name") == "stderr"
-
-
-def _markdown_cell(notebook: Path, name: str, blocks: Mapping[str, str]) -> dict[str, Any]:
-    if name not in blocks:
-        raise PublishError(f"{notebook}: shows {name!r}, but there is no {name}.md beside it")
-    return {
-        "cell_type": "markdown",
-        "id": f"artefact-{name}",
-        "metadata": {},
-        "source": blocks[name],
-    }
+def _block(folder: Path, name: str) -> dict[str, Any]:
+    block = folder / "artefacts" / f"{name}.md"
+    if not block.exists():
+        raise PublishError(f"{folder}: shows {name!r}, but there is no {name}.md beside it")
+    cell = {"cell_type": "markdown", "id": f"artefact-{name}", "metadata": {}}
+    return {**cell, "source": block.read_text("utf-8")}
 
 
 def _assets() -> Mirror:
@@ -144,6 +129,5 @@ def _assets() -> Mirror:
     files = {f"_static/{one.name}": one.read_bytes() for one in assets.iterdir()}
     for path in metadata.files("sphinx-mathjax-offline") or []:
         if path.as_posix().endswith(_MATHJAX):
-            files["_extra/mathjax/tex-svg-full.js"] = path.read_binary()
-            return files
+            return {**files, "_extra/mathjax/tex-svg-full.js": path.read_binary()}
     raise PublishError("MathJax is missing: install lthlib[book] (package sphinx-mathjax-offline)")

@@ -13,7 +13,7 @@ import pytest
 from companion.publish.book import Page, build
 from lthlib.errors import PublishError
 
-CURVE = Page(Path("notebooks/curve.ipynb"))
+CURVE = Page("curve")
 
 
 class Tags(HTMLParser):

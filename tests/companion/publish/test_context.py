@@ -8,8 +8,15 @@ import pytest
 
 from companion.publish.context import page_context
 from companion.publish.render import render
-from companion.publish.source import departures, quoted_table, reported_faster, reported_rewinding
-from lthlib.errors import PublishError
+from companion.publish.source import (
+    departures,
+    quoted_table,
+    recipe_table,
+    reported_faster,
+    reported_rewinding,
+    setting,
+)
+from lthlib.errors import ConfigError, PublishError
 from lthlib.methods.bip import DEPARTURES
 from tests.companion.figures.toys import record, study
 
@@ -35,21 +42,19 @@ def say(expression: str) -> str:
         ('difference("toy", "IMP", "dense", 0.25)', "-1.9 [-2.1, -1.7]"),
         ('best_sparse("toy", "IMP")', "none"),
         ('n_seeds("toy", "IMP")', "3"),
-        ('count("toy", "IMP")', "6"),
-        ('count("toy")', "33"),
-        ('failures("toy")', "1"),
-        ('densities("toy", "IMP")', "50, 25"),
-        ('duration("toy")', "8 min 00 s"),
-        ('machine("toy")', "a processor (cpu)"),
-        ('date("toy")', "2026-11-21"),
-        ('commit("toy")', "0123456"),
-        ('command("toy")', "lth sweep toy"),
+        ('made("toy").scale', "embedded"),
+        ('made("toy").tickets', "33"),
+        ('made("toy").failures', "1"),
+        ('made("toy").duration', "8 min 00 s"),
+        ('made("toy").machine', "a processor (cpu)"),
+        ('made("toy").date', "2026-11-21"),
+        ('made("toy").commit', "0123456"),
+        ('made("toy").command', "lth sweep toy"),
         ('has_study("toy")', "True"),
         ('has_study("moon")', "False"),
-        ('curves("toy")[1]', "IMP"),
         ('claim("B1").paper', "BiP"),
-        ('verdict("B1")[:11]', "**not run**"),
-        ('needs("A2")|length', "1"),
+        ('claim("B1").verdict[:11]', "**not run**"),
+        ('claim("A2").needs|length', "1"),
     ],
 )
 def test_values(expression: str, words: str) -> None:
@@ -59,7 +64,7 @@ def test_values(expression: str, words: str) -> None:
 def test_a_study_of_a_changed_state_says_so() -> None:
     records = study()
     records[0]["provenance"]["dirty"] = True
-    shown = page_context(records)["commit"]("toy")
+    shown = page_context(records)["made"]("toy")["commit"]
     assert shown == "0123456, with changes not committed"
 
 
@@ -70,9 +75,8 @@ def test_a_study_of_a_changed_state_says_so() -> None:
         ('accuracy("toy", "Bip", 0.5)', "no judged 'Bip'; its curves: dense, IMP, BiP"),
         ('accuracy("toy", "BiP", 0.1)', r"within 15 % of density 0\.1; it has, in percent: 50, 25"),
         ('accuracy("toy", "BiP", 5)', "density is 5; expected a kept fraction"),
-        ('verdict("Z9")', "unknown claim 'Z9'; known: G, B1"),
-        ('recipe_table("moon")', "expected one of bip-cifar10-resnet18"),
-        ("acuracy", "'acuracy' is undefined; known: about, accuracy"),
+        ('claim("Z9")', "unknown claim 'Z9'; known: G, B1"),
+        ("acuracy", "'acuracy' is undefined; known: accuracy, accuracy_table"),
     ],
 )
 def test_what_no_record_holds_fails(expression: str, message: str) -> None:
@@ -92,8 +96,16 @@ def test_tables_are_tables() -> None:
     assert "| IMP | 97.2 ± 0.5 | 96.2 ± 0.5 |" in table
     between = say('accuracy_table("toy", [0.3536, 0.1])').splitlines()
     assert "| IMP | *96.7 ± 0.5* | – |" in between
-    assert "| `training.nesterov` | yes |" in say('recipe_table("digits")')
+    assert "| `training.nesterov` | yes |" in recipe_table("digits")
     assert say("studies()").splitlines()[2].startswith("| toy | embedded | 33 | 2026-11-21 |")
+
+
+def test_recipes_are_quoted_and_what_they_lack_fails() -> None:
+    assert setting("digits", "training.nesterov") is True
+    with pytest.raises(PublishError, match=r"no value 'training\.speed'; known: data\.dataset"):
+        setting("digits", "training.speed")
+    with pytest.raises(ConfigError, match="expected one of bip-cifar10-resnet18"):
+        recipe_table("moon")
 
 
 def test_what_a_curve_is_ahead_by_is_a_table() -> None:

@@ -26,8 +26,8 @@ def test_facts_are_said_with_what_made_them() -> None:
         "mean over a test. Seeds: 0, 1, 2 · device: a processor (cpu) · date: 2026-11-21 · "
         "commit: 0123456 · PyTorch 2.13.0"
     )
-    assert context["verdict"]("B4").startswith("**reproduced**. At paper scale: bilinear")
-    assert page_context(study(3))["verdict"]("B4").startswith("**not run**")
+    assert context["claim"]("B4")["verdict"].startswith("**reproduced**. At paper scale: bilinear")
+    assert page_context(study(3))["claim"]("B4")["verdict"].startswith("**not run**")
 
 
 @pytest.mark.parametrize(

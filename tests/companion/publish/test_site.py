@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from companion.studies import ticket_study
 from lthlib.errors import RecordError
 from lthlib.files import sealed
 from lthlib.recipes import load_recipe
-from lthlib.runs import Store
 from tests.companion.evidence.toys import facts
 from tests.companion.publish.records import published, write
 from tests.companion.publish.toys import REPOSITORY
@@ -31,7 +29,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     seen: dict[str, Any] = {"root": root, "told": []}
 
     def build(root: Path, **given: Any) -> Path:
-        seen.update(given, store=os.environ["LTHLIB_STORE"])
+        seen.update(given)
         return root / "index.html"
 
     for name in ("cifar10-cs", "digits-pruning", "digits-tuning"):
@@ -39,13 +37,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         write(root / "results", study, published(study))
     (root / "results" / "facts.json").write_text(facts_json(facts()))
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("LTHLIB_STORE", raising=False)
         patch.setattr(site, "EMBEDDED", write_tiny(root))
         patch.setattr(site, "build", build)
         told = seen["told"].append
         page = site.build_site(root, root / "runs", jobs=1, device="cpu", say=told)
         assert page == root / "index.html"
-        assert "LTHLIB_STORE" not in os.environ
         yield seen
 
 
@@ -55,7 +51,7 @@ def test_the_embedded_study_is_computed_first(built: dict[str, Any]) -> None:
 
 
 def test_notebooks_find_the_store(built: dict[str, Any]) -> None:
-    assert built["store"] == str(built["root"] / "runs")
+    assert built["environment"] == {"LTHLIB_STORE": str(built["root"] / "runs")}
 
 
 def test_published_studies_have_pages_of_their_own(built: dict[str, Any]) -> None:
@@ -85,24 +81,23 @@ def test_published_studies_have_pages_of_their_own(built: dict[str, Any]) -> Non
 
 def test_every_page_gives_its_notebook_what_it_takes(built: dict[str, Any]) -> None:
     for page in built["notebooks"]:
-        check_parameters(REPOSITORY / page.notebook, page.parameters)
-        assert page.inputs() == page.inputs()
+        check_parameters(REPOSITORY / page.path, page.parameters)
 
 
 def test_the_page_on_pruning_reads_two_records(built: dict[str, Any]) -> None:
     (page,) = (page for page in built["notebooks"] if page.title == "pruning")
     assert page.parameters["recipe"] == "digits-pruning"
     assert page.parameters["tuning"] == "digits-tuning"
-    assert sorted(page.inputs()) == ["digits-pruning.jsonl", "digits-tuning.jsonl"]
+    assert sorted(page.inputs) == ["digits-pruning.jsonl", "digits-tuning.jsonl"]
 
 
 def test_without_a_record_of_the_tuning_there_is_none(tmp_path: Path) -> None:
     study = ticket_study(load_recipe("digits-pruning"), seeds=1, dense_seeds=1)
     write(tmp_path, study, published(study))
-    (page,) = site._recorded(tmp_path, "digits-pruning")
+    (page,) = site.recorded_pages(tmp_path, "digits-pruning")
     assert page.parameters["tuning"] is None
-    check_parameters(REPOSITORY / page.notebook, page.parameters)
-    assert list(page.inputs()) == ["digits-pruning.jsonl"]
+    check_parameters(REPOSITORY / page.path, page.parameters)
+    assert list(page.inputs) == ["digits-pruning.jsonl"]
 
 
 @pytest.mark.parametrize(
@@ -119,57 +114,63 @@ def test_without_a_record_of_the_tuning_there_is_none(tmp_path: Path) -> None:
 def test_a_study_with_notebooks_of_its_own(name: str, titles: list[str], tmp_path: Path) -> None:
     study = ticket_study(load_recipe(name), seeds=1, dense_seeds=1)
     write(tmp_path, study, published(study))
-    pages = list(site._recorded(tmp_path, name))
+    pages = list(site.recorded_pages(tmp_path, name))
     assert [page.title for page in pages] == titles
     for page in pages:
-        check_parameters(REPOSITORY / page.notebook, page.parameters)
+        check_parameters(REPOSITORY / page.path, page.parameters)
         assert page.parameters["recipe"] == name
 
 
 def test_a_study_of_bip_and_imp_has_a_page_of_the_dilemma(tmp_path: Path) -> None:
     study = ticket_study(load_recipe("cifar10-bip"), methods=["bip", "imp"], seeds=1, dense_seeds=1)
     write(tmp_path, study, published(study))
-    pages = list(site._recorded(tmp_path, "cifar10-bip"))
+    pages = list(site.recorded_pages(tmp_path, "cifar10-bip"))
     assert "dilemma-cifar10-bip" in [page.title for page in pages]
     for page in pages:
-        check_parameters(REPOSITORY / page.notebook, page.parameters)
+        check_parameters(REPOSITORY / page.path, page.parameters)
+
+
+def pages(results: Path) -> dict[str, Page]:
+    """The notebooks of a book without an embedded study, by title."""
+    return {page.title: page for page in site.pages(results, "digits", [])}
 
 
 def test_other_studies_join_the_embedded_dilemma_once_they_are_published(tmp_path: Path) -> None:
-    study = ticket_study(load_recipe("digits"), methods=["bip"], seeds=1, dense_seeds=1)
-    store = Store(tmp_path / "store")
-    assert "also" not in site._dilemma(study, store, tmp_path).parameters
+    assert "also" not in pages(tmp_path)["dilemma"].parameters
     more = ticket_study(load_recipe("digits-bip"), methods=["hydra"], seeds=1, dense_seeds=1)
     write(tmp_path, more, published(more))
-    page = site._dilemma(study, store, tmp_path)
+    page = pages(tmp_path)["dilemma"]
     assert page.parameters["also"] == ["digits-bip"]
-    assert sorted(page.inputs()) == ["digits", "digits-bip.jsonl"]
+    assert sorted(page.inputs) == ["digits", "digits-bip.jsonl"]
 
 
 def test_a_benchmark_has_a_page_once_it_was_recorded(tmp_path: Path) -> None:
-    assert not list(site._speed(tmp_path))
+    assert "speed" not in pages(tmp_path)
     (tmp_path / "bench").mkdir()
     for name in ("2026-01-01-cpu", "2026-01-02-cpu", "2026-01-01-cuda"):
         (tmp_path / "bench" / f"{name}.json").write_text("{}")
-    pages = {page.title: page for page in site._speed(tmp_path)}
-    assert list(pages) == ["speed", "speed-cuda"]
-    assert list(pages["speed"].inputs()) == ["2026-01-02-cpu.json"]
-    for page in pages.values():
-        check_parameters(REPOSITORY / page.notebook, page.parameters)
+    found = {title: page for title, page in pages(tmp_path).items() if "speed" in title}
+    assert list(found) == ["speed", "speed-cuda"]
+    assert list(found["speed"].inputs) == ["2026-01-02-cpu.json"]
+    for page in found.values():
+        check_parameters(REPOSITORY / page.path, page.parameters)
 
 
 def test_a_search_alone_has_no_page_of_comparisons(tmp_path: Path) -> None:
     study = ticket_study(load_recipe("cifar10-cs"), methods=["imp"])
     write(tmp_path, study, published(study))
-    titles = [page.title for page in site._recorded(tmp_path, "cifar10-cs")]
+    titles = [page.title for page in site.recorded_pages(tmp_path, "cifar10-cs")]
     assert titles == [f"{name}-cifar10-cs" for name in ("tickets", "cost", "masks")]
 
 
 def test_only_what_the_book_shows_is_run(tmp_path: Path) -> None:
-    (tmp_path / "_toc.yml").write_text("- file: notebooks/cost\n- file: notebooks/masks-big\n")
-    (tmp_path / "page.md").write_text('[= artefact("tickets-big/points") =]\n')
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "_toc.yml").write_text(
+        "- file: notebooks/cost\n- file: notebooks/masks-big\n"
+    )
+    (tmp_path / "book" / "page.md").write_text('[= artefact("tickets-big/points") =]\n')
     names = ("cost", "masks-big", "tickets-big", "masks", "tickets", "cost-big")
-    assert [name for name in names if site._shown(tmp_path, name)] == [
+    assert [name for name in names if site._shown(tmp_path, Page(name))] == [
         "cost",
         "masks-big",
         "tickets-big",
@@ -182,7 +183,7 @@ def test_contents_leave_out_notebooks_that_were_not_run(tmp_path: Path) -> None:
     lines = ["root: book/index", "chapters:", "- file: book/page", "- file: notebooks/curve"]
     lines += ["- file: notebooks/other", "- file: notebooks/mistyped", ""]
     files = {"book/_toc.yml": "\n".join(lines).encode(), "notebooks/curve.ipynb": b"{}"}
-    made = stage._contents(tmp_path, files)["book/_toc.yml"].decode()
+    made = stage._contents(tmp_path, files).decode()
     # A name that is nobody's stays, for the build to fail on.
     lines.remove("- file: notebooks/other")
     assert made == "\n".join(lines)
@@ -198,7 +199,7 @@ def test_pages_speak_of_local_and_published_studies(built: dict[str, Any]) -> No
 def test_facts_reach_the_pages(built: dict[str, Any]) -> None:
     context = built["context_factory"]()
     assert context["fact"]("cosine_network") == "0.85"
-    assert context["verdict"]("B4").startswith("**reproduced**")
+    assert context["claim"]("B4")["verdict"].startswith("**reproduced**")
     assert "bilevel" in [page.title for page in built["notebooks"]]
 
 
@@ -216,8 +217,7 @@ def test_damaged_facts_stop_the_build_before_anything_is_computed(
 
 
 def test_two_pages_may_run_one_notebook(toy: Path) -> None:
-    curve = Path("notebooks/curve.ipynb")
-    pages = [Page(curve), Page(curve, {"seeds": [7]}, name="curve-again")]
+    pages = [Page("curve"), Page("curve", {"seeds": [7]}, name="curve-again")]
     with (toy / "book" / "page.md").open("a") as page:
         page.write('\n[= artefact("curve-again/means") =]\n')
     index = build(toy, notebooks=pages, context_factory=lambda: {"best": 97.0}, say=lambda _: None)

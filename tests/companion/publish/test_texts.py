@@ -175,7 +175,7 @@ def test_no_text_is_more_than_text_on_a_page(toy: Path, tmp_path: Path) -> None:
     given |= {"other": "dense", "claim_id": "B1", "part": "cpu"}
     given |= {"name": next(iter(facts))}
     calls = called({**context, **quoting(toy)}, given)
-    assert {"machine('toy')", "studies()", "bench_made('cpu')"} <= set(calls)
+    assert {"made('toy')", "studies()", "bench_made('cpu')"} <= set(calls)
     (study,) = reports
     calls += [f"check({study!r})", f"check_table({study!r})", f"fact_made({given['name']!r})"]
     lines = [f"{n}. a [= {one} =] b\n" for n, one in enumerate(calls)]
@@ -192,7 +192,7 @@ def test_no_text_is_more_than_text_on_a_page(toy: Path, tmp_path: Path) -> None:
     path.write_text(json.dumps({**content, "cells": [title, *content["cells"]]}))
     index = build(
         toy,
-        notebooks=[Page(Path("notebooks/curve.ipynb"), {"text": HOSTILE})],
+        notebooks=[Page("curve", {"text": HOSTILE})],
         context_factory=lambda: {
             **{**context, **quoting(toy), "report": report, "shown": shown},
             "best": 1,

@@ -1,0 +1,249 @@
+"""What pages may say about studies and their curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from companion.analysis.points import curve_points, pruned, ticket_table
+from companion.analysis.precision import (
+    margin,
+    precision_differences,
+    precision_outcome,
+    precision_table,
+)
+from companion.analysis.words import in_brackets
+from companion.evidence.statistics import compare, mean_interval, on_grid, sparsest_on_validation
+from companion.markdown import Markdown, table
+from companion.publish.artefacts import made_by
+from lthlib.errors import PublishError
+
+_JOIN = "\N{NARROW NO-BREAK SPACE}"
+_NEAR = 0.15  # relative
+
+
+class Curves:
+    """Records, asked by study, label and density.
+
+    label: as figures show it: `BiP`, `CS`, `CS, as found`, `OMP, compute-matched`, `dense`.
+    density: a kept fraction in (0, 1]; the nearest point of the curve answers, if it lies within
+    `tolerance`, relative. Every function raises PublishError for a key that no record has; the
+    message lists those there are.
+    """
+
+    def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
+        self._records = records
+        self._table = ticket_table(self._records)
+
+    def has_study(self, study: str) -> bool:
+        """Whether there are records of a study: `[% if has_study("cifar10-reduced") %]`."""
+        return bool((self._table["study"] == study).any())
+
+    def made(self, study: str) -> dict[str, Any]:
+        """What made a study: `made("digits").commit`.
+
+        scale; runs, tickets and failures: how many; seeds; date; duration: computing time, its runs
+        one after the other; machine: the devices; commit; command: computes it again; cost: `136
+        runs, 4.1 million images forward and backward, 6 min 02 s`.
+        """
+        rows = self._of(study)
+        runs = rows.drop_duplicates("run", keep="last")
+        images = runs["own_backward_passes"].sum()
+        amount = f"{images / 1e6:.1f} million" if images >= 1e5 else f"{images:,.0f}"
+        machines = set(zip(rows["device_name"], rows["device"], strict=True))
+        made = made_by(rows)
+        return {
+            **made,
+            "tickets": int((rows["status"] == "ok").sum()),
+            "failures": int((runs["status"] == "failed").sum()),
+            "machine": ", ".join(sorted(f"{name} ({device})" for name, device in machines)),
+            "command": f"lth sweep {study}",
+            "cost": f"{len(runs)} runs, {amount} images forward and backward, {made['duration']}",
+        }
+
+    def studies(self) -> Markdown:
+        """A Markdown table of the studies there are records of."""
+        columns = {"duration": "computing time"}
+        names = ("scale", "tickets", "date", "duration", "machine")
+        made = {study: self.made(study) for study in sorted(set(self._table["study"]))}
+        rows = [[study, *(own[name] for name in names)] for study, own in made.items()]
+        return table(["study", *(columns.get(name, name) for name in names)], rows)
+
+    def accuracy(self, study: str, label: str, density: float, tolerance: float = _NEAR) -> str:
+        """Test accuracy in percent, mean ± half the 95 % t-interval from three seeds on.
+
+        `accuracy("digits", "BiP", 0.05)` -> `96.8 ± 0.9`
+        """
+        return _with_interval(self._at(study, label, density, tolerance)["test_accuracy"])
+
+    def dense_accuracy(self, study: str) -> str:
+        """Test accuracy of the dense network, as `accuracy`: `98.3 ± 0.2`."""
+        return _with_interval(self._ok(study, "dense")["test_accuracy"])
+
+    def density(self, study: str, label: str, density: float, tolerance: float = _NEAR) -> str:
+        """The mean density really reached, in percent: `density("digits", "CS", 0.05)` -> `5.2`."""
+        return _significant(100 * self._at(study, label, density, tolerance)["density"].mean())
+
+    def emptied(self, study: str, label: str, density: float) -> list[str]:
+        """The layers in which no ticket keeps a weight: `emptied("digits", "OMP", 0.01)`."""
+        rows = self._at(study, label, density)
+        points = set(zip(rows["run"], rows["round"], strict=True))
+        layers = [
+            one["layers"]
+            for one in self._records
+            if one["status"] == "ok" and (one["run"], one["ticket"]["index"]) in points
+        ]
+        return [name for name in layers[0] if not any(own[name][0] for own in layers)]
+
+    def difference(
+        self, study: str, label: str, other: str, density: float, tolerance: float = _NEAR
+    ) -> str:
+        """Mean difference in points with its 95 % interval, paired by seed; `other` may be `dense`.
+
+        `difference("digits", "IMP", "OMP", 0.05)` -> `+3.3 [2.1, 4.5]`
+        """
+        ours = self._at(study, label, density, tolerance)
+        dense = other == "dense"
+        theirs = self._ok(study, other) if dense else self._at(study, other, density, tolerance)
+        return _less(ours, theirs.groupby(["study", "seed"])["test_accuracy"].mean())
+
+    def difference_table(
+        self, study: str, label: str, others: Sequence[str] | None = None
+    ) -> Markdown:
+        """A Markdown table of what a curve is ahead of others by: a row each, a column a ratio.
+
+        Points of test accuracy with their 95 % interval, paired by seed, at the curve's own
+        densities; others are interpolated in log density, seed by seed, and a dash where they do
+        not reach. What is dense counts at every density. others: default all curves but dense.
+        `difference_table("digits", "BiP", ["IMP", "OMP"])`
+        """
+        ours = self._ok(study, label)
+        ours = ours.assign(pruned=pruned(ours))
+        points = sorted(
+            (own for _, own in ours.groupby("point")), key=lambda own: float(own["pruned"].mean())
+        )
+        if others is None:
+            others = [one for one in self._curves(study) if one not in (label, "dense")]
+        curves = {other: self._ok(study, other) for other in others}
+        rows = [[name, *(_ahead(own, theirs) for own in points)] for name, theirs in curves.items()]
+        heads = [f"{own['pruned'].mean():.3g} % pruned" for own in points]
+        return table([f"{label} less", *heads], rows)
+
+    def best_sparse(self, study: str, label: str) -> str:
+        """Density, in percent, of the sparsest ticket that matches dense, chosen on validation.
+
+        Matching: validation accuracy no more than one standard deviation below the dense mean. The
+        median over the seeds that have such a ticket; `none` where no seed has one.
+        `best_sparse("digits", "CS")` -> `4.9`
+        """
+        dense = mean_interval(self._ok(study, "dense")["validation_accuracy"])
+        target = dense.mean - (0.0 if math.isnan(dense.std) else dense.std)
+        chosen = sparsest_on_validation(self._ok(study, label), target)
+        return _significant(100 * chosen["density"].median()) if len(chosen) else "none"
+
+    def n_seeds(self, study: str, label: str) -> int:
+        """How many seeds a curve has: `n_seeds("digits", "dense")` -> `10`."""
+        return int(self._ok(study, label)["seed"].nunique())
+
+    def accuracy_table(self, study: str, densities: Iterable[float]) -> Markdown:
+        """A Markdown table: a row a curve, a column a density, accuracies as `accuracy` gives them.
+
+        Italics: interpolated seed by seed, in log density, where the curve has no point near but
+        one on either side; a dash where it does not reach. `accuracy_table("digits", [0.2, 0.05])`
+        """
+        wanted = list(densities)
+        curves = [curve for curve in self._curves(study) if curve != "dense"]
+        rows = [[curve, *_accuracies(self._ok(study, curve), wanted)] for curve in curves]
+        return table(["tickets", *(f"{_significant(100 * one)} %" for one in wanted)], rows)
+
+    def precisions(self, study: str) -> Markdown:
+        """Whether a study's precisions are interchangeable: `precisions("digits-precision")`."""
+        scale = str(self._of(study)["scale"].iloc[0])
+        rows = precision_table(one for one in self._records if one["study"] == study)
+        found = precision_differences(rows)
+        if found.empty:
+            raise PublishError(f"study {study!r} has no seed in two precisions")
+        return precision_outcome(found, margin(scale))
+
+    def _of(self, study: str) -> pd.DataFrame:
+        rows = self._table[self._table["study"] == study]
+        if rows.empty:
+            known = ", ".join(sorted(set(self._table["study"]))) or "none"
+            raise PublishError(f"no records of study {study!r}; known: {known}")
+        return rows
+
+    def _curves(self, study: str) -> list[str]:
+        return list(dict.fromkeys(self._of(study)["curve"]))
+
+    def _ok(self, study: str, label: str) -> pd.DataFrame:
+        rows = self._of(study)
+        chosen = rows[(rows["curve"] == label) & (rows["status"] == "ok")]
+        if chosen.empty:
+            known = ", ".join(self._curves(study))
+            raise PublishError(f"study {study!r} has no judged {label!r}; its curves: {known}")
+        return chosen
+
+    def _at(self, study: str, label: str, density: float, tolerance: float = _NEAR) -> pd.DataFrame:
+        rows = self._ok(study, label)
+        near = _nearest(rows, density, tolerance)
+        if near.empty:
+            points = (_significant(100 * value) for value in curve_points(rows)["density"])
+            raise PublishError(
+                f"{label!r} of study {study!r} has no point within {100 * tolerance:g} % of "
+                f"density {density}; it has, in percent: {', '.join(dict.fromkeys(points))}"
+            )
+        return near
+
+
+def _accuracies(rows: pd.DataFrame, densities: list[float]) -> Iterator[str]:
+    between = on_grid(rows, densities)
+    for density in densities:
+        near = _nearest(rows, density, 0.05)
+        if len(near):
+            yield _with_interval(near["test_accuracy"])
+        elif between[density].notna().any():
+            yield Markdown("*{}*").format(_with_interval(between[density]))
+        else:
+            yield "–"
+
+
+def _ahead(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
+    """The difference of a point to a curve at its density."""
+    if theirs["curve"].iloc[0].startswith("dense"):
+        return _less(ours, theirs.groupby(["study", "seed"])["test_accuracy"].mean())
+    return _less(ours, on_grid(theirs, [ours["density"].mean()]).iloc[:, 0].dropna())
+
+
+def _less(ours: pd.DataFrame, theirs: pd.Series) -> str:
+    """The difference of a point to accuracies by study and seed, with its interval."""
+    if theirs.empty:
+        return "–"
+    gap = compare(ours.groupby(["study", "seed"])["test_accuracy"].mean(), theirs)
+    return in_brackets(gap.mean, gap.low, gap.high, "+.1f")
+
+
+def _nearest(rows: pd.DataFrame, density: float, tolerance: float) -> pd.DataFrame:
+    """The rows of the point nearest in log density; none if it is further away than allowed."""
+    if not 0 < density <= 1:
+        raise PublishError(f"density is {density}; expected a kept fraction in (0, 1]")
+    means = rows.groupby("point")["density"].mean()
+    distance = np.log(means / density).abs()
+    if distance.min() > math.log1p(tolerance):
+        return rows.iloc[:0]
+    return rows[rows["point"] == distance.idxmin()]
+
+
+def _with_interval(values: pd.Series) -> str:
+    found = mean_interval(values)
+    if found.n < 3:
+        return f"{found.mean:.1f}"
+    half = (found.high - found.low) / 2
+    return f"{found.mean:.1f}{_JOIN}±{_JOIN}{half:.1f}"
+
+
+def _significant(value: float) -> str:
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"
