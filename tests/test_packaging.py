@@ -21,9 +21,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LAYERS = {
     "lthlib": [
         ["errors", "signals", "source", "texts", "_torchvision", "_version"],
-        ["files", "workers"],
+        ["bars", "files", "turns", "workers"],
         ["distributed", "leases", "records", "settings"],
-        ["data", "models", "masks", "graphs"],
+        ["data", "devices", "models", "masks", "graphs"],
         ["training"],
         ["tickets"],
         ["checkpoints"],
@@ -43,6 +43,23 @@ LAYERS = {
         ["cli"],
     ],
 }
+
+
+def test_plugins_that_are_merely_installed_may_warn_but_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "plugin.py").write_text(
+        "import pytest, warnings\ndef pytest_configure(config):\n"
+        "    warnings.warn('disabled', type('Own', (pytest.PytestWarning,), {}), stacklevel=1)\n"
+    )
+    (tmp_path / "test_it.py").write_text(
+        "import pytest, warnings\ndef test_ours():\n"
+        "    with pytest.raises(FutureWarning):\n"
+        "        warnings.warn('ours', FutureWarning, stacklevel=1)\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "-p", "plugin"]
+    subprocess.run(
+        [*command, "-p", "no:cacheprovider", "-q", tmp_path / "test_it.py"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)}, cwd=tmp_path, check=True,
+    )  # fmt: skip
 
 
 def normal(name: str) -> str:
