@@ -231,8 +231,12 @@ def test_a_run_that_dies_again_and_gets_no_further_ends_the_sweep(store: Store) 
         execute_many([DENSE], store, executor=Dying(times=2))
 
 
-def test_a_process_that_is_killed_takes_only_its_run_with_it(store: Store) -> None:
-    runs = [config(seed=seed, training={"length": "100it"}) for seed in range(3)]
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_process_that_is_killed_takes_only_its_run_with_it(
+    store: Store, tmp_path: Path, device: str
+) -> None:
+    machine = Machine(device, checkpoint_every=0, deterministic=True)
+    runs = [config(seed=seed, training={"length": "60it"}) for seed in range(3)]
     killed: list[int] = []
 
     def kill_one(progress: Progress) -> None:
@@ -241,9 +245,12 @@ def test_a_process_that_is_killed_takes_only_its_run_with_it(store: Store) -> No
             killed.append(workers[0].pid or 0)
             os.kill(killed[0], signal.SIGKILL)
 
-    swept = execute_many(runs, store, jobs=2, report=kill_one)
+    swept = execute_many(runs, store, machine, jobs=2, report=kill_one)
     assert (swept.failed, swept.unfinished, len(killed)) == ({}, 0, 1)
-    assert all(store.load(run) for run in runs)
+    alone = Store(tmp_path / "alone")
+    for run in runs:
+        execute(run, alone, machine)
+    assert plain(store, runs) == plain(alone, runs)
 
 
 @pytest.mark.parametrize(
