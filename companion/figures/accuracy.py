@@ -1,4 +1,4 @@
-"""Test accuracy against density: seeds, mean, interval, dense, and the papers' values."""
+"""Test accuracy against density: every method, dense, and what others published."""
 
 from __future__ import annotations
 
@@ -8,56 +8,56 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from companion.analysis.points import curve_points, in_order
 from companion.analysis.words import described_curves
-from companion.figures.charts import curves, grid, interval, labelled, panels, seeds
-from companion.figures.style import (
-    FAINT,
-    INK,
-    Look,
-    accuracy_axis,
-    dense_level,
-    density_axis,
-    label_ends,
-    looks,
-    styled,
-)
+from companion.evidence.reported import reported_curve
+from companion.evidence.statistics import BAND, compare
+from companion.figures.charts import Ends, curves, dots, grid, interval, key, labelled, level
+from companion.figures.style import DASHED, FAINT, Look, label_ends, look_of, looks, scaled, styled
 
-_RING: dict[str, Any] = {"marker": "o", "linestyle": "", "markerfacecolor": "none"}
-_RING |= {"markersize": 8.0, "markeredgewidth": 0.8}
-_OPEN: dict[str, Any] = {"linestyle": "", "markersize": 4.5, "markerfacecolor": "white"}
+_RING: dict[str, Any] = {"marker": "o", "markeredgecolor": FAINT, "linestyle": ""}
+_MARKS = {
+    "a layer keeps no weight": {**_RING, "markersize": 8, "markerfacecolor": "none"},
+    "as reported elsewhere": {**_RING, "markersize": 4.5, "markerfacecolor": "white"},
+}
 
 
 @styled()
-def accuracy_against_density(table: pd.DataFrame, reported: pd.DataFrame | None = None) -> Figure:
-    """Draw test accuracy against density, one curve a method, in one panel.
+def accuracy_against_density(
+    tables: pd.DataFrame | Mapping[str, pd.DataFrame], reported: pd.DataFrame | None = None
+) -> Figure:
+    """Draw test accuracy against density, one curve a method, in a panel for each table.
 
     Seeds are dots, lines join means, bands are 95 % t-intervals (from three seeds on), dense is a
     horizontal line. A curve is broken where every seed failed; a cross marks failed runs, a ring
-    tickets with a layer that keeps no weight.
+    tickets with a layer that keeps no weight. All panels have one scale.
 
     Args:
-        table: from `ticket_table`.
+        tables: from `ticket_table`; several by the titles of their panels.
         reported: from `evidence.reported_curve`: published values, drawn as open markers.
     """
-    fig, (ax,) = panels(1, 6.6, 4.2)
-    _draw({ax: table}, reported)
-    return labelled(fig, _in_words(table))
-
-
-@styled()
-def accuracy_in_panels(tables: Mapping[str, pd.DataFrame]) -> Figure:
-    """Draw test accuracy against density in a panel for each table, all to one scale.
-
-    Args:
-        tables: title of a panel -> what it shows, from `ticket_table`.
-    """
-    every = pd.concat([rows.assign(panel=title) for title, rows in tables.items()])
-    fig, axes = grid(every, 6.2, 0.5 + 2.2 * len(tables), row="panel")
-    _draw({axes[title]: rows for title, rows in tables.items()}, None)
-    return labelled(fig, " ".join(f"{title}: {_in_words(own)}" for title, own in tables.items()))
+    parts = {"": tables} if isinstance(tables, pd.DataFrame) else tables
+    every = pd.concat([rows.assign(panel=title) for title, rows in parts.items()])
+    papers = pd.DataFrame() if reported is None else reported.rename(columns={"method": "curve"})
+    known = looks(pd.concat([every, papers])["curve"])
+    size = (6.6, 4.2) if len(parts) == 1 else (6.2, 0.5 + 2.2 * len(parts))
+    fig, axes = grid(every, *size, row="panel")
+    ends = {title: _draw(axes[title], rows, papers, known) for title, rows in parts.items()}
+    shown = pd.concat([every, papers.rename(columns={"value": "test_accuracy"})])
+    for ax in axes.values():
+        scaled(ax, "y", "error", shown["test_accuracy"])
+        scaled(ax, "x", "log", [100, 100 * shown["density"].min()], falling=True)
+        ax.set_ylabel("test accuracy (%)")
+    ax.set_xlabel("kept weights (%), dense to sparse")
+    for title, ax in axes.items():
+        label_ends(ax, ends[title])
+    drawn = (_hollow(every).any(), len(papers))
+    explained = {name: _MARKS[name] for name, any_ in zip(_MARKS, drawn, strict=True) if any_}
+    if explained:
+        key(fig, explained, 2)
+    words = [f"{title}: {_in_words(rows)}".removeprefix(": ") for title, rows in parts.items()]
+    return labelled(fig, " ".join(words))
 
 
 def accuracy_of_variants(table: pd.DataFrame) -> Figure | None:
@@ -68,18 +68,17 @@ def accuracy_of_variants(table: pd.DataFrame) -> Figure | None:
     Args:
         table: from `ticket_table`.
     """
-    names = _curves(table)
-    families = [name for name in names if any(one.startswith(f"{name},") for one in names)]
-    if not families:
+    family = table["curve"].str.partition(",")[0]
+    dense, variant = table["curve"] == "dense", table["curve"].str.contains(",")
+    families = set(table["curve"]) & set(family[variant]) - {"dense"}
+    shown = [name for name in dict.fromkeys(table["curve"]) if name in families]
+    if not shown:
         return None
-    own = table["curve"].str.partition(",")[0]
-    dense = table["curve"] == "dense"
-    fig = accuracy_in_panels({family: table[dense | (own == family)] for family in families})
-    return labelled(fig, _in_words(table))
+    return accuracy_against_density({name: table[dense | (family == name)] for name in shown})
 
 
 def _in_words(table: pd.DataFrame) -> str:
-    points = in_order(curve_points(table), ["dense", *_curves(table)])
+    points = in_order(curve_points(table), ["dense", *table["curve"]])
     form = "{mean:.1f} % at {density!p} density"
     text = described_curves("Test accuracy by density, dense to sparse", points, form)
     hollow = ", ".join(dict.fromkeys(table.loc[_hollow(table), "curve"]))
@@ -87,63 +86,36 @@ def _in_words(table: pd.DataFrame) -> str:
     return f"{text.removesuffix('.')}{rings}."
 
 
-def _curves(table: pd.DataFrame) -> list[str]:
-    return [name for name in dict.fromkeys(table["curve"]) if name != "dense"]
-
-
-def _draw(shown: Mapping[Axes, pd.DataFrame], reported: pd.DataFrame | None) -> None:
-    """Draw a table in each panel, all panels to one scale."""
-    table = pd.concat(shown.values())
-    known = looks(_curves(table))
-    values, densities = (table[name] for name in ("test_accuracy", "density"))
-    for ax, rows in shown.items():
-        dense = (rows["curve"] == "dense") & (rows["status"] == "ok")
-        dense_level(ax, rows.loc[dense, "test_accuracy"])
-        if reported is not None:
-            _papers(ax, reported)
-        _tickets(ax, rows[rows["curve"] != "dense"], known)
-    if reported is not None:
-        values, densities = (
-            pd.concat(pair)
-            for pair in ((values, reported["value"]), (densities, reported["density"]))
-        )
-    for ax in shown:
-        accuracy_axis(ax, values.dropna())
-        density_axis(ax, 100 * float(densities.min()))
-        ax.set(xlabel="", ylabel="test accuracy (%)")
-    ax.set_xlabel("kept weights (%), dense to sparse")
-    _legend(next(iter(shown)), bool(_hollow(table).any()), reported is not None)
-    for ax, rows in shown.items():
-        label_ends(ax, _ends(rows, known, ax.get_xlim()[1]))
-
-
-def _tickets(ax: Axes, rows: pd.DataFrame, known: Mapping[str, Look]) -> None:
-    judged = rows[rows["status"] == "ok"]
-    points = judged.groupby(["curve", "point"])["density"]
-    judged = judged.assign(kept=100 * points.transform("mean"), seeds=points.transform("size"))
-    line = pd.concat([judged, _all_failed(rows)]).sort_values("kept", ascending=False)
-    curves(
-        ax, in_order(line, [*known]), "kept", "test_accuracy", known, errorbar=interval, gid="mean"
+def _draw(ax: Axes, table: pd.DataFrame, papers: pd.DataFrame, known: Mapping[Any, Look]) -> Ends:
+    """Draw one panel, on plain axes; returns the ends of its lines."""
+    good = table[table["status"] == "ok"]
+    dense, tickets = (good[(good["curve"] == "dense") == whose] for whose in (True, False))
+    ends = level(ax, dense["test_accuracy"])
+    for row in papers.to_dict("records"):
+        own = {"marker": known[row["curve"]].marker, "markeredgecolor": known[row["curve"]].colour}
+        style = {**_MARKS["as reported elsewhere"], **own, "alpha": 0.8}
+        ax.plot(100 * row["density"], row["value"], **style, gid="reported")
+    points = tickets.groupby(["curve", "point"])["density"]
+    tickets = tickets.assign(kept=100 * points.transform("mean"), seeds=points.transform("size"))
+    failed = table[table["status"] == "failed"].dropna(subset="target_density")
+    failed = failed.assign(kept=100 * failed["target_density"])
+    reached = set(zip(tickets["curve"], tickets["target_density"], strict=True))
+    asked = zip(failed["curve"], failed["target_density"], strict=True)
+    # Where no seed got through there is no accuracy: the line breaks.
+    line = pd.concat([tickets, failed[[pair not in reached for pair in asked]]])
+    line = in_order(line.sort_values("kept", ascending=False), table["curve"])
+    ends += curves(ax, line, "kept", "test_accuracy", known, errorbar=interval, gid="mean")
+    several, hollow = tickets[tickets["seeds"] > 1], tickets[_hollow(tickets)]
+    several, hollow, failed = (
+        rows.assign(at=100 * rows["density"], colour=[known[name].colour for name in rows["curve"]])
+        for rows in (several, hollow, failed)
     )
-    for name, look in known.items():
-        own, failed = judged[judged["curve"] == name], rows[rows["curve"] == name]
-        several, hollow = own[own["seeds"] > 1], own[_hollow(own)]
-        seeds(ax, 100 * several["density"], several["test_accuracy"], look.colour)
-        ring = {**_RING, "markeredgecolor": look.colour}
-        ax.plot(100 * hollow["density"], hollow["test_accuracy"], **ring, gid="emptied")
-        at = sorted(set(failed.loc[failed["status"] == "failed", "target_density"].dropna()))
-        foot: Any = {"transform": ax.get_xaxis_transform(), "gid": "failed"}
-        ax.plot([100 * one for one in at], [0.025] * len(at), "x", color=look.colour, **foot)
-
-
-def _all_failed(rows: pd.DataFrame) -> pd.DataFrame:
-    """Densities that no seed of a curve reached, without accuracy: they break the line."""
-    failed, ok = (
-        set(rows.loc[rows["status"] == state, ["curve", "target_density"]].itertuples(index=False))
-        for state in ("failed", "ok")
-    )
-    gaps = pd.DataFrame(sorted(failed - ok), columns=["curve", "target_density"]).dropna()
-    return gaps.assign(kept=100 * gaps["target_density"], test_accuracy=float("nan"))
+    dots(ax, several["at"], several["test_accuracy"], several["colour"])
+    ring: Any = {"s": 64, "facecolors": "none", "edgecolors": hollow["colour"], "linewidths": 0.8}
+    ax.scatter(hollow["at"], hollow["test_accuracy"], **ring, gid="emptied")
+    foot: Any = {"transform": ax.get_xaxis_transform(), "marker": "x", "c": failed["colour"]}
+    ax.scatter(failed["kept"], [0.025] * len(failed), **foot, gid="failed")
+    return ends
 
 
 def _hollow(table: pd.DataFrame) -> pd.Series:
@@ -151,34 +123,55 @@ def _hollow(table: pd.DataFrame) -> pd.Series:
     return (table["emptied"].fillna(0) > 0).astype(bool)
 
 
-def _papers(ax: Axes, reported: pd.DataFrame) -> None:
-    known = looks(reported["method"])
-    for method, rows in reported.groupby("method", sort=False):
-        look = known[str(method)]
-        mark = {**_OPEN, "marker": look.marker, "markeredgecolor": look.colour, "alpha": 0.8}
-        ax.plot(100 * rows["density"], rows["value"], **mark, gid="reported")
+_THEIRS = "Renda et al. (2020)"
 
 
-def _legend(ax: Axes, rings: bool, papers: bool) -> None:
-    handles = {}
-    if papers:
-        reported = Line2D([], [], marker="o", markeredgecolor=FAINT, **_OPEN)
-        handles["as reported elsewhere"] = reported
-    if rings:
-        handles["a layer keeps no weight"] = Line2D([], [], markeredgecolor=FAINT, **_RING)
-    if handles:
-        ax.legend([*handles.values()], [*handles], loc="best", frameon=False, fontsize=9)
+def imp_minus_dense(table: pd.DataFrame) -> pd.DataFrame:
+    """Return IMP's test accuracy minus dense's by density, ours and published, a row a point.
+
+    Args:
+        table: from `ticket_table`, of one data set and network.
+
+    Returns:
+        Columns whose, density, n, difference, low, high (95 %), in points; empty unless both sides
+        have IMP and dense.
+    """
+    network = table["dataset"].iloc[0], table["architecture"].iloc[0]
+    reported = reported_curve(*network, artefact="published data")
+    theirs = reported[reported["method"] == "IMP, weight rewinding"]
+    level = reported.loc[reported["method"] == "dense", "value"]
+    good = table[table["status"] == "ok"]
+    ours, dense = (good[good["curve"] == name] for name in ("IMP", "dense"))
+    names = ["whose", "density", "n", "difference", "low", "high"]
+    if any(part.empty for part in (ours, dense, theirs, level)):
+        return pd.DataFrame(columns=names)
+    reference = dense.groupby(["study", "seed"])["test_accuracy"].mean()
+    found = []
+    for _, rows in ours.groupby("point", sort=False):
+        gap = compare(rows.groupby(["study", "seed"])["test_accuracy"].mean(), reference)
+        found.append(("ours", rows["density"].mean(), gap.n, gap.mean, gap.low, gap.high))
+    published = theirs.assign(whose=_THEIRS, n=3, difference=theirs["value"] - level.iloc[0])
+    gaps = pd.concat([pd.DataFrame(found, columns=names), published.reindex(columns=names)])
+    return gaps.sort_values(["whose", "density"], ascending=[True, False], ignore_index=True)
 
 
-def _ends(
-    table: pd.DataFrame, known: Mapping[str, Look], right: float
-) -> list[tuple[str, float, float, str]]:
-    points = curve_points(table[table["curve"] != "dense"]).drop_duplicates("curve", keep="last")
-    ends = [
-        (row["curve"], 100 * row["density"], row["mean"], known[row["curve"]].colour)
-        for row in points.to_dict("records")
-    ]
-    dense = table[(table["curve"] == "dense") & (table["status"] == "ok")]
-    if len(dense):
-        ends.append(("dense", right, dense["test_accuracy"].mean(), INK))
-    return ends
+@styled()
+def beside_published(gaps: pd.DataFrame) -> Figure:
+    """Draw the differences of `imp_minus_dense`; the grey band is where the gate compares them.
+
+    Args:
+        gaps: from `imp_minus_dense`.
+    """
+    known = {"ours": look_of("IMP"), _THEIRS: look_of("IMP", colour=FAINT, fill="none")}
+    shown = gaps.assign(kept=100 * gaps["density"])
+    fig, axes = grid(shown, 6.2, 2.9)
+    (ax,) = axes.values()
+    ax.axvspan(*(100 * BAND[[0, -1]]), color=FAINT, alpha=0.12, linewidth=0)
+    ax.axhline(0, **DASHED)
+    curves(ax, shown, "kept", "difference", known, "whose", ends=("low", "high"))
+    scaled(ax, "x", "log", [100, shown["kept"].min()], falling=True)
+    ax.set(xlabel="kept weights (%), dense to sparse", ylabel="IMP minus dense (points)")
+    key(fig, {"ours": known["ours"], f"{_THEIRS}, median of 3": known[_THEIRS]}, 2)
+    form = "{difference:+.1f} points at {density!p} density"
+    ordered, lead = gaps.sort_values("whose", kind="stable"), "IMP minus dense, dense to sparse"
+    return labelled(fig, described_curves(lead, ordered, form, "whose"))

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
 
 from companion.analysis.words import described_panels
-from companion.figures.charts import curves, labelled
-from companion.figures.style import DASHES, FAINT, INK, Look, in_powers, label_ends, styled
+from companion.figures.charts import curves, grid, labelled
+from companion.figures.style import FAINT, INK, VARIANTS, Look, label_ends, scaled, styled
 
 _KEYS = ["problem", "point", "size", "gamma"]
-_MEANS = ["cosine", "implicit_cosine", "direct_cosine", "error", "implicit_error"]
-_WEIGHTS, _WHOLE = ("dθ*/dm", INK), ("hypergradient", "#0072B2")
+_ERRORS, _SIGNS = ["weight_error", "error"], ["weight_flips", "flips"]
+_COSINES = ["cosine", "implicit_cosine"]
+_VALUES = [*_COSINES, "direct_cosine", "error", "implicit_error", "weight_error", *_SIGNS]
+_PANELS = {
+    "Quadratics: relative error": _ERRORS,
+    "Quadratics: wrong signs (%)": _SIGNS,
+    "Quadratics: cosine": _COSINES,
+    "Network: cosine": _COSINES,
+}
+_WHOLE = ("hypergradient", "#0072B2")
+_NAMES = dict.fromkeys(("weight_error", "weight_flips"), ("dθ*/dm", INK))
+_NAMES["implicit_cosine"] = ("implicit term", "#D55E00")
 _POINTS = {"solved": "#D55E00", "start": "#0072B2", "trained": "#009E73"}
-_TERMS = {"cosine": "-", "implicit_cosine": (0, (4, 2))}
 _ASKED = 0.5  # by claim B4
 
 
@@ -38,19 +44,20 @@ def bilevel_means(table: pd.DataFrame) -> pd.DataFrame:
         cosine, implicit_cosine, direct_cosine, error, implicit_error, and the shares of wrong signs
         flips and weight_flips; NaN where no seed has a minimum.
     """
-    values = [name for name in (*_MEANS, "weight_error", "weight_flips", "flips") if name in table]
+    values = [name for name in _VALUES if name in table]
     groups = table.groupby(_KEYS, sort=False)
     counts = pd.DataFrame({"n": groups["definite"].sum(), "of": groups.size()})
     return counts.join(groups[values].mean()).reset_index()
 
 
 def error_slopes(quadratic: pd.DataFrame) -> dict[int, float]:
-    """Return the slope of log error against log gamma between the two largest gammas, by size."""
-    means, found = bilevel_means(quadratic), {}
-    for size, rows in means.groupby("size"):
-        last = rows.sort_values("gamma").tail(2)
-        ends = np.log10(last[["gamma", "weight_error"]].to_numpy(float))
-        found[int(str(size))] = float((ends[1, 1] - ends[0, 1]) / (ends[1, 0] - ends[0, 0]))
+    """Return the slope of log error against log gamma between the two largest gammas, by size; NaN
+    where there is one gamma."""
+    found = {}
+    for size, rows in bilevel_means(quadratic).sort_values("gamma").groupby("size"):
+        logs = np.log10(rows[["gamma", "weight_error"]].to_numpy(float)[-2:])
+        along, up = (logs[-1] - logs[0]).tolist()
+        found[int(str(size))] = up / along if along else math.nan
     return found
 
 
@@ -60,15 +67,15 @@ def flip_gamma(quadratic: pd.DataFrame) -> dict[int, float]:
     Between two gammas it is interpolated in their logarithm; NaN where the share does not cross a
     half.
     """
-    means, found = bilevel_means(quadratic), {}
-    for size, rows in means.groupby("size"):
-        points = rows.sort_values("gamma")[["gamma", "weight_flips"]].to_numpy(float)
+    found = {}
+    for size, rows in bilevel_means(quadratic).sort_values("gamma").groupby("size"):
+        points = rows[["gamma", "weight_flips"]].to_numpy(float).tolist()
         crossings = [
-            10 ** np.interp(0.5, (after, before), np.log10((high, low)))
+            10 ** float(np.interp(0.5, (after, before), np.log10((high, low))))
             for (low, before), (high, after) in itertools.pairwise(points)
             if before > 0.5 >= after
         ]
-        found[int(str(size))] = float(crossings[0]) if crossings else math.nan
+        found[int(str(size))] = crossings[0] if crossings else math.nan
     return found
 
 
@@ -82,98 +89,47 @@ def bilevel_figure(quadratic: pd.DataFrame, network: pd.DataFrame) -> Figure:
         quadratic: from `facts.quadratic_table`.
         network: from `facts.network_table`.
     """
-    fig, grid = plt.subplots(2, 2, figsize=(8.6, 6.4), layout="constrained")
-    errors, signs, left, right = grid.flat
-    means = bilevel_means(quadratic)
-    for size, gamma in flip_gamma(quadratic).items():
-        for ax in (errors, signs):
-            ax.axvline(gamma, color=FAINT, linewidth=1, linestyle=":", gid=f"flip {size}")
-    for ax in (left, right):
-        ax.axhline(0, color=FAINT, linewidth=0.8)
-        ax.axhline(_ASKED, color=FAINT, linewidth=1, linestyle=":", gid="asked")
-    _guide(errors, means)
-    errors.set(title="Quadratics: relative error", yscale="log")
-    in_powers(errors.yaxis)
-    _lines(errors, _by_size(means, {"weight_error": _WEIGHTS, "error": _WHOLE}))
-    signs.set(title="Quadratics: wrong signs (%)", ylim=(-3, 103))
-    shares = means.assign(**{name: 100 * means[name] for name in ("weight_flips", "flips")})
-    _lines(signs, _by_size(shares, {"weight_flips": _WEIGHTS, "flips": _WHOLE}))
-    left.set(title="Quadratics: cosine", ylim=(-1.03, 1.03))
-    _lines(left, _by_point(means, {"solved": INK}))
-    right.set(title="Network: cosine", ylim=(-1.03, 1.03))
-    _lines(right, _by_point(bilevel_means(network), _POINTS))
-    terms = [Line2D([], [], color=INK, linestyle=dash) for dash in _TERMS.values()]
-    right.legend(terms, ["hypergradient", "implicit term"], loc="lower right")
+    titles = pd.DataFrame({"panel": [*_PANELS]})
+    fig, axes = grid(titles, 8.6, 6.4, col="panel", col_wrap=2, sharex=False, sharey=False)
+    for (title, ax), columns in zip(axes.items(), _PANELS.values(), strict=True):
+        means = bilevel_means(network if title.startswith("Network") else quadratic)
+        lines, known = _lines(means, columns)
+        if columns is _ERRORS:
+            _guide(ax, means)
+        ends = curves(ax, lines, "gamma", "value", known, "line", markersize=3, clip_on=False)
+        if columns is _COSINES:
+            ax.axhline(0, color=FAINT, linewidth=0.8)
+            ax.axhline(_ASKED, color=FAINT, linewidth=1, linestyle=":", gid="asked")
+        for gamma in () if columns is _COSINES else flip_gamma(quadratic).values():
+            ax.axvline(gamma, color=FAINT, linewidth=1, linestyle=":", gid="flip")
+        if columns is _ERRORS:
+            scaled(ax, "y", "log", lines["value"])
+        else:
+            ax.set_ylim((-1.03, 1.03) if columns is _COSINES else (-3, 103))
+        scaled(ax, "x", "log", means["gamma"])
+        ax.set_xlabel("γ")
+        label_ends(ax, ends)
     return labelled(fig, _in_words(quadratic, network))
 
 
-def _in_words(quadratic: pd.DataFrame, network: pd.DataFrame) -> str:
-    slopes = ", ".join(f"{slope:.2f} (n = {n})" for n, slope in error_slopes(quadratic).items())
-    flips = ", ".join(
-        f"{gamma:.2g} (n = {n})" if not math.isnan(gamma) else f"no gamma shown (n = {n})"
-        for n, gamma in flip_gamma(quadratic).items()
-    )
-    means = bilevel_means(pd.concat([quadratic, network]))
-    sizes = "quadratics, n = " + means["size"].astype(str)
-    where = sizes.where(means["problem"] == "quadratic", "the network, " + means["point"])
-    pairs = means.assign(where=where, both=[_pair(row) for row in means.to_dict("records")])
-    lead = "Cosine of whole and implicit term"
-    cosines = described_panels(lead, pairs, "gamma {gamma:g} {both}", "where", "{where}: ")
-    return (
-        "Four panels against gamma on a logarithmic scale. On quadratics the relative error of the "
-        f"Hessian-free derivative of the weights ends with slope {slopes} in logarithms, and most "
-        f"of its signs are wrong below gamma = {flips}. {cosines}"
-    )
-
-
-def _pair(row: Mapping[Any, Any]) -> str:
-    if not row["n"]:
-        return "no minimum"
-    return f"{row['cosine']:.2f} and {row['implicit_cosine']:.2f}"
-
-
-def _by_size(
-    means: pd.DataFrame, columns: Mapping[str, tuple[str, str]]
-) -> Iterator[tuple[str, str, Look, pd.DataFrame]]:
-    several = means["size"].nunique() > 1
-    for (size, rows), dash in zip(
-        means.groupby("size", sort=False), itertools.cycle(DASHES), strict=False
-    ):
-        for column, (name, colour) in columns.items():
-            text = f"{name}, n = {size}" if several else name
-            yield f"{column} {size}", text, Look(colour, "o", dash), rows.assign(y=rows[column])
-
-
-def _by_point(
-    means: pd.DataFrame, colours: Mapping[str, str]
-) -> Iterator[tuple[str, str, Look, pd.DataFrame]]:
-    """Solid lines of the whole, dashed ones of the implicit term, which bear the labels."""
-    groups = means.groupby(["point", "size"], sort=False)
-    for (point, size), rows in groups:
-        text = f"{point}, n = {size}" if means["size"].nunique() > 1 else str(point)
-        for column, dash in _TERMS.items():
+def _lines(means: pd.DataFrame, columns: Iterable[str]) -> tuple[pd.DataFrame, dict[str, Look]]:
+    """The lines of a panel, with columns line, gamma and value, and how each is drawn."""
+    parts, known = [], {}
+    sizes = list(dict.fromkeys(means["size"]))
+    rows = means.sort_values("gamma", kind="stable")
+    for (problem, point, size), own in rows.groupby(["problem", "point", "size"], sort=False):
+        for column in columns:
+            name, colour = _NAMES.get(column, _WHOLE)
+            dash = VARIANTS[sizes.index(size) % len(VARIANTS)][0]
+            if problem == "network":
+                name = str(point) if column == "cosine" else f"{point}, {name}"
+                colour, dash = _POINTS[str(point)], VARIANTS[column != "cosine"][0]
+            name += f", n = {size}" if len(sizes) > 1 else ""
+            known[name] = Look(colour, "o", dash)
             # A mean over those seeds alone that have a minimum would be one over the easy ones.
-            known = rows.assign(y=rows[column].where(rows["n"] == rows["of"]))
-            label = text if column == "implicit_cosine" and len(groups) > 1 else ""
-            yield f"{point} {size} {column}", label, Look(colours[str(point)], "o", dash), known
-
-
-def _lines(ax: Axes, lines: Iterable[tuple[str, str, Look, pd.DataFrame]]) -> None:
-    parts, known, ends = [], {}, []
-    for name, text, look, rows in lines:
-        own = rows.sort_values("gamma").assign(curve=name)
-        parts.append(own)
-        known[name] = look
-        gamma, level = own[["gamma", "y"]].iloc[-1]
-        if text and not math.isnan(level):
-            ends.append((text, gamma, level, look.colour))
-    table = pd.concat(parts)
-    curves(ax, table, "gamma", "y", known, markersize=3, clip_on=False)
-    ax.set(xlim=(0.8 * table["gamma"].min(), 1.25 * table["gamma"].max()), xscale="log")
-    ax.set(xlabel="γ", ylabel="")
-    ax.xaxis.set_major_locator(LogLocator(numticks=12))
-    in_powers(ax.xaxis)
-    label_ends(ax, ends)
+            sure = own[column].where(own["n"] == own["of"])
+            parts.append(own.assign(line=name, value=sure * (100 if column in _SIGNS else 1)))
+    return pd.concat(parts), known
 
 
 def _guide(ax: Axes, means: pd.DataFrame) -> None:
@@ -181,8 +137,26 @@ def _guide(ax: Axes, means: pd.DataFrame) -> None:
     gammas = np.sort(means["gamma"].unique())
     last = float(means.loc[means["gamma"] == gammas[-1], "weight_error"].mean())
     span = gammas[gammas >= gammas[-1] / 1e3]
-    level = 0.4 * last * gammas[-1] / span
-    ax.plot(span, level, color=FAINT, linewidth=1.2, linestyle="--", gid="slope")
-    at = span[len(span) // 2], level[len(span) // 2]
-    place: dict[str, Any] = {"textcoords": "offset points", "ha": "right", "va": "center"}
+    slope = 0.4 * last * gammas[-1] / span
+    ax.plot(span, slope, color=FAINT, linewidth=1.2, linestyle="--", gid="slope")
+    at = span[len(span) // 2], slope[len(span) // 2]
+    place: Any = {"textcoords": "offset points", "ha": "right", "va": "center"}
     ax.annotate("slope −1", at, (-6, -10), color=FAINT, **place)
+
+
+def _in_words(quadratic: pd.DataFrame, network: pd.DataFrame) -> str:
+    slopes = ", ".join(f"{slope:.2f} (n = {n})" for n, slope in error_slopes(quadratic).items())
+    flips = ", ".join(f"{gamma:.2g} (n = {n})" for n, gamma in flip_gamma(quadratic).items())
+    means = bilevel_means(pd.concat([quadratic, network]))
+    sizes = "quadratics, n = " + means["size"].astype(str)
+    where = sizes.where(means["problem"] == "quadratic", "the network, " + means["point"])
+    both = means["cosine"].map("{:.2f}".format) + means["implicit_cosine"].map(" and {:.2f}".format)
+    pairs = means.assign(where=where, both=both.where(means["n"] > 0, "no minimum"))
+    lead = "Cosine of whole and implicit term"
+    cosines = described_panels(lead, pairs, "gamma {gamma:g} {both}", "where", "{where}: ")
+    return (
+        "Four panels against gamma on a logarithmic scale. On quadratics the relative error of the "
+        f"Hessian-free derivative of the weights ends with slope {slopes} in logarithms, and most "
+        "of its signs are wrong below gamma = "
+        f"{flips.replace('nan', 'no gamma shown')}. {cosines}"
+    )

@@ -1,4 +1,4 @@
-"""What figures are made of: curves over seeds, rows with intervals, grids of panels, their key.
+"""What figures are made of: grids of panels, curves over seeds, rows with intervals, cells, keys.
 
 seaborn draws what is statistical and lays out grids; the rest is matplotlib. A figure bears its
 description, for those who cannot see it, as its label: `fig.get_label()`.
@@ -6,28 +6,22 @@ description, for those who cannot see it, as its label: `fig.get_label()`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import textwrap
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from companion.evidence.statistics import mean_interval
-from companion.figures.style import FAINT, Look, label_ends, on_top
+from companion.figures.style import BLUES, DASHED, FAINT, INK, Look
 
-_FAINT_BAND: dict[str, Any] = {"alpha": 0.09, "linewidth": 0}
-
-
-def panels(columns: int, width: float, height: float, **given: Any) -> tuple[Figure, list[Axes]]:
-    """Return a figure with panels side by side; sizes of the whole in inches."""
-    size = (width, height)
-    fig, axes = plt.subplots(1, columns, figsize=size, squeeze=False, layout="constrained", **given)
-    return fig, [*axes.flat]
+Ends = list[tuple[str, float, float, str]]
+_ON_TOP = {"BiP": 2.6, "IMP": 2.5}  # where curves coincide
 
 
 def grid(
@@ -40,7 +34,7 @@ def grid(
     """Return a figure with a panel for each value of a column, and value -> panel.
 
     Args:
-        table: whose column it is.
+        table: whose column it is; without one there is a single panel.
         width, height: of the whole, in inches.
         title: what a panel is called after its value, or its values of row and column.
         by: `row`, `col`, `col_order`, `sharey` and so on, as of seaborn's `FacetGrid`.
@@ -51,15 +45,15 @@ def grid(
     fig.set_layout_engine("constrained")
     for value, ax in facets.axes_dict.items():
         ax.set_title(title(value))
-    return fig, facets.axes_dict
+    return fig, facets.axes_dict or {"": facets.ax}
 
 
 def labelled(fig: Figure, text: str, x: str = "", y: str = "") -> Figure:
     """Give a figure its description in words, and its panels a common label of either axis."""
     if x:
-        fig.supxlabel(x, fontsize=10)
+        fig.supxlabel(x)
     if y:
-        fig.supylabel(y, fontsize=10)
+        fig.supylabel(y)
     fig.set_label(text)
     return fig
 
@@ -79,7 +73,7 @@ def curves(
     by: str = "curve",
     ends: Sequence[str] = (),
     **given: Any,
-) -> None:
+) -> Ends:
     """Draw a curve for each name in a column, through the mean of the rows at each x; it is broken
     where no row has a value.
 
@@ -93,41 +87,53 @@ def curves(
         by: the column of names.
         ends: the columns that bound its band, where the rows are means already and know it.
         given: of the lines, in place of the look: `gid`, `errorbar` and so on.
+
+    Returns:
+        The last point of each curve, for `label_ends`.
     """
+    last: Ends = []
+    pale: dict[str, Any] = {"alpha": 0.09, "linewidth": 0}
     for name, rows in table.reset_index(drop=True).groupby(by, sort=False):
-        look = known[str(name)]
-        plain: dict[str, Any] = {"errorbar": None, "zorder": on_top(str(name)), "gid": name}
-        plain |= {"sort": False, "legend": False, "err_kws": _FAINT_BAND, **look.line}
+        look = known[name]
+        plain: dict[str, Any] = {"errorbar": None, "zorder": _ON_TOP.get(str(name), 2), "gid": name}
+        plain |= {"sort": False, "legend": False, "err_kws": pale, **look.line}
         unknown = rows.groupby(x, sort=False)[y].transform("count") == 0
         for _, piece in rows[~unknown].groupby(unknown.cumsum()):  # seaborn would bridge a gap
             sns.lineplot(piece, x=x, y=y, ax=ax, **plain | given)
-        if ends:
-            band(ax, rows, x, ends, look.colour)
+            last = [end for end in last if end[0] != name]
+            end_x, end_y = np.asarray(ax.lines[-1].get_xydata())[-1].tolist()
+            last.append((str(name), end_x, end_y, look.colour))
+        if len(ends) and rows[ends[0]].notna().any():
+            low, high = (rows[end] for end in ends)
+            ax.fill_between(rows[x], low, high, color=look.colour, **pale)
+    ax.set(xlabel="", ylabel="")
+    return last
 
 
-def band(ax: Axes, rows: pd.DataFrame, x: str, ends: Sequence[str], colour: str) -> None:
-    """Shade what lies between two columns, where both are known."""
-    low, high = (rows[end] for end in ends)
-    if low.notna().any():
-        ax.fill_between(rows[x], low, high, color=colour, **_FAINT_BAND)
-
-
-def seeds(ax: Axes, x: pd.Series, y: pd.Series, colour: str, gid: str = "seeds") -> None:
+def dots(ax: Axes, x: pd.Series, y: pd.Series, colours: Any, gid: str = "seeds") -> None:
     """Draw a small pale dot for each seed."""
-    ax.plot(x, y, "o", color=colour, markersize=3, alpha=0.35, markeredgewidth=0, gid=gid)
+    ax.scatter(x, y, c=colours, s=9, alpha=0.35, linewidths=0, gid=gid)
 
 
-def forest(
-    ax: Axes,
-    rows: pd.DataFrame,
-    at: Any,
-    values: Sequence[str],
-    look: Look,
-    gid: str,
-    upright: bool = False,
-    **given: Any,
+def level(ax: Axes, values: pd.Series) -> Ends:
+    """Draw the dense network's mean across a panel, with its 95 % t-interval from three seeds on.
+
+    Returns:
+        The end of the line, for `label_ends`: none for no values.
+    """
+    mean = mean_interval(values)
+    if not mean.n:
+        return []
+    ax.axhline(mean.mean, **DASHED, gid="dense")
+    if mean.n >= 3:
+        ax.axhspan(mean.low, mean.high, color=INK, alpha=0.10, linewidth=0)
+    return [("dense", np.nan, mean.mean, INK)]
+
+
+def marks(
+    ax: Axes, rows: pd.DataFrame, at: Any, values: Sequence[str], look: Look, gid: Any, **given: Any
 ) -> None:
-    """Draw a mark in each row, and through it its interval.
+    """Draw a mark at each place and through it its interval.
 
     Args:
         ax: the panel.
@@ -135,41 +141,98 @@ def forest(
         at: the place of each row.
         values: the columns of the estimate and of the interval's two ends, or of the first alone.
         look: of the marks.
-        gid: what the marks stand for, in the key and in an SVG.
-        upright: whether intervals stand upright and rows are columns.
-        given: of the marks, in place of the look.
+        gid: what the marks stand for, in an SVG.
+        given: of the marks, in place of the look; `upright`: whether intervals stand upright.
     """
+    upright = given.pop("upright", False)
     middle, *ends = (rows[name] for name in values)
     if ends:
         line = ax.vlines if upright else ax.hlines
         line(at, *ends, color=look.colour, linewidth=1.2, alpha=0.55)
-    ax.plot(*((at, middle) if upright else (middle, at)), **look.mark | given, label=gid, gid=gid)
+    places = (at, middle) if upright else (middle, at)
+    ax.plot(*places, **look.line | {"linestyle": ""} | given, gid=gid)
 
 
-def rows_axis(axes: Sequence[Axes], names: Iterable[str], rule: float | None = None) -> None:
-    """Name the rows of a forest, from the top down, left of its panels; rule: a line across."""
-    texts = [*names]
-    axes[0].set_ylim(len(texts) - 0.5, -0.5)
-    axes[0].set_yticks(range(len(texts)), texts)
-    for ax in axes:
+def forest(
+    table: pd.DataFrame,
+    values: Sequence[str],
+    known: Mapping[Any, Look],
+    *,
+    panel: str,
+    by: str,
+    width: float = 2.1,
+    title: Callable[[Any], str] = str,
+    order: Sequence[Any] | None = None,
+    apart: Mapping[Any, float] | None = None,
+    total: Hashable = None,
+    reference: float | None = 0,
+    **shared: Any,
+) -> tuple[Figure, dict[Any, Axes]]:
+    """Draw an estimate with its interval in each row, in a panel for each value of a column.
+
+    Args:
+        table: name (of the row; from the top in their order), the estimates, and the columns below.
+        values: the columns of the estimate and of the interval's two ends, or of the first alone.
+        known: look of each value of `by`.
+        panel, by: the columns that say in which panel a row is, and how it looks.
+        width: of a panel, in inches.
+        title: what a panel is called after its value.
+        order: of the panels.
+        apart: how far rows of a value of `by` lie below their name.
+        total: the name, first or last, of what sums up the others: a line sets it apart.
+        reference: where to draw a line to compare with.
+        shared: as of seaborn's `FacetGrid`.
+    """
+    names = list(dict.fromkeys(table["name"]))
+    panels = table[panel].nunique() if order is None else len(order)
+    size = 2.2 + width * panels, 1.2 + 0.27 * len(names)
+    fig, axes = grid(table, *size, title, col=panel, col_order=order, **shared)
+    for ax in axes.values():
+        if reference is not None:
+            ax.axvline(reference, **DASHED)
+        if total in names and len(names) > 1:
+            ax.axhline(max(0.5, names.index(total) - 0.5), color=FAINT, linewidth=0.8)
         ax.tick_params(axis="y", length=0)
-        if rule is not None:
-            ax.axhline(rule, color=FAINT, linewidth=0.8)
+    for (where, kind), rows in table.dropna(subset=values[0]).groupby([panel, by], sort=False):
+        at = rows["name"].map(names.index) + (apart or {}).get(kind, 0.0)
+        marks(axes[where], rows, at, values, known[kind], str(kind))
+    first = next(iter(axes.values()))
+    first.set_ylim(len(names) - 0.5, -0.5)
+    first.set_yticks(range(len(names)), names)
+    return fig, axes
 
 
-def key(fig: Figure, marks: Mapping[str, Look | Line2D], columns: int) -> None:
-    """Say above all panels what marks mean."""
-    handles = [
-        Line2D([], [], **mark.line) if isinstance(mark, Look) else mark for mark in marks.values()
-    ]
-    where = "outside upper left"
-    fig.legend(handles, [*marks], loc=where, ncols=columns, frameon=False, fontsize=9)
+def cells(
+    shades: pd.DataFrame, texts: pd.DataFrame, ends: Sequence[float], width: float, height: float
+) -> Figure:
+    """Draw a table of texts over shades of blue between two ends, names of columns above.
+
+    Args:
+        shades, texts: of one shape; cells without a shade stay white.
+        ends: the shade of the palest and of the darkest cell.
+        width, height: of the figure, in inches.
+    """
+    fig, axes = grid(shades, width, height)
+    (ax,) = axes.values()
+    given: dict[str, Any] = {"annot": texts.where(shades.notna(), "–"), "fmt": "", "cbar": False}
+    given |= {"cmap": BLUES.with_extremes(under="white"), "vmin": ends[0], "vmax": ends[1]}
+    sns.heatmap(shades.fillna(ends[0] - 1), ax=ax, annot_kws={"fontsize": 9}, **given)
+    ax.set_xticks(ax.get_xticks(), ["\n".join(textwrap.wrap(one, 10)) for one in shades.columns])
+    ax.xaxis.tick_top()
+    ax.set(xlabel="", ylabel="")
+    ax.tick_params(length=0, rotation=0)
+    return fig
 
 
-def label_curves(
-    ax: Axes, table: pd.DataFrame, x: str, y: str, known: Mapping[Any, Look], by: str = "curve"
-) -> None:
-    """Write each curve's name right of the panel, level with its last row; scale the axes first."""
-    last = table.drop_duplicates(by, keep="last")
-    ends = zip(last[by], last[x], last[y], strict=True)
-    label_ends(ax, [(name, right, level, known[name].colour) for name, right, level in ends])
+def key(fig: Figure, known: Mapping[Any, Any], columns: int, **given: Any) -> None:
+    """Say above all panels what lines and marks mean.
+
+    Args:
+        fig: the figure.
+        known: name -> look, or what matplotlib is told of a line.
+        columns: of names.
+        given: of all lines, in place of their look.
+    """
+    plain = (mark.line if isinstance(mark, Look) else mark for mark in known.values())
+    handles = [Line2D([], [], **{**mark, **given}) for mark in plain]
+    fig.legend(handles, [*known], loc="outside upper left", ncols=columns)

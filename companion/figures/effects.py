@@ -1,30 +1,33 @@
-"""What a change is worth: differences to a base in points, seed by seed, in rows to be read across.
-
-Behind two figures: BiP beside its controls, and each departure of its release from either end.
+"""What a change is worth, seed by seed: BiP beside its controls, and each departure of its release
+from either end; and whose mask a departure finds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from companion.analysis.words import described_panels, in_brackets, in_percent
+from companion.analysis.words import column_in_brackets, described_panels, in_percent
 from companion.evidence.statistics import compare
-from companion.figures.charts import forest, grid, key, labelled, rows_axis
-from companion.figures.style import DASHED, look_of, styled, ticks
+from companion.figures.charts import forest, key, labelled
+from companion.figures.style import FAINT, look_of, scaled, styled
 from lthlib.errors import ConfigError
 
 MADE, UNDONE, ALL = "made in the paper's BiP", "undone in the release", "all at once"
 PAPER, RELEASE = "BiP", "BiP, as released"
 COLUMNS = ("name", "series", "density", "n", "accuracy", "difference", "low", "high")
-LOOKS = {MADE: look_of("BiP"), UNDONE: look_of("CS", fill="none"), ALL: look_of("dense")}
-_TICKS = (1, 3, 10, 30, 90)
+LOOKS = {"": look_of("BiP"), MADE: look_of("BiP"), UNDONE: look_of("CS", fill="none")}
+LOOKS[ALL] = look_of("dense")
+_GAP = ["difference", "low", "high"]
 _NEAR = 0.05
+
+
+def variants(departure: str) -> tuple[str, str]:
+    """Return the curves of a departure: the paper's BiP with it, the release without it."""
+    return f"{PAPER}, {departure}", f"{RELEASE}, not {departure}"
 
 
 def differences(table: pd.DataFrame, curves: Iterable[str], base: str) -> pd.DataFrame:
@@ -41,7 +44,7 @@ def differences(table: pd.DataFrame, curves: Iterable[str], base: str) -> pd.Dat
         (pairs of seeds), accuracy (percent), difference (points), low, high (95 %), dense to
         sparse; NaN for an interval of one seed. Empty where the base has no judged ticket.
     """
-    rows = [row for name in curves for row in _compared(table, name, name, base, "", 1)]
+    rows = [row for name in curves for row in _compared(table, name, name, base)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -60,19 +63,18 @@ def departure_effects(table: pd.DataFrame, departures: Iterable[str]) -> pd.Data
     Raises:
         ConfigError: the table has no departure beside BiP or its release.
     """
-    rows = _compared(table, ALL, RELEASE, PAPER, ALL, 1)
+    rows = _compared(table, ALL, RELEASE, PAPER, ALL)
     for name in departures:
-        rows += _compared(table, name, f"{PAPER}, {name}", PAPER, MADE, 1)
-        rows += _compared(table, name, f"{RELEASE}, not {name}", RELEASE, UNDONE, -1)
+        made, undone = variants(name)
+        rows += _compared(table, name, made, PAPER, MADE)
+        rows += _compared(table, name, undone, RELEASE, UNDONE, -1)
     if not rows:
         raise ConfigError(f"no departure to compare with {PAPER!r} or {RELEASE!r}")
     effects = pd.DataFrame(rows, columns=list(COLUMNS))
     sizes = effects["difference"].abs().groupby(effects["name"]).mean()
     sizes[ALL] = np.inf
-    order = effects["name"].map(sizes)
-    return effects.assign(size=order).sort_values(
-        "size", ascending=False, kind="stable", ignore_index=True
-    )[list(COLUMNS)]
+    order = (-effects["name"].map(sizes)).sort_values(kind="stable").index
+    return effects.loc[order].reset_index(drop=True)
 
 
 @styled()
@@ -85,27 +87,17 @@ def effects_figure(effects: pd.DataFrame, what: str) -> Figure:
         effects: from `differences` or `departure_effects`; rows from the top in their order.
         what: the difference in words, for the axis.
     """
-    names = list(dict.fromkeys(effects["name"]))
     series = [one for one in dict.fromkeys(effects["series"]) if one]
     densities = sorted(set(effects["density"]), reverse=True)
-    size = 2.2 + 2.1 * len(densities), 1.2 + 0.27 * len(names)
-    fig, axes = grid(
-        effects, *size, lambda value: f"{in_percent(value)} density", col="density",
-        col_order=densities,
-    )  # fmt: skip
-    for ax in axes.values():
-        ax.axvline(0, **DASHED)
     apart = {MADE: -0.16, UNDONE: 0.16} if {MADE, UNDONE} <= set(series) else {}
-    values = ["difference", "low", "high"]
-    for (density, one), rows in effects.groupby(["density", "series"], sort=False):
-        end = str(one) or "difference"
-        at = rows["name"].map(names.index) + apart.get(end, 0.0)
-        forest(axes[density], rows, at, values, LOOKS.get(end, LOOKS[MADE]), end)
-    rule = names.index(ALL) + 0.5 if ALL in names and len(names) > 1 else None
-    rows_axis([*axes.values()], names, rule)
-    _points_axis(axes[densities[0]], effects[values])
+    fig, axes = forest(
+        effects, _GAP, LOOKS, panel="density", by="series", order=densities, apart=apart, total=ALL,
+        title=lambda value: f"{in_percent(value)} density",
+    )  # fmt: skip
+    seen = effects[_GAP].clip(-100, 100).to_numpy().ravel()
+    scaled(axes[densities[0]], "x", "points", [-1, 1, *seen])
     if series:
-        key(fig, {one: LOOKS[one].handle for one in series}, min(3, len(densities)))
+        key(fig, {one: LOOKS[one] for one in series}, min(3, len(densities)), linestyle="")
     sparse = effects[effects["density"] == densities[-1]]
     where = sparse["series"].where(sparse["series"] != ALL, "")
     lead = f"Differences in points at {in_percent(densities[-1])} density"
@@ -114,40 +106,32 @@ def effects_figure(effects: pd.DataFrame, what: str) -> Figure:
     return labelled(fig, described_panels(lead, words, form, "name", "{name} ", " and "), what)
 
 
-def effects_in_words(effects: pd.DataFrame, base: pd.DataFrame | None = None) -> pd.DataFrame:
+def effects_in_words(effects: pd.DataFrame, base: str = "") -> pd.DataFrame:
     """Return a table for readers, a row a name: accuracy and difference with interval by density.
 
     Args:
         effects: from `differences`.
-        base: rows of the same kind that stand first, without a difference.
+        base: the name whose difference to itself is left out.
     """
-    rows = effects if base is None else pd.concat([base, effects])
-    cells = rows.assign(
-        cell=[_in_words(row) for row in rows.to_dict("records")],
-        column=rows["density"].map(in_percent),
-    )
-    wide = cells.pivot(index="name", columns="column", values="cell")
-    order = rows.sort_values("density", ascending=False)["density"].map(in_percent)
-    wide = wide.reindex(list(dict.fromkeys(rows["name"])))[list(dict.fromkeys(order))]
-    return wide.rename_axis(columns=None).reset_index().fillna("–")
-
-
-def base_rows(table: pd.DataFrame, base: str) -> pd.DataFrame:
-    """Return the base itself as rows of the kind that `differences` returns, difference NaN."""
-    rows = []
-    for density, own in _by_density(_judged(table, base)):
-        seeds = own.groupby("seed")["test_accuracy"].mean()
-        rows.append((base, "", density, len(seeds), seeds.mean(), *[float("nan")] * 3))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    gaps = pd.Series(column_in_brackets(effects, _GAP, "+.1f"), effects.index)
+    gaps = (" (" + gaps + ")").mask(effects["name"] == base, "")
+    cells = effects["accuracy"].map("{:.1f}".format) + gaps
+    rows = effects.assign(cell=cells, column=effects["density"].map(in_percent))
+    order = effects.sort_values("density", ascending=False)["density"].map(in_percent)
+    wide = rows.pivot(index="name", columns="column", values="cell")
+    wide = wide.loc[rows["name"].unique(), order.unique()].fillna("–")
+    return wide.rename_axis(columns=None).reset_index()
 
 
 def _compared(
-    table: pd.DataFrame, name: str, curve: str, base: str, series: str, sign: int
+    table: pd.DataFrame, name: str, curve: str, base: str, series: str = "", sign: int = 1
 ) -> list[tuple[object, ...]]:
     """Rows of one name: curve less base, or base less curve, at each density of the base."""
-    ours, theirs = _judged(table, curve), _judged(table, base)
+    judged = table[table["status"] == "ok"]
+    ours, theirs = (judged[judged["curve"] == one] for one in (curve, base))
     rows: list[tuple[object, ...]] = []
-    for density, reference in _by_density(theirs):
+    for density in sorted(set(theirs["target_density"].dropna()), reverse=True):
+        reference = theirs[theirs["target_density"] == density]
         near = ours[(np.log(ours["density"] / density).abs() < _NEAR) | (ours["density"] == 1)]
         if near.empty:
             continue
@@ -158,25 +142,72 @@ def _compared(
     return rows
 
 
-def _judged(table: pd.DataFrame, curve: str) -> pd.DataFrame:
-    return table[(table["curve"] == curve) & (table["status"] == "ok")]
+_REFERENCES = {PAPER: "the paper's", RELEASE: "the release's"}
+_COLUMNS = ["name", "series", "compared_with", "overlap", "by_chance"]
 
 
-def _by_density(rows: pd.DataFrame) -> list[tuple[float, pd.DataFrame]]:
-    """A curve's points by the density that was asked for, dense to sparse."""
-    densities = sorted(set(rows["target_density"].dropna()), reverse=True)
-    return [(float(density), rows[rows["target_density"] == density]) for density in densities]
+def agreement_table(
+    overlap: pd.DataFrame, chance: pd.DataFrame, departures: Iterable[str]
+) -> pd.DataFrame:
+    """Return how far each variant's mask agrees with the paper's BiP's and with the release's.
+
+    Args:
+        overlap, chance: square, by curve: intersection over union of kept weights at one seed, and
+            what masks with the same counts in every layer share by chance.
+        departures: names of departures.
+
+    Returns:
+        Columns name (the departure, or `ALL` for the two ends themselves), series (`MADE` or
+        `UNDONE`), compared_with, overlap, by_chance; the departures that move the mask most first.
+
+    Raises:
+        ConfigError: one of the two ends has no mask.
+    """
+    if missing := [name for name in _REFERENCES if name not in overlap.index]:
+        raise ConfigError(f"no mask of {missing[0]!r} to compare with")
+    rows, kept = [], {ALL: -np.inf}
+    for name in (ALL, *departures):
+        made, undone = (PAPER, RELEASE) if name == ALL else variants(name)
+        ends = [(MADE, made, PAPER), (UNDONE, undone, RELEASE)]
+        ends = [end for end in ends if end[1] in overlap.index]
+        rows += [
+            (name, end, words, overlap.loc[curve, other], chance.loc[curve, other])
+            for end, curve, _ in ends
+            for other, words in _REFERENCES.items()
+            if other != curve
+        ]
+        if name != ALL and ends:
+            kept[name] = float(np.mean([overlap.loc[curve, own] for _, curve, own in ends]))
+    rows.sort(key=lambda row: kept[row[0]])
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def _points_axis(ax: Axes, values: pd.DataFrame) -> None:
-    ax.set_xscale("symlog", linthresh=1, linscale=0.7)
-    low, high = min(-1.0, float(values.min().min())), max(1.0, float(values.max().max()))
-    ax.set_xlim(max(1.5 * low, -130), min(1.5 * high, 130))
-    ticks(ax.xaxis, [-one for one in _TICKS] + [0, *_TICKS], "+g")
-    ax.xaxis.set_tick_params(labelsize=8)
+@styled()
+def agreement_figure(table: pd.DataFrame) -> Figure:
+    """Draw the overlap with the mask of either end, a row a departure and a panel an end.
 
+    A line joins the two overlaps of one mask; grey ticks are what chance gives.
 
-def _in_words(row: Mapping[Any, Any]) -> str:
-    """`96.2 (-0.3 [-1.1, 0.5])`."""
-    gap = in_brackets(row["difference"], row["low"], row["high"], "+.1f")
-    return f"{row['accuracy']:.1f}" + ("" if gap == "–" else f" ({gap})")
+    Args:
+        table: from `agreement_table`.
+    """
+    ends = [end for end in (MADE, UNDONE) if (table["series"] == end).any()]
+    known = {"the paper's": LOOKS[MADE], "the release's": LOOKS[UNDONE]}
+    fig, axes = forest(
+        table, ["overlap"], known, panel="series", by="compared_with", order=ends, width=2.6,
+        total=ALL, reference=None,
+    )  # fmt: skip
+    names = list(dict.fromkeys(table["name"]))
+    chance = {"marker": "|", "color": FAINT, "linestyle": "", "markersize": 9}
+    for end, ax in axes.items():
+        own = table[table["series"] == end]
+        span = own.groupby("name", sort=False)["overlap"].agg(["min", "max"])
+        ax.hlines(span.index.map(names.index), span["min"], span["max"], color=FAINT, gid="span")
+        ax.plot(own["by_chance"], own["name"].map(names.index), **chance, gid="chance")
+        ax.set_xlim(-0.03, 1.03)
+    legend = {f"with {other} mask": look for other, look in known.items()}
+    key(fig, {**legend, "by chance": chance}, 3, linestyle="")
+    form = "{overlap:.2f} with {compared_with} mask"
+    by = ["name", "series"]
+    text = described_panels("Overlap of masks", table, form, by, "{name}, {series}: ", " and ")
+    return labelled(fig, text, "overlap of the mask (intersection over union)")

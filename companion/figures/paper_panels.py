@@ -12,9 +12,13 @@ from matplotlib.figure import Figure
 from companion.analysis.paper_panels import FOREMOST, OURS, PAPER
 from companion.analysis.words import described_panels
 from companion.figures.charts import curves, grid, key, labelled
-from companion.figures.style import DASHED, FAINT, INK, Look, looks, ratio_axis, styled
+from companion.figures.style import DASHED, FAINT, INK, Look, looks, scaled, styled
 
 _DASH = (0, (3, 2))
+_STYLES: dict[str, dict[str, Any]] = {
+    OURS: {"linestyle": "-", "fillstyle": "full", "markersize": 4.5, "zorder": 3},
+    PAPER: {"linestyle": _DASH, "markerfacecolor": "white", "markersize": 3.5},
+}
 
 
 @styled()
@@ -30,18 +34,21 @@ def panels_figure(gaps: pd.DataFrame, words: Mapping[str, str]) -> Figure:
             scale; 8 of 200 epochs`. A panel without ours says `not run`.
     """
     count, known = gaps["panel"].nunique(), looks(gaps["curve"])
-    rows, columns = -(-count // 2), min(2, count)
-    size = 2.4 + 2.6 * columns, 0.9 + 2.4 * rows
+    columns = min(2, count)
+    size = 2.4 + 2.6 * columns, 0.9 + 2.4 * -(-count // 2)
     fig, axes = grid(gaps, *size, col="panel", col_wrap=columns, sharey=False)
     for name, ax in axes.items():
         own = gaps[gaps["panel"] == name]
         ax.axhline(0, **DASHED, gid="dense")
         for (whose, curve), line in own.groupby(["whose", "curve"], sort=False):
-            _curve(ax, line, str(whose), str(curve), known)
+            strong = curve in FOREMOST
+            style = {"linewidth": 1.7 if strong and whose == OURS else 1, **_STYLES[whose]}
+            style |= {"alpha": 1 if strong else 0.45, "gid": whose}
+            ends = ("low", "high") if strong and whose == OURS else ()
+            curves(ax, line, "pruned", "difference", known, ends=ends, **style)
         _limits(ax, own, lines=_say(ax, own, words))
-        ratio_axis(ax, float(gaps["pruned"].max()))
+        scaled(ax, "x", "error", [0, gaps["pruned"].max()])
         ax.tick_params(labelbottom=True)
-        ax.set(xlabel="", ylabel="")
     marks = {name: Look(look.colour, look.marker) for name, look in known.items()}
     whose = {OURS: Look(INK, "o"), PAPER: Look(INK, "o", _DASH, "none")}
     marks |= {name: look for name, look in whose.items() if name in set(gaps["whose"])}
@@ -54,26 +61,13 @@ def _in_words(gaps: pd.DataFrame) -> str:
     parts = []
     for name, rows in gaps.groupby("panel", sort=False):
         for (whose, curve), own in rows.groupby(["whose", "curve"], sort=False):
-            ends = zip(own["difference"].iloc[[0, -1]], own["pruned"].iloc[[0, -1]], strict=True)
+            ends = own.iloc[[0, -1]][["difference", "pruned"]].to_numpy(float)
             words = " to ".join(f"{gap:+.1f} at {share:.0f} %" for gap, share in ends)
             parts += [(name, f"{curve} ({whose}) {words}")] * (curve in FOREMOST)
         parts += [(name, "ours not run")] * (OURS not in set(rows["whose"]))
     lead = "Test accuracy minus dense, in points, by the percentage pruned"
     texts = pd.DataFrame(parts, columns=["panel", "text"])
     return described_panels(lead, texts, "{text}", "panel", "{panel}: ")
-
-
-def _curve(ax: Axes, line: pd.DataFrame, whose: str, curve: str, known: Mapping[str, Look]) -> None:
-    """Ours solid and filled, the paper's dashed and hollow; all but BiP and IMP pale."""
-    foremost, ours = curve in FOREMOST, whose == OURS
-    given: dict[str, Any] = {"linewidth": 1.7 if ours and foremost else 1, "gid": whose}
-    given |= {"alpha": 1 if foremost else 0.45, "zorder": 3 if ours else 2}
-    if ours:
-        given |= {"linestyle": "-", "fillstyle": "full", "markersize": 4.5}
-    else:
-        given |= {"linestyle": _DASH, "markerfacecolor": "white", "markersize": 3.5}
-    ends = ("low", "high") if ours and foremost else ()
-    curves(ax, line, "pruned", "difference", known, ends=ends, **given)
 
 
 def _limits(ax: Axes, own: pd.DataFrame, lines: int) -> None:
@@ -91,13 +85,13 @@ def _limits(ax: Axes, own: pd.DataFrame, lines: int) -> None:
 
 def _say(ax: Axes, own: pd.DataFrame, words: Mapping[str, str]) -> int:
     """Write the levels of dense and our scale at a panel's foot; returns how many lines."""
-    firsts = {row["whose"]: row for row in own.drop_duplicates("whose").to_dict("records")}
+    firsts: dict[Any, Any] = own.drop_duplicates("whose").set_index("whose").to_dict("index")
     lines = ["ours: not run"]
     if ours := firsts.get(OURS):
-        first, _, rest = words[ours["study"]].partition("; ")
-        lines = [f"ours: dense {ours['dense']:.1f} %, {first}", *filter(None, [rest])]
-    if papers := firsts.get(PAPER):
-        lines.insert(0, f"paper: dense {papers['dense']:.2f} %")
+        scale = words[ours["study"]]
+        lines = f"ours: dense {ours['dense']:.1f} %, {scale}".split("; ", 1)
+    if paper := firsts.get(PAPER):
+        lines.insert(0, f"paper: dense {paper['dense']:.2f} %")
     at: dict[str, Any] = {"transform": ax.transAxes, "fontsize": 8, "color": FAINT, "va": "bottom"}
     ax.text(0.02, 0.02, "\n".join(lines), **at)
     return len(lines)

@@ -6,15 +6,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
+import seaborn as sns
 from matplotlib.figure import Figure
 
 from companion.analysis.points import ticket_table
 from companion.analysis.words import described_panels, in_percent
 from companion.evidence.reported import reported_curve
 from companion.evidence.statistics import mean_interval
-from companion.figures.charts import forest, grid, key, labelled, seeds
-from companion.figures.style import FAINT, accuracy_axis, dense_level, look_of, styled
+from companion.figures.charts import grid, interval, key, labelled, level, marks
+from companion.figures.style import FAINT, look_of, scaled, styled
 from lthlib.errors import ConfigError
+from lthlib.settings import LENGTH
 
 AS_FOUND = "as found"
 _REWIND = "BiP, rewind "
@@ -36,26 +38,16 @@ def rewinding_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     Raises:
         ConfigError: a rewind point cannot be compared with the length of dense training.
     """
-    kept = list(records)
-    table = ticket_table(kept)
-    rewound = [place for place, record in enumerate(kept) if _rewound(record)]
-    searches = [kept[place]["config"]["parent"]["config"] for place in rewound]
-    rows = [
-        (_share(kept[place]["config"]), *_judged(table, place))
-        for place in rewound
-        if kept[place]["status"] == "ok"
-    ]
-    rows += [
-        (-1.0, *_judged(table, place))
-        for place, record in enumerate(kept)
-        if record["status"] == "ok" and record["config"] in searches
-    ]
-    found = pd.DataFrame(rows, columns=["share", "density", "seed", "accuracy"])
-    found = found.sort_values(["density", "share", "seed"], ascending=[False, True, True])
-    start = [AS_FOUND if share < 0 else f"{share:g}" for share in found["share"]]
-    return found.assign(start=start)[["density", "start", "seed", "accuracy"]].reset_index(
-        drop=True
-    )
+    records = list(records)
+    table = ticket_table(records).drop(columns="density")
+    share = pd.Series([_share(record["config"]) for record in records], dtype=float)
+    as_found = share.isna() & table["run"].isin(table.loc[share.notna(), "parent"])
+    table = table.assign(share=share.mask(as_found, -1.0)).dropna(subset="share")
+    start = table["share"].map("{:g}".format).mask(table["share"] < 0, AS_FOUND)
+    names = {"target_density": "density", "test_accuracy": "accuracy"}
+    table = table[table["status"] == "ok"].assign(start=start).rename(columns=names)
+    table = table.sort_values(["density", "share", "seed"], ascending=[False, True, True])
+    return table[["density", "start", "seed", "accuracy"]].reset_index(drop=True)
 
 
 def rewinding_means(table: pd.DataFrame) -> pd.DataFrame:
@@ -89,61 +81,62 @@ def rewinding_figure(table: pd.DataFrame, dense: pd.Series, published: pd.DataFr
         published: from `published_rewinding`; drawn as open markers where a density is the same.
     """
     means, look = rewinding_means(table), look_of("BiP")
-    starts = [AS_FOUND, *sorted(set(table["start"]) - {AS_FOUND}, key=float)]
-    names = ["as\nfound", *starts[1:]]
     papers = look_of("BiP", colour=FAINT, fill="none")
+    starts = [AS_FOUND, *sorted(set(table["start"]) - {AS_FOUND}, key=float)]
+    published = published[published["start"].isin(starts)]
     densities = list(dict.fromkeys(table["density"]))
-    theirs = [published.iloc[:0]]
     fig, axes = grid(
-        table, 0.9 + 2.3 * len(densities), 3.0,
-        lambda density: f"{in_percent(density)} density", col="density",
-        col_order=densities,
+        table, 0.9 + 2.3 * len(densities), 3.0, lambda density: f"{in_percent(density)} density",
+        col="density", col_order=densities,
     )  # fmt: skip
+    drawn = [dense, table["accuracy"]]
     for density, ax in axes.items():
-        rows, own = (part[part["density"] == density] for part in (table, means))
-        near = _near(published, density, starts)
-        dense_level(ax, dense)
-        seeds(ax, rows["start"].map(starts.index), rows["accuracy"], look.colour)
-        values = ["accuracy", "low", "high"]
-        forest(ax, own, own["start"].map(starts.index), values, look, "mean", upright=True)
-        for level in own.loc[own["start"] == AS_FOUND, "accuracy"]:
-            ax.axhline(level, color=look.colour, linewidth=0.9, alpha=0.6, gid="as found")
-        at = near["start"].map(starts.index)
-        forest(ax, near, at, ["accuracy"], papers, "reported", upright=True)
-        ax.set_xticks(range(len(starts)), names, fontsize=8)
+        level(ax, dense)
         ax.axvline(0.5, color=FAINT, linewidth=0.8)
-        ax.set_xlim(-0.5, len(starts) - 0.5)
-        theirs.append(near)
-    drawn = [dense, *(part["accuracy"] for part in (table, *theirs))]
-    first = next(iter(axes.values()))
-    accuracy_axis(first, pd.concat(drawn))
+        rows = table[table["density"] == density]
+        at: dict[str, Any] = {"data": rows, "x": "start", "y": "accuracy", "order": starts}
+        at |= {"ax": ax, "color": look.colour}
+        sns.stripplot(**at, jitter=False, size=3, alpha=0.35)
+        point: dict[str, Any] = {
+            "marker": look.marker,
+            "linestyle": "none",
+            "markersize": 5,
+            "gid": "mean",
+        }
+        bars = {"linewidth": 1.2, "alpha": 0.55}
+        sns.pointplot(**at, errorbar=lambda own: interval(own, 2), err_kws=bars, **point)
+        found = rows.loc[rows["start"] == AS_FOUND, "accuracy"]
+        if len(found):
+            ax.axhline(found.mean(), color=look.colour, linewidth=0.9, alpha=0.6, gid="as found")
+        near = published[(published["density"] / density - 1).abs() < _NEAR]
+        where = near["start"].map(starts.index)
+        marks(ax, near, where, ["accuracy"], papers, "reported", upright=True)
+        drawn.append(near["accuracy"])
+        ax.set_xticks(range(len(starts)), ["as\nfound", *starts[1:]], fontsize=8)
+        ax.set(xlabel="", ylabel="", xlim=(-0.5, len(starts) - 0.5))
+    first = axes[densities[0]]
+    scaled(first, "y", "error", pd.concat(drawn))
     first.set_ylabel("test accuracy (%)")
-    if any(map(len, theirs)):
-        key(fig, {"as the paper reports": papers.handle}, 1)
-    where = means["start"].where(means["start"] == AS_FOUND, "from " + means["start"] + " %")
-    form, head = "{accuracy:.1f} % {where}", "{density!p} density: "
+    if any(map(len, drawn[2:])):
+        key(fig, {"as the paper reports": papers}, 1, linestyle="")
+    start = means["start"].where(means["start"] == AS_FOUND, "from " + means["start"] + " %")
+    form, head = "{accuracy:.1f} % {start}", "{density!p} density: "
     lead = "Test accuracy of BiP's masks"
-    text = described_panels(lead, means.assign(where=where), form, "density", head)
+    text = described_panels(lead, means.assign(start=start), form, "density", head)
     return labelled(fig, text, "retrained from (% of dense training)")
 
 
-def _rewound(record: Mapping[str, Any]) -> bool:
-    return record["method"] == "retrain" and bool(record["config"]["settings"].get("rewind"))
-
-
-def _judged(table: pd.DataFrame, place: int) -> tuple[float, int, float]:
-    row = table.iloc[place]
-    return float(row["target_density"]), int(row["seed"]), float(row["test_accuracy"])
-
-
 def _share(config: Mapping[str, Any]) -> float:
-    """A rewind point as a percentage of dense training, both such as `15it` or `10ep`."""
-    point, whole = config["settings"]["rewind"], config["training"]["length"]
-    if point[-2:] != whole[-2:]:
-        raise ConfigError(f"a rewind point of {point} has another unit than training, {whole}")
-    return round(100 * float(point[:-2]) / float(whole[:-2]), 1)
-
-
-def _near(published: pd.DataFrame, density: float, starts: list[str]) -> pd.DataFrame:
-    close = (published["density"].astype(float) / density - 1).abs() < _NEAR
-    return published[close & published["start"].isin(starts)]
+    """The rewind point that a run retrains from, as a percentage of dense training; NaN for none of
+    its own."""
+    point, whole = config["settings"].get("rewind"), config["training"]["length"]
+    if config["method"] != "retrain" or not point:
+        return float("nan")
+    lengths = [LENGTH.fullmatch(str(text)) for text in (point, whole)]
+    steps = [float(one[one.lastindex or 0]) for one in lengths if one]
+    if len(steps) < 2 or len({one and one.lastindex for one in lengths}) > 1 or not steps[1]:
+        raise ConfigError(
+            f"a rewind point of {point!r} cannot be compared with a training of {whole!r}; "
+            "expected two lengths of one unit, such as '15it' and '300it'"
+        )
+    return round(100 * steps[0] / steps[1], 1)

@@ -18,12 +18,12 @@ from tests.companion.figures.toys import Record, record
 def masks(seed: int, density: float, *tests: float, rewinds: tuple[str, ...]) -> list[Record]:
     """BiP as found, then its mask retrained from each point."""
     found = record("BiP", "bip", seed, density, tests[0], judged="found", density=density)
-    parent = {"config": found["config"], "point": "ticket"}
+    search = {"parent": found["run"], "source": {"config": found["config"], "point": "ticket"}}
     return [
         found,
         *(
-            record(f"BiP, rewind {r}", "retrain", seed, density, test, source=parent, rewind=r)
-            for r, test in zip(rewinds, tests[1:], strict=True)
+            record(f"BiP, rewind {point}", "retrain", seed, density, test, rewind=point, **search)
+            for point, test in zip(rewinds, tests[1:], strict=True)
         ),
     ]
 
@@ -63,9 +63,11 @@ def test_failed_runs_are_left_out() -> None:
     assert rewinding_table(records)["start"].tolist().count("100") == 1
 
 
-def test_points_in_another_unit_than_training_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"a rewind point of 1ep has another unit than .* 20it"):
-        rewinding_table(masks(0, 0.1, 95.0, 94.0, rewinds=("1ep",)))
+@pytest.mark.parametrize("point", ["1ep", "1", "it", "early"])
+def test_points_that_cannot_be_compared_with_training_are_refused(point: str) -> None:
+    wanted = f"a rewind point of '{point}' cannot be compared with a training of '20it'; expected"
+    with pytest.raises(ConfigError, match=wanted):
+        rewinding_table(masks(0, 0.1, 95.0, 94.0, rewinds=(point,)))
 
 
 def test_means_over_seeds() -> None:

@@ -108,7 +108,7 @@ def test_a_list_is_a_value_too() -> None:
 
 def test_a_method_that_is_given_its_density_has_one_panel_a_setting() -> None:
     table = sensitivity_table(bip(), BIP, "bip")
-    fig = sensitivity_figure(table, pd.Series([98.0]), "bip")
+    fig = sensitivity_figure(table, pd.Series([98.0]), "BiP")
     assert [ax.get_title("left") for ax in fig.axes] == ["gamma", "switched"]
     means = [list(line.get_ydata()) for line in fig.axes[0].lines if line.get_gid() == "mean"]
     assert means == [[94.5, 93.5, 92.5], [96.0, 95.0, 94.0]]
@@ -120,7 +120,7 @@ def test_a_method_that_is_given_its_density_has_one_panel_a_setting() -> None:
 
 def test_of_bip_the_sparsest_density_is_put_into_words() -> None:
     words = sensitivity_figure(
-        sensitivity_table(bip()[:-1], BIP, "bip"), pd.Series([98.0]), "bip"
+        sensitivity_table(bip()[:-1], BIP, "bip"), pd.Series([98.0]), "BiP"
     ).get_label()
     assert "gamma: 1 96.0 % at 5 % density, 100 95.0 % at 5 % density" in words
 
@@ -134,7 +134,7 @@ def test_two_panels_a_setting() -> None:
     table = sensitivity_table(study(), BASE)
     fig = sensitivity_figure(table, pd.Series([98.0, 98.2, 98.4]))
     titles = [ax.get_title("left") for ax in fig.axes]
-    assert sorted(filter(None, titles)) == ["penalty", "rewind"]
+    assert titles == ["penalty", "", "rewind", ""]
     assert len(fig.axes) == 4
     (top,) = (ax for ax in fig.axes if ax.get_title("left") == "penalty")
     means = [list(line.get_ydata()) for line in top.lines if line.get_gid() == "mean"]

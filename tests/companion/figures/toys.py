@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
 
 from companion.analysis.points import ticket_table
 
@@ -142,4 +143,5 @@ def searches(seeds: int = 3, gates: tuple[float, ...] = (0.0, -0.1)) -> list[Rec
 
 def bands(ax: Axes) -> int:
     """How many shaded areas a reader sees in a panel."""
-    return sum(any(len(path.vertices) for path in area.get_paths()) for area in ax.collections)
+    areas = [area for area in ax.collections if isinstance(area, PolyCollection)]
+    return sum(any(len(path.vertices) for path in area.get_paths()) for area in areas)
