@@ -24,7 +24,6 @@ from lthlib.files import (
     TICKET_LIMIT,
     from_json,
     open_regular,
-    read_within,
     replacing,
     sealed,
     write_atomically,
@@ -40,7 +39,7 @@ from lthlib.runs.store import (
     Store,
     source,
 )
-from lthlib.runs.upkeep import check_file, faults_of, read_checked
+from lthlib.runs.upkeep import check_ticket, faults_of, read_checked
 from lthlib.texts import visible
 
 FORMAT = 1
@@ -183,7 +182,7 @@ def _unpack(path: Path, staging: Path) -> dict[str, RunConfig]:
             elif run_id != stored["id"]:
                 raise StoreError(f"{name} comes before its run.json")
             else:
-                check_file(read_within(staging, name, TICKET_LIMIT), own, stored)
+                check_ticket(staging / "runs" / run_id, own, stored)
         if archive.read(1024).strip(b"\0"):
             raise StoreError(f"holds more than its {MANIFEST} names")
     for run_id, config in configs.items():
@@ -263,7 +262,7 @@ def _place_all(store: Store, staging: Path, configs: Iterable[RunConfig]) -> lis
 def _place(store: Store, lease: Lease, folder: Path, config: RunConfig) -> Taken:
     stored = read_checked(folder)
     mark = stored["imported"]
-    usable = mark["tickets"] and stored["source"] == source(config)
+    usable = mark["tickets"] and stored["source"] == source(stored["config"])
     other = hashlib.sha256(stored["source"].encode()).hexdigest()[:8]
     aside = store.place("imported") / f"{config.id}-{other}"
     for place in (store.folder(config), aside):

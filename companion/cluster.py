@@ -241,7 +241,7 @@ class DaskExecutor(Executor):
         config, root, machine = args
         key = f"{config.method}-{config.id}-{uuid.uuid4().hex[:8]}"
         inner = self._inner.submit(
-            _on_worker, fn, source(config), config, root, machine, key=key, **kwargs
+            _on_worker, fn, source(config.to_json()), config, root, machine, key=key, **kwargs
         )
         outer: Future[Any] = Future()
         inner.add_done_callback(partial(_pass_on, outer))
@@ -270,7 +270,7 @@ def _on_worker(
             f"{where} has {worker.state.nthreads} threads, and a run needs a process of its own; "
             "start workers with `dask worker ADDRESS --nthreads 1 --nworkers N`"
         )
-    if source(config) != computed_by:
+    if source(config.to_json()) != computed_by:
         raise ClusterError(f"{where} has another version of lthlib than this sweep; install one")
     if not (Path(root) / "runs").is_dir():
         raise ClusterError(

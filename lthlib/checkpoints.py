@@ -12,13 +12,17 @@ from typing import Any
 
 from torch import Tensor
 
-from lthlib.errors import RunDamaged, StoreError, TicketError
+from lthlib.errors import RecordError, RunDamaged, StoreError, TicketError
 from lthlib.files import TICKET_LIMIT, read_bounded, shallow, write_atomically
+from lthlib.records import COST, COUNT, OBJECT, TEXT, check
+from lthlib.settings import Field
 from lthlib.tickets import seal, unseal
 from lthlib.training import Cost, Trainer, channels_last
 
+_LIST = Field("a list", lambda value: isinstance(value, list))
 # What a trainer holds beside its state, plain values.
-_PLAIN = {"history": list, "records": dict, "files": dict}
+_PLAIN = {"history": _LIST, "records": OBJECT, "files": OBJECT}
+_PLACE = {"owner": TEXT, "round": COUNT, "step": COUNT, "cost": COST, **_PLAIN, "names": _LIST}
 
 
 def save_checkpoint(
@@ -54,19 +58,30 @@ def load_checkpoint(trainer: Trainer, path: Path, owner: str) -> bool:
     except OSError as error:
         raise StoreError(f"cannot read checkpoint {path}: {error.strerror}") from None
     try:
-        tensors, text = unseal(content, "checkpoint")
-    except TicketError as error:
+        place, tensors = read_checkpoint(content)
+    except RunDamaged as error:
         raise RunDamaged(f"checkpoint {path} is damaged ({error})") from None
+    if place["owner"] != owner:
+        raise RunDamaged(f"checkpoint {path} belongs to {place['owner']}, not to {owner}")
     try:
-        place = json.loads(shallow(text.encode()))
-        if place["owner"] != owner:
-            raise RunDamaged(f"checkpoint {path} belongs to {place['owner']}, not to {owner}")
         _restore(trainer, place, tensors)
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise RunDamaged(
             f"checkpoint {path} does not fit the run ({type(error).__name__}: {error})"
         ) from None
     return True
+
+
+def read_checkpoint(content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """What a checkpoint says beside its tensors, and these. Raises RunDamaged when the content is
+    no checkpoint, or was altered after it was written."""
+    try:
+        tensors, text = unseal(content, "checkpoint")
+        place = json.loads(shallow(text.encode()))
+        check(place, _PLACE, "its header")
+    except (RecordError, TicketError, ValueError, RecursionError) as error:
+        raise RunDamaged(str(error)) from None
+    return place, tensors
 
 
 def _restore(trainer: Trainer, place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
@@ -77,11 +92,6 @@ def _restore(trainer: Trainer, place: Mapping[str, Any], tensors: Mapping[str, T
             trainer.state[name].copy_(tensors[name])
         else:
             raise ValueError(f"{name!r} has shape {tuple(tensors[name].shape)}")
-    if not all(type(place[name]) is int and place[name] >= 0 for name in ("round", "step")):
-        raise ValueError("round and step are no counts")
-    trainer.round, trainer.step = place["round"], place["step"]
     trainer.cost = Cost(**place["cost"])
-    for name, kind in _PLAIN.items():
-        if not isinstance(place[name], kind):
-            raise TypeError(f"{name} is no {kind.__name__}")
+    for name in ("round", "step", *_PLAIN):
         setattr(trainer, name, place[name])

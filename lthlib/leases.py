@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import logging
 import os
 import re
 import shutil
@@ -150,6 +151,22 @@ def hold_if_free(path: Path) -> Iterator[Lease | None]:
         except Paused:
             yield None
             return
+        yield lease
+
+
+@contextlib.contextmanager
+def making_room(path: Path) -> Iterator[Lease | None]:
+    """As `hold_if_free`, for whoever removes what the lease stands for. Where there is no room for
+    a lock, nobody else gets one either: then it is a lease that nobody granted. Where a lock is not
+    to be had for another reason, a warning says so, and it is None."""
+    with contextlib.ExitStack() as stack:
+        lease: Lease | None = None
+        try:
+            lease = stack.enter_context(hold_if_free(path))
+        except NoRoom:
+            lease = Lease(path)
+        except StoreError as error:
+            logging.getLogger("lthlib").warning("%s", error)
         yield lease
 
 

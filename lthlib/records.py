@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from lthlib.errors import RecordError
 from lthlib.files import is_sealed
+from lthlib.settings import Field, matching, one_of
 from lthlib.texts import visible
 
 SCHEMA = 1
@@ -104,16 +104,6 @@ def emptied(record: Mapping[str, Any]) -> list[str]:
     return [name for name, (kept, _) in (record["layers"] or {}).items() if kept == 0]
 
 
-class Field:
-    """What a field must be, in words, and the check of it."""
-
-    def __init__(self, expected: str, check: Callable[[Any], bool]) -> None:
-        self.expected, self.check = expected, check
-
-    def or_null(self) -> Field:
-        return Field(f"{self.expected} or null", lambda value: value is None or self.check(value))
-
-
 def is_number(value: Any) -> bool:
     # Not math.isfinite, which cannot take every whole number.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
@@ -141,68 +131,56 @@ def _layers(value: Any) -> bool:
     )
 
 
-def _one_of(*values: str) -> Field:
-    return Field(f"one of {list(values)}", lambda value: value in values)
-
-
-def _matching(expected: str, pattern: str) -> Field:
-    found = re.compile(pattern)
-    return Field(
-        expected, lambda value: isinstance(value, str) and found.fullmatch(value) is not None
-    )
-
-
-def _hexadecimal(digits: int) -> Field:
-    return _matching(f"{digits} hexadecimal digits", f"[0-9a-f]{{{digits}}}")
-
-
 TEXT = Field("a text", lambda value: isinstance(value, str) and value != "")
-NAME = _matching("a name of letters, digits, '.', '_', '+' and '-'", r"\w[\w.+-]{0,79}")
-LABEL = _matching(
-    "a label of letters, digits, spaces and ,.;:'()[]|+=/%_-, 200 at most",
+NAME = matching(r"\w[\w.+-]{0,79}", "a name of letters, digits, '.', '_', '+' and '-'")
+LABEL = matching(
     r"[^\W_|][\w ,.;:'()\[\]|+=/%-]{0,199}",
+    "a label of letters, digits, spaces and ,.;:'()[]|+=/%_-, 200 at most",
 )
+ID = matching(r"[0-9a-f]{16}", "16 hexadecimal digits")
+SHA256 = matching(r"[0-9a-f]{64}", "64 hexadecimal digits")
 COUNT = Field("a count of 0 or more", _count)
 _AMOUNT = Field("a finite number of 0 or more", lambda value: is_number(value) and value >= 0)
-_DENSITY = Field("a fraction in (0, 1]", lambda value: is_number(value) and 0 < value <= 1)
+DENSITY = Field("a fraction in (0, 1]", lambda value: is_number(value) and 0 < value <= 1)
 _PERCENT = Field("a percentage in [0, 100]", lambda value: is_number(value) and 0 <= value <= 100)
-_OBJECT = Field("an object", lambda value: isinstance(value, dict))
+OBJECT = Field("an object", lambda value: isinstance(value, dict))
 _NULL = Field("null", lambda value: value is None)
-_METHOD = _one_of(*METHODS)
-_COST = dict.fromkeys(COSTS, _AMOUNT)
+_METHOD = one_of(METHODS)
+TRUTH = Field("true or false", lambda value: isinstance(value, bool))
+COST = dict.fromkeys(COSTS, _AMOUNT)
 PROVENANCE = {
     **dict.fromkeys(("device", "device_name", "torch", "python", "lthlib", "source"), TEXT),
     "threads": COUNT,
     "commit": TEXT.or_null(),
-    "dirty": Field("true or false", lambda value: isinstance(value, bool)),
+    "dirty": TRUTH,
     **dict.fromkeys(("started", "finished"), Field("an ISO 8601 time", _time)),
 }
 # In the order of a record's fields.
 _SUCCEEDED: dict[str, Any] = {
     "schema": COUNT,
-    "run": _hexadecimal(16),
-    "parent": _hexadecimal(16).or_null(),
-    "config": _OBJECT,
+    "run": ID,
+    "parent": ID.or_null(),
+    "config": OBJECT,
     "method": _METHOD,
     "method_version": COUNT,
     "seed": COUNT,
-    "status": _one_of("ok", "failed"),
+    "status": one_of(("ok", "failed")),
     "failure": _NULL,
     "ticket": {
         "index": COUNT,
         "point": NAME,
-        "sha256": _hexadecimal(64),
-        "target_density": _DENSITY.or_null(),
+        "sha256": SHA256,
+        "target_density": DENSITY.or_null(),
     },
-    "judged": _one_of("found", "retrained"),
-    "density": _DENSITY,
+    "judged": one_of(("found", "retrained")),
+    "density": DENSITY,
     **dict.fromkeys(("kept", "total"), COUNT),
     "layers": Field("[kept, total] by parameter, kept <= total", _layers),
     "accuracy": dict.fromkeys(("validation", "test"), _PERCENT.or_null()),
-    "cost": {"own": _COST, "cumulative": _COST},
+    "cost": {"own": COST, "cumulative": COST},
     "provenance": PROVENANCE,
     "study": NAME,
-    "scale": _one_of("embedded", "reduced", "paper"),
+    "scale": one_of(("embedded", "reduced", "paper")),
     "label": LABEL,
 }
 _FAILED: dict[str, Any] = {
@@ -210,7 +188,7 @@ _FAILED: dict[str, Any] = {
     "failure": TEXT,
     **dict.fromkeys(("density", "kept", "total"), _NULL),
     # A run that failed has no ticket: what is said of one is ignored.
-    "ticket": _OBJECT.or_null(),
+    "ticket": OBJECT.or_null(),
     "layers": Field("empty or null", lambda value: not value),
     "accuracy": Field("null", lambda value: value in (None, {"validation": None, "test": None})),
 }
@@ -223,10 +201,10 @@ _SETTINGS = {
     **dict.fromkeys(("density", "fraction", "initial_gate"), _NUMBER),
 }
 _CONFIG = {
-    **dict.fromkeys(("data", "model", "training", "settings"), _OBJECT),
+    **dict.fromkeys(("data", "model", "training", "settings"), OBJECT),
     "method": _METHOD,
     "seed": COUNT,
-    "parent": _OBJECT.or_null(),
+    "parent": OBJECT.or_null(),
 }
 
 
@@ -249,7 +227,7 @@ def check(value: Any, rule: Any, where: str, path: str = "") -> None:
             text = repr(value)[:80]
             raise RecordError(f"{where}: {path} is {text}, expected {rule.expected}")
         return
-    check(value, _OBJECT, where, path)
+    check(value, OBJECT, where, path)
     prefix = f"{path}." if path else ""
     for wrong, names in (
         ("lacks", set(rule) - set(value)),
@@ -284,7 +262,7 @@ def _check_config(config: Any, where: str, prefix: str) -> None:
     check(config["model"].get("architecture"), NAME, where, f"{prefix}model.architecture")
     parent = config["parent"]
     if parent is not None:
-        check(parent, {"config": _OBJECT, "point": NAME}, where, f"{prefix}parent")
+        check(parent, {"config": OBJECT, "point": NAME}, where, f"{prefix}parent")
         _check_config(parent["config"], where, f"{prefix}parent.config.")
     elif config["method"] == "retrain":
         raise RecordError(f"{where}: {prefix}parent is null, expected the search it retrains")

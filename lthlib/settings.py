@@ -22,31 +22,36 @@ POINT = re.compile(r"\w[\w.+-]{0,79}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What a value of a type must be, in words, and the check of it."""
+class Field:
+    """What a value must be, in words, and the check of it."""
 
     expected: str
-    holds: Callable[[Any], bool]
+    check: Callable[[Any], bool]
+
+    def or_null(self) -> Field:
+        """The same, or nothing at all."""
+        return Field(f"{self.expected} or null", lambda value: value is None or self.check(value))
 
 
-def one_of(choices: Collection[str]) -> Rule:
+def one_of(choices: Collection[str]) -> Field:
     """One of some words."""
-    return Rule(f"one of {', '.join(choices)}", lambda value: value in choices)
+    return Field(f"one of {', '.join(choices)}", lambda value: value in choices)
 
 
-def between(low: float, high: float) -> Rule:
+def between(low: float, high: float) -> Field:
     """A number in [low, high]."""
-    return Rule(f"at least {low:,} and at most {high:,}", lambda value: low <= value <= high)
+    return Field(f"at least {low:,} and at most {high:,}", lambda value: low <= value <= high)
 
 
-def above(low: float) -> Rule:
+def above(low: float) -> Field:
     """A number in (low, 1e38]."""
-    return Rule(f"more than {low}, at most 1e38", lambda value: low < value <= _MOST)
+    return Field(f"more than {low}, at most 1e38", lambda value: low < value <= _MOST)
 
 
-def matching(pattern: str, expected: str) -> Rule:
+def matching(pattern: str, expected: str) -> Field:
     """A text that a regular expression matches as a whole."""
-    return Rule(expected, lambda value: re.fullmatch(pattern, value, re.ASCII) is not None)
+    found = re.compile(pattern, re.ASCII)
+    return Field(expected, lambda value: isinstance(value, str) and bool(found.fullmatch(value)))
 
 
 def _length(value: str) -> bool:
@@ -62,21 +67,21 @@ _IN_ONE_LINE = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
 Line = Annotated[str, matching(f"{_IN_ONE_LINE}{{0,2000}}", "one line of text")]
 Name = Annotated[str, matching(r"\w[\w.-]{0,79}", "letters, digits, '.', '_' and '-', at most 80")]
 Prunable = Annotated[str, one_of(PRUNABLE)]
-filled = Rule("something in it", bool)
+filled = Field("something in it", bool)
 Count = Annotated[int, between(1, 10_000)]
 Images = Annotated[int, between(1, 1_000_000_000)]
 Seed = Annotated[int, between(-(1 << 63), (1 << 63) - 1)]  # what torch's generators take
 Number = Annotated[float, between(-_MOST, _MOST)]
 Logit = Annotated[float, between(-80, 80)]
-Positive = Annotated[float, Rule("a positive number, at most 1e38", lambda v: 0 < v <= _MOST)]
-NotNegative = Annotated[float, Rule("0 or more, at most 1e38", lambda v: 0 <= v <= _MOST)]
-Momentum = Annotated[float, Rule("0 or more, below 1", lambda v: 0 <= v < 1)]
-Share = Annotated[float, Rule("a share in (0, 1), at least 1e-6", lambda v: 1e-6 <= v < 1)]
+Positive = Annotated[float, Field("a positive number, at most 1e38", lambda v: 0 < v <= _MOST)]
+NotNegative = Annotated[float, Field("0 or more, at most 1e38", lambda v: 0 <= v <= _MOST)]
+Momentum = Annotated[float, Field("0 or more, below 1", lambda v: 0 <= v < 1)]
+Share = Annotated[float, Field("a share in (0, 1), at least 1e-6", lambda v: 1e-6 <= v < 1)]
 Density = Annotated[
-    float, Rule("a kept fraction in (0, 1], at least 1e-12", lambda v: 1e-12 <= v <= 1)
+    float, Field("a kept fraction in (0, 1], at least 1e-12", lambda v: 1e-12 <= v <= 1)
 ]
-Length = Annotated[str, Rule(_LENGTHS, _length)]
-OwnLength = Annotated[str, Rule(f"{_LENGTHS}, or nothing", lambda v: v == "" or _length(v))]
+Length = Annotated[str, Field(_LENGTHS, _length)]
+OwnLength = Annotated[str, Field(f"{_LENGTHS}, or nothing", lambda v: v == "" or _length(v))]
 
 
 class Settings:
@@ -127,7 +132,7 @@ def coerce(value: Any, kind: Any, where: str) -> Any:
     if origin is Annotated:
         value = coerce(value, options[0], where)
         for rule in options[1:]:
-            if not rule.holds(value):
+            if not rule.check(value):
                 raise ConfigError(f"{where} is {shown(value)}; expected {rule.expected}")
         return value
     if origin is types.UnionType or origin is typing.Union:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from lthlib.errors import MaskError, TicketError
+from lthlib.errors import MaskError, RecordError, TicketError
 from lthlib.files import TICKET_LIMIT, read_bounded, shallow, write_atomically
 from lthlib.masks import Mask, pack, unpack
-from lthlib.settings import POINT
+from lthlib.records import COUNT, DENSITY, OBJECT, check
+from lthlib.settings import POINT, Field, matching, one_of
 
 FORMAT = 1
 _HEADER_LIMIT = 16 << 20
@@ -153,46 +154,36 @@ class Ticket:
         return f"ticket {self.point!r}: {self.mask!r}; {own}; {start}"
 
 
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0
-
-
 def _are_shapes(value: Any) -> bool:
     # Without weights there is no density.
     return (
         isinstance(value, dict)
         and value != {}
         and all(
-            isinstance(shape, list) and all(_is_count(side) and side > 0 for side in shape)
+            isinstance(shape, list) and all(type(side) is int and side > 0 for side in shape)
             for shape in value.values()
         )
     )
 
 
-_HEADER: dict[str, Callable[[Any], bool]] = {
-    "format": lambda value: value == FORMAT,
-    "shapes": _are_shapes,
-    "rewind_step": _is_count,
-    "point": lambda value: isinstance(value, str) and POINT.fullmatch(value) is not None,
-    "index": _is_count,
-    "judged": lambda value: value in ("found", "retrained"),
-    "target_density": lambda value: (
-        value is None or (type(value) in (int, float) and 0 < value <= 1)
-    ),
-    "info": lambda value: isinstance(value, dict),
+_HEADER = {
+    "format": Field(str(FORMAT), lambda value: value == FORMAT),
+    "shapes": Field("sides of 1 or more by parameter", _are_shapes),
+    "rewind_step": COUNT,
+    "point": matching(POINT.pattern, "a ticket's name"),
+    "index": COUNT,
+    "judged": one_of(("found", "retrained")),
+    "target_density": DENSITY.or_null(),
+    "info": OBJECT,
 }
-
-
 _FIELDS = tuple(_HEADER)[2:]  # which a ticket has under the same names
 
 
 def _check_header(header: Any) -> None:
-    if not isinstance(header, dict) or header.keys() != _HEADER.keys():
-        raise TicketError(f"a ticket's header needs exactly {', '.join(_HEADER)}")
-    for name, is_right in _HEADER.items():
-        if not is_right(header[name]):
-            found = repr(header[name])[:80]
-            raise TicketError(f"{name} is {found}, which no ticket of format {FORMAT} holds")
+    try:
+        check(header, _HEADER, "not a ticket", "header")
+    except RecordError as error:
+        raise TicketError(str(error)) from None
 
 
 def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ticket:

@@ -10,7 +10,7 @@ import typer
 
 from lthlib.cli.options import StoreOption
 from lthlib.cli.terminal import say
-from lthlib.errors import ConfigError, StoreError
+from lthlib.errors import ConfigError
 
 if TYPE_CHECKING:
     from lthlib.runs import RunResult
@@ -18,23 +18,19 @@ if TYPE_CHECKING:
 
 def list_(store: StoreOption = Path("store")) -> None:
     """List the complete runs in the store, imported ones too."""
-    from itertools import chain
-
     from lthlib.runs import Store
 
     runs = Store(store)
     lines = [_ROW.format("id", "tickets", "density", "test %", "seconds", "run")]
-    usable = ((result, "imported") for result in runs.load_each())
-    others = ((result, "imported, only to look at") for result in runs.kept())
-    for result, origin in chain(usable, others):
-        try:
-            lines.append(_row(result, origin))
-        except (LookupError, TypeError, ValueError, AttributeError, ConfigError):
-            # To check all of each would take too long: whoever sealed it wrote what no run says.
-            say(
-                f"{result.records[0]['run']}: its run.json is malformed; `lth verify` says where",
-                err=True,
-            )
+    for place, origin in (("runs", "imported"), ("imported", "imported, only to look at")):
+        for result in runs.load_each(place):
+            try:
+                lines.append(_row(result, origin))
+            except (LookupError, TypeError, ValueError, AttributeError, ConfigError):
+                # To check all of each would take too long: whoever sealed it wrote what no run
+                # says.
+                run_id = result.records[0]["run"]
+                say(f"{run_id}: its run.json is malformed; `lth verify` says where", err=True)
     say("\n".join(lines))
 
 
@@ -69,14 +65,7 @@ def show(
     """Show a run: its configuration, judged tickets, cost and provenance, as JSON."""
     from lthlib.runs import Store
 
-    runs = Store(store)
-    try:
-        result = runs.find(run_id)
-    except StoreError:
-        found = list(runs.kept(run_id))
-        if len(found) != 1:
-            raise
-        result = found[0]
+    result = Store(store).find(run_id)
     about = {"id": result.records[0]["run"], "imported": result.imported}
     say(json.dumps({**about, "records": result.records, "history": result.history}, indent=1))
 
@@ -92,7 +81,7 @@ def gc(
 
     from lthlib.runs import Store, upkeep
 
-    found = upkeep.collect(Store(store), remove=yes) + upkeep.collect_cache(remove=yes)
+    found = upkeep.collect(Store(store), remove=yes)
     sizes = Counter[str]()
     for one in found:
         sizes[one.kind] += one.size

@@ -16,7 +16,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ import torch
 from lthlib.data.parts import Images
 from lthlib.errors import DataError, StoreError
 from lthlib.files import read_bounded, shallow, write_atomically
-from lthlib.leases import hold, hold_if_free
+from lthlib.leases import hold, making_room
 
 _log = logging.getLogger("lthlib")
 _FORMAT = 2
@@ -119,8 +119,8 @@ def verify_cache(cache: str | Path | None = None, repair: bool = False) -> list[
         faults = [*_faults(entry)]
         problems += [f"{entry}: {fault}" for fault in faults]
         if faults and repair:
-            with _alone(entry) as free:
-                if free and [*_faults(entry)]:
+            with making_room(_lock(entry)) as lease:
+                if lease and [*_faults(entry)]:
                     _remove(entry)
     return problems
 
@@ -129,25 +129,13 @@ def needless_entries(cache: str | Path | None = None) -> Iterator[tuple[str, Pat
     """What nothing in the cache needs: why, and where it is. Until the next one is asked for,
     nobody writes there."""
     for path in _listed(cache, _UNFINISHED):
-        with _alone(path.with_name(path.name[1:].rpartition("-")[0])) as free:
-            if free and path.exists():
+        with making_room(_lock(path.with_name(path.name[1:].rpartition("-")[0]))) as lease:
+            if lease and path.exists():
                 yield "half-written decoded images", path
     for entry in _listed(cache, _ENTRY):
-        with _alone(entry) as free, suppress(*_DAMAGE):  # what `verify` is about
-            if free and _read_manifest(entry).get("format", 1) != _FORMAT:
+        with making_room(_lock(entry)) as lease, suppress(*_DAMAGE):  # what `verify` is about
+            if lease and _read_manifest(entry).get("format", 1) != _FORMAT:
                 yield "decoded images of an earlier version", entry
-
-
-@contextmanager
-def _alone(entry: Path) -> Iterator[bool]:
-    """Whether nobody writes an entry, which then stays so while the body runs."""
-    with ExitStack() as stack:
-        try:
-            free = stack.enter_context(hold_if_free(_lock(entry))) is not None
-        except StoreError:
-            # On a full disk, say, of which this is to make room. Nobody else gets one either.
-            free = not _lock(entry).exists()
-        yield free
 
 
 def _listed(cache: str | Path | None, names: re.Pattern[str]) -> list[Path]:

@@ -220,7 +220,9 @@ class _Execution:
 
     @property
     def owner(self) -> str:
-        return f"{self.config.id}/{source(self.config)}/{self.machine.torch_device().type}"
+        return (
+            f"{self.config.id}/{source(self.config.to_json())}/{self.machine.torch_device().type}"
+        )
 
     def _resume(self) -> Trainer:
         trainer, ranks = build_trainer(self.config, self.machine), current()

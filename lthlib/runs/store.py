@@ -53,11 +53,9 @@ FILE_NAME = re.compile(rf"{re.escape(REWIND)}|tickets/{POINT.pattern}\.safetenso
 _FOLDER = re.compile(rf"{RUN_ID.pattern}(-[0-9a-f]{{8}})?")
 CHECKPOINT, PROGRESS = "checkpoint.safetensors", "progress.json"
 _NEEDED = {"id", "config", "source", "files", "records", "history", "failure"}
-# Earlier versions kept the records of an unfinished run in `judged`.
 _NAMES = {
     "": re.compile("|".join(map(re.escape, ("run.json", REWIND, CHECKPOINT, PROGRESS)))),
     "tickets": re.compile(rf"{POINT.pattern}\.safetensors", re.ASCII),
-    "judged": re.compile(rf"\d{{4}}-{POINT.pattern}\.json", re.ASCII),
 }
 # Of a file that can be looked at, but is none.
 _ODD = {errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EISDIR, errno.ENXIO}
@@ -106,13 +104,14 @@ class Store:
                 )
         return path
 
-    def folders(self, name: str = "runs") -> list[str]:
+    def folders(self, name: str = "runs", prefix: str = "") -> list[str]:
         """The paths of all runs' folders, whatever they hold, in order. name: `imported` for runs
-        that can only be looked at."""
+        that can only be looked at. prefix: how their ids begin."""
         place = self.place(name)
         try:
             with os.scandir(place) as entries:
-                return sorted(one.path for one in entries if _FOLDER.fullmatch(one.name))
+                found = [one for one in entries if _FOLDER.fullmatch(one.name)]
+            return sorted(one.path for one in found if one.name.startswith(prefix))
         except FileNotFoundError:
             return []
         except OSError as error:
@@ -133,14 +132,16 @@ class Store:
                 "name another with --store or LTHLIB_STORE"
             ) from None
         for run_id in left:
-            with self._lock(run_id):
-                pass
+            with self.alone(run_id) as lease:
+                if lease:
+                    self._clear(run_id, lease)
 
-    def lock(
-        self, config: RunConfig, stop: Callable[[], bool] = lambda: False
-    ) -> contextlib.AbstractContextManager[Lease]:
+    @contextlib.contextmanager
+    def lock(self, config: RunConfig, stop: Callable[[], bool] = lambda: False) -> Iterator[Lease]:
         """Wait for the right to write a run and keep it while the body runs; see `leases.hold`."""
-        return self._lock(config.id, stop)
+        with hold(self.place("locks") / config.id, stop) as lease:
+            self._clear(config.id, lease)
+            yield lease
 
     def alone(self, run_id: str) -> contextlib.AbstractContextManager[Lease | None]:
         """As `lock`, by a run's id and without waiting: None when somebody has it."""
@@ -150,16 +151,13 @@ class Store:
         """Whether another process computes a run; see `leases.Watch`."""
         return Watch(self.place("locks") / config.id)
 
-    @contextlib.contextmanager
-    def _lock(self, run_id: str, stop: Callable[[], bool] = lambda: False) -> Iterator[Lease]:
+    def _clear(self, run_id: str, lease: Lease) -> None:
         folder = self.place("runs") / run_id
-        with hold(self.place("locks") / run_id, stop) as lease:
-            if why := strange(folder):
-                self.set_aside(folder, why, lease)
-            # What a killed owner was writing. Also a fence: an owner that was taken over between
-            # its last check and its rename finds nothing left to rename.
-            remove(left_over(folder, self._read(folder)))
-            yield lease
+        if why := strange(folder):
+            self.set_aside(folder, why, lease)
+        # What a killed owner was writing. Also a fence: an owner that was taken over between its
+        # last check and its rename finds nothing left to rename.
+        remove(left_over(folder, self._read(folder)))
 
     def write(self, path: Path, content: bytes, lease: Lease) -> None:
         """Write a file of a run atomically, as the run's owner. Raises LeaseLost for one that is
@@ -176,19 +174,19 @@ class Store:
     def load(self, config: RunConfig) -> RunResult | None:
         """A complete run computed by the present source, or None."""
         stored = self._read(self.folder(config))
-        if stored is None or stored["source"] != source(config):
+        if stored is None or stored["source"] != source(stored["config"]):
             return None
         if config.parent is not None and self.load(config.parent.config) is None:
             return None
         return result_of(stored)
 
-    def load_each(self) -> Iterator[RunResult]:
+    def load_each(self, name: str = "runs", prefix: str = "") -> Iterator[RunResult]:
         """Every complete run, whatever source computed it. What cannot be read is passed over with
-        a warning."""
+        a warning. name, prefix: as of `folders`."""
         collecting = gc.isenabled()
         gc.disable()  # it would look through all that was read, again and again
         try:
-            for folder in self.folders():
+            for folder in self.folders(name, prefix):
                 try:
                     stored = self._read(folder)
                 except StoreError as error:
@@ -201,24 +199,13 @@ class Store:
                 gc.enable()
 
     def find(self, prefix: str) -> RunResult:
-        """The complete run whose id begins so. Raises StoreError for none or several."""
-        named = [one for one in self.folders() if os.path.basename(one).startswith(prefix)]
-        found = [one for one in named if os.path.lexists(os.path.join(one, "run.json"))]
+        """The complete run whose id begins so, or else the one that can only be looked at. Raises
+        StoreError for none or several."""
+        found = [*self.load_each(prefix=prefix)] or [*self.load_each("imported", prefix)]
         if len(found) != 1:
             several = f"{len(found)} runs' ids begin" if found else "no complete run's id begins"
             raise StoreError(f"{several} with {prefix!r} in {self.root}; `lth list` shows them")
-        stored = self._read(found[0])
-        if stored is None:
-            raise StoreError(f"run {os.path.basename(found[0])} is damaged; run it again")
-        return result_of(stored)
-
-    def kept(self, prefix: str = "") -> Iterator[RunResult]:
-        """Imported runs that can only be looked at, those whose ids begin so: another source
-        computed them, or they came without tickets."""
-        for folder in self.folders("imported"):
-            if os.path.basename(folder).startswith(prefix):
-                with contextlib.suppress(StoreError, OSError):
-                    yield result_of(read_identified(folder))
+        return found[0]
 
     def _read(self, folder: str | Path) -> dict[str, Any] | None:
         """What a run's run.json says; None without one. A damaged one is set aside, or left where
@@ -240,47 +227,30 @@ class Store:
         folder = self.folder(config)
         stored = self._read(folder)
         files = stored["files"] if stored else {}
-        name = f"tickets/{point}.safetensors"
-        if stored is None or name not in files:
+        name = ticket_file(point)
+        if name not in files:
             points = [Path(n).stem for n in files if n.startswith("tickets/")]
             raise StoreError(
                 f"run {config.id} has no ticket {point!r}; it has {', '.join(points) or 'none'}"
             )
-        ticket = self._checked(folder, name, stored)
-        if ticket.rewind is None and REWIND in files:
-            ticket.rewind = self._checked(folder, REWIND, stored).rewind
+        try:
+            ticket = read_ticket(folder, name, files[name])
+            if ticket.rewind is None and REWIND in files:
+                ticket.rewind = read_ticket(folder, REWIND, files[REWIND]).rewind
+        except RunDamaged as error:
+            self.set_aside(folder, str(error))
+            raise RunDamaged(f"in {folder}, {error}; the run was set aside, run it again") from None
         if ticket.rewind is None and config.parent is not None:
             ancestor = self.ticket(config.parent.config, config.parent.point)
             ticket.rewind, ticket.rewind_step = ancestor.rewind, ancestor.rewind_step
         return ticket
-
-    def _checked(self, folder: Path, name: str, stored: dict[str, Any]) -> Ticket:
-        from lthlib.tickets import Ticket
-
-        try:
-            return Ticket.from_bytes(self._content(folder, name, stored["files"][name]))
-        except TicketError as error:  # sealed when it was damaged already
-            damage = RunDamaged(f"{name}: {error}")
-        except RunDamaged as error:
-            damage = error
-        self.set_aside(folder, str(damage))
-        raise RunDamaged(f"in {folder}, {damage}; the run was set aside, run it again")
 
     def check_files(self, folder: Path, files: Mapping[str, str]) -> None:
         """Compare files of a run with their SHA-256. Raises RunDamaged, naming one that differs."""
         for name, digest in files.items():
             if not FILE_NAME.fullmatch(name):
                 raise RunDamaged(f"{name[:80]!r} is no file of a run")
-            self._content(folder, name, digest)
-
-    def _content(self, folder: Path, name: str, digest: str) -> bytes:
-        try:
-            content = _read_own(folder, name, TICKET_LIMIT)
-        except (FileNotFoundError, NotADirectoryError):
-            content = b""
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise RunDamaged(f"{name} does not match its checksum")
-        return content
+            read_file(folder, name, digest)
 
     def set_aside(self, folder: Path, why: str, lease: Lease | None = None) -> None:
         """Move a damaged run out of the way, keeping it for inspection. One that somebody is
@@ -321,7 +291,7 @@ class Store:
         which are added to."""
         from lthlib.tickets import Ticket
 
-        name = f"tickets/{ticket.point}.safetensors"
+        name = ticket_file(ticket.point)
         parts = {name: replace(ticket, rewind=None)}
         if ticket.rewind is not None and REWIND not in files:
             parts[REWIND] = Ticket(ticket.mask, rewind=ticket.rewind)
@@ -347,7 +317,7 @@ class Store:
             "schema": SCHEMA,
             "id": config.id,
             "config": config.to_json(),
-            "source": source(config),
+            "source": source(config.to_json()),
             "files": dict(sorted(files.items())),
             **parts,
         }
@@ -389,16 +359,11 @@ def strange(folder: Path) -> str:
 def left_over(folder: Path, stored: Mapping[str, Any] | None) -> list[Path]:
     """The files of a run that nothing needs: temporary ones and, of a complete run, those that it
     needed before. stored: its run.json."""
-    names = set()
+    needless = set()
     if stored is not None:
-        names = {PROGRESS} if stored["failure"] else {PROGRESS, CHECKPOINT}
-    return [
-        path
-        for path in own_files(folder)
-        if TEMPORARY.fullmatch(path.name)
-        or path.name in names
-        or (stored is not None and path.parent.name == "judged")
-    ]
+        needless = {PROGRESS} if stored["failure"] else {PROGRESS, CHECKPOINT}
+    there = own_files(folder)
+    return [one for one in there if TEMPORARY.fullmatch(one.name) or one.name in needless]
 
 
 def erase(folder: Path) -> None:
@@ -418,9 +383,9 @@ def remove(paths: Iterable[Path]) -> None:
             raise StoreError(f"cannot remove {path}: {error.strerror}") from None
 
 
-def ticket_file(about: Mapping[str, Any]) -> str:
-    """Name of a ticket's file in its run's folder. about: what a record says of the ticket."""
-    return f"tickets/{about['point']}.safetensors"
+def ticket_file(point: str) -> str:
+    """Name of a ticket's file in its run's folder. point: the ticket's."""
+    return f"tickets/{point}.safetensors"
 
 
 def result_of(stored: Mapping[str, Any]) -> RunResult:
@@ -433,12 +398,38 @@ def read_identified(folder: str | Path) -> dict[str, Any]:
     """What the run.json in a run's folder says, of which no more is checked than its digest and
     whose it is. Raises FileNotFoundError or NotADirectoryError without one, RunDamaged for one that
     is not as it was written, StoreError where it cannot be read."""
-    stored = unsealed(_read_own(folder, "run.json", RUN_LIMIT))
+    stored = unsealed(read_own(folder, "run.json", RUN_LIMIT))
     check_identity(stored, os.path.basename(folder)[:ID_LENGTH])
     return stored
 
 
-def _read_own(folder: str | Path, name: str, limit: int) -> bytes:
+def read_ticket(folder: Path, name: str, digest: str) -> Ticket:
+    """A ticket in a run's folder. Raises RunDamaged, naming the file, when it is missing or not as
+    it was written, StoreError where it cannot be read."""
+    from lthlib.tickets import Ticket
+
+    try:
+        return Ticket.from_bytes(read_file(folder, name, digest))
+    except TicketError as error:  # sealed when it was damaged already
+        raise RunDamaged(f"{name}: {error}") from None
+
+
+def read_file(folder: Path, name: str, digest: str) -> bytes:
+    """As `read_ticket`, but the content, of which no more is known than that its SHA-256 is
+    `digest`."""
+    try:
+        content = read_own(folder, name, TICKET_LIMIT)
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunDamaged(f"{name} is missing") from None
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise RunDamaged(f"{name} does not match its checksum")
+    return content
+
+
+def read_own(folder: str | Path, name: str, limit: int) -> bytes:
+    """Content of a file in a run's folder. Raises FileNotFoundError or NotADirectoryError when it
+    is missing, RunDamaged, naming it, when it is no file or too long, StoreError where it cannot be
+    read."""
     try:
         return read_within(folder, name, limit)
     except (FileNotFoundError, NotADirectoryError):
@@ -458,7 +449,7 @@ def unsealed(content: bytes) -> dict[str, Any]:
     if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
         found = stored.get("schema") if isinstance(stored, dict) else None
         raise RunDamaged(f"run.json has schema {found!r}; this lthlib reads {SCHEMA}")
-    if not (is_sealed(content) or stored.get("digest") == digest_of(stored)):
+    if not is_sealed(content):
         raise RunDamaged("run.json does not match its digest")
     return stored
 
@@ -476,20 +467,17 @@ def check_identity(stored: Mapping[str, Any], run_id: str) -> None:
         for record in stored["records"]:
             if (record["run"], record["parent"], record["config"]) != (run_id, parent, config):
                 raise RunDamaged("a record in run.json belongs to another run")
-            if record["status"] == "ok" and ticket_file(record["ticket"]) not in stored["files"]:
+            if (
+                record["status"] == "ok"
+                and ticket_file(record["ticket"]["point"]) not in stored["files"]
+            ):
                 raise RunDamaged(f"run.json names no ticket {record['ticket']['point']!r}")
     except (ConfigError, LookupError, TypeError, AttributeError) as error:
         raise RunDamaged(f"run.json is malformed ({type(error).__name__}: {error})") from None
 
 
-def digest_of(stored: dict[str, Any]) -> str:
-    """Checksum of what a run.json says, itself left out."""
-    rest = {key: value for key, value in stored.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(rest).encode()).hexdigest()
-
-
-def source(config: RunConfig) -> str:
+def source(values: Mapping[str, Any]) -> str:
     """Fingerprints of a run's method and of those of its ancestors: a child is stale when its
-    parent is."""
-    own = fingerprint(config.method)
-    return f"{own}-{source(config.parent.config)}" if config.parent else own
+    parent is. values: the run's configuration, as plain values."""
+    own, parent = fingerprint(values["method"]), values["parent"]
+    return f"{own}-{source(parent['config'])}" if parent else own

@@ -19,9 +19,9 @@ import lthlib.runs.store
 from companion.archive import export_runs, import_runs
 from lthlib.cli.keeping import list_
 from lthlib.errors import StoreError
+from lthlib.files import sealed
 from lthlib.leases import hold
 from lthlib.runs import Machine, RunConfig, Store, execute
-from lthlib.runs.store import digest_of
 from lthlib.runs.upkeep import RUN_LIMIT, verify
 from tests.runs.toys import child, config
 
@@ -94,8 +94,7 @@ def recomputed(store: Store, run: RunConfig, change: Callable[[dict[str, Any]], 
     path = store.folder(run) / "run.json"
     stored = json.loads(path.read_bytes())
     change(stored)
-    stored["digest"] = digest_of(stored)
-    path.write_text(json.dumps(stored))
+    path.write_bytes(sealed(stored))
 
 
 def test_exported_runs_come_in_and_can_be_used(here: Store, archive: Path, there: Store) -> None:
@@ -148,12 +147,12 @@ def test_records_alone_can_be_looked_at(there: Store, here: Store, tmp_path: Pat
     ]
     assert outcomes(here, path) == [("dense", "kept"), ("omp", "kept")]
     assert here.load(DENSE) is None
-    assert {one.config.id for one in here.kept()} == {DENSE.id, OMP.id}
+    assert {one.config.id for one in here.load_each("imported")} == {DENSE.id, OMP.id}
     assert list(verify(here)) == []
     # The tickets may follow.
     export_runs(there, "a study", [OMP], path)
     assert outcomes(here, path) == [("dense", "new"), ("omp", "new")]
-    assert list(here.kept()) == []
+    assert list(here.load_each("imported")) == []
 
 
 def test_runs_of_another_source_are_kept_apart(
@@ -163,10 +162,10 @@ def test_runs_of_another_source_are_kept_apart(
     monkeypatch.setattr(lthlib.runs.store, "fingerprint", lambda method: print_of(method)[::-1])
     assert outcomes(here, archive) == [("dense", "kept"), ("omp", "kept")]
     assert here.load(DENSE) is None
-    assert len(list(here.kept())) == 2
+    assert len(list(here.load_each("imported"))) == 2
     assert outcomes(here, archive) == [("dense", "same"), ("omp", "same")]
     execute(DENSE, here, CPU)
-    assert len(list(here.kept())) == 2
+    assert len(list(here.load_each("imported"))) == 2
 
 
 def test_other_results_are_shown_and_not_overwritten(
@@ -214,8 +213,7 @@ def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], None
     def apply(content: Members) -> None:
         stored = json.loads(content[RUN])
         change(stored)
-        stored["digest"] = digest_of(stored)
-        content[RUN] = json.dumps(stored).encode()
+        content[RUN] = sealed(stored)
 
     return apply
 

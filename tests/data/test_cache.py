@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -239,9 +240,13 @@ def test_what_is_being_written_is_not_needless(
     assert {str(one) for one in found} == {"(['.set-train-'],)"}
 
 
-def test_room_is_made_where_there_is_none_for_a_lock(source: Source, killed: Path) -> None:
-    shutil.rmtree(source.cache / "locks")
-    (source.cache / "locks").write_text("a file, so that no lock can be made")
+def test_room_is_made_where_there_is_none_for_a_lock(
+    source: Source, killed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_text(self: Path, text: str) -> None:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(Path, "write_text", write_text)
     assert [path for _, path in needless_entries(source.cache)] == [killed]
 
 

@@ -260,5 +260,5 @@ if __name__ == "__main__":
     mode, place = sys.argv[1], Path(sys.argv[2])
     provenance(DENSE, MACHINE.torch_device(), now())  # asks git once
     for one in [*SWEEP, crowd()[-1]]:
-        source(one)  # and the same while somebody edits the library
+        source(one.to_json())  # and the same while somebody edits the library
     print(json.dumps({"kill": kill, "share": share}[mode](place)))

@@ -129,7 +129,7 @@ def test_the_last_good_checkpoint_is_kept_and_can_be_loaded(
     execute(IMP, store, OFTEN)
     trainer = build_trainer(IMP, OFTEN)
     path = store.folder(IMP) / "checkpoint.safetensors"
-    assert load_checkpoint(trainer, path, f"{IMP.id}/{source(IMP)}/cpu")
+    assert load_checkpoint(trainer, path, f"{IMP.id}/{source(IMP.to_json())}/cpu")
     assert (trainer.round, trainer.step) == (2, 5)
     assert all(bool(tensor.isfinite().all()) for tensor in trainer.state.values())
     with store.lock(IMP):

@@ -25,11 +25,11 @@ TOKEN = "0123" * 8
 MINE = (
     *(".bashrc", f".run.json.{TOKEN}", TOKEN, "run.json", "rewind.safetensors"),
     *("checkpoint.safetensors", "progress.json", "why.txt", "tickets/dense.safetensors"),
-    *(f"tickets/.x.{TOKEN}", "judged/0000-dense.json", "sub/.hidden"),
+    *(f"tickets/.x.{TOKEN}", "sub/.hidden"),
 )
 LINKED = (
     *("runs", "locks", "damaged", "imported", ".import", ".writable", "runs/ID", "runs/ID/tickets"),
-    *("runs/ID/judged", "runs/ID/run.json", "runs/ID/checkpoint.safetensors", "runs/ID/.git"),
+    *("runs/ID/run.json", "runs/ID/checkpoint.safetensors", "runs/ID/.git"),
     *("runs/ID/rewind.safetensors", f"runs/ID/.run.json.{TOKEN}", "locks/ID", "locks/import"),
     *(f"locks/.ID.{TOKEN}", "damaged/ID.0", "runs/ID/tickets/dense.safetensors"),
 )

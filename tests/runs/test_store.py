@@ -147,7 +147,7 @@ def test_a_missing_ticket_is_found(store: Store, stored: RunResult) -> None:
     (store.folder(DENSE) / "tickets" / "dense.safetensors").unlink()
     ((run, why),) = verify(store)
     assert run == DENSE.id
-    assert why == "cannot read dense.safetensors (No such file or directory)"
+    assert why == "tickets/dense.safetensors is missing"
 
 
 def test_a_run_under_another_id_is_found(store: Store, stored: RunResult) -> None:
@@ -489,9 +489,11 @@ def test_narrow_masks_are_recorded_over_the_common_base(store: Store) -> None:
     assert record["density"] == (605 + 80) / 1_290
 
 
-@pytest.mark.parametrize("how", ["damaged", "missing"])
+@pytest.mark.parametrize(
+    ("how", "said"), [("damaged", "does not match its checksum"), ("missing", "is missing")]
+)
 def test_a_parent_s_ticket_that_is_damaged_is_computed_again(
-    store: Store, stored: RunResult, how: str, caplog: pytest.LogCaptureFixture
+    store: Store, stored: RunResult, how: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = store.folder(DENSE) / "tickets" / "dense.safetensors"
     whole = path.read_bytes()
@@ -500,7 +502,7 @@ def test_a_parent_s_ticket_that_is_damaged_is_computed_again(
         path.write_bytes(whole[:-1])
     execute(child("omp", DENSE), store)
     assert path.read_bytes() == whole
-    assert f"run {DENSE.id}: tickets/dense.safetensors does not match" in caplog.text
+    assert f"run {DENSE.id}: tickets/dense.safetensors {said}" in caplog.text
 
 
 def test_a_damaged_run_that_somebody_computes_is_left_to_them(
