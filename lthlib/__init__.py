@@ -23,18 +23,7 @@ _NAMES = {
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = [
-    "Dataset",
-    "LthlibError",
-    "Mask",
-    "Ticket",
-    "TrainingSettings",
-    "__version__",
-    "evaluate",
-    "find_tickets",
-    "load_dataset",
-    "retrain",
-]
+__all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
     from lthlib.api import evaluate, find_tickets, retrain

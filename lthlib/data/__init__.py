@@ -7,21 +7,3 @@ from lthlib.data.parts import Dataset, Images, Part, Tensors
 from lthlib.data.settings import DataSettings
 from lthlib.data.splits import generator, split_indices
 from lthlib.data.streaming import StreamingPart
-
-__all__ = [
-    "SUPPORTED",
-    "Batches",
-    "DataSettings",
-    "Dataset",
-    "EvaluationBatches",
-    "Images",
-    "Part",
-    "StreamingPart",
-    "Tensors",
-    "cache_folder",
-    "generator",
-    "load_dataset",
-    "needless_entries",
-    "split_indices",
-    "verify_cache",
-]

@@ -16,15 +16,6 @@ from lthlib.models.resnet import SHORTCUTS, CifarResNet
 from lthlib.models.vgg import CifarVGG, HiddenVGG
 from lthlib.settings import Prunable, Settings, between, one_of
 
-__all__ = [
-    "ARCHITECTURES",
-    "CifarResNet",
-    "CifarVGG",
-    "HiddenVGG",
-    "ModelSettings",
-    "build_model",
-]
-
 INITIALISATIONS = ("kaiming", "xavier")
 
 

@@ -6,7 +6,7 @@ mentions keeps the base's values of the settings it does not mention.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -17,15 +17,36 @@ from lthlib.errors import ConfigError, check_choice, shown
 from lthlib.files import from_yaml, load
 from lthlib.models import ARCHITECTURES, ModelSettings
 from lthlib.runs import Parent, RunConfig
-from lthlib.settings import Length, Line, Name, Settings, build, coerce, one_of
+from lthlib.settings import Field, Length, Line, Name, Settings, between, build, coerce, one_of
 from lthlib.training import TrainingSettings
 
 SCALES = ("embedded", "reduced", "paper")
 _ABOUT = ("name", "scale", "about")
 _PARTS = ("data", "model", "training", "rewind", "methods", "study")
-_SETTINGS = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings}
 _USER = "given by the user"
 _MOST_SEEDS = 10_000
+
+
+def _are_seeds(value: Any) -> bool:
+    counts = value.values() if isinstance(value, dict) and "default" in value else [value]
+    return all(type(count) is int and 0 <= count <= _MOST_SEEDS for count in counts)
+
+
+@dataclass(frozen=True)
+class _Study(Settings, where="study."):
+    """What a study holds, where whoever makes it does not say otherwise."""
+
+    densities: tuple[float, ...]
+    methods: tuple[Line, ...]
+    seeds: Annotated[
+        Any, Field(f"a number up to {_MOST_SEEDS}, or one by method, with a default", _are_seeds)
+    ]
+    dense_seeds: Annotated[int, between(0, _MOST_SEEDS)]
+    precisions: tuple[Line, ...] | None = None
+    first_seed: Annotated[int, between(0, 1 << 62)] | None = None
+
+
+_SETTINGS = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings}
 
 
 @dataclass(frozen=True)
@@ -171,46 +192,14 @@ def _raw(name: str) -> dict[str, Any]:
 def _check(values: Mapping[str, Any]) -> None:
     for part, kind in _SETTINGS.items():
         build(kind, values[part], part)
+    build(_Study, values["study"], "study")
     coerce(values["rewind"], Length, "rewind")
-    sections = {"study": values["study"], "methods": values["methods"]}
+    sections = {"methods": values["methods"]}
     if isinstance(values["methods"], dict):
         sections |= {f"methods.{method}": own for method, own in values["methods"].items()}
     for section, settings in sections.items():
         if not isinstance(settings, dict):
             raise ConfigError(f"{section} is one value; expected names with values")
-    for own, (expected, is_right) in _STUDY.items():
-        if not is_right(found := values["study"].get(own)):
-            raise ConfigError(f"study.{own} is {shown(found)}; expected {expected}")
-    for own in values["study"]:
-        check_choice("a name in study", own, _STUDY)
-
-
-def _are(value: Any, *kinds: type) -> bool:
-    return isinstance(value, list) and all(type(one) in kinds for one in value)
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value <= _MOST_SEEDS
-
-
-_STUDY: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "densities": ("a list of kept fractions", lambda value: _are(value, int, float)),
-    "methods": ("a list of names", lambda value: _are(value, str)),
-    "seeds": (
-        f"a number up to {_MOST_SEEDS}, or one by method, with a default",
-        lambda value: (
-            _is_count(value)
-            or (
-                isinstance(value, dict)
-                and "default" in value
-                and all(map(_is_count, value.values()))
-            )
-        ),
-    ),
-    "dense_seeds": (f"a number up to {_MOST_SEEDS}", _is_count),
-    "precisions": ("a list of names", lambda value: value is None or _are(value, str)),
-    "first_seed": ("a seed", lambda value: value is None or (type(value) is int and value >= 0)),
-}
 
 
 def _strip(node: Any, name: str, sources: dict[str, str], where: str) -> Any:

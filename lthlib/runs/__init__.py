@@ -24,29 +24,19 @@ if TYPE_CHECKING:
     )
     from lthlib.runs.store import RunResult, Store
 
-__all__ = [
-    "Machine",
-    "Parent",
-    "Progress",
-    "RunConfig",
-    "RunResult",
-    "Store",
-    "Swept",
-    "bar",
-    "default_jobs",
-    "execute",
-    "execute_many",
-    "gpus",
-    "with_ancestors",
-]
-
-_MODULES = ("store", "config", "execute", "many")
+_NAMES = {
+    "store": ("RunResult", "Store"),
+    "config": ("Parent", "RunConfig"),
+    "execute": ("Machine", "execute"),
+    "many": ("Progress", "Swept", "bar", "default_jobs", "execute_many", "gpus", "with_ancestors"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
 
 class _Runs(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
         # Here `execute` is the function, also when its module is imported.
-        if not (name in __all__ and isinstance(value, ModuleType)):
+        if not (name in _HOME and isinstance(value, ModuleType)):
             super().__setattr__(name, value)
 
 
@@ -54,9 +44,6 @@ sys.modules[__name__].__class__ = _Runs
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        for module in _MODULES:
-            found = vars(import_module(f"lthlib.runs.{module}"))
-            if name in found:
-                return found[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
