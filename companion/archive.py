@@ -29,11 +29,10 @@ from lthlib.files import (
     write_atomically,
 )
 from lthlib.leases import Lease
-from lthlib.records import TEXT, Field, check
+from lthlib.records import FILE_NAME, TEXT, Field, check
 from lthlib.runs.config import RunConfig
 from lthlib.runs.many import with_ancestors
 from lthlib.runs.store import (
-    FILE_NAME,
     RUN_ID,
     RUN_LIMIT,
     Store,

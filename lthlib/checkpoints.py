@@ -14,14 +14,14 @@ from torch import Tensor
 
 from lthlib.errors import RecordError, RunDamaged, StoreError, TicketError
 from lthlib.files import TICKET_LIMIT, read_bounded, shallow, write_atomically
-from lthlib.records import COST, COUNT, OBJECT, TEXT, check
+from lthlib.records import COST, COUNT, FILES, OBJECT, TEXT, check_fields
 from lthlib.settings import Field
 from lthlib.tickets import seal, unseal
 from lthlib.training import Cost, Trainer, channels_last
 
 _LIST = Field("a list", lambda value: isinstance(value, list))
 # What a trainer holds beside its state, plain values.
-_PLAIN = {"history": _LIST, "records": OBJECT, "files": OBJECT}
+_PLAIN = {"history": _LIST, "records": OBJECT, "files": FILES}
 _PLACE = {"owner": TEXT, "round": COUNT, "step": COUNT, "cost": COST, **_PLAIN, "names": _LIST}
 
 
@@ -78,7 +78,7 @@ def read_checkpoint(content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         tensors, text = unseal(content, "checkpoint")
         place = json.loads(shallow(text.encode()))
-        check(place, _PLACE, "its header")
+        check_fields(place, _PLACE, "its header")
     except (RecordError, TicketError, ValueError, RecursionError) as error:
         raise RunDamaged(str(error)) from None
     return place, tensors

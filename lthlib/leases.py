@@ -146,11 +146,9 @@ def hold(
 def hold_if_free(path: Path) -> Iterator[Lease | None]:
     """Keep a lease while the body runs, without waiting for it; None when somebody has it."""
     with contextlib.ExitStack() as stack:
-        try:
+        lease: Lease | None = None
+        with contextlib.suppress(Paused):
             lease = stack.enter_context(hold(path, lambda: True))
-        except Paused:
-            yield None
-            return
         yield lease
 
 

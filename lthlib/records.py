@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from datetime import datetime
@@ -10,7 +11,7 @@ from typing import Any
 
 from lthlib.errors import RecordError
 from lthlib.files import is_sealed
-from lthlib.settings import Field, matching, one_of
+from lthlib.settings import POINT, Field, matching, one_of
 from lthlib.texts import visible
 
 SCHEMA = 1
@@ -20,6 +21,9 @@ METHODS = (
     *("dense", "imp", "cs", "bip", "hydra", "omp", "snip", "grasp", "synflow", "gmp"),
     *("l0", "iss", "random", "retrain"),
 )
+REWIND = "rewind.safetensors"
+# What belongs to a run beside its records.
+FILE_NAME = re.compile(rf"{re.escape(REWIND)}|tickets/{POINT.pattern}\.safetensors", re.ASCII)
 COSTS = ("epochs", "images", "forward_passes", "backward_passes", "flops", "seconds")
 _SEALS = ("above", "digest")
 
@@ -120,6 +124,12 @@ def _time(value: Any) -> bool:
         return False
 
 
+def _checksums(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        FILE_NAME.fullmatch(name) and SHA256.check(digest) for name, digest in value.items()
+    )
+
+
 def _layers(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(layer, list)
@@ -147,6 +157,7 @@ OBJECT = Field("an object", lambda value: isinstance(value, dict))
 _NULL = Field("null", lambda value: value is None)
 _METHOD = one_of(METHODS)
 TRUTH = Field("true or false", lambda value: isinstance(value, bool))
+FILES = Field(f"the SHA-256 of tickets and {REWIND}", _checksums)
 COST = dict.fromkeys(COSTS, _AMOUNT)
 PROVENANCE = {
     **dict.fromkeys(("device", "device_name", "torch", "python", "lthlib", "source"), TEXT),
@@ -220,25 +231,25 @@ def check(value: Any, rule: Any, where: str, path: str = "") -> None:
     Raises:
         RecordError: names the field, its value and what was expected.
     """
-    if not path:
-        check_texts(value, where)
+    check_texts(value, where)
+    check_fields(value, rule, where, path)
+
+
+def check_fields(value: Any, rule: Any, where: str, path: str = "") -> None:
+    """As `check`, whatever its texts hold."""
     if isinstance(rule, Field):
         if not rule.check(value):
             text = repr(value)[:80]
             raise RecordError(f"{where}: {path} is {text}, expected {rule.expected}")
         return
-    check(value, OBJECT, where, path)
+    check_fields(value, OBJECT, where, path)
     prefix = f"{path}." if path else ""
-    for wrong, names in (
-        ("lacks", set(rule) - set(value)),
-        ("has unknown", set(value) - set(rule)),
-    ):
+    for wrong, names in ("lacks", rule.keys() - value), ("has unknown", value.keys() - rule):
         if names:
-            raise RecordError(
-                f"{where}: {wrong} {', '.join(prefix + name for name in sorted(names))}"
-            )
+            listed = ", ".join(prefix + name for name in sorted(names))
+            raise RecordError(f"{where}: {wrong} {listed}")
     for name, inner in rule.items():
-        check(value[name], inner, where, prefix + name)
+        check_fields(value[name], inner, where, prefix + name)
 
 
 def check_texts(value: Any, where: str) -> None:
@@ -255,14 +266,16 @@ def check_texts(value: Any, where: str) -> None:
 
 def _check_config(config: Any, where: str, prefix: str) -> None:
     """Check what the tidy table reads; the rest of a configuration grows with the library."""
-    check({name: config[name] for name in _CONFIG if name in config}, _CONFIG, where, prefix[:-1])
+    check_fields(
+        {name: config[name] for name in _CONFIG if name in config}, _CONFIG, where, prefix[:-1]
+    )
     for name in _SETTINGS.keys() & config["settings"].keys():
-        check(config["settings"][name], _SETTINGS[name], where, f"{prefix}settings.{name}")
-    check(config["data"].get("dataset"), NAME, where, f"{prefix}data.dataset")
-    check(config["model"].get("architecture"), NAME, where, f"{prefix}model.architecture")
+        check_fields(config["settings"][name], _SETTINGS[name], where, f"{prefix}settings.{name}")
+    check_fields(config["data"].get("dataset"), NAME, where, f"{prefix}data.dataset")
+    check_fields(config["model"].get("architecture"), NAME, where, f"{prefix}model.architecture")
     parent = config["parent"]
     if parent is not None:
-        check(parent, {"config": OBJECT, "point": NAME}, where, f"{prefix}parent")
+        check_fields(parent, {"config": OBJECT, "point": NAME}, where, f"{prefix}parent")
         _check_config(parent["config"], where, f"{prefix}parent.config.")
     elif config["method"] == "retrain":
         raise RecordError(f"{where}: {prefix}parent is null, expected the search it retrains")

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from lthlib.errors import MaskError, RecordError, TicketError
 from lthlib.files import TICKET_LIMIT, read_bounded, shallow, write_atomically
 from lthlib.masks import Mask, pack, unpack
-from lthlib.records import COUNT, DENSITY, OBJECT, check
+from lthlib.records import COUNT, DENSITY, OBJECT, check_fields
 from lthlib.settings import POINT, Field, matching, one_of
 
 FORMAT = 1
@@ -181,7 +181,7 @@ _FIELDS = tuple(_HEADER)[2:]  # which a ticket has under the same names
 
 def _check_header(header: Any) -> None:
     try:
-        check(header, _HEADER, "not a ticket", "header")
+        check_fields(header, _HEADER, "not a ticket")
     except RecordError as error:
         raise TicketError(str(error)) from None
 

@@ -22,8 +22,8 @@ LAYERS = {
     "lthlib": [
         ["errors", "signals", "source", "texts", "_torchvision", "_version"],
         ["bars", "files", "turns", "workers"],
-        ["distributed", "leases", "records", "settings"],
-        ["data", "devices", "models", "masks", "graphs"],
+        ["distributed", "leases", "settings"],
+        ["data", "devices", "models", "masks", "graphs", "records"],
         ["training"],
         ["tickets"],
         ["checkpoints"],

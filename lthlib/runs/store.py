@@ -32,11 +32,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lthlib.errors import ConfigError, RunDamaged, StoreError, TicketError
+from lthlib.errors import ConfigError, RecordError, RunDamaged, StoreError, TicketError
 from lthlib.files import TEMPORARY, TICKET_LIMIT, is_sealed, read_within, sealed, write_atomically
 from lthlib.leases import Lease, Watch, abandoned, hold, hold_if_free
+from lthlib.records import FILES, ID, OBJECT, REWIND, TEXT, TRUTH, check_fields
 from lthlib.runs.identity import identify
-from lthlib.settings import POINT
+from lthlib.settings import POINT, Field
 from lthlib.source import fingerprint
 
 if TYPE_CHECKING:  # they import torch, and who lists runs is not to wait for it
@@ -47,12 +48,8 @@ SCHEMA = 1
 RUN_LIMIT = 64 << 20
 ID_LENGTH = 16
 RUN_ID = re.compile(r"[0-9a-f]{16}")
-REWIND = "rewind.safetensors"
-# What a run.json names beside itself.
-FILE_NAME = re.compile(rf"{re.escape(REWIND)}|tickets/{POINT.pattern}\.safetensors", re.ASCII)
 _FOLDER = re.compile(rf"{RUN_ID.pattern}(-[0-9a-f]{{8}})?")
 CHECKPOINT, PROGRESS = "checkpoint.safetensors", "progress.json"
-_NEEDED = {"id", "config", "source", "files", "records", "history", "failure"}
 _NAMES = {
     "": re.compile("|".join(map(re.escape, ("run.json", REWIND, CHECKPOINT, PROGRESS)))),
     "tickets": re.compile(rf"{POINT.pattern}\.safetensors", re.ASCII),
@@ -60,6 +57,26 @@ _NAMES = {
 # Of a file that can be looked at, but is none.
 _ODD = {errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EISDIR, errno.ENXIO}
 log = logging.getLogger("lthlib")
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and all(map(OBJECT.check, value))
+
+
+_RUN = {
+    "schema": Field(str(SCHEMA), lambda value: value == SCHEMA),
+    "id": ID,
+    "config": OBJECT,
+    "source": TEXT,
+    "files": FILES,
+    "records": Field("a list of objects, one at least", lambda v: _objects(v) and v != []),
+    "history": Field("a list of objects", _objects),
+    "failure": TEXT.or_null(),
+    "digest": TEXT,
+}
+# Added by an import: the archive's name and the checksum of its list, when it was read, and whether
+# it brought tickets.
+_IMPORTED = {**dict.fromkeys(("archive", "manifest", "at"), TEXT), "tickets": TRUTH}
 
 
 @dataclass(frozen=True)
@@ -248,8 +265,6 @@ class Store:
     def check_files(self, folder: Path, files: Mapping[str, str]) -> None:
         """Compare files of a run with their SHA-256. Raises RunDamaged, naming one that differs."""
         for name, digest in files.items():
-            if not FILE_NAME.fullmatch(name):
-                raise RunDamaged(f"{name[:80]!r} is no file of a run")
             read_file(folder, name, digest)
 
     def set_aside(self, folder: Path, why: str, lease: Lease | None = None) -> None:
@@ -446,11 +461,16 @@ def unsealed(content: bytes) -> dict[str, Any]:
         stored = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise RunDamaged(f"run.json is not JSON ({error})") from None
-    if not isinstance(stored, dict) or stored.get("schema") != SCHEMA:
-        found = stored.get("schema") if isinstance(stored, dict) else None
+    found = stored.get("schema") if isinstance(stored, dict) else None
+    if found != SCHEMA:
         raise RunDamaged(f"run.json has schema {found!r}; this lthlib reads {SCHEMA}")
     if not is_sealed(content):
         raise RunDamaged("run.json does not match its digest")
+    imported = {"imported": _IMPORTED} if "imported" in stored else {}
+    try:
+        check_fields(stored, _RUN | imported, "run.json")
+    except RecordError as error:
+        raise RunDamaged(str(error)) from None
     return stored
 
 
@@ -458,8 +478,6 @@ def check_identity(stored: Mapping[str, Any], run_id: str) -> None:
     """Whether a run.json, its configuration and all its records are those of a run; no more is
     looked at than that takes. Raises RunDamaged saying what is another's."""
     try:
-        if not (stored.keys() >= _NEEDED and stored["records"]):
-            raise RunDamaged(f"run.json lacks records, or one of {', '.join(sorted(_NEEDED))}")
         config = stored["config"]
         if not stored["id"] == (own := identify(config)) == run_id:
             raise RunDamaged(f"run.json belongs to {own}, not to {run_id}")

@@ -17,15 +17,13 @@ from lthlib.errors import ConfigError, RecordError, StoreError
 from lthlib.files import TEMPORARY, TICKET_LIMIT, shallow
 from lthlib.leases import abandoned, making_room
 from lthlib.methods import METHODS
-from lthlib.records import ID, OBJECT, SHA256, TEXT, TRUTH, check, validate_unpublished
+from lthlib.records import check_texts, validate_unpublished
 from lthlib.runs.config import RunConfig
 from lthlib.runs.store import (
     CHECKPOINT,
-    FILE_NAME,
     ID_LENGTH,
     RUN_ID,
     RUN_LIMIT,
-    SCHEMA,
     Store,
     check_identity,
     erase,
@@ -40,35 +38,7 @@ from lthlib.runs.store import (
     ticket_file,
     unsealed,
 )
-from lthlib.settings import Field
 from lthlib.source import fingerprint
-
-
-def _checksums(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        FILE_NAME.fullmatch(name) and SHA256.check(digest) for name, digest in value.items()
-    )
-
-
-def _objects(value: Any) -> bool:
-    return isinstance(value, list) and all(map(OBJECT.check, value))
-
-
-_FILES = Field("the SHA-256 of tickets and rewind.safetensors", _checksums)
-_RUN = {
-    "schema": Field(str(SCHEMA), lambda value: value == SCHEMA),
-    "id": ID,
-    "config": OBJECT,
-    "source": TEXT,
-    "files": _FILES,
-    "records": Field("a list of objects, one at least", lambda v: _objects(v) and v != []),
-    "history": Field("a list of objects", _objects),
-    "failure": TEXT.or_null(),
-    "digest": TEXT,
-}
-# Added by an import: the archive's name and the checksum of its list, when it was read, and whether
-# it brought tickets.
-_IMPORTED = {**dict.fromkeys(("archive", "manifest", "at"), TEXT), "tickets": TRUTH}
 
 
 def read_run(content: bytes, run_id: str) -> dict[str, Any]:
@@ -80,8 +50,7 @@ def read_run(content: bytes, run_id: str) -> dict[str, Any]:
     try:
         shallow(content)
         stored = unsealed(content)
-        imported = {"imported": _IMPORTED} if "imported" in stored else {}
-        check(stored, _RUN | imported, "run.json")
+        check_texts(stored, "run.json")
         RunConfig.from_json(stored["config"])
         for number, record in enumerate(stored["records"]):
             validate_unpublished(record, f"run.json, record {number}")
@@ -180,8 +149,7 @@ def _checkpoint(folder: Path) -> dict[str, str]:
         # Fingerprints of the run's method and of its ancestors', in a chain.
         if not set(rest.partition("/")[0].split("-")) <= set(map(fingerprint, METHODS)):
             raise StoreError("was written by another version of the source")
-        check(place["files"], _FILES, "its header", "files")
-    except (RecordError, StoreError) as error:
+    except StoreError as error:
         raise StoreError(f"{CHECKPOINT}: {error}") from None
     return dict(place["files"])
 
