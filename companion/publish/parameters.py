@@ -18,11 +18,11 @@ from typing import Annotated, Any, get_args, get_origin
 
 from lthlib.errors import ConfigError
 from lthlib.files import from_json
-from lthlib.settings import Rule, coerce, one_of
+from lthlib.settings import Field, coerce, one_of
 
 _OF_IPYTHON = {"In", "Out"}
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
-_DISTINCT = Rule("distinct values, one at least", lambda own: 0 < len(own) == len(set(own)))
+_DISTINCT = Field("distinct values, one at least", lambda own: 0 < len(own) == len(set(own)))
 
 
 def declare(names: Mapping[str, Any], /, **kinds: Any) -> Any:
