@@ -1,11 +1,13 @@
 """Runs as one file: a tar that another store takes in after checking all of it.
 
-manifest.json comes first: the study, and name, size and SHA-256 of every other member. The rest are
-the runs' own files under `runs/ID/`. Equal runs give equal bytes.
+manifest.json comes first: the study, name, size and SHA-256 of every other member, and the
+configurations of unfinished runs. The rest are the runs' own files under `runs/ID/`, each of which
+holds, or is named with, its checksum. Equal runs give equal bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import io
@@ -19,45 +21,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from lthlib.errors import RecordError, StoreError, TicketError
+from lthlib.checkpoints import read_checkpoint
+from lthlib.errors import LthlibError, StoreError
 from lthlib.files import (
     TICKET_LIMIT,
     from_json,
+    load,
     open_regular,
+    read_within,
     replacing,
     sealed,
     write_atomically,
 )
 from lthlib.leases import Lease
-from lthlib.records import FILE_NAME, TEXT, Field, check
+from lthlib.records import FILE_NAME, OBJECT, TEXT, TRUTH, check, validate_unpublished
 from lthlib.runs.config import RunConfig
 from lthlib.runs.many import with_ancestors
-from lthlib.runs.store import (
-    RUN_ID,
-    RUN_LIMIT,
-    Store,
-    source,
-)
+from lthlib.runs.store import CHECKPOINT, RUN_ID, RUN_LIMIT, Store, check_identity, source
 from lthlib.runs.upkeep import check_ticket, faults_of, read_checked
+from lthlib.settings import Field
 from lthlib.texts import visible
 
 FORMAT = 1
-_TAR = tarfile.USTAR_FORMAT
 MANIFEST = "manifest.json"
-_MANIFEST_LIMIT = 64 << 20
+_LIMITS = {MANIFEST: 64 << 20, "run.json": RUN_LIMIT}  # of all others, a ticket's
 _CHUNK = 1 << 20
-_MEMBER = re.compile(rf"runs/{RUN_ID.pattern}/(?:run\.json|{FILE_NAME.pattern})", re.ASCII)
-_ABOUT = {
-    "bytes": Field(
-        f"a size up to {TICKET_LIMIT}", lambda v: type(v) is int and 0 < v <= TICKET_LIMIT
-    ),
-    "sha256": Field("64 hexadecimal digits", lambda v: bool(re.fullmatch("[0-9a-f]{64}", str(v)))),
-}
+_OWN = rf"run\.json|{re.escape(CHECKPOINT)}|{FILE_NAME.pattern}"
+_MEMBER = re.compile(rf"runs/{RUN_ID.pattern}/(?:{_OWN})", re.ASCII)
 _CONTENTS = {
     "format": Field(str(FORMAT), lambda value: value == FORMAT),
     "study": TEXT,
-    "tickets": Field("true or false", lambda value: isinstance(value, bool)),
-    "members": Field("an object", lambda value: isinstance(value, dict)),
+    "tickets": TRUTH,
+    "members": OBJECT,
+    "unfinished": OBJECT,
 }
 # What a result is: not where, when and how fast it was computed.
 _RESULT = ("judged", "status", "failure", "density", "kept", "total", "layers", "accuracy")
@@ -65,9 +61,10 @@ _RESULT = ("judged", "status", "failure", "density", "kept", "total", "layers", 
 
 @dataclass(frozen=True)
 class Taken:
-    """What an import did with a run. outcome: `new`, `same` (the store had it), `kept` (for
-    looking at: this source cannot use it), `busy` (somebody computes it), or `conflict`. why: for
-    people, empty for `new` and `same`."""
+    """What an import did with a run. outcome: `new`, `begun` (it goes on from its checkpoint),
+    `same` (the store had it, or had come further), `kept` (for looking at: this source cannot use
+    it), `anew` (unfinished, and this source cannot go on from it), `busy` (somebody computes it),
+    or `conflict`. why: for people, empty for the first three."""
 
     config: RunConfig
     outcome: str
@@ -75,47 +72,81 @@ class Taken:
 
 
 def export_runs(
-    store: Store, name: str, configs: Iterable[RunConfig], path: Path, tickets: bool = True
+    store: Store,
+    name: str,
+    configs: Iterable[RunConfig],
+    path: Path,
+    tickets: bool = True,
+    unfinished: bool = False,
 ) -> int:
-    """Write runs and all they rest on to a tar, atomically.
+    """Write runs and all they rest on to a tar, atomically; returns the number of runs in it.
 
-    name: of the study. tickets: with the tickets, without which the runs can be looked at and
-    compared where they are imported, but nothing can start from them. Returns the number of runs.
-    Raises StoreError when a run is not complete or does not match its checksums.
+    Args:
+        store: that holds them.
+        name: of the study.
+        configs: the runs.
+        path: of the tar.
+        tickets: with the tickets, without which the runs can be looked at and compared where they
+            are imported, but nothing can start from them.
+        unfinished: take the checkpoints of runs that are not complete; those that have none are
+            left out.
+
+    Raises:
+        StoreError: a run is not complete, does not match its checksums, or is being computed.
     """
-    runs = with_ancestors(configs)
+    if unfinished and not tickets:
+        raise StoreError("an unfinished run goes on from its tickets; export with them")
     members: dict[str, Path] = {}
-    for config in sorted(runs, key=lambda config: config.id):
-        folder = store.folder(config)
-        if store.load(config) is None:
-            raise StoreError(f"run {config.id} is not complete; `lth sweep` first")
-        if faults := list(faults_of(folder)):
-            raise StoreError(
-                f"run {config.id}: {faults[0]}; `lth verify --repair` and `lth sweep` compute it "
-                "again"
-            )
-        names = sorted(read_checked(folder)["files"]) if tickets else []
-        members |= {f"runs/{config.id}/{name}": folder / name for name in ("run.json", *names)}
-    contents = {"format": FORMAT, "study": name, "tickets": tickets}
-    about = {member: _about(file) for member, file in members.items()}
-    manifest = json.dumps({**contents, "members": about}, indent=1).encode()
+    begun: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        for config in sorted(with_ancestors(configs), key=lambda config: config.id):
+            folder, own = store.folder(config), ["run.json"]
+            if store.load(config) is None:
+                if not unfinished:
+                    raise StoreError(
+                        f"run {config.id} is not complete; `lth sweep` first, or export what "
+                        "there is of it with --unfinished"
+                    )
+                if (folder / "run.json").exists() or not (folder / CHECKPOINT).exists():
+                    continue
+                if stack.enter_context(store.alone(config.id)) is None:
+                    raise StoreError(f"run {config.id} is being computed; stop it first")
+                begun[config.id], own = config.to_json(), [CHECKPOINT]
+            if faults := list(faults_of(folder)):
+                raise StoreError(
+                    f"run {config.id}: {faults[0]}; `lth verify --repair` and `lth sweep` compute "
+                    "it again"
+                )
+            stored = _begun(folder) if config.id in begun else read_checked(folder)
+            own += sorted(stored["files"]) if tickets else []
+            members |= {f"runs/{config.id}/{file}": folder / file for file in own}
+        _write(path, {"format": FORMAT, "study": name, "tickets": tickets}, begun, members)
+    return sum(member.endswith(("/run.json", f"/{CHECKPOINT}")) for member in members)
+
+
+def _write(
+    path: Path, contents: dict[str, Any], begun: dict[str, Any], members: dict[str, Path]
+) -> None:
+    contents |= {"unfinished": begun} if begun else {}
+    contents["members"] = {member: _about(file) for member, file in members.items()}
+    manifest = json.dumps(contents, indent=1).encode()
     try:
-        with replacing(path) as out, tarfile.open(fileobj=out, mode="w", format=_TAR) as tar:
+        with (
+            replacing(path) as out,
+            tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        ):
             _add(tar, MANIFEST, len(manifest), io.BytesIO(manifest))
             for member, file in members.items():
                 with file.open("rb") as opened:
-                    _add(tar, member, about[member]["bytes"], opened)
+                    _add(tar, member, file.stat().st_size, opened)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror}") from None
-    return len(runs)
 
 
 def _about(file: Path) -> dict[str, Any]:
     with file.open("rb") as opened:
-        return {
-            "bytes": file.stat().st_size,
-            "sha256": hashlib.file_digest(opened, "sha256").hexdigest(),
-        }
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+    return {"bytes": file.stat().st_size, "sha256": digest}
 
 
 def _add(tar: tarfile.TarFile, name: str, size: int, opened: BinaryIO) -> None:
@@ -128,7 +159,8 @@ def import_runs(store: Store, path: Path) -> list[Taken]:
     """Take in the runs of an archive, each marked as imported; all of it is checked first.
 
     A run that the present source computed goes where it can be used, any other to `imported`, where
-    it can be looked at. What the store has already is left as it is.
+    it can be looked at; an unfinished one goes on from its checkpoint, if the present source wrote
+    it and the store has come no further. What the store has already is left as it is.
 
     Raises StoreError when the archive is not as `export_runs` writes it: then nothing is imported.
     """
@@ -139,109 +171,115 @@ def import_runs(store: Store, path: Path) -> list[Taken]:
             raise StoreError(f"another import into {store.root} is under way; wait for its end")
         shutil.rmtree(staging, ignore_errors=True)
         try:
-            configs = _unpack(path, staging)
-            return _place_all(store, staging, configs.values())
-        except (OSError, RecordError, StoreError, TicketError) as error:
+            with open_regular(path) as archive:
+                names = _unpack(archive, staging)
+            configs = _checked(staging, names, visible(path.name))
+            return _place_all(store, staging, configs.values(), visible(path.name))
+        except (OSError, LthlibError) as error:
             why = error.strerror if isinstance(error, OSError) else error
             raise StoreError(f"cannot import {path}: {why}") from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def _unpack(path: Path, staging: Path) -> dict[str, RunConfig]:
-    """Write the archive's files below `staging` as they are to be in the store; the runs, by id."""
-    with open_regular(path) as archive:
-        text = archive.read(_next(archive, MANIFEST, _MANIFEST_LIMIT))
-        _skip_padding(archive, len(text))
-        contents = _manifest(text)
-        members = contents["members"]
-        total = sum(own["bytes"] for own in members.values())
-        if total > os.fstat(archive.fileno()).st_size:
-            raise StoreError(f"{MANIFEST} names more bytes than the file has")
-        if total > (free := shutil.disk_usage(staging.parent).free):
-            raise StoreError(f"it needs {total:,} bytes, of which {free:,} are free")
-        mark = {
-            "archive": visible(path.name),
-            "manifest": hashlib.sha256(text).hexdigest(),
-            "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "tickets": contents["tickets"],
-        }
-        configs: dict[str, RunConfig] = {}
-        stored: dict[str, Any] = {"id": None}
-        for name, about in members.items():
-            _, run_id, own = name.split("/", 2)
-            _copy(archive, name, about, staging / name)
-            if own == "run.json":
-                stored = read_checked((staging / name).parent)
-                configs[run_id] = RunConfig.from_json(stored["config"])
-                wanted = [f"runs/{run_id}/{file}" for file in stored["files"]]
-                if mark["tickets"] and (missing := set(wanted) - members.keys()):
-                    raise StoreError(f"lacks {min(missing)}")
-                write_atomically(staging / name, sealed({**stored, "imported": mark}))
-            elif run_id != stored["id"]:
-                raise StoreError(f"{name} comes before its run.json")
-            else:
-                check_ticket(staging / "runs" / run_id, own, stored)
-        if archive.read(1024).strip(b"\0"):
-            raise StoreError(f"holds more than its {MANIFEST} names")
+def _unpack(archive: BinaryIO, staging: Path) -> set[str]:
+    """Write the archive's files below `staging`; returns their names. The headers alone are left to
+    tarfile: names, links, sizes and extensions of an archive are not to be trusted."""
+    names: set[str] = set()
+    length = os.fstat(archive.fileno()).st_size
+    if length > (free := shutil.disk_usage(staging.parent).free):
+        raise StoreError(f"it needs {length:,} bytes, of which {free:,} are free")
+    while any(block := archive.read(tarfile.BLOCKSIZE)) or not names:
+        try:
+            header = tarfile.TarInfo.frombuf(block, "ascii", "strict")
+        except (tarfile.TarError, ValueError) as error:
+            raise StoreError(f"no member of a tar where one was expected ({error})") from None
+        name, size = header.name, header.size
+        fits = _MEMBER.fullmatch(name) if names else name == MANIFEST
+        if header.type != tarfile.REGTYPE or not fits or name in names:
+            raise StoreError(f"holds {name[:80]!r} where a file of a run was expected")
+        limit = min(_LIMITS.get(name.rpartition("/")[2], TICKET_LIMIT), length - archive.tell())
+        if not 0 < size <= limit:
+            raise StoreError(f"{name}: has {size:,} bytes, more than {limit:,}")
+        (staging / name).parent.mkdir(parents=True, exist_ok=True)
+        with (staging / name).open("xb") as file:
+            for start in range(0, size, _CHUNK):
+                file.write(archive.read(min(_CHUNK, size - start)))
+            file.flush()
+            os.fsync(file.fileno())
+        archive.seek(-size % tarfile.BLOCKSIZE, os.SEEK_CUR)
+        names.add(name)
+    if not block or archive.read(2 * tarfile.BLOCKSIZE).strip(b"\0"):
+        raise StoreError("does not end as a tar does")
+    return names
+
+
+def _checked(staging: Path, names: set[str], archive: str) -> dict[str, RunConfig]:
+    """Check all that was unpacked, by what the store itself would check; the runs, by id."""
+    text = read_within(staging, MANIFEST, _LIMITS[MANIFEST])
+    contents = load(staging / MANIFEST, from_json, "the list", StoreError, len(text))
+    check(contents, OBJECT, MANIFEST, "what it holds")
+    contents = {"unfinished": {}, **contents}
+    check(contents, _CONTENTS, MANIFEST)
+    if differing := {MANIFEST, *contents["members"]} ^ names:
+        raise StoreError(f"{MANIFEST} and the files differ in {min(differing)[:80]!r}")
+    mark = {
+        "archive": archive,
+        "manifest": hashlib.sha256(text).hexdigest(),
+        "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "tickets": contents["tickets"],
+    }
+    configs: dict[str, RunConfig] = {}
+    for run_id in sorted({name.split("/")[1] for name in names - {MANIFEST}}):
+        folder, begun = staging / "runs" / run_id, run_id in contents["unfinished"]
+        for own, expected in (("run.json", not begun), (CHECKPOINT, begun)):
+            if (f"runs/{run_id}/{own}" in names) != expected:
+                raise StoreError(f"{'lacks' if expected else 'holds'} runs/{run_id}/{own}")
+        if begun:
+            configs[run_id] = RunConfig.from_json(contents["unfinished"][run_id])
+            _check_begun(folder, configs[run_id])
+            continue
+        stored = read_checked(folder)
+        configs[run_id] = RunConfig.from_json(stored["config"])
+        write_atomically(folder / "run.json", sealed({**stored, "imported": mark}))
+        for fault in faults_of(folder):
+            raise StoreError(f"run {run_id}: {fault}")
     for run_id, config in configs.items():
         if config.parent is not None and config.parent.config.id not in configs:
             raise StoreError(f"lacks run {config.parent.config.id}, the parent of {run_id}")
     return configs
 
 
-def _manifest(text: bytes) -> dict[str, Any]:
-    try:
-        contents: dict[str, Any] = from_json(text)
-    except (ValueError, RecursionError) as error:
-        raise StoreError(f"{MANIFEST} is not JSON ({error})") from None
-    check(contents, _CONTENTS, MANIFEST)
-    for name, about in contents["members"].items():
-        if not _MEMBER.fullmatch(name):
-            raise StoreError(f"{MANIFEST} names {name[:80]!r}, which is no file of a run")
-        check(about, _ABOUT, MANIFEST, name)
-        if name.endswith("/run.json") and about["bytes"] > RUN_LIMIT:
-            raise StoreError(f"{name}: has {about['bytes']:,} bytes, more than {RUN_LIMIT:,}")
-    return contents
+def _check_begun(folder: Path, config: RunConfig) -> None:
+    """Check a checkpoint, and what it rests on, as if it were a complete run."""
+    place = _begun(folder)
+    stored = place | {"id": config.id, "config": config.to_json(), "failure": None}
+    stored["records"] = list(place["records"].values())
+    if config.id != folder.name or place["run"] != folder.name:
+        raise StoreError(f"run {folder.name}: {CHECKPOINT} belongs to run {place['run']}")
+    for point, record in place["records"].items():
+        validate_unpublished(record, f"run {folder.name}, {CHECKPOINT}")
+        if record["status"] != "ok" or record["ticket"]["point"] != point:
+            raise StoreError(f"run {folder.name}: {CHECKPOINT} holds no ticket {point[:80]!r}")
+    if not all(map(OBJECT.check, place["history"])):
+        raise StoreError(f"run {folder.name}: the history in {CHECKPOINT} is no list of objects")
+    if stored["records"]:
+        check_identity(stored, folder.name)
+    for name in place["files"]:
+        check_ticket(folder, name, stored)
 
 
-def _next(archive: BinaryIO, name: str, limit: int) -> int:
-    """The size of the archive's next member, which is to be the regular file `name`. Its header
-    alone is left to tarfile: names, links, sizes and extensions of an archive are not to be
-    trusted."""
-    try:
-        header = tarfile.TarInfo.frombuf(archive.read(tarfile.BLOCKSIZE), "ascii", "strict")
-    except (tarfile.TarError, ValueError) as error:
-        raise StoreError(f"{name}: no member of a tar where it was expected ({error})") from None
-    if header.name != name or header.type != tarfile.REGTYPE:
-        raise StoreError(f"found {header.name[:80]!r} where the file {name} was expected")
-    if not 0 < header.size <= limit:
-        raise StoreError(f"{name}: has {header.size} bytes, which is not what was expected")
-    return header.size
+def _begun(folder: Path) -> dict[str, Any]:
+    """What the checkpoint in a run's folder says, and whose it is."""
+    place, _ = read_checkpoint(read_within(folder, CHECKPOINT, TICKET_LIMIT))
+    run, _, rest = place["owner"].partition("/")
+    by, _, device = rest.partition("/")
+    return place | {"run": run, "source": by, "device": device}
 
 
-def _copy(archive: BinaryIO, name: str, about: Mapping[str, Any], target: Path) -> None:
-    """Write the archive's next member to a file, and compare it with what the list says of it."""
-    left = size = _next(archive, name, about["bytes"])
-    digest = hashlib.sha256()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("xb") as file:
-        while left and (chunk := archive.read(min(left, _CHUNK))):
-            digest.update(chunk)
-            file.write(chunk)
-            left -= len(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    if digest.hexdigest() != about["sha256"]:
-        raise StoreError(f"{name}: does not match its checksum")
-    _skip_padding(archive, size)
-
-
-def _skip_padding(archive: BinaryIO, size: int) -> None:
-    archive.read(-size % tarfile.BLOCKSIZE)
-
-
-def _place_all(store: Store, staging: Path, configs: Iterable[RunConfig]) -> list[Taken]:
+def _place_all(
+    store: Store, staging: Path, configs: Iterable[RunConfig], archive: str
+) -> list[Taken]:
     taken: dict[str, Taken] = {}
     for config in with_ancestors(configs):
         parent = config.parent and taken[config.parent.config.id]
@@ -250,18 +288,20 @@ def _place_all(store: Store, staging: Path, configs: Iterable[RunConfig]) -> lis
             taken[config.id] = Taken(config, parent.outcome, why)
             continue
         with store.alone(config.id) as lease:
+            folder = staging / "runs" / config.id
+            take = _take if (folder / "run.json").exists() else _go_on
             taken[config.id] = (
-                _place(store, lease, staging / "runs" / config.id, config)
+                take(store, lease, folder, config, f"replaced by an import of {archive}")
                 if lease
                 else Taken(config, "busy", "a process is computing it")
             )
     return list(taken.values())
 
 
-def _place(store: Store, lease: Lease, folder: Path, config: RunConfig) -> Taken:
+def _take(store: Store, lease: Lease, folder: Path, config: RunConfig, replaced: str) -> Taken:
     stored = read_checked(folder)
-    mark = stored["imported"]
-    usable = mark["tickets"] and stored["source"] == source(stored["config"])
+    tickets = stored["imported"]["tickets"]
+    usable = tickets and stored["source"] == source(stored["config"])
     other = hashlib.sha256(stored["source"].encode()).hexdigest()[:8]
     aside = store.place("imported") / f"{config.id}-{other}"
     for place in (store.folder(config), aside):
@@ -272,16 +312,34 @@ def _place(store: Store, lease: Lease, folder: Path, config: RunConfig) -> Taken
             return Taken(config, "conflict", difference)
         if place != aside or not usable:
             return Taken(config, "same")
-    target = store.folder(config) if usable else aside
-    if os.path.lexists(target):
-        store.set_aside(target, f"replaced by an import of {mark['archive']}", lease)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(folder, target)
+    _move(store, lease, folder, store.folder(config) if usable else aside, replaced)
     if usable:
         shutil.rmtree(aside, ignore_errors=True)
         return Taken(config, "new")
-    without = "another version of the source computed it" if mark["tickets"] else "without tickets"
+    without = "another version of the source computed it" if tickets else "without tickets"
     return Taken(config, "kept", without)
+
+
+def _go_on(store: Store, lease: Lease, folder: Path, config: RunConfig, replaced: str) -> Taken:
+    new = _begun(folder)
+    if new["source"] != source(config.to_json()):
+        return Taken(config, "anew", "another version of the source wrote its checkpoint")
+    if store.load(config) is not None:
+        return Taken(config, "same")
+    with contextlib.suppress(OSError, LthlibError):  # there is none, or a damaged one
+        here = _begun(store.folder(config))
+        further = here["device"] != new["device"] or here["cost"]["images"] >= new["cost"]["images"]
+        if here["source"] == new["source"] and further:
+            return Taken(config, "same")
+    _move(store, lease, folder, store.folder(config), replaced)
+    return Taken(config, "begun")
+
+
+def _move(store: Store, lease: Lease, folder: Path, target: Path, replaced: str) -> None:
+    if os.path.lexists(target):
+        store.set_aside(target, replaced, lease)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(folder, target)
 
 
 def _there(store: Store, lease: Lease, folder: Path) -> dict[str, Any] | None:

@@ -150,6 +150,10 @@ def export(
     tickets: Annotated[
         bool, typer.Option(help="With the tickets; without, the runs can only be looked at.")
     ] = True,
+    unfinished: Annotated[
+        bool,
+        typer.Option("--unfinished", help="With the checkpoints of runs that are not complete."),
+    ] = False,
     store: StoreOption = Path("store"),
 ) -> None:
     """Write a study's runs, and all they rest on, to one file for `lth import` elsewhere."""
@@ -157,7 +161,8 @@ def export(
     from lthlib.runs import Store
 
     chosen = selection.study(study)
-    count = export_runs(Store(store), chosen.name, chosen.configs, archive, tickets)
+    runs = Store(store)
+    count = export_runs(runs, chosen.name, chosen.configs, archive, tickets, unfinished)
     say(f"{archive}: {count} runs, {archive.stat().st_size:,} bytes")
 
 
@@ -166,7 +171,7 @@ def import_(
     store: StoreOption = Path("store"),
 ) -> None:
     """Take in the runs of an archive: all of it is checked, each run is marked as imported, and
-    nothing that the store has is overwritten.
+    nothing that the store has is overwritten. Unfinished runs go on from their checkpoints.
 
     Exit status: 0 all taken, or there already; 1 the store has other results for some runs (they
     are listed); 75 some runs are being computed, call again; 2 the archive is damaged, and nothing

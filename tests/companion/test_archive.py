@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +19,13 @@ import pytest
 import lthlib.runs.store
 from companion.archive import export_runs, import_runs
 from lthlib.cli.keeping import list_
-from lthlib.errors import StoreError
+from lthlib.errors import Paused, StoreError
 from lthlib.files import sealed
 from lthlib.leases import hold
 from lthlib.runs import Machine, RunConfig, Store, execute
 from lthlib.runs.upkeep import RUN_LIMIT, verify
+from lthlib.tickets import Ticket, seal, unseal
+from tests.conftest import needs
 from tests.runs.toys import child, config
 
 DENSE = config()
@@ -206,6 +209,7 @@ def test_a_half_done_and_a_damaged_run_make_way(here: Store, archive: Path) -> N
 
 RUN = f"runs/{DENSE.id}/run.json"
 TICKET = f"runs/{DENSE.id}/tickets/dense.safetensors"
+CHECKPOINT = f"runs/{DENSE.id}/checkpoint.safetensors"
 OUTSIDE = "../../outside"
 
 
@@ -221,12 +225,13 @@ def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], None
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda c: c.update({OUTSIDE: b"x"}), f"names '{OUTSIDE}', which is no file of a run"),
-        (lambda c: c.update({"/etc/x": b"x"}), "names '/etc/x', which is no file of a run"),
-        (lambda c: c.update({f"runs/{DENSE.id}/x.py": b"x"}), "which is no file of a run"),
+        (lambda c: c.update({OUTSIDE: b"x"}), f"holds '{OUTSIDE}' where a file of a run was"),
+        (lambda c: c.update({"/etc/x": b"x"}), "holds '/etc/x' where a file of a run was"),
+        (lambda c: c.update({f"runs/{DENSE.id}/x.py": b"x"}), "x.py' where a file of a run was"),
+        (lambda c: c.update({CHECKPOINT: b"x"}), f"holds {CHECKPOINT}"),
         (lambda c: c.update({TICKET: c[TICKET][:-1]}), "dense.safetensors does not match its chec"),
-        (lambda c: c.pop(TICKET), f"lacks {TICKET}"),
-        (lambda c: c.pop(RUN), "comes before its run.json"),
+        (lambda c: c.pop(TICKET), "dense.safetensors is missing"),
+        (lambda c: c.pop(RUN), f"lacks {RUN}"),
         (
             lambda c: [c.pop(name) for name in list(c) if DENSE.id in name],
             f"lacks run {DENSE.id}, the parent of {OMP.id}",
@@ -283,7 +288,7 @@ def test_a_forged_archive_is_refused_whole(
 def test_what_is_no_plain_file_is_refused(
     here: Store, archive: Path, tmp_path: Path, header: dict[str, Any]
 ) -> None:
-    with pytest.raises(StoreError, match=r"where the file runs/\w+/run.json was expected"):
+    with pytest.raises(StoreError, match=r"holds 'runs/\w+/run.json' where a file of a run"):
         import_runs(here, write(tmp_path / "x.tar", members(archive), **header))
     assert not list(here.root.glob("runs/*"))
 
@@ -291,12 +296,30 @@ def test_what_is_no_plain_file_is_refused(
 def test_sizes_are_checked_before_anything_is_read(
     here: Store, archive: Path, tmp_path: Path
 ) -> None:
-    content = members(archive)
-    manifest = json.loads(content["manifest.json"])
-    for size, said in ((1 << 31, "names more bytes than the file has"), (1 << 50, "a size up to")):
-        manifest["members"][TICKET]["bytes"] = size
+    content = archive.read_bytes()
+    place = content.index(TICKET.encode(), content.index(b"ustar", 1024))
+    header = tarfile.TarInfo.frombuf(content[place : place + 512], "ascii", "strict")
+    for size in (1 << 31, 1 << 32, 0):
+        header.size = size
+        changed = content[:place] + header.tobuf(tarfile.USTAR_FORMAT) + content[place + 512 :]
+        (tmp_path / "x.tar").write_bytes(changed)
+        with pytest.raises(StoreError, match=rf"dense.safetensors: has {size:,} bytes, more than"):
+            import_runs(here, tmp_path / "x.tar")
+
+
+def test_files_that_the_list_does_not_name_are_refused(
+    here: Store, archive: Path, tmp_path: Path
+) -> None:
+    for change in (lambda names: names.pop(TICKET), lambda names: names.update({"more": {}})):
+        content = members(archive)
+        manifest = json.loads(content["manifest.json"])
+        change(manifest["members"])
         content["manifest.json"] = json.dumps(manifest).encode()
-        with pytest.raises(StoreError, match=said):
+        with pytest.raises(StoreError, match=r"manifest.json and the files differ in '(more|runs)"):
+            import_runs(here, tar(tmp_path / "x.tar", content))
+    for manifest in ([], {"format": 7}, {"format": 1, "study": ""}):
+        content["manifest.json"] = json.dumps(manifest).encode()
+        with pytest.raises(StoreError, match=r"manifest.json: "):
             import_runs(here, tar(tmp_path / "x.tar", content))
 
 
@@ -354,15 +377,202 @@ def test_what_is_no_file_is_not_waited_for(
 @pytest.mark.parametrize("content", [b"", b"\0" * 10_240, b"no tar" * 1000])
 def test_what_is_no_archive_is_refused(here: Store, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.tar").write_bytes(content)
-    with pytest.raises(StoreError, match=r"manifest.json: no member of a tar"):
+    with pytest.raises(StoreError, match=r"no member of a tar where one"):
         import_runs(here, tmp_path / "x.tar")
     with pytest.raises(StoreError, match=r"cannot import .*nowhere.tar: .*No such file"):
         import_runs(here, tmp_path / "nowhere.tar")
 
 
-def test_what_follows_the_last_member_is_refused(
+def test_what_does_not_end_as_a_tar_does_is_refused(
     here: Store, archive: Path, tmp_path: Path
 ) -> None:
-    content = {**members(archive), "runs/more": b"more"}
-    with pytest.raises(StoreError, match=r"holds more than its manifest.json names"):
-        import_runs(here, tar(tmp_path / "x.tar", content))
+    content = archive.read_bytes()
+    end = len(content.rstrip(b"\0"))
+    last = end + -end % 512
+    for other in (content[:last], content[: last + 512] + b"more", content[: last - 512]):
+        (tmp_path / "x.tar").write_bytes(other)
+        with pytest.raises(StoreError, match=r"does not end as a tar does|has [\d,]+ bytes, more"):
+            import_runs(here, tmp_path / "x.tar")
+    assert not list(here.root.glob("runs/*"))
+
+
+# A study that is begun here and finished there.
+
+IMP = config("imp", settings={"rounds": 3, "fraction": 0.5, "rewind": "2it"})
+BEGUN = f"runs/{IMP.id}/checkpoint.safetensors"
+FIRST = f"runs/{IMP.id}/tickets/round-0.safetensors"
+
+
+class Interrupted(Store):
+    """Where Ctrl-C comes once the first round is judged."""
+
+    def save_ticket(self, config: RunConfig, ticket: Ticket, *arguments: Any) -> str:
+        if ticket.index == 1:
+            signal.raise_signal(signal.SIGINT)
+        return super().save_ticket(config, ticket, *arguments)
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    store = Interrupted(tmp_path_factory.mktemp("begun") / "there")
+    execute(OMP, store, CPU)
+    with pytest.raises(Paused):
+        execute(IMP, store, CPU)
+    never = config(seed=5)
+    path = store.root.parent / "begun.tar"
+    assert export_runs(store, "a study", [OMP, IMP, never], path, unfinished=True) == 3
+    return path
+
+
+def timeless(record: Any) -> Any:
+    """A record without clock."""
+    if isinstance(record, dict):
+        kept = record.keys() - {"seconds", "started", "finished"}
+        return {key: timeless(record[key]) for key in kept}
+    return record
+
+
+def tickets(store: Store, run: RunConfig) -> Members:
+    return {path.name: path.read_bytes() for path in store.folder(run).rglob("*.safetensors")}
+
+
+@needs(signal.SIGINT)
+def test_a_run_begun_here_is_finished_there(here: Store, interrupted: Path, tmp_path: Path) -> None:
+    assert outcomes(here, interrupted) == [("imp", "begun"), ("dense", "new"), ("omp", "new")]
+    assert list(verify(here)) == []
+    judged = json.loads(unseal(members(interrupted)[BEGUN], "checkpoint")[1])["records"]
+    assert list(judged) == ["round-0", "round-1"]
+    found = execute(IMP, here, CPU)
+    # To the last digit of their seconds: what was judged there is not computed again.
+    assert found.records[:2] == list(judged.values())
+    alone = Store(tmp_path / "alone")
+    expected = execute(IMP, alone, CPU)
+    assert list(map(timeless, found.records)) == list(map(timeless, expected.records))
+    assert tickets(here, IMP) == tickets(alone, IMP) != {}
+    assert outcomes(here, interrupted) == [("imp", "same"), ("dense", "same"), ("omp", "same")]
+
+
+@needs(signal.SIGINT)
+def test_the_store_that_came_further_keeps_its_checkpoint(here: Store, interrupted: Path) -> None:
+    import_runs(here, interrupted)
+    further = Interrupted(here.root)
+    further.save_ticket = lambda c, t, *rest: (  # type: ignore[method-assign]
+        signal.raise_signal(signal.SIGINT) if t.index == 2 else None,
+        Store.save_ticket(further, c, t, *rest),
+    )[1]
+    with pytest.raises(Paused):
+        execute(IMP, further, CPU)
+    checkpoint = here.folder(IMP) / "checkpoint.safetensors"
+    before = checkpoint.read_bytes()
+    export_runs(here, "a study", [IMP], here.root.parent / "further.tar", unfinished=True)
+    assert outcomes(here, interrupted)[0] == ("imp", "same")
+    assert checkpoint.read_bytes() == before
+    # Back where it came from, the further one takes the place of the one that was left there.
+    there = Store(interrupted.parent / "there")
+    assert outcomes(there, here.root.parent / "further.tar") == [("imp", "begun")]
+    assert (there.folder(IMP) / "checkpoint.safetensors").read_bytes() == before
+
+
+@needs(signal.SIGINT)
+def test_a_checkpoint_of_another_source_is_left_out_and_said(
+    here: Store, interrupted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    print_of = lthlib.runs.store.fingerprint
+    monkeypatch.setattr(lthlib.runs.store, "fingerprint", lambda method: print_of(method)[::-1])
+    taken = {one.config.method: one for one in import_runs(here, interrupted)}
+    assert taken["imp"].outcome == "anew"
+    assert taken["imp"].why == "another version of the source wrote its checkpoint"
+    assert not here.folder(IMP).exists()
+
+
+@needs(signal.SIGINT)
+def test_what_is_unfinished_is_exported_when_asked_for_and_at_rest(
+    interrupted: Path, tmp_path: Path
+) -> None:
+    there = Store(shutil.copytree(interrupted.parent / "there", tmp_path / "there"))
+    out = tmp_path / "out.tar"
+    with pytest.raises(StoreError, match="is not complete; `lth sweep` first"):
+        export_runs(there, "a study", [IMP], out)
+    with pytest.raises(StoreError, match="goes on from its tickets"):
+        export_runs(there, "a study", [IMP], out, tickets=False, unfinished=True)
+    with (
+        hold(there.root / "locks" / IMP.id),
+        pytest.raises(StoreError, match="is being computed; stop it first"),
+    ):
+        export_runs(there, "a study", [IMP], out, unfinished=True)
+    ticket = there.folder(IMP) / "tickets" / "round-1.safetensors"
+    ticket.write_bytes(ticket.read_bytes()[:-1])
+    with pytest.raises(StoreError, match=r"round-1.safetensors does not match its checksum"):
+        export_runs(there, "a study", [IMP], out, unfinished=True)
+    assert not out.exists()
+
+
+def resealed(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], None]:
+    """A checkpoint that was changed by somebody who knows how to seal it."""
+
+    def apply(content: Members) -> None:
+        tensors, text = unseal(content[BEGUN], "checkpoint")
+        place = json.loads(text)
+        change(place)
+        content[BEGUN] = seal(tensors, "checkpoint", json.dumps(place))
+
+    return apply
+
+
+def listed(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], None]:
+    def apply(content: Members) -> None:
+        manifest = json.loads(content["manifest.json"])
+        change(manifest["unfinished"])
+        content["manifest.json"] = json.dumps(manifest).encode()
+
+    return apply
+
+
+@needs(signal.SIGINT)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda c: c.update({BEGUN: c[BEGUN][:-1]}), "safetensors file, or damaged"),
+        (lambda c: c.update({BEGUN: b"x" * 100}), "shorter than its header says"),
+        (lambda c: c.pop(BEGUN), f"lacks {BEGUN}"),
+        (lambda c: c.pop(FIRST), "round-0.safetensors is missing"),
+        (lambda c: c.update({f"runs/{IMP.id}/run.json": b"{}"}), "holds runs/.*run.json"),
+        (listed(dict.clear), "holds runs/.*checkpoint.safetensors|lacks runs/.*run.json"),
+        (listed(lambda runs: runs.update({IMP.id: DENSE.to_json()})), "belongs to run"),
+        (listed(lambda runs: runs.update({IMP.id: []})), "expected names with values"),
+        (listed(lambda runs: runs[IMP.id]["settings"].update(rounds=-1)), "rounds is -1"),
+        (resealed(lambda place: place.update(owner=f"{DENSE.id}/x/cpu")), "belongs to run"),
+        (resealed(lambda place: place.update(step=-1)), "step is -1"),
+        (resealed(lambda place: place["cost"].pop("images")), "lacks cost.images"),
+        (resealed(lambda place: place["files"].update({OUTSIDE: "0" * 64})), "outside|files is"),
+        (resealed(lambda place: place["records"]["round-0"].update(density=7)), "density is 7"),
+        (
+            resealed(lambda place: place["records"]["round-0"].update(run=DENSE.id)),
+            "belongs to another run",
+        ),
+        (resealed(lambda place: place["records"].update({"round-0": 3})), "round-0|record|schema"),
+        (resealed(lambda place: place.update(history=[3])), "history"),
+        (
+            resealed(
+                lambda place: place["records"]["round-0"].update(
+                    failure="x", status="failed", density=None, kept=None, total=None, layers={},
+                    accuracy=None, ticket=None,
+                )
+            ),
+            "round-0",
+        ),
+    ],
+)  # fmt: skip
+def test_a_forged_checkpoint_is_refused_with_the_archive(
+    here: Store,
+    interrupted: Path,
+    tmp_path: Path,
+    change: Callable[[Members], None],
+    said: str,
+) -> None:
+    content = members(interrupted)
+    change(content)
+    with pytest.raises(StoreError, match=said):
+        import_runs(here, write(tmp_path / "x.tar", content))
+    assert not list(here.root.glob("runs/*"))
+    assert not list(tmp_path.rglob("outside*"))
