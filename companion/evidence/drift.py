@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
 
 from companion.evidence.records import seedless
 from companion.evidence.retest import Retested, Spread, draw, retest, spread_of
@@ -27,7 +26,6 @@ ACCURACY, DENSITY = "test accuracy", "density"
 # Smaller differences are no drift: points of accuracy; of a density, one part in a hundred.
 TOLERANCE = {ACCURACY: 0.2, DENSITY: 0.01}
 ALL = "all tickets together"
-_EQUAL = ("method", "method_version", "label", "scale", "total")
 _COUNTED = tuple(name for name in COSTS if name != "seconds")
 Record = Mapping[str, Any]
 _Key = tuple[str, str, str]
@@ -108,14 +106,14 @@ def compare_records(
     extra = [key for key in theirs if key not in ours]
     equal = [_presence(ours.get(key), theirs.get(key)) for key in (*due, *extra)]
     curves: dict[str, tuple[int, int]] = {}
-    for key in shared:
-        equal += _equal(ours[key], theirs[key], theirs)
-        label = ours[key]["label"]
-        both, same = curves.get(label, (0, 0))
-        curves[label] = (both + 1, same + (_outcome(ours[key]) == _outcome(theirs[key])))
+    for key, again in shared.items():
+        record = ours[key]
+        equal += _equal(record, again, theirs)
+        same = all(record[name] == again[name] for name in ("accuracy", "kept"))
+        both, identical = curves.get(record["label"], (0, 0))
+        curves[record["label"]] = (both + 1, identical + same)
     unequal = [number for number in equal if number.drifted]
-    tested = _tested([_table(name, ours, shared) for name in TOLERANCE])
-    return Comparison(len(equal), (*unequal, *tested), curves)
+    return Comparison(len(equal), (*unequal, *_tested(_tables(ours, shared))), curves)
 
 
 def alarm_rate(
@@ -139,9 +137,8 @@ def alarm_rate(
         shift: points by which the accuracies of a curve, by label, drift; none if left out.
     """
     ours, theirs = _by_ticket(recorded), _by_ticket(computed)
-    shared = {key: theirs[key] for key in ours if key in theirs}
-    tables = [_table(name, ours, shared) for name in TOLERANCE]
-    drawn = [_made_up(table, rng, simulations, shift or {}) for table in tables]
+    tables = _tables(ours, {key: theirs[key] for key in ours if key in theirs})
+    drawn = [table.made_up(rng, simulations, shift or {}) for table in tables]
     alarms = 0
     for values in zip(*drawn, strict=True):
         tests = [table.test(one).p for table, one in zip(tables, values, strict=True)]
@@ -149,19 +146,6 @@ def alarm_rate(
         p = p[np.isfinite(p)]
         alarms += bool(len(p) * p.min(initial=1.0) < LEVEL)  # Holm's first step
     return alarms / simulations
-
-
-def _made_up(
-    table: _Table, rng: np.random.Generator, simulations: int, shift: Mapping[str, float]
-) -> Floats:
-    values = draw(table.recorded, table.labels, table.spread, rng, simulations)
-    if table.quantity == ACCURACY:
-        values += np.array([shift.get(str(label), 0.0) for label in table.labels])[:, None]
-        # As accuracies are: so many of a number of images.
-        steps = np.diff(np.unique(table.recorded[np.isfinite(table.recorded)]))
-        step = steps[steps > 1e-6].min(initial=100.0)
-        values = np.clip(np.round(values / step) * step, 0, 100)
-    return np.where(np.isfinite(table.computed), values, math.nan)
 
 
 def _by_ticket(records: Iterable[Record]) -> dict[_Key, Record]:
@@ -172,15 +156,9 @@ def _by_ticket(records: Iterable[Record]) -> dict[_Key, Record]:
     return found
 
 
-def _outcome(record: Record) -> tuple[Any, Any]:
-    return record["accuracy"], record["kept"]
-
-
 def _presence(recorded: Record | None, computed: Record | None) -> Number:
-    known = recorded or computed
-    assert known is not None
     states = ["absent" if one is None else one["status"] for one in (recorded, computed)]
-    return _exact(known, "ticket", *states)
+    return _exact(recorded or computed or {}, "ticket", *states)
 
 
 def _exact(record: Record, quantity: str, recorded: Any, computed: Any) -> Number:
@@ -190,125 +168,132 @@ def _exact(record: Record, quantity: str, recorded: Any, computed: Any) -> Numbe
     return Number(record["label"], where, quantity, recorded, computed, None, None, run)
 
 
-def _equal(ours: Record, theirs: Record, others: Mapping[_Key, Record]) -> Iterator[Number]:
+def _equal(ours: Record, theirs: Record, others: Mapping[_Key, Record]) -> list[Number]:
     """What has to be equal of a ticket that both have."""
-    for name in _EQUAL:
-        yield _exact(ours, name.replace("_", " "), ours[name], theirs[name])
+    known, again = _counted(ours), _counted(theirs)
+    if ours["status"] == "ok" and known["target density"] is None:
+        del known["kept weights"]  # chance decides, except of what is retrained
+        parent = ours["config"]["parent"]
+        search = others.get((ours["parent"], parent["point"], "found")) if parent else None
+        if ours["method"] == "retrain" and search is not None:
+            known["kept weights, as found"] = search["kept"]
+            again["kept weights, as found"] = theirs["kept"]
+    return [_exact(ours, name, value, again[name]) for name, value in known.items()]
+
+
+def _counted(record: Record) -> dict[str, Any]:
+    counted = {
+        name.replace("_", " "): record[name]
+        for name in ("method", "method_version", "label", "scale", "total")
+    }
     for span in ("own", "cumulative"):
-        for name in _COUNTED:
-            costs = [one["cost"][span][name] for one in (ours, theirs)]
-            yield _exact(ours, f"{span} {name.replace('_', ' ')}", *costs)
-    if ours["status"] != "ok":
-        return
-    targets = [one["ticket"]["target_density"] for one in (ours, theirs)]
-    yield _exact(ours, "target density", *targets)
-    if targets[0] is not None:
-        yield _exact(ours, "kept weights", ours["kept"], theirs["kept"])
-    elif ours["method"] == "retrain":
-        parent = others.get((ours["parent"], ours["config"]["parent"]["point"], "found"))
-        if parent is not None:
-            yield _exact(ours, "kept weights, as found", parent["kept"], theirs["kept"])
+        cost = record["cost"][span]
+        counted |= {f"{span} {name.replace('_', ' ')}": cost[name] for name in _COUNTED}
+    if record["status"] == "ok":
+        counted["target density"] = record["ticket"]["target_density"]
+        counted["kept weights"] = record["kept"]
+    return counted
 
 
 @dataclass(frozen=True)
 class _Table:
-    """All values of one quantity: [tickets, seeds], NaN where none is.
+    """All values of one quantity, as recorded and as computed again: [tickets, seeds], NaN where
+    none is. A ticket's replicates differ in the seed alone; a curve is several of one label.
 
-    labels, densities, runs: of each ticket; a ticket's replicates differ in the seed alone.
+    subjects: label, place and runs of each ticket, then of each curve. members: whether a ticket
+    belongs to a curve, [curves, tickets], 0 or 1. spread: of the recorded seeds.
     """
 
     quantity: str
     recorded: Floats
     computed: Floats
-    labels: NDArray[np.str_]
-    densities: list[float]
-    runs: list[tuple[str, ...]]
-
-    @cached_property
-    def curves(self) -> list[str]:
-        """Labels of several tickets."""
-        names, counts = np.unique(self.labels, return_counts=True)
-        return [str(name) for name in names[counts > 1]]
-
-    @cached_property
-    def members(self) -> Floats:
-        """Whether a ticket belongs to a curve, [curves, tickets], 0 or 1."""
-        belong = [self.labels == name for name in self.curves]
-        return np.array(belong, float).reshape(len(belong), len(self.labels))
-
-    @cached_property
-    def spread(self) -> Spread:
-        """How far the recorded seeds spread."""
-        # No less is believed than the variance of rounding to the tolerance.
-        floor = TOLERANCE[self.quantity] ** 2 / 12
-        return spread_of(self.recorded, self.members, floor, accuracies=self.quantity == ACCURACY)
+    subjects: list[tuple[str, str, tuple[str, ...]]]
+    members: Floats
+    spread: Spread
 
     def test(self, computed: Floats) -> Retested:
         """Test values against the recorded ones."""
         tolerance = TOLERANCE[self.quantity]
         return retest(self.recorded, computed, self.members, self.spread, tolerance)
 
-    @property
-    def subjects(self) -> list[tuple[str, str, tuple[str, ...]]]:
-        """Label, place and runs of each ticket, then of each curve."""
-        places = [f"at {100 * density:.3g} %" for density in self.densities]
-        tickets = list(zip(self.labels.tolist(), places, self.runs, strict=True))
-        curves = [
-            (
-                name,
-                ALL,
-                tuple({run: None for label, _, runs in tickets if label == name for run in runs}),
-            )
-            for name in self.curves
-        ]
-        return [*tickets, *curves]
+    def made_up(
+        self, rng: np.random.Generator, simulations: int, shift: Mapping[str, float]
+    ) -> Floats:
+        """Draw re-runs of what was computed again: [simulations, tickets, seeds]."""
+        labels = np.array([label for label, *_ in self.subjects[: len(self.recorded)]], str)
+        values = draw(self.recorded, labels, self.spread, rng, simulations)
+        if self.quantity == ACCURACY:
+            values += np.array([shift.get(label, 0.0) for label in labels.tolist()])[:, None]
+            # As accuracies are: so many of a number of images.
+            steps = np.diff(np.unique(self.recorded[np.isfinite(self.recorded)]))
+            step = steps[steps > 1e-6].min(initial=100.0)
+            values = np.clip(np.round(values / step) * step, 0, 100)
+        return np.where(np.isfinite(self.computed), values, math.nan)
+
+
+def _tables(ours: Mapping[_Key, Record], theirs: Mapping[_Key, Record]) -> list[_Table]:
+    return [_table(quantity, ours, theirs) for quantity in TOLERANCE]
 
 
 def _table(quantity: str, ours: Mapping[_Key, Record], theirs: Mapping[_Key, Record]) -> _Table:
-    tickets: dict[tuple[str, ...], dict[int, _Key]] = {}
+    rows = []
     for key, record in ours.items():
-        if _value(record, quantity) is not None:
-            tickets.setdefault(_ticket(record), {})[record["seed"]] = key
-    seeds = sorted({seed for replicates in tickets.values() for seed in replicates})
-    values = np.full((2, len(tickets), len(seeds)), math.nan)
-    for side, records in enumerate((ours, theirs)):
-        for place, replicates in enumerate(tickets.values()):
-            for seed, key in replicates.items():
-                if key in records:
-                    values[side, place, seeds.index(seed)] = _value(records[key], quantity)
-    keys = [list(replicates.values()) for replicates in tickets.values()]
-    return _Table(
-        quantity,
-        values[0],
-        values[1],
-        np.array([ticket[0] for ticket in tickets], str),
-        [float(np.mean([ours[key]["density"] for key in own])) for own in keys],
-        [tuple(key[0] for key in own if key in theirs) for own in keys],
+        again = _value(theirs[key], quantity) if key in theirs else math.nan
+        run = key[0] if key in theirs else None
+        about = (_ticket(record), record["label"], record["seed"], record["density"], run)
+        rows.append((*about, _value(record, quantity), again))
+    names = ["ticket", "label", "seed", "density", "run", "recorded", "computed"]
+    values = pd.DataFrame(rows, columns=names).dropna(subset="recorded")
+    values = values.drop_duplicates(["ticket", "seed"], keep="last")
+    groups = [own for _, own in values.groupby("ticket", sort=False)]
+    recorded, computed = (
+        values.pivot(index="ticket", columns="seed", values=side)
+        .reindex(values["ticket"].unique())
+        .to_numpy(float)
+        for side in ("recorded", "computed")
     )
+    tickets = [
+        (own["label"].iloc[0], f"at {100 * own['density'].mean():.3g} %", (*own["run"].dropna(),))
+        for own in groups
+    ]
+    labels = np.array([label for label, *_ in tickets], str)
+    several, counts = np.unique(labels, return_counts=True)
+    several = several[counts > 1]
+    runs = {
+        name: dict.fromkeys(run for own, _, runs in tickets if own == name for run in runs)
+        for name in several.tolist()
+    }
+    members = (several[:, None] == labels).astype(float)
+    # No less is believed than the variance of rounding to the tolerance.
+    floor = TOLERANCE[quantity] ** 2 / 12
+    spread = spread_of(recorded, members, floor, accuracies=quantity == ACCURACY)
+    subjects = [*tickets, *((name, ALL, (*own,)) for name, own in runs.items())]
+    return _Table(quantity, recorded, computed, subjects, members, spread)
 
 
-def _value(record: Record, quantity: str) -> float | None:
+def _value(record: Record, quantity: str) -> float:
+    """A record's value, NaN where it has none or none that chance decides."""
     if record["status"] != "ok":
-        return None
+        return math.nan
     if quantity == ACCURACY:
-        found: float | None = record["accuracy"]["test"]
-        return found
+        return float(record["accuracy"]["test"])
     # A method without a target finds its density; a retrained ticket has that of its search.
     found = record["ticket"]["target_density"] is None and record["method"] != "retrain"
-    return math.log(record["density"]) if found else None
+    return math.log(record["density"]) if found else math.nan
 
 
-def _ticket(record: Record) -> tuple[str, ...]:
-    config = json.dumps(seedless(record["config"]), sort_keys=True)
-    return record["label"], record["judged"], record["ticket"]["point"], config
+def _ticket(record: Record) -> str:
+    """The same for replicates alone."""
+    point = record["ticket"]["point"] if record["status"] == "ok" else ""
+    parts = (record["label"], record["judged"], point, seedless(record["config"]))
+    return json.dumps(parts, sort_keys=True)
 
 
-def _tested(tables: Sequence[_Table]) -> list[Number]:
+def _tested(tables: list[_Table]) -> Iterator[Number]:
     tests = [table.test(table.computed) for table in tables]
     p = np.concatenate([test.p for test in tests])
     known = np.isfinite(p)
     p[known] = holm(p[known])
-    numbers = []
     for table, test in zip(tables, tests, strict=True):
         own, p = np.split(p, [len(test.p)])
         recorded, computed = test.recorded, test.recorded + test.difference
@@ -317,6 +302,5 @@ def _tested(tables: Sequence[_Table]) -> list[Number]:
         columns = (recorded, computed, test.difference / test.error, own)
         for (label, where, runs), *row in zip(table.subjects, *columns, strict=True):
             if runs:
-                was, now, errors, chance = (float(value) for value in row)
-                numbers.append(Number(label, where, table.quantity, was, now, errors, chance, runs))
-    return numbers
+                was, now, errors, chance = map(float, row)
+                yield Number(label, where, table.quantity, was, now, errors, chance, runs)
