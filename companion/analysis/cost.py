@@ -34,16 +34,13 @@ def costs_at(table: pd.DataFrame, densities: Sequence[float], unit: str) -> pd.D
     """
     rows = table[(table["status"] == "ok") & (table["curve"] != "dense")]
     found = []
-    for curve, group in rows.groupby("curve", sort=False):
-        accuracy, cost = on_grid(group, densities), on_grid(group, densities, unit)
+    for curve, own in rows.groupby("curve", sort=False):
+        accuracy, costs = (on_grid(own, densities, name) for name in ("test_accuracy", unit))
         for density in densities:
-            sample = mean_interval(accuracy[density])
-            if sample.n:
-                spent = float(cost[density].mean())
-                numbers = (sample.n, sample.mean, sample.low, sample.high, spent)
-                found.append((curve, density, *numbers))
-    names = ["curve", "density", "n", "accuracy", "low", "high", "cost"]
-    return pd.DataFrame(found, columns=names)
+            level, cost = mean_interval(accuracy[density]), costs[density].mean()
+            if level.n:
+                found.append((curve, density, level.n, level.mean, level.low, level.high, cost))
+    return pd.DataFrame(found, columns=["curve", "density", "n", "accuracy", "low", "high", "cost"])
 
 
 def curve_costs(table: pd.DataFrame, unit: str) -> pd.DataFrame:

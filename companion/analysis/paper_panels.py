@@ -10,7 +10,7 @@ import pandas as pd
 from companion.analysis.points import in_order, pruned
 from companion.analysis.words import column_in_brackets
 from companion.evidence.reported import plain_name, reported, reported_curve
-from companion.evidence.statistics import compare, mean_interval, on_grid
+from companion.evidence.statistics import by_replicate, compare, mean_interval, on_grid
 
 METHODS = ("BiP", "IMP", "OMP", "Hydra", "GraSP")
 
@@ -71,13 +71,11 @@ def panel_gaps(
     titles = paper_panels(structure)
     gaps = [_papers(pair, title, structure, methods) for pair, title in titles.items()]
     for table in tables.values():
-        network = table[["dataset", "architecture"]].iloc[0]
-        own = f"{network['dataset']}, {network['architecture']} ({table['scale'].iloc[0]})"
-        pair = panel_of(network["dataset"], network["architecture"])
-        gaps.append(_ours(table, titles.get(pair, own), methods))
+        data, net, scale = table[["dataset", "architecture", "scale"]].iloc[0]
+        title = titles.get(panel_of(data, net), f"{data}, {net} ({scale})")
+        gaps.append(_ours(table, title, methods))
     kept = [gap for gap in gaps if len(gap)]
-    found = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=_COLUMNS)
-    return found[_COLUMNS]
+    return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=_COLUMNS)
 
 
 def bip_minus_imp(gaps: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -97,19 +95,14 @@ def bip_minus_imp(gaps: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.
     """
     rows = []
     for (panel, whose), own in gaps.groupby(["panel", "whose"], sort=False):
-        if whose == PAPER:
-            known = own.pivot_table(index="pruned", columns="curve", values="difference")
-            apart = known.reindex(columns=FOREMOST).dropna()
-            ahead = apart[FOREMOST[0]] - apart[FOREMOST[1]]
-            gap = (float("nan"), ahead.mean(), float("nan"), float("nan"))
-        else:
-            by_seed = _by_seed(tables[own["study"].iloc[0]])
-            ahead = by_seed.mean()
-            mean = mean_interval(by_seed.dropna().mean(axis=1))
-            gap = (mean.n, mean.mean, mean.low, mean.high)
+        papers = whose == PAPER
+        apart = _papers_ahead(own) if papers else _by_seed(tables[own["study"].iloc[0]])
+        ahead, mean = apart.mean(), mean_interval(apart.dropna().mean(axis=1))
         if len(ahead):
+            seeds = float("nan") if papers else mean.n
             shares = (ahead.index.min(), ahead.index.max(), len(ahead), int((ahead > 0).sum()))
-            rows.append((panel, whose, own["scale"].iloc[0], gap[0], *shares, *gap[1:]))
+            gap = (mean.mean, mean.low, mean.high)
+            rows.append((panel, whose, own["scale"].iloc[0], seeds, *shares, *gap))
     names = ["panel", "whose", "scale", "seeds", "first", "last", "ratios", "ahead"]
     return pd.DataFrame(rows, columns=[*names, "difference", "low", "high"])
 
@@ -117,19 +110,16 @@ def bip_minus_imp(gaps: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.
 def bip_minus_imp_in_words(pairs: pd.DataFrame) -> pd.DataFrame:
     """Return the table of `bip_minus_imp` for readers."""
     shares = pairs[["first", "last"]].map("{:.3g}".format)
-    only = pairs["whose"] == PAPER
-    return pd.DataFrame(
-        {
-            "panel": pairs["panel"],
-            "whose": pairs["whose"].where(only, pairs["whose"] + ", " + pairs["scale"]),
-            "seeds": pairs["seeds"],
-            "pruned (%)": ["–".join(dict.fromkeys(ends)) for ends in shares.to_numpy()],
-            "BiP ahead at": pairs["ahead"].astype(str) + " of " + pairs["ratios"].astype(str),
-            "BiP minus IMP (points)": column_in_brackets(
-                pairs, ["difference", "low", "high"], "+.2f"
-            ),
-        }
-    )
+    whose = pairs["whose"].where(pairs["whose"] == PAPER, pairs["whose"] + ", " + pairs["scale"])
+    words = {
+        "panel": pairs["panel"],
+        "whose": whose,
+        "seeds": pairs["seeds"],
+        "pruned (%)": ["–".join(dict.fromkeys(ends)) for ends in shares.to_numpy()],
+        "BiP ahead at": pairs["ahead"].astype(str) + " of " + pairs["ratios"].astype(str),
+        "BiP minus IMP (points)": column_in_brackets(pairs, ["difference", "low", "high"], "+.2f"),
+    }
+    return pd.DataFrame(words)
 
 
 def _papers(
@@ -137,28 +127,32 @@ def _papers(
 ) -> pd.DataFrame:
     found = reported_curve(*pair, structure=structure, artefact=FIGURES[structure])
     # Fig 4 draws Fig 3's dense lines, of the same networks.
-    dense = reported_curve(*pair, method="dense", artefact="Fig 3")["value"].iloc[0]
+    dense = float(reported_curve(*pair, method="dense", artefact="Fig 3")["value"].iloc[0])
     names = {"method": "curve", "pruning_ratio_pct": "pruned", "value": "accuracy"}
-    rows = found.rename(columns=names).drop(columns="n", errors="ignore")
-    rows = in_order(rows[rows["curve"].isin(methods)], methods, "pruned")
+    rows = found[found["method"].isin(methods)].rename(columns=names)
     about: dict[str, Any] = {"panel": title, "whose": PAPER, "study": "", "scale": PAPER}
-    rows = rows.assign(**about, dense=float(dense), difference=rows["accuracy"] - dense)
-    return rows.reindex(columns=_COLUMNS)
+    rows = rows.assign(**about, dense=dense, difference=rows["accuracy"] - dense)
+    return in_order(rows, methods, "pruned").reindex(columns=_COLUMNS)
 
 
 def _ours(table: pd.DataFrame, title: str, methods: Sequence[str]) -> pd.DataFrame:
     good = table[table["status"] == "ok"]
     good = good.assign(pruned=pruned(good))
-    keys = ["study", "seed"]
-    dense = good[good["curve"] == "dense"].groupby(keys)["test_accuracy"].mean()
-    rows: list[dict[Any, Any]] = []
+    dense = by_replicate(good[good["curve"] == "dense"])
+    rows = []
     for (curve, _), own in good[good["curve"].isin(methods)].groupby(["curve", "point"]):
-        gap = compare(own.groupby(keys)["test_accuracy"].mean(), dense)
-        about = {"panel": title, "whose": OURS, "curve": curve, "pruned": own["pruned"].mean()}
-        levels = {"accuracy": own["test_accuracy"].mean(), "dense": dense.mean()}
-        gaps = {"n": gap.n, "difference": gap.mean, "low": gap.low, "high": gap.high}
-        rows.append({**own[["study", "scale"]].iloc[0], **about, **levels, **gaps})
+        gap = compare(by_replicate(own), dense)
+        about = (title, OURS, *own[["study", "scale"]].iloc[0], curve, own["pruned"].mean())
+        levels = (own["test_accuracy"].mean(), dense.mean())
+        rows.append((*about, gap.n, *levels, gap.mean, gap.low, gap.high))
     return in_order(pd.DataFrame(rows, columns=_COLUMNS), methods, "pruned")
+
+
+def _papers_ahead(panel: pd.DataFrame) -> pd.DataFrame:
+    """BiP less IMP in points, [1, percent pruned], where both are known."""
+    known = panel.pivot_table(index="curve", columns="pruned", values="difference")
+    bip, imp = (known.reindex([method]).to_numpy() for method in FOREMOST)
+    return pd.DataFrame(bip - imp, columns=known.columns).dropna(axis=1)
 
 
 def _by_seed(table: pd.DataFrame) -> pd.DataFrame:
@@ -166,11 +160,8 @@ def _by_seed(table: pd.DataFrame) -> pd.DataFrame:
     good = table[table["status"] == "ok"]
     good = good.assign(pruned=pruned(good))
     bip, imp = (good[good["curve"] == method] for method in FOREMOST)
-    found: dict[float, pd.Series] = {}
+    gaps = {}
     for _, own in bip.groupby("point", sort=False) if len(imp) else ():
         theirs = on_grid(imp, [own["density"].mean()]).iloc[:, 0]
-        ours = own.groupby(["study", "seed"])["test_accuracy"].mean()
-        gap = (ours - theirs).dropna()
-        if len(gap):
-            found[float(own["pruned"].mean())] = gap
-    return pd.DataFrame(found)
+        gaps[own["pruned"].mean()] = (by_replicate(own) - theirs).dropna()
+    return pd.DataFrame({percent: gap for percent, gap in gaps.items() if len(gap)})

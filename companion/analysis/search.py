@@ -16,6 +16,7 @@ ONE, AT_ONCE = "one search", "searches at once"
 SEARCH_UNITS = ("epochs", "passes", "seconds")
 
 _KINDS = ("sequence", "total", "sequence_retrained", "total_retrained")
+_COSTS = [f"{unit}_{kind}" for unit in SEARCH_UNITS for kind in _KINDS]
 
 
 def search_costs(table: pd.DataFrame) -> pd.DataFrame:
@@ -36,16 +37,17 @@ def search_costs(table: pd.DataFrame) -> pd.DataFrame:
         has to happen one after the other, total all that is done; means over seeds, NaN where
         tickets were not retrained.
     """
-    found = []
-    for (curve, _), rows in _tickets(table).groupby(["curve", "seed"], sort=False):
-        for arrangement, states in ((ONE, _one_search(rows)), (AT_ONCE, _at_once(rows))):
-            named = {"curve": curve, "arrangement": arrangement, "n": 1}
-            found += [{**named, "tickets": tickets, **costs} for tickets, costs in states]
-    names = [f"{unit}_{kind}" for unit in SEARCH_UNITS for kind in _KINDS]
     keys = ["curve", "arrangement", "tickets"]
-    every = pd.DataFrame(found, columns=[*keys, "n", *names])
-    how: dict[str, Any] = {"n": "sum", **dict.fromkeys(names, "mean")}
-    return every.groupby(keys, sort=False, as_index=False).agg(how)
+    states: list[dict[Any, Any]] = []
+    for (curve, _), rows in _tickets(table).groupby(["curve", "seed"], sort=False):
+        one = rows.rename(columns={"k": "tickets"}).groupby("tickets", as_index=False)[_COSTS]
+        searches = {ONE: one.agg(pd.Series.mean, skipna=False).to_dict("records")}
+        if rows["run"].nunique() > 1:
+            searches[AT_ONCE] = list(_at_once(rows))
+        for arrangement, costs in searches.items():
+            states += [{"curve": curve, "arrangement": arrangement, **state} for state in costs]
+    seeds = pd.DataFrame(states, columns=[*keys, *_COSTS]).groupby(keys, sort=False)
+    return pd.concat([seeds.size().rename("n"), seeds.mean()], axis=1).reset_index()
 
 
 def at_same_density(table: pd.DataFrame) -> pd.DataFrame:
@@ -62,7 +64,7 @@ def at_same_density(table: pd.DataFrame) -> pd.DataFrame:
         ends at a higher density.
     """
     tickets = _tickets(table)
-    names = ["number", "density", "found_epochs", "ready_epochs", "gated"]
+    names = ["number", "density", "epochs_sequence", "epochs_sequence_retrained", "gated"]
     means = tickets.groupby(["curve", "point"], sort=False)[names].mean().reset_index("curve")
     means = means.sort_values(["curve", "density"], ascending=[True, False])
     ladder = means.loc[means["curve"] == "IMP", names[:4]].to_numpy(float)
@@ -90,19 +92,17 @@ def derived_epochs(table: pd.DataFrame, rounds: Mapping[str, int], length: float
     """
     tickets = _tickets(table)
     training = table.loc[table["curve"] == "dense", "own_epochs"].mean()
-    papers = reported()
-    told = papers[papers["quantity"] == "epochs_in_sequence_for_the_tickets"]
+    told = reported().query("quantity == 'epochs_in_sequence_for_the_tickets'")
     rows = []
     for curve, asked in rounds.items():
         own = tickets[tickets["curve"] == curve]
         if own.empty:
             continue
-        epochs = own.groupby("k")["found_epochs"].mean()
+        epochs = own.groupby("k")["epochs_sequence"].mean()
         first = float(epochs.iloc[0])
         later = float(epochs.diff().mean()) if len(epochs) > 1 else first
         derived = length / training * (first + (asked - 1) * later)
-        known = told.loc[told["method"] == curve, "value"]
-        value = float(known.iloc[0]) if len(known) else float("nan")
+        value = told.loc[told["method"] == curve, "value"].mean()
         counts = (len(epochs), first, later, training, asked, asked * length, derived, value)
         rows.append((curve, *counts))
     names = ["curve", "recorded", "first", "later", "training", "rounds", "whole", "derived"]
@@ -117,10 +117,9 @@ def search_in_words(costs: pd.DataFrame) -> pd.DataFrame:
     """
     last = costs.groupby(["curve", "arrangement"], sort=False).tail(1).reset_index(drop=True)
     words = last[["curve", "arrangement", "tickets"]].rename(columns={"curve": "search"})
-    for unit, kind in (("epochs", 0), ("epochs", 1), ("passes", 1), ("seconds", 0)):
-        name = f"{unit} in {_KINDS[kind]}"
-        pairs = zip(last[f"{unit}_{_KINDS[kind]}"], last[f"{unit}_{_KINDS[kind + 2]}"], strict=True)
-        words[name] = [" / ".join(map(_amount, pair)) for pair in pairs]
+    for cost in ("epochs_sequence", "epochs_total", "passes_total", "seconds_sequence"):
+        found, retrained = (last[name].map(_amount) for name in (cost, f"{cost}_retrained"))
+        words[cost.replace("_", " in ")] = found + " / " + retrained
     return words
 
 
@@ -128,83 +127,59 @@ def _tickets(table: pd.DataFrame) -> pd.DataFrame:
     """Every ticket of a search that is no variant, with what it and its retraining cost.
 
     Beside the table's columns: k (rank in its run), number (round), gated, and for each unit
-    before_ (what the run rests on), found_, again_ (its retraining), ready_ (found and retrained).
+    UNIT_before (what the run rests on) and the costs of `search_costs` after this ticket.
     """
     good = table[table["status"] == "ok"]
     good = good.assign(shown=good["curve"], curve=good["curve"].str.removesuffix(", as found"))
     good = good.assign(number=round_numbers(good), gated=1.0 * good["initial_gate"].notna())
-    nets, tickets = (
-        good[good["curve"].str.startswith("dense") == dense] for dense in (True, False)
-    )
+    dense, tickets = good[good["curve"] == "dense"], good[~good["curve"].str.startswith("dense")]
     again = tickets["parent"].isin(set(tickets["run"]))
     found = main_curves(tickets[~again])
-    found = found.assign(k=found.groupby("run")["round"].rank().astype(int))
-    joined = _with_retraining(found, tickets[again & (tickets["shown"] == tickets["curve"])])
-    dense = nets[nets["curve"] == "dense"].groupby("seed")
-    trains = joined["judged"] == "retrained"  # the search itself trains each ticket
-    by_rank = joined.sort_values("k").groupby("run")
+    found = found.assign(k=found.groupby("run")["round"].rank().astype(int)).sort_values(
+        "k", kind="stable"
+    )
+    rows = _with_retraining(found, tickets[again & (tickets["shown"] == tickets["curve"])])
+    trains = rows["judged"] == "retrained"  # the search itself trains each ticket
+    sequence = trains & (rows["method"] == "imp")  # and goes on from where that ends
+    runs = rows.groupby("run")
     for unit in SEARCH_UNITS:
-        own = joined[f"own_{unit}"]
-        first = joined["seed"].map(dense[f"own_{unit}"].mean())
-        previous = by_rank[f"own_{unit}"].shift().reindex(joined.index).fillna(first)
-        known = own.mask(trains, 0.0).mask(joined["method"] == "imp", previous)
-        before = joined[unit] - own
-        joined[f"before_{unit}"] = before
-        joined[f"again_{unit}"] = joined[f"again_{unit}"].mask(trains, own - known)
-        joined[f"found_{unit}"] = before + known
-        joined[f"ready_{unit}"] = before + known + joined[f"again_{unit}"]
-    return joined
+        own = rows[f"own_{unit}"]
+        first = rows["seed"].map(dense.groupby("seed")[f"own_{unit}"].mean())
+        known = own.mask(trains, 0.0)
+        known = known.mask(rows["method"] == "imp", runs[f"own_{unit}"].shift().fillna(first))
+        retraining = rows[f"again_{unit}"].mask(trains, own - known)
+        every = retraining.groupby(rows["run"]).cumsum(skipna=False)
+        rows[f"{unit}_before"] = rows[unit] - own
+        rows[f"{unit}_sequence"] = rows[f"{unit}_total"] = rows[f"{unit}_before"] + known
+        rows[f"{unit}_sequence_retrained"] = rows[f"{unit}_sequence"] + retraining
+        rows[f"{unit}_total_retrained"] = rows[f"{unit}_total"] + every.mask(sequence, retraining)
+    return rows
 
 
 def _with_retraining(found: pd.DataFrame, retrained: pd.DataFrame) -> pd.DataFrame:
     """Add what each ticket's retraining cost by itself, again_UNIT; NaN where there is none."""
-    plain = retrained["curve"].str.removesuffix(", retrained")
     names = {f"own_{unit}": f"again_{unit}" for unit in SEARCH_UNITS}
-    costs = retrained.assign(curve=plain).rename(columns={"parent": "search"} | names)
-    costs = costs.drop_duplicates(["search", "round", "curve"])
-    costs = costs[["search", "round", "curve", *names.values()]]
-    return found.merge(
-        costs, how="left", left_on=["run", "round", "curve"], right_on=["search", "round", "curve"]
+    costs = retrained[["parent", "round", "curve", *names]].rename(
+        columns={"parent": "run"} | names
     )
+    costs["curve"] = costs["curve"].str.removesuffix(", retrained")
+    keys = ["run", "round", "curve"]
+    return found.merge(costs.drop_duplicates(keys), how="left", on=keys)
 
 
-def _one_search(rows: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:
-    """Costs after each round of one search, the mean over a seed's searches."""
-    for k in sorted(set(rows["k"])):
-        own = rows[rows["k"] == k]
-        upto = rows[(rows["k"] <= k) & rows["run"].isin(own["run"])]
-        costs = {}
-        for unit in SEARCH_UNITS:
-            found = own[f"found_{unit}"].mean()
-            costs[f"{unit}_sequence"] = costs[f"{unit}_total"] = found
-            costs[f"{unit}_sequence_retrained"] = own[f"ready_{unit}"].mean()
-            costs[f"{unit}_total_retrained"] = found + _retraining(upto, unit) / len(own)
-        yield int(k), costs
-
-
-def _at_once(rows: pd.DataFrame) -> Iterator[tuple[int, dict[str, float]]]:
+def _at_once(rows: pd.DataFrame) -> Iterator[dict[Any, Any]]:
     """Costs after each round of a seed's searches together; what they rest on is trained once."""
-    if rows["run"].nunique() < 2:
-        return
     for k in sorted(set(rows["k"])):
         upto = rows[rows["k"] <= k]
         last = upto.loc[upto.groupby("run")["k"].idxmax()]
-        costs = {}
+        state: dict[Any, Any] = {"tickets": len(upto)}
         for unit in SEARCH_UNITS:
-            own = (last[f"found_{unit}"] - last[f"before_{unit}"]).sum()
-            shared = last.drop_duplicates("parent")[f"before_{unit}"].sum()
-            costs[f"{unit}_sequence"] = last[f"found_{unit}"].max()
-            costs[f"{unit}_total"] = own + shared
-            costs[f"{unit}_sequence_retrained"] = upto[f"ready_{unit}"].max(skipna=False)
-            costs[f"{unit}_total_retrained"] = own + shared + _retraining(upto, unit)
-        yield len(upto), costs
-
-
-def _retraining(rows: pd.DataFrame, unit: str) -> float:
-    """All retrainings of some searches' tickets; of those of IMP the last is not in `found`."""
-    inside = (rows["method"] == "imp") & (rows["judged"] == "retrained")
-    last = rows.groupby("run")["k"].transform("max") == rows["k"]
-    return float(rows.loc[~inside | last, f"again_{unit}"].sum(skipna=False))
+            twice = last.loc[last["parent"].duplicated(), f"{unit}_before"].sum()
+            for kind in _KINDS:
+                cost = f"{unit}_{kind}"
+                total = last[cost].sum(skipna=False) - twice
+                state[cost] = total if "total" in kind else upto[cost].max(skipna=False)
+        yield state
 
 
 def _amount(value: float) -> str:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from companion.analysis.cost import UNITS
 from companion.analysis.points import pruned
-from companion.analysis.words import in_brackets
+from companion.analysis.words import column_in_brackets
 from companion.evidence.costs import spent
 from companion.evidence.reported import reported_speed_up
-from companion.evidence.statistics import compare, on_grid, ratio
+from companion.evidence.statistics import by_replicate, compare, on_grid, ratio
 
 _HEADS = {"epochs": "epochs", "passes": "passes", "flops": "FLOPs", "seconds": "seconds"}
+_COUNTED = ("both", "neither")
 
 
 def speed_up(table: pd.DataFrame, slow: str = "IMP", fast: str = "BiP") -> pd.DataFrame:
@@ -33,17 +32,27 @@ def speed_up(table: pd.DataFrame, slow: str = "IMP", fast: str = "BiP") -> pd.Da
         geometric means over seeds, with everybody's pretraining counted and with nobody's.
     """
     rows = table[table["status"] == "ok"]
-    rows = rows.assign(pruned=pruned(rows))
+    costs = {
+        f"{unit}_{who}": spent(rows, unit, who == "both") for unit in UNITS for who in _COUNTED
+    }
+    rows = rows.assign(pruned=pruned(rows), **costs)
     ours, theirs = (rows[rows["curve"] == curve] for curve in (fast, slow))
-    names = [f"{unit}_{counted}" for unit in UNITS for counted in ("both", "neither")]
-    columns = ["pruned", "density", "n", "difference", "low", "high", *names]
     found = []
     for _, point in ours.groupby("point", sort=False):
         density = float(point["density"].mean())
-        if on_grid(theirs, [density])[density].notna().any():
-            compared = _compared(rows, point, theirs, density)
-            found.append((point["pruned"].mean(), density, *compared))
+        accuracy = on_grid(theirs, [density])[density].dropna()
+        if len(accuracy):
+            gap = compare(by_replicate(point), accuracy)
+            numbers = (point["pruned"].mean(), density, gap.n, gap.mean, gap.low, gap.high)
+            found.append((*numbers, *(_times(theirs, point, density, name) for name in costs)))
+    columns = ["pruned", "density", "n", "difference", "low", "high", *costs]
     return pd.DataFrame(found, columns=columns).sort_values("pruned", ignore_index=True)
+
+
+def _times(slow: pd.DataFrame, fast: pd.DataFrame, density: float, cost: str) -> float:
+    both = on_grid(slow, [density], cost)[density], by_replicate(fast, cost)
+    dear, cheap = (each[each > 0].dropna() for each in both)
+    return ratio(dear, cheap).mean if len(dear) and len(cheap) else math.nan
 
 
 def speed_up_in_words(found: pd.DataFrame) -> pd.DataFrame:
@@ -55,57 +64,27 @@ def speed_up_in_words(found: pd.DataFrame) -> pd.DataFrame:
     Args:
         found: from `speed_up`.
     """
-    papers = reported_speed_up()
-    rows = [
-        {"pruned": row["pruned"], **_cells(row), "paper": _paper(papers, row["pruned"])}
-        for row in found.to_dict("records")
+    papers = reported_speed_up().rename(columns={"pruning_ratio_pct": "pruned"})
+    same = [[one for one in found["pruned"] if _same(one, other)] for other in papers["pruned"]]
+    papers["pruned"] = [
+        ours[0] if ours else p for ours, p in zip(same, papers["pruned"], strict=True)
     ]
-    shown = [row["pruned"] for row in rows]
-    for row in papers.to_dict("records"):
-        if not any(_same(row["pruning_ratio_pct"], one) for one in shown):
-            blank = dict.fromkeys(["accuracy", *_HEADS.values()], "–")
-            rows.append({"pruned": row["pruning_ratio_pct"], **blank, "paper": _two(row)})
-    rows.sort(key=lambda row: float(row["pruned"]))
-    table = pd.DataFrame(rows)
-    table["pruned"] = table["pruned"].map("{:.3g}".format)
-    names = {"pruned": "pruned (%)", "accuracy": "accuracy (points)", "paper": "paper, minutes"}
-    return table.rename(columns=names)
-
-
-def _compared(
-    rows: pd.DataFrame, ours: pd.DataFrame, theirs: pd.DataFrame, density: float
-) -> Iterator[float]:
-    """n, the difference of accuracies with its interval, then the ratios of costs."""
-    keys = ["study", "seed"]
-    accuracy = on_grid(theirs, [density])[density].dropna()
-    gap = compare(ours.groupby(keys)["test_accuracy"].mean(), accuracy)
-    yield from (gap.n, gap.mean, gap.low, gap.high)
-    for unit in UNITS:
-        for counted in (True, False):
-            cost = spent(rows, unit, counted)
-            fast = cost[ours.index].groupby([ours[key] for key in keys]).mean()
-            slow = on_grid(theirs.assign(cost=cost[theirs.index]), [density], "cost")[density]
-            slow, fast = (each[each > 0].dropna() for each in (slow, fast))
-            yield ratio(slow, fast).mean if len(slow) and len(fast) else math.nan
-
-
-def _cells(row: Mapping[Any, Any]) -> dict[str, str]:
-    pairs = {
-        head: _two({name: row[f"{unit}_{name}"] for name in ("both", "neither")})
-        for unit, head in _HEADS.items()
+    rows = found.merge(papers[["pruned", *_COUNTED]], on="pruned", how="outer")
+    words = {
+        "pruned (%)": rows["pruned"].map("{:.3g}".format),
+        "accuracy (points)": column_in_brackets(rows, ["difference", "low", "high"], "+.1f"),
+        **{
+            head: _two(rows[[f"{unit}_{who}" for who in _COUNTED]]) for unit, head in _HEADS.items()
+        },
+        "paper, minutes": _two(rows[[*_COUNTED]]),
     }
-    gap = in_brackets(row["difference"], row["low"], row["high"], "+.1f")
-    return {"accuracy": gap, **pairs}
-
-
-def _paper(papers: pd.DataFrame, percent: float) -> str:
-    same = [row for row in papers.to_dict("records") if _same(row["pruning_ratio_pct"], percent)]
-    return _two(same[0]) if same else "–"
+    return pd.DataFrame(words)
 
 
 def _same(one: float, other: float) -> bool:
     return abs(np.log((100 - one) / (100 - other))) < 0.012
 
 
-def _two(row: Mapping[Any, Any]) -> str:
-    return f"{row['both']:.1f} / {row['neither']:.1f}"
+def _two(ratios: pd.DataFrame) -> list[str]:
+    pairs = ratios.itertuples(index=False, name=None)
+    return ["–" if math.isnan(both) else f"{both:.1f} / {neither:.1f}" for both, neither in pairs]

@@ -10,12 +10,10 @@ import numpy as np
 import pandas as pd
 
 from companion.analysis.paper_panels import METHODS, panel_of
-from companion.analysis.points import pruned
-from companion.analysis.winners import d_star_in_words, whole_d_star
+from companion.analysis.points import difference_to, judged_beside_dense
+from companion.analysis.winners import STAR, d_star_in_words, whole_d_star
 from companion.analysis.words import in_brackets
 from companion.evidence.reported import plain_name, reported
-from companion.evidence.statistics import compare
-from lthlib.errors import ConfigError
 
 TEST, VALIDATION = "test", "validation"
 _ABOUT = ("study", "scale", "dataset", "architecture")
@@ -42,8 +40,8 @@ def table1_winners(
         ConfigError: a table has no dense network.
     """
     found = [row for table in tables.values() for row in _winners(table, methods)]
-    names = [*_ABOUT, "curve", "seeds", "chosen", *_JUDGED]
-    return pd.DataFrame(found, columns=[*names, "d_star", "d_star_low", "d_star_high", "edge"])
+    names = [*_ABOUT, "curve", "seeds", "chosen", *_JUDGED, *STAR]
+    return pd.DataFrame(found, columns=names)
 
 
 def winners_beside_paper(winners: pd.DataFrame) -> pd.DataFrame:
@@ -72,62 +70,51 @@ def table1_in_words(winners: pd.DataFrame) -> pd.DataFrame:
 
     Each winner is the percentage pruned, and in brackets its accuracy minus dense in points.
     """
-    rows = []
-    for _, own in winners.groupby(["study", "curve"], sort=False):
-        by_choice: dict[Any, Any] = {row["chosen"]: row for row in own.to_dict("records")}
-        whole = by_choice[TEST]
-        rows.append(
-            {
-                "study": f"{whole['study']} ({whole['scale']})",
-                "tickets": whole["curve"],
-                "seeds": whole["seeds"],
-                "as defined": _ticket(whole),
-                "on validation": _ticket(by_choice[VALIDATION]),
-                "d*, kept (%)": d_star_in_words(whole),
-            }
-        )
+    by_choice = (winners[winners["chosen"] == how].to_dict("records") for how in (TEST, VALIDATION))
+    rows = [
+        {
+            "study": f"{defined['study']} ({defined['scale']})",
+            "tickets": defined["curve"],
+            "seeds": defined["seeds"],
+            "as defined": _ticket(defined),
+            "on validation": _ticket(validated),
+            "d*, kept (%)": d_star_in_words(defined),
+        }
+        for defined, validated in zip(*by_choice, strict=True)
+    ]
     return pd.DataFrame(rows)
 
 
-def _winners(table: pd.DataFrame, methods: Sequence[str]) -> Iterator[dict[str, Any]]:
-    good = table[table["status"] == "ok"]
-    good = good.assign(pruned=pruned(good))
-    dense = good[good["curve"] == "dense"]
-    if dense.empty:
-        raise ConfigError("tickets are judged against dense networks, and the table has none")
-    about = good[[*_ABOUT]].iloc[0].to_dict()
+def _winners(table: pd.DataFrame, methods: Sequence[str]) -> Iterator[dict[Any, Any]]:
+    tickets, dense = judged_beside_dense(table)
     for method in methods:
-        rows = good[good["curve"] == method]
+        rows = tickets[tickets["curve"] == method]
         if rows.empty:
             continue
-        stars = whole_d_star(rows, dense["test_accuracy"])
-        whole: dict[Any, Any] = {**about, "curve": method, "seeds": rows["seed"].nunique(), **stars}
+        whole = rows[[*_ABOUT, "curve"]].iloc[0].to_dict() | whole_d_star(rows, dense)
         for chosen in (TEST, VALIDATION):
-            won = _sparsest(rows, dense, f"{chosen}_accuracy")
-            yield {**whole, "chosen": chosen, **_judged(won, dense)}
+            won = _sparsest(rows, f"{chosen}_accuracy", dense)
+            row = {**whole, "seeds": rows["seed"].nunique(), "chosen": chosen}
+            yield {**row, **(_judged(won, dense) if len(won) else {})}
 
 
-def _sparsest(rows: pd.DataFrame, dense: pd.DataFrame, value: str) -> pd.DataFrame:
-    """The tickets of the sparsest point that wins by a mean."""
-    points = [own for _, own in rows.groupby("point", sort=False) if own[value].notna().any()]
-    won = [own for own in points if own[value].mean() >= dense[value].mean()]
-    return max(won, key=lambda own: float(own["pruned"].mean()), default=rows.iloc[:0])
+def _sparsest(rows: pd.DataFrame, value: str, dense: pd.DataFrame) -> pd.DataFrame:
+    """The tickets of the sparsest point whose mean is no less than dense's."""
+    points = rows.groupby("point", sort=False)
+    won = points[value].mean() >= dense[value].mean()
+    if not won.any():
+        return rows.iloc[:0]
+    return rows[rows["point"] == points["pruned"].mean()[won].idxmax()]
 
 
-def _judged(won: pd.DataFrame, dense: pd.DataFrame) -> dict[str, Any]:
-    if won.empty:
-        return dict.fromkeys(_JUDGED, math.nan)
-    gap = compare(
-        *(rows.groupby(["study", "seed"])["test_accuracy"].mean() for rows in (won, dense))
-    )
+def _judged(won: pd.DataFrame, dense: pd.DataFrame) -> dict[str, float]:
+    means = won[["pruned", "density", "test_accuracy"]].mean()
+    level = {"accuracy": means["test_accuracy"], "std": won["test_accuracy"].std()}
     return {
-        "pruned": float(won["pruned"].mean()),
-        "density": float(won["density"].mean()),
-        "accuracy": float(won["test_accuracy"].mean()),
-        "std": float(won["test_accuracy"].std()),
-        "difference": gap.mean,
-        "low": gap.low,
-        "high": gap.high,
+        "pruned": means["pruned"],
+        "density": means["density"],
+        **level,
+        **difference_to(won, dense),
     }
 
 
@@ -142,19 +129,17 @@ def _paper(row: pd.Series) -> str:
 
 
 def _cell(winners: pd.DataFrame, pair: tuple[str, str], method: str) -> str:
-    named = zip(winners["dataset"], winners["architecture"], strict=True)
     wanted = plain_name(pair[0]), plain_name(pair[1])
-    same = [panel_of(*one) == wanted for one in named]
-    own = winners[np.array(same, bool)]
+    named = zip(winners["dataset"], winners["architecture"], strict=True)
+    own = winners[np.array([panel_of(*one) == wanted for one in named], bool)]
     own = own[(own["curve"] == method) & (own["chosen"] == TEST)]
     if own.empty:
         return "not run"
-    row: Mapping[Any, Any] = own.iloc[0].to_dict()
-    scale = "" if row["scale"] == "paper" else f", {row['scale']}"
+    row = own.iloc[0]
+    about = f"n = {row['seeds']}" + ("" if row["scale"] == "paper" else f", {row['scale']}")
     if math.isnan(row["pruned"]):
-        return f"none (n = {row['seeds']}{scale})"
-    gap = f"{row['difference']:+.2f} points"
-    return f"{row['pruned']:.3g} % ({gap}, n = {row['seeds']}{scale})"
+        return f"none ({about})"
+    return f"{row['pruned']:.3g} % ({row['difference']:+.2f} points, {about})"
 
 
 def _ticket(row: Mapping[Any, Any]) -> str:

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.analysis.points import round_numbers
+from companion.analysis.points import difference_to, judged_beside_dense, round_numbers
 from companion.analysis.words import column_in_brackets, in_brackets
 from companion.evidence.statistics import (
     IMP_DENSITIES,
     best_on_validation,
-    compare,
     d_star,
     mean_interval,
     on_grid,
     sparsest_on_validation,
 )
-from lthlib.errors import ConfigError
 
 GAP = ["difference", "difference_low", "difference_high"]
+
+STAR = ["d_star", "d_star_low", "d_star_high", "edge"]
 
 SPARSEST, BEST = "sparsest matching", "best performing"
 
@@ -48,28 +48,17 @@ def winning_tickets(table: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ConfigError: the table has no dense network.
     """
-    good = table[table["status"] == "ok"]
-    dense = good[good["curve"] == "dense"]
-    if dense.empty:
-        raise ConfigError("tickets are judged against dense networks, and the table has none")
+    tickets, dense = judged_beside_dense(table)
     level = mean_interval(dense["validation_accuracy"])
     target = level.mean - (0.0 if math.isnan(level.std) else level.std)
-    reference = _by_seed(dense)
-    tickets = good[~good["curve"].str.startswith("dense")]
     found: list[dict[str, Any]] = []
     for curve, rows in tickets.groupby("curve", sort=False):
-        whole = {
-            "curve": curve,
-            "seeds": rows["seed"].nunique(),
-            **whole_d_star(rows, reference),
-        }
+        stars = whole_d_star(rows, dense)
+        whole = {"curve": curve, "seeds": rows["seed"].nunique(), **stars}
         chosen = {SPARSEST: sparsest_on_validation(rows, target), BEST: best_on_validation(rows)}
-        found += [
-            {"choice": name, **whole, **_judged(own, reference)} for name, own in chosen.items()
-        ]
+        found += [{"choice": name, **whole, **_judged(own, dense)} for name, own in chosen.items()]
     columns = ["choice", "curve", "n", "seeds", "round", "density", "accuracy", "low", "high"]
-    columns += [*GAP, "d_star", "d_star_low", "d_star_high", "edge"]
-    winners = pd.DataFrame(found, columns=columns)
+    winners = pd.DataFrame(found, columns=[*columns, *GAP, *STAR])
     return winners.sort_values("choice", ascending=False, kind="stable", ignore_index=True)
 
 
@@ -90,45 +79,36 @@ def winners_in_words(winners: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def whole_d_star(rows: pd.DataFrame, reference: pd.Series) -> dict[str, Any]:
+def whole_d_star(rows: pd.DataFrame, dense: pd.DataFrame) -> dict[str, Any]:
     """Return d_star, d_star_low, d_star_high and edge of a curve; no d_star where none is known.
 
     Args:
         rows: of one curve, from `ticket_table`.
-        reference: test accuracies of the dense networks, percent.
+        dense: those of the dense networks.
     """
     curve = on_grid(rows, IMP_DENSITIES)
-    star = d_star(curve, reference, np.random.default_rng(0))
+    star = d_star(curve, dense["test_accuracy"], np.random.default_rng(0))
     if star is None:
         return {"edge": ""}
-    names = {"d_star": star.density, "d_star_low": star.low, "d_star_high": star.high}
-    return {**names, "edge": star.edge}
+    return dict(zip(STAR, (star.density, star.low, star.high, star.edge), strict=True))
 
 
-def _judged(rows: pd.DataFrame, reference: pd.Series) -> dict[str, Any]:
+def _judged(rows: pd.DataFrame, dense: pd.DataFrame) -> dict[str, Any]:
     if rows.empty:
         return {"n": 0}
-    level, gap = mean_interval(rows["test_accuracy"]), compare(_by_seed(rows), reference)
+    level, gap = mean_interval(rows["test_accuracy"]), difference_to(rows, dense)
     return {
         "n": len(rows),
         "round": float(round_numbers(rows).median()),
         "density": float(rows["density"].median()),
-        "accuracy": level.mean,
-        "low": level.low,
-        "high": level.high,
-        "difference": gap.mean,
-        "difference_low": gap.low,
-        "difference_high": gap.high,
+        **{"accuracy": level.mean, "low": level.low, "high": level.high},
+        **dict(zip(GAP, gap.values(), strict=True)),
     }
-
-
-def _by_seed(rows: pd.DataFrame) -> pd.Series:
-    return rows.groupby(["study", "seed"])["test_accuracy"].mean()
 
 
 def d_star_in_words(row: Mapping[Any, Any]) -> str:
     """Return d* of a row, in percent with its interval: `at most 5.5 [4.9, 6.1]`."""
-    star, low, high = (100 * row[name] for name in ("d_star", "d_star_low", "d_star_high"))
+    star, low, high = (100 * row[name] for name in STAR[:3])
     return _EDGES.get(row["edge"], "") + in_brackets(star, low, high, ".2g")
 
 

@@ -202,6 +202,11 @@ def on_grid(rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy") -
     return pd.DataFrame(curves, index=at, dtype=float).T
 
 
+def by_replicate(rows: pd.DataFrame, value: str = "test_accuracy") -> pd.Series:
+    """Return each replicate's mean over rows: (study, seed) -> value."""
+    return rows.groupby(["study", "seed"])[value].mean()
+
+
 def band_means(rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy") -> pd.Series:
     """Return each replicate's mean over a band, for the replicates whose curve covers all of it."""
     return on_grid(rows, grid, value).dropna().mean(axis=1)
