@@ -17,7 +17,6 @@ from benchmarks import reference
 from benchmarks.timing import Contestant, Elsewhere, Row, Work, compared, row, take_turns
 from lthlib.data import Dataset, DataSettings, Images, load_dataset
 from lthlib.errors import DataError
-from lthlib.graphs import Replayed
 from lthlib.masks import Mask, random_mask
 from lthlib.methods import bip, cs
 from lthlib.methods.gates import gated_step
@@ -89,10 +88,6 @@ def ours(case: Case, method: str, precision: str, replays: bool | None = None) -
     """Our worker; replays: see `Trainer`."""
     set_up(case.threads, deterministic=False)
     trainer, step = prepared(case, method, precision)
-    if replays is None:
-        replays = case.device != "cpu"
-    if replays:
-        step = Replayed(step, trainer.network.device)
     trainer.replays = replays
 
     def run(n: int) -> float:

@@ -7,7 +7,7 @@ cheaper than a sort.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from typing import Annotated
 
@@ -190,14 +190,15 @@ def kept_count(total: int, density: float) -> int:
     return count
 
 
-def top_k(scores: Tensor, k: int) -> Tensor:
+def top_k(scores: Tensor, k: int, places: Callable[[], np.ndarray] | None = None) -> Tensor:
     """Mark the k largest scores: the Euclidean projection of scores onto binary masks with k ones.
 
-    scores: floating-point tensor of any shape, without NaN. k: 0 <= k <= scores.numel().
+    scores: floating-point tensor of any shape, without NaN. k: 0 <= k <= scores.numel(). places:
+    int64 [n], what decides among equal scores in place of their flat index, if it comes to that.
     Returns a boolean tensor of the same shape with exactly k True; among equal scores the lower
-    flat index wins.
+    flat index wins, or the lower place.
     Raises MaskError for k out of range and for NaN. On a GPU, where looking for NaN would stop the
-    queue, nothing is kept where there is one.
+    queue, nothing is kept where there is one, and only the index decides among equal scores.
     """
     n = scores.numel()
     if not 0 <= k <= n:
@@ -211,7 +212,7 @@ def top_k(scores: Tensor, k: int) -> Tensor:
     _refuse_nan(flat)
     if flat.dtype not in (torch.float32, torch.float64):
         flat = flat.float()
-    return torch.from_numpy(_top_k_numpy(flat.numpy(), k)).view(scores.shape)
+    return torch.from_numpy(_top_k_numpy(flat.numpy(), k, places)).view(scores.shape)
 
 
 def _refuse_nan(scores: Tensor) -> None:
@@ -228,11 +229,14 @@ def _top_k_queued(flat: Tensor, k: int) -> Tensor:
     return above | (tied & (tied.cumsum(0, dtype=torch.int32) <= k - above.sum()))
 
 
-def _top_k_numpy(flat: np.ndarray, k: int) -> np.ndarray:
+def _top_k_numpy(flat: np.ndarray, k: int, places: Callable[[], np.ndarray] | None) -> np.ndarray:
     threshold = np.partition(flat, len(flat) - k)[len(flat) - k]
     chosen: np.ndarray = flat > threshold
     missing = k - int(np.count_nonzero(chosen))
-    chosen[np.flatnonzero(flat == threshold)[:missing]] = True
+    tied = np.flatnonzero(flat == threshold)
+    if places is not None and len(tied) > missing:
+        tied = tied[np.argsort(places()[tied])]
+    chosen[tied[:missing]] = True
     return chosen
 
 

@@ -20,10 +20,10 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # A part may import what stands before its own line, and nothing beside it.
 LAYERS = {
     "lthlib": [
-        ["errors", "signals", "source", "texts", "_torchvision", "_version"],
+        ["errors", "flat", "signals", "source", "texts", "_torchvision", "_version"],
         ["bars", "files", "turns", "workers"],
         ["distributed", "leases", "settings"],
-        ["data", "devices", "models", "masks", "graphs", "records"],
+        ["data", "devices", "models", "masks", "records"],
         ["training"],
         ["tickets"],
         ["checkpoints"],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from lthlib.data.streaming import StreamingPart
 from lthlib.errors import ConfigError
 
 Batch = tuple[Tensor, Tensor]
+# Bytes of inputs that are made at once: batches of small images are made several at a time.
+AT_ONCE = 1 << 20
 
 
 def crop_and_flip(images: Tensor, padding: int, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
@@ -59,17 +62,6 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> 
     lines = images.reshape(batch, height, width * channels).to(mean.dtype)
     lines.div_(255).sub_(line_mean).div_(line_std)
     return lines.to(dtype).view(images.shape).permute(0, 3, 1, 2)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """Rows of one batch and how each is augmented, all [b]; epoch of the batch."""
-
-    epoch: int
-    rows: Tensor
-    top: Tensor
-    left: Tensor
-    flip: Tensor
 
 
 class _OnDevice:
@@ -125,6 +117,7 @@ class Batches(_OnDevice):
         workers: decoding processes of a streaming part; None chooses by the number of cores.
         share: (rank, ranks): every ranks-th image of a batch from `rank` on; `batch_size` counts
             those of all ranks.
+    resident: whether the images lie in memory; others are decoded as they are asked for.
     Raises:
         ConfigError: the part holds no batch, or one with fewer images than ranks, or the constants
             do not fit its channels.
@@ -150,51 +143,97 @@ class Batches(_OnDevice):
                 f"{len(part)} images in batches of {batch_size} leave {smallest} for "
                 f"the last one, and {self._ranks} ranks share it; use another batch_size"
             )
-        self._address = (seed, stream)
+        self.name, self._address = stream, (seed, stream)
         self._padding = settings.padding if self._are_images else 0
         self._augments = self._are_images and (settings.padding > 0 or settings.flip)
+        self.resident = not isinstance(part, StreamingPart)
+        self._epoch, self._plan = -1, torch.empty(4, len(part), dtype=torch.int64)
+        self._plan = self._plan.to(self.device if self.resident else "cpu")
+        self._ready: tuple[range, Batch] | None = None
+        self._reader: tuple[int, Iterator[Tensor]] | None = None
 
     def stream(self, start: int = 0) -> Iterator[Batch]:
-        """Yield batches without end, from global step `start` on.
+        """Yield batches without end, from global step `start` on; see `batch`."""
+        return map(self.batch, count(start))
 
-        Yields:
-            inputs [b, channels, height, width] in channels_last for images, and labels int64 [b],
-            both on the device. stream(k) yields what stream(0) yields from its k-th batch on.
-        Raises:
-            DataError: a streamed image cannot be decoded.
+    def batch(self, step: int) -> Batch:
+        """The batch of a global step: inputs [b, channels, height, width] in channels_last for
+        images, and labels int64 [b], both on the device.
+
+        Steps may be asked for in any order; those that follow one another are faster. Raises
+        DataError where a streamed image cannot be decoded.
         """
-        for step, inputs in self._gathered(start):
-            if self._augments:
-                inputs = crop_and_flip(inputs, self._padding, step.top, step.left, step.flip)
-            yield self._finish(inputs, step.rows)
+        if not self.resident:
+            return self._streamed(step)
+        if self._ready is None or step not in self._ready[0]:
+            self._ready = self._several(step)
+        steps, (inputs, labels) = self._ready
+        most = len(range(self._rank, self.batch_size, self._ranks))
+        rows = slice((step - steps.start) * most, (step - steps.start) * most + self.size(step))
+        return inputs[rows], labels[rows]
 
-    def _gathered(self, start: int) -> Iterator[tuple[_Step, Tensor]]:
-        steps = self._steps(start, self.device)
-        if not isinstance(self.part, StreamingPart):
-            yield from ((step, self.part.gather(step.rows)) for step in steps)
-            return
+    def size(self, step: int) -> int:
+        """Images in the batch of a global step, this rank's share."""
+        return len(range(*self._rows(step).indices(len(self.part))))
+
+    def draw(self, epoch: int) -> Tensor:
+        """The plan of an epoch, int64 [4, n]: row, top and left of the crop, and whether it is
+        flipped, of image after image. It lies at one place in memory whatever the epoch."""
+        if epoch != self._epoch:
+            self._plan.copy_(self._drawn(epoch))
+            self._epoch = epoch
+        return self._plan
+
+    def cut(self, chosen: Tensor) -> Batch:
+        """The batch of these columns of a plan, int64 [4, b]. Not for what streams."""
+        assert not isinstance(self.part, StreamingPart)
+        return self._made(self.part.gather(chosen[0]), chosen)
+
+    def _rows(self, step: int) -> slice:
+        begin = step % self.steps_per_epoch * self.batch_size
+        end = min(begin + self.batch_size, len(self.part))
+        return slice(begin + self._rank, end, self._ranks)
+
+    def _several(self, step: int) -> tuple[range, Batch]:
+        """As many batches of an epoch as are made at once, from one step on."""
+        plan, rows = self.draw(step // self.steps_per_epoch), self._rows(step)
+        left = self.steps_per_epoch - step % self.steps_per_epoch
+        even = self.batch_size % self._ranks == 0  # a rank's images then lie evenly in all batches
+        size = self.batch_size * math.prod(self.part.shape) * self.dtype.itemsize
+        most = max(1, min(left, AT_ONCE // size)) if even else 1
+        stop = rows.stop if most == 1 else min(rows.start + most * self.batch_size, len(self.part))
+        return range(step, step + most), self.cut(plan[:, slice(rows.start, stop, rows.step)])
+
+    def _streamed(self, step: int) -> Batch:
+        if self._reader is None or self._reader[0] != step:
+            assert isinstance(self.part, StreamingPart)
+            self._reader = step, self.part.read(self._keys(step), self._address, self.workers)
+        images = next(self._reader[1])
+        self._reader = step + 1, self._reader[1]
+        chosen = self.draw(step // self.steps_per_epoch)[:, self._rows(step)].to(self.device)
+        return self._made(images.to(self.device, non_blocking=True), chosen)
+
+    def _keys(self, start: int) -> Iterator[tuple[int, Tensor]]:
         # Drawn a second time, because the loader reads ahead of the batches that are asked for.
-        keys = ((step.epoch, step.rows) for step in self._steps(start, torch.device("cpu")))
-        images = self.part.read(keys, self._address, self.workers)
-        for step, batch in zip(steps, images, strict=False):
-            yield step, batch.to(self.device, non_blocking=True)
+        epoch, order = -1, torch.empty(0)
+        for step in count(start):
+            if step // self.steps_per_epoch != epoch:
+                epoch = step // self.steps_per_epoch
+                order = self._drawn(epoch)[0]
+            yield epoch, order[self._rows(step)]
 
-    def _steps(self, start: int, device: torch.device) -> Iterator[_Step]:
-        epoch, first = divmod(start, self.steps_per_epoch)
-        while True:
-            plan = [drawn.to(device) for drawn in self._plan(epoch)]
-            for step in range(first, self.steps_per_epoch):
-                begin, end = step * self.batch_size, (step + 1) * self.batch_size
-                rows = slice(begin + self._rank, end, self._ranks)
-                yield _Step(epoch, *(drawn[rows] for drawn in plan))
-            epoch, first = epoch + 1, 0
+    def _made(self, inputs: Tensor, chosen: Tensor) -> Batch:
+        rows, top, left, flip = chosen
+        if self._augments:
+            inputs = crop_and_flip(inputs, self._padding, top, left, flip > 0)
+        return self._finish(inputs, rows)
 
-    def _plan(self, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        draw, count = generator(*self._address, epoch), len(self.part)
-        order = torch.randperm(count, generator=draw)
-        top, left = torch.randint(2 * self._padding + 1, (2, count), generator=draw)
-        coin = torch.rand(count, generator=draw)
-        return order, top, left, coin < (0.5 if self.settings.flip else 0.0)
+    def _drawn(self, epoch: int) -> Tensor:
+        draw, images = generator(*self._address, epoch), len(self.part)
+        order = torch.randperm(images, generator=draw)
+        corners = torch.randint(2 * self._padding + 1, (2, images), generator=draw)
+        coin = torch.rand(images, generator=draw) < (0.5 if self.settings.flip else 0.0)
+        return torch.stack([order, *corners, coin.long()])
 
 
 class EvaluationBatches(_OnDevice):

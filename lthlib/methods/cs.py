@@ -110,7 +110,7 @@ def gate_of(settings: CSSettings, steps: int, steps_per_epoch: int) -> Gate:
 
     return Gate(
         dial=lambda step: temperature(settings, step, steps, steps_per_epoch),
-        relax=lambda beta, s: relax(s, beta, settings),
+        relax=lambda beta, s, noise: relax(s, beta, settings),
         soft=lambda beta, s: torch.sigmoid(beta * s),
         kept=lambda s: (s > 0).to(s.dtype) * settings.scale,
         reset=lambda s: reset_gate(s, settings),

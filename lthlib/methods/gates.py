@@ -20,19 +20,20 @@ BINS = 20
 DRAWS = 5
 
 
-# dial, gate -> mask value, and the gradient at the mask -> the gradient at the gate with penalty.
-Relax = Callable[[float | Tensor, Tensor], tuple[Tensor, Callable[[Tensor], Tensor]]]
+# dial, gate, noise -> mask value, and the gradient at the mask -> that at the gate, with penalty.
+Relax = Callable[[float | Tensor, Tensor, Any], tuple[Tensor, Callable[[Tensor], Tensor]]]
 
 
 @dataclass(frozen=True)
 class Gate:
     """How a gate s becomes a mask value, of any shape.
 
-    relax: in a training step. soft: what of it is deterministic, in [0, 1]: the soft mask, or the
-    chance that the gate is open. Both take what `dial` says at a step, CS's temperature, first.
-    kept: in the ticket; 0 where the weight is pruned. reset: prepares the next round, in place.
-    drawn: whether `relax` draws random numbers. recalibrated: whether the ticket's BatchNorm
-    statistics are gathered anew, under its own mask.
+    relax: in a training step; where gates are drawn it takes noise, uniform in [0, 1), of their
+    shape. soft: what of it is deterministic, in [0, 1]: the soft mask, or the chance that the gate
+    is open. Both take what `dial` says at a step, CS's temperature, first. kept: in the ticket; 0
+    where the weight is pruned. reset: prepares the next round, in place. drawn: whether `relax`
+    takes noise. recalibrated: whether the ticket's BatchNorm statistics are gathered anew, under
+    its own mask.
     """
 
     relax: Relax
@@ -50,8 +51,11 @@ def gated_step(trainer: Trainer, settings: Any, steps: int, gate: Gate) -> Calla
     With mask value m of gate s and g the gradient at m * w: d/dw = m g, and d/ds follows from the
     gradient w g at the mask. Weights decay, gates do not.
     """
-    weights, momenta, buffers = (trainer.group(g) for g in ("weights", "momentum", "buffers"))
-    gates, gate_momenta = trainer.group("gates"), trainer.group("gate_momentum")
+    weights, momenta, buffers = (trainer.flat(g) for g in ("weights", "momentum", "buffers"))
+    gates, gate_momenta = trainer.flat("gates"), trainer.flat("gate_momentum")
+    gradients, gate_gradients = trainer.gradients, gates.like(torch.zeros_like(gates.data))
+    pruned, thin = trainer.prunable_weights(), trainer.thinned()
+    at_weights = gradients.data[: len(gates.data)]
     options = trainer.optimiser_options()
     ratio = settings.gate_learning_rate / trainer.settings.learning_rate
 
@@ -60,14 +64,11 @@ def gated_step(trainer: Trainer, settings: Any, steps: int, gate: Gate) -> Calla
 
     def step(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
         x, y = batch
-        dial = trainer.dial(gate.dial, t)
-        relaxed = {name: gate.relax(dial, s) for name, s in gates.items()}
-        effective = weights | {name: weights[name] * m for name, (m, _) in relaxed.items()}
-        loss, correct, gradients = trainer.network.gradients(effective, buffers, x, y)
-        gate_gradients = {}
-        for name, (m, backward) in relaxed.items():
-            gate_gradients[name] = backward(weights[name] * gradients[name])
-            gradients[name] = gradients[name] * m
+        mask, backward = gate.relax(trainer.dial(gate.dial, t), gates.data, noise(trainer, gate))
+        effective = thin(mask)
+        loss, correct, _ = trainer.network.gradients(effective, buffers, x, y, gradients)
+        gate_gradients.data.copy_(backward(pruned.data * at_weights))
+        at_weights.mul_(mask)
         now = trainer.dial(rate, t)
         sgd_step(weights, gradients, momenta, now, **options)
         sgd_step(
@@ -76,6 +77,11 @@ def gated_step(trainer: Trainer, settings: Any, steps: int, gate: Gate) -> Calla
         return Outcome(loss, correct, len(y), len(y), len(y))
 
     return step
+
+
+def noise(trainer: Trainer, gate: Gate) -> Tensor | None:
+    """Uniform noise for all gates, [n], where they are drawn."""
+    return trainer.flat("gates").uniform() if gate.drawn else None
 
 
 def search_gates(trainer: Trainer, settings: Any, name: str, gate: Gate) -> Iterator[Ticket]:
@@ -105,8 +111,7 @@ def search_gates(trainer: Trainer, settings: Any, name: str, gate: Gate) -> Iter
         trainer.history[-1]["gated_validation"] = gated_accuracy(trainer, gate, steps - 1)
         # Before the reset: after it no gate is above s0, and with s0 <= 0 none is open.
         yield _ticket(trainer, gate, f"round-{r}", r, k)
-        for s in gates.values():
-            gate.reset(s)
+        gate.reset(gates.data)
 
 
 def _ticket(trainer: Trainer, gate: Gate, point: str, index: int, k: int) -> Ticket:
@@ -126,7 +131,7 @@ def _ticket(trainer: Trainer, gate: Gate, point: str, index: int, k: int) -> Tic
 def gate_readout(trainer: Trainer, gate: Gate, step: int) -> dict[str, Any]:
     """What the gates say at a step: `density`, the share of open ones, and `gates`, how many have
     their soft value in each of 20 equal bins of [0, 1]."""
-    flat = torch.cat([s.reshape(-1) for s in trainer.group("gates").values()])
+    flat = trainer.flat("gates").data
     soft = gate.soft(gate.dial(step), flat).float()
     counts = torch.histc(soft.cpu(), BINS, 0, 1)  # on a GPU no kernel for it is deterministic
     return {
@@ -171,15 +176,12 @@ def bisect_initial_gate(
 def gated_accuracy(trainer: Trainer, gate: Gate, step: int) -> float | None:
     """Validation accuracy in percent with the gates as training has them at `step`; the mean of
     five draws where they are drawn, None without validation images."""
-    weights, buffers, found = trainer.group("weights"), trainer.group("buffers"), []
+    gates, thin, found = trainer.flat("gates"), trainer.thinned(), []
     device = trainer.network.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(trainer.seed)
         for _ in range(DRAWS if gate.drawn else 1):
-            masks = {
-                n: gate.relax(gate.dial(step), s)[0] for n, s in trainer.group("gates").items()
-            }
-            gated = weights | {name: weights[name] * m for name, m in masks.items()}
-            found.append(trainer.evaluate("validation", gated, buffers))
+            mask, _ = gate.relax(gate.dial(step), gates.data, noise(trainer, gate))
+            found.append(trainer.evaluate("validation", thin(mask), trainer.group("buffers")))
     known = [value for value in found if value is not None]
     return sum(known) / len(known) if known else None

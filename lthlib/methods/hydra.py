@@ -17,7 +17,7 @@ from torch import Tensor
 from lthlib.errors import ConfigError
 from lthlib.masks import Mask, Structure, select
 from lthlib.methods.base import Method, make_ticket
-from lthlib.methods.bip import batchnorm_names, effective
+from lthlib.methods.bip import batchnorm_names
 from lthlib.methods.retrain import load_start
 from lthlib.settings import Density, OwnLength, Positive, Settings, one_of
 from lthlib.tickets import Ticket
@@ -64,14 +64,12 @@ def initial_scores(weights: Mapping[str, Tensor], initial: str) -> dict[str, Ten
 
 
 def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Callable[..., Outcome]:
-    weights, buffers, masks = (trainer.group(g) for g in ("weights", "buffers", "masks"))
-    scores = trainer.prunable_weights() if settings.aliased else trainer.group("scores")
-    learned = dict(scores) | {
-        name: weights[name] for name in batchnorm_names(trainer.network.model)
-    }
-    momenta = trainer.group("score_momentum") | {
-        name: momentum for name, momentum in trainer.group("momentum").items() if name not in scores
-    }
+    buffers, masks, thin = trainer.flat("buffers"), trainer.flat("masks"), trainer.thinned()
+    weights, momenta = trainer.prunable_weights(), trainer.flat("score_momentum")
+    scores = weights if settings.aliased else trainer.flat("scores")
+    gradients, found = trainer.gradients, scores.like(torch.zeros_like(scores.data))
+    at_weights = gradients.data[: len(scores.data)]
+    norms = {n: trainer.flat("weights")[n] for n in batchnorm_names(trainer.network.model)}
     options = trainer.optimiser_options()
 
     def rate(t: int) -> float:
@@ -79,11 +77,11 @@ def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Callable[...
 
     def step(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
         x, y = batch
-        thin = effective(weights, masks)
-        loss, correct, gradients = trainer.network.gradients(thin, buffers, x, y)
-        for name, score in scores.items():
-            gradients[name] = gradients[name] * weights[name] * score.sign()
-        sgd_step(learned, gradients, momenta, trainer.dial(rate, t), **options)
+        loss, correct, _ = trainer.network.gradients(thin(masks.data), buffers, x, y, gradients)
+        torch.mul(at_weights * weights.data, scores.data.sign(), out=found.data)
+        now = trainer.dial(rate, t)
+        sgd_step(scores, found, momenta, now, **options)
+        sgd_step(norms, gradients, trainer.group("momentum"), now, **options)
         trainer.load("masks", _choose(scores, settings))
         return Outcome(loss, correct, len(y), len(y), len(y))
 

@@ -60,7 +60,7 @@ def relax(
 def gate_of(settings: ISSSettings) -> Gate:
     """The gate of ISS."""
     return Gate(
-        relax=lambda dial, s: relax(s, torch.rand_like(s), settings.penalty),
+        relax=lambda dial, s, noise: relax(s, noise, settings.penalty),
         soft=lambda dial, s: torch.sigmoid(s),
         kept=lambda s: (s > 0).to(s.dtype),
         reset=lambda s: s.mul_(settings.hardening).clamp_(max=settings.initial_gate),

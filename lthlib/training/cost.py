@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -46,24 +47,31 @@ class Outcome:
 
 
 class Meter:
-    """Sums over steps, kept on the device and read once an epoch."""
+    """What steps report: kept on the device, at each step's place in its epoch, and read once an
+    epoch.
 
-    def __init__(self, device: torch.device):
+    length: steps of an epoch. dtype: of losses.
+    """
+
+    def __init__(self, length: int, device: torch.device, dtype: torch.dtype):
         self.device = device
+        self.losses = torch.zeros(length, dtype=dtype, device=device)
+        self.hits = torch.zeros(length, dtype=torch.int64, device=device)
         self.reset()
 
     def reset(self) -> None:
-        self.loss = torch.zeros((), device=self.device)
-        self.correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self.first_bad = torch.full((), -1, dtype=torch.int64, device=self.device)
+        self.first = 0
         self.steps = self.images = self.forward_passes = self.backward_passes = 0
         self.started = time.perf_counter()
 
-    def add(self, outcome: Outcome, step: int) -> None:
-        self.loss += outcome.loss
-        self.correct += outcome.correct
-        bad = ~torch.isfinite(outcome.loss) & (self.first_bad < 0)
-        self.first_bad = torch.where(bad, step, self.first_bad)
+    def note(self, place: int | Tensor, outcome: Outcome) -> None:
+        """What is done on the device, and may be recorded. place: in the epoch, or int64 [1]."""
+        self.losses[place] = outcome.loss
+        self.hits[place] = outcome.correct
+
+    def count(self, outcome: Outcome, step: int) -> None:
+        """What is done for each step, replayed or not."""
+        self.first = self.first if self.steps else step
         self.steps += 1
         self.images += outcome.images
         self.forward_passes += outcome.forward_passes
@@ -76,13 +84,18 @@ class Meter:
         )
 
     def read(self) -> dict[str, float]:
-        bad = int(self.first_bad)
-        if bad >= 0:
+        start = self.first % len(self.losses)
+        places = slice(start, start + self.steps)
+        losses = self.losses[places].cpu().numpy()
+        bad = np.flatnonzero(~np.isfinite(losses))
+        if bad.size:
             raise Diverged(
-                f"the loss became NaN or infinite at step {bad}; a smaller learning rate may help"
+                f"the loss became NaN or infinite at step {self.first + bad[0]}; a smaller "
+                "learning rate may help"
             )
         return {
-            "loss": float(self.loss) / self.steps,
-            "train_accuracy": 100 * int(self.correct) / self.images,
+            # One after another, as published records sum them.
+            "loss": float(losses.cumsum()[-1]) / self.steps,
+            "train_accuracy": 100 * int(self.hits[places].sum()) / self.images,
             "seconds": time.perf_counter() - self.started,
         }

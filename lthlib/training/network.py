@@ -1,7 +1,7 @@
 """Networks as functions of named tensors, and SGD on those.
 
-Networks stay ordinary modules: effective weights are a function of the state, applied with
-`torch.func.functional_call`, and every method starts from the gradient with respect to them.
+Networks stay ordinary modules: effective weights are a function of the state, which the module's
+parameters become views of, and every method starts from the gradient with respect to them.
 """
 
 from __future__ import annotations
@@ -9,17 +9,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import reduce
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.sgd import sgd
 from torch.utils.flop_counter import FlopCounterMode
 
 from lthlib.distributed import Ranks
+from lthlib.flat import Flat
 
 Tensors = dict[str, Tensor]
 
@@ -39,13 +40,22 @@ class Network:
         self.ranks = ranks or Ranks()
         # In training mode as a whole, whatever mode its parts came in.
         self.model = copy.deepcopy(model).to(self.device).train()
-        floating = (p.dtype for p in model.parameters() if p.is_floating_point())
-        self.dtype = next(floating, torch.float32)
+        types = [p.dtype for p in model.parameters() if p.is_floating_point()]
+        self.dtype = types[0] if types else torch.float32
+        self._common = reduce(torch.promote_types, types, self.dtype)
+        self._parameters = {n: p.requires_grad_() for n, p in self.model.named_parameters()}
+        self._tensors = self._parameters | dict(self.model.named_buffers())
+        self._held: list[Mapping[str, Tensor] | None] = [None, None]
+        places: list[dict[str, Any]] = [
+            place for m in self.model.modules() for place in (m._parameters, m._buffers)
+        ]
+        self._slots = [(place, key, own) for place in places for key, own in place.items()]
 
     def weights(self) -> Tensors:
-        """Copies of the parameters, convolutions in channels_last layout."""
+        """Copies of the parameters, of one type, convolutions in channels_last layout."""
         return {
-            name: channels_last(p.detach().clone()) for name, p in self.model.named_parameters()
+            name: channels_last(p.detach().to(self._common, copy=True))
+            for name, p in self._parameters.items()
         }
 
     def buffers(self) -> Tensors:
@@ -76,11 +86,29 @@ class Network:
         if not self.model.training:
             self.model.train()
 
+    def _hold(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
+        """Let the module's own tensors be these. Those that stay at one place in memory are held
+        already when they come again; torch's `functional_call` exchanges all at every call."""
+        for i, named in enumerate((weights, buffers)):
+            if named is self._held[i]:
+                continue
+            stays = isinstance(named, Flat)
+            for name, tensor in named.items():
+                own = self._tensors[name]
+                stays &= own.dtype == tensor.dtype
+                own.data = tensor.detach().to(own.dtype)
+            self._held[i] = named if stays else None
+
     def _forward(
         self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
     ) -> Tensor:
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits: Tensor = functional_call(self.model, {**weights, **buffers}, (x,))
+        self._hold(weights, buffers)
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                logits: Tensor = self.model(x)
+        finally:
+            for place, key, own in self._slots:
+                place[key] = own  # a forward pass may have put another there
         return logits if logits.dtype == torch.float64 else logits.float()
 
     def forward(
@@ -114,26 +142,35 @@ class Network:
                 module.momentum = momenta[name]
 
     def gradients(
-        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor, y: Tensor
+        self,
+        weights: Mapping[str, Tensor],
+        buffers: Mapping[str, Tensor],
+        x: Tensor,
+        y: Tensor,
+        into: Flat | None = None,
     ) -> tuple[Tensor, Tensor, Tensors]:
         """One forward and backward pass in training mode; BatchNorm's statistics in `buffers` move.
         Where ranks share a run, each brings its images, and all get what one process would.
 
-        weights: effective weights by name. x: [b, ...]. y: int64 [b].
+        weights: effective weights by name. x: [b, ...]. y: int64 [b]. into: what the gradients are
+        copied into.
         Returns the mean cross-entropy, the number of correct predictions and d loss / d weight by
         name.
         """
         self._training_mode()
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in weights.items()}
-        logits = self._forward(leaves, buffers, x)
+        logits = self._forward(weights, buffers, x)
         alone = self.ranks.world == 1
         loss = F.cross_entropy(logits, y, reduction="mean" if alone else "sum")
-        parts = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
-        correct = (logits.detach().argmax(1) == y).sum()
-        gradients = dict(zip(leaves, parts, strict=True))
-        if alone:
-            return loss.detach(), correct, gradients
-        return self.ranks.mean(loss.detach(), correct, gradients, len(y))
+        leaves = [self._parameters[name] for name in weights]
+        parts = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        loss, correct = loss.detach(), (logits.detach().argmax(1) == y).sum()
+        gradients = dict(zip(weights, parts, strict=True))
+        if not alone:
+            loss, correct, gradients = self.ranks.mean(loss, correct, gradients, len(y))
+        if into is None:
+            return loss, correct, gradients
+        torch._foreach_copy_(list(into.values()), [gradients[name] for name in into])
+        return loss, correct, into
 
     @torch.no_grad()
     def accuracy(
@@ -175,8 +212,7 @@ def has_fused_sgd(tensors: Sequence[Tensor]) -> bool:
 
 
 def laid_out_as(weight: Tensor, gradient: Tensor) -> Tensor:
-    """A gradient in its weight's layout, which the fused kernel wants; cuDNN gives another where it
-    has no channels_last kernel (depthwise, one input channel, double precision)."""
+    """A gradient in its weight's layout, which the fused kernel wants."""
     if gradient.stride() == weight.stride():
         return gradient
     return torch.empty_like(weight).copy_(gradient)
@@ -193,16 +229,22 @@ def sgd_step(
     weight_decay: float,
 ) -> None:
     """One step of torch's SGD in place, on named tensors the caller owns; zero momenta behave as a
-    first step. On a GPU it is one kernel, and the rate may be a 0-d tensor."""
-    owned, found = list(weights.values()), [gradients[name] for name in weights]
+    first step. Where all three are `Flat`, of one layout, it is one step on one tensor. On a GPU it
+    is one kernel, and the rate may be a 0-d tensor."""
+    if isinstance(weights, Flat) and isinstance(gradients, Flat) and isinstance(momenta, Flat):
+        owned, found, moved = [weights.data], [gradients.data], [momenta.data]
+    else:
+        owned, found = list(weights.values()), [gradients[name] for name in weights]
+        moved = [momenta[name] for name in weights]
     fused = has_fused_sgd(owned)
     if fused:
         found = [laid_out_as(weight, g) for weight, g in zip(owned, found, strict=True)]
+        rate = rate.float() if isinstance(rate, Tensor) else rate
     with torch.no_grad():
         sgd(
             owned,
             found,
-            [momenta[name] for name in weights],
+            moved,  # type: ignore[arg-type]
             foreach=not fused,
             fused=fused,
             lr=rate,  # type: ignore[arg-type]

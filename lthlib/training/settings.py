@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated
 
 from lthlib.errors import ConfigError
@@ -58,6 +59,7 @@ class TrainingSettings(Settings):
             raise ConfigError("training.sync_batchnorm goes with training.ranks of 2 or more")
 
 
+@cache  # asked for before each step
 def steps_of(length: str, steps_per_epoch: int) -> int:
     """`85ep` or `500it` -> optimiser steps. Raises ConfigError for any other form."""
     match = LENGTH.fullmatch(coerce(length, Length, "length"))

@@ -13,6 +13,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,9 +22,10 @@ from torch import Tensor, nn
 from lthlib.data import Batches, Dataset, DataSettings, EvaluationBatches, Part
 from lthlib.distributed import Ranks, current
 from lthlib.errors import Diverged, MaskError, Paused
-from lthlib.graphs import Recorder, Replayed, record_graph
+from lthlib.flat import Flat, memory_order
 from lthlib.masks import Mask, prunable_names
 from lthlib.training.cost import Cost, Meter, Outcome
+from lthlib.training.graphs import Recorder, Steps, record_graph
 from lthlib.training.network import Network, Tensors, sgd_step
 from lthlib.training.settings import TrainingSettings, learning_rate, steps_of
 
@@ -46,8 +48,8 @@ class Trainer:
     `trainer.fit(...)` resumes by itself: both begin at the saved place, and everything else a
     method needs lives in `state`.
 
-    replays: whether training steps are recorded and replayed (see `lthlib.graphs`), by default on a
-    GPU. recorder: how.
+    replays: whether steps are recorded and replayed (see `training.graphs`), by default on a GPU.
+    recorder: how.
 
     A method may set two functions: `observe(step)`, what the history is to hold beside loss and
     accuracy, with `density` among it; and `standing()`, the ticket if the search ended now.
@@ -74,11 +76,15 @@ class Trainer:
         self.network = Network(model, self.device, self.settings.precision, self.ranks)
         self.names = prunable_names(self.model, self.prunable)
         self.state: Tensors = {}
-        for name, tensor in self.network.weights().items():
-            self.state[f"weights/{name}"] = tensor
-            self.state[f"momentum/{name}"] = torch.zeros_like(tensor)
-        for name, tensor in self.network.buffers().items():
-            self.state[f"buffers/{name}"] = tensor
+        self._groups: dict[str, Flat] = {}
+        weights, buffers = self.network.weights(), self.network.buffers()
+        self._order = memory_order(weights, self.names)
+        for name in weights:
+            self.state |= {f"weights/{name}": weights[name], f"momentum/{name}": weights[name]}
+        self.keep("weights", weights)
+        self.keep("momentum", weights)
+        self.zero("momentum")
+        self.keep("buffers", buffers)
         self.round = 0
         self.step = 0
         self.cost = Cost()
@@ -88,12 +94,16 @@ class Trainer:
         self.files: dict[str, str] = {}
         self.steps_per_epoch = self.batches("train").steps_per_epoch
         self._flops: int | None = None
-        self._replayed: Replayed | None = None
-        self._meter = Meter(self.network.device)
+        self._steps: Steps | None = None
+        self._gradients: Flat | None = None
+        wide = torch.promote_types(self.network.dtype, torch.float32)
+        self._meter = Meter(self.steps_per_epoch, self.network.device, wide)
 
     def group(self, prefix: str) -> Tensors:
         """The tensors of the state under `prefix/`, by the rest of their names; in-place changes
-        are seen."""
+        are seen. A `Flat` once the group was kept."""
+        if prefix in self._groups:
+            return self._groups[prefix]
         start = len(prefix) + 1
         return {
             key[start:]: tensor
@@ -101,12 +111,46 @@ class Trainer:
             if key.startswith(prefix + "/")
         }
 
-    def keep(self, prefix: str, tensors: Mapping[str, Tensor]) -> Tensors:
+    def keep(self, prefix: str, tensors: Mapping[str, Tensor]) -> Flat:
         """Add copies of tensors to the state under `prefix/`, unless a checkpoint brought them;
-        returns the group."""
-        for name, tensor in tensors.items():
-            self.state.setdefault(f"{prefix}/{name}", tensor.detach().clone())
-        return self.group(prefix)
+        returns the group, which lies in one piece of memory, in the order of the weights."""
+        if prefix not in self._groups:
+            order = () if prefix == "buffers" else self._order
+            group = Flat.of(tensors, order, self._groups.get("weights"))
+            for name, tensor in group.items():
+                tensor.copy_(self.state.get(f"{prefix}/{name}", tensor))
+                self.state[f"{prefix}/{name}"] = tensor
+            self._groups[prefix] = group
+        return self._groups[prefix]
+
+    def flat(self, prefix: str) -> Flat:
+        """A group that is kept."""
+        return self._groups[prefix]
+
+    def thinned(self) -> Callable[[Tensor], Flat]:
+        """A function from mask values of the prunable weights, [n] as these lie, to the effective
+        weights; these are overwritten by the next call."""
+        weights = self.flat("weights")
+        thin = weights.like(weights.data.clone())
+        count = len(self.prunable_weights().data)
+        (pruned, rest), (own, others) = (
+            flat.data.split([count, len(flat.data) - count]) for flat in (thin, weights)
+        )
+
+        def effective(mask: Tensor) -> Flat:
+            torch.mul(own, mask, out=pruned)
+            rest.copy_(others)
+            return thin
+
+        return effective
+
+    @property
+    def gradients(self) -> Flat:
+        """Where gradients by the weights are put, laid out as the weights are."""
+        if self._gradients is None:
+            weights = self.flat("weights")
+            self._gradients = weights.like(torch.zeros_like(weights.data))
+        return self._gradients
 
     def load(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
         """Copy values into a group of the state, in place."""
@@ -118,9 +162,9 @@ class Trainer:
         for tensor in self.group(prefix).values():
             tensor.zero_()
 
-    def prunable_weights(self) -> Tensors:
-        """The weights that a mask may cover."""
-        return {name: self.state[f"weights/{name}"] for name in self.names}
+    def prunable_weights(self) -> Flat:
+        """The weights that a mask may cover: the first of all in memory."""
+        return self.flat("weights").head(self.names)
 
     def steps(self, length: str = "") -> int:
         """A length (by default the whole training's) in optimiser steps."""
@@ -133,7 +177,7 @@ class Trainer:
     def dial(self, value: Callable[[int], float], t: int) -> float | Tensor:
         """`value(t)`, a number that changes from step to step, such as the learning rate. A step
         asks for it here: where steps are replayed, it is a tensor that is set before each."""
-        return self._replayed.dial(value, t) if self._replayed else value(t)
+        return self._steps.dial(value, t) if self._steps else value(t)
 
     def optimiser_options(self) -> dict[str, Any]:
         """The recipe's options of `sgd_step`."""
@@ -187,19 +231,12 @@ class Trainer:
         finite, Paused when asked to stop.
         """
         begin = max(start, self.step)
-        sources = [self.batches(name).stream(begin) for name in streams]
         salt = _salt(self.seed, self.round, *streams)
         self._meter.reset()
         device = self.network.device
-        on_gpu = device.type == "cuda"
-        wanted = on_gpu if self.replays is None else self.replays
-        if wanted and replays and self.ranks.world == 1 and not isinstance(step, Replayed):
-            step = Replayed(step, device, self.recorder)
-        self._replayed = step if isinstance(step, Replayed) else None
-        with (
-            torch.random.fork_rng(devices=[device] if on_gpu else []),
-            self.network.arithmetic(),
-        ):
+        devices = [device] if device.type == "cuda" else []
+        steps = self._steps_of(step, streams, replays)
+        with torch.random.fork_rng(devices=devices), self.network.arithmetic():
             for t in range(begin, stop):
                 self.step = t
                 if t == snapshot_at:
@@ -210,12 +247,11 @@ class Trainer:
                     raise Paused(
                         f"stopped before step {t} of round {self.round}; the state is saved"
                     )
-                _seed(self.network.device, salt + t)
                 try:
-                    outcome = step(t, *[next(source) for source in sources])
+                    outcome = steps(t, partial(_seed, device, salt + t))
                 except MaskError as error:
                     raise Diverged(f"step {t}: {error}; a smaller learning rate may help") from None
-                self._meter.add(outcome, t)
+                self._meter.count(outcome, t)
                 if (t + 1) % self.steps_per_epoch == 0 or t + 1 == stop:
                     self.step = t + 1
                     self._book(t + 1)
@@ -223,6 +259,17 @@ class Trainer:
                         self.hooks.save(self)
         if snapshot_at == stop:
             self.snapshot()
+
+    def _steps_of(
+        self, step: Callable[..., Outcome], streams: Sequence[str], replays: bool
+    ) -> Steps:
+        """What makes these steps: as before, recordings included, where they are the same."""
+        wanted = self.network.device.type == "cuda" if self.replays is None else self.replays
+        recorder = self.recorder if wanted and replays and self.ranks.world == 1 else None
+        if self._steps is None or not self._steps.same(step, streams, recorder):
+            sources = [self.batches(name) for name in streams]
+            self._steps = Steps(step, sources, self._meter, recorder)
+        return self._steps
 
     @property
     def passes(self) -> int:
@@ -323,31 +370,30 @@ class Trainer:
         steps: length of the whole schedule that the learning rate follows. value: of the mask where
         it keeps; the network uses value * weight.
         """
-        weights, momenta, buffers = (self.group(g) for g in ("weights", "momentum", "buffers"))
+        weights, momenta, buffers = (self.flat(g) for g in ("weights", "momentum", "buffers"))
         mask.check(weights)
-        mask = mask.to(self.network.device)
-        pruned = {name: kept for name, kept in mask.items() if not bool(kept.all())}
-        for name, kept in pruned.items():
-            weights[name].mul_(kept)
-            momenta[name].mul_(kept)
-        options = self.optimiser_options()
+        # What weights and gradients are multiplied by; 1 where there is no mask.
+        factor = weights.like(torch.ones_like(weights.data))
+        for name, kept in mask.to(self.network.device).items():
+            factor[name].copy_(kept)
+            for tensors in (weights, momenta):
+                tensors[name].mul_(factor[name])
+            factor[name].mul_(value)
+        changes = bool((factor.data != 1).any())
+        thin = weights if value == 1 else weights.like(torch.zeros_like(weights.data))
+        options, gradients = self.optimiser_options(), self.gradients
 
         def rate(t: int) -> float:
             return self.rate(t, steps)
 
         def step(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
             x, y = batch
-            effective = weights
-            if value != 1:
-                effective = weights | {name: weights[name] * value for name in mask}
-            loss, correct, gradients = self.network.gradients(effective, buffers, x, y)
-            if value != 1:
-                gradients |= {name: gradients[name] * value for name in mask}
-            for name, kept in pruned.items():
-                gradients[name] = gradients[name] * kept
+            if thin is not weights:
+                torch.mul(weights.data, factor.data, out=thin.data)
+            loss, correct, _ = self.network.gradients(thin, buffers, x, y, gradients)
+            if changes:
+                gradients.data.mul_(factor.data)
             sgd_step(weights, gradients, momenta, self.dial(rate, t), **options)
-            for name, kept in pruned.items():
-                weights[name].mul_(kept)
             return Outcome(loss, correct, len(y), len(y), len(y))
 
         return step

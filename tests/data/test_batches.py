@@ -220,3 +220,27 @@ def test_a_cuda_device_sees_what_the_cpu_sees() -> None:
     for (images, labels), (there, same) in islice(zip(*streams, strict=True), 12):
         torch.testing.assert_close(images, there.cpu(), rtol=0, atol=1e-6)
         assert torch.equal(labels, same.cpu())
+
+
+@pytest.mark.parametrize("share", [(0, 1), (1, 2), (2, 3)])
+@pytest.mark.parametrize("at_once", [1, 1 << 20])
+def test_a_batch_is_what_the_plan_of_its_epoch_says(
+    share: tuple[int, int], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many batches are made at once, and in whatever order they are asked for."""
+    monkeypatch.setattr("lthlib.data.batches.AT_ONCE", at_once)
+    pixels = torch.randint(256, (11, 4, 4, 3), dtype=torch.uint8)
+    part = Images(pixels, torch.arange(11))
+    data = DataSettings(padding=1, flip=True, mean=(0.1, 0.2, 0.3), std=(0.3, 0.2, 0.1))
+    source = batches(part, data, 4, share=share)
+    for step in (1, 0, 5, 2, 3, 1):
+        plan = source.draw(step // 3)
+        place = step % 3
+        rows = plan[0, 4 * place + share[0] : min(4 * place + 4, 11) : share[1]]
+        inputs, labels = source.batch(step)
+        assert labels.equal(rows) and len(labels) == source.size(step)
+        columns = [int((plan[0] == row).nonzero()) for row in rows]
+        expected, _ = source.cut(plan[:, columns])
+        assert inputs.equal(expected)
+        assert inputs.is_contiguous(memory_format=torch.channels_last)
+    assert source.draw(0).data_ptr() == source.draw(1).data_ptr()

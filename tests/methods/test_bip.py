@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lthlib.errors import ConfigError
+from lthlib.flat import Flat
 from lthlib.masks import Mask, kept_groups, top_k_global
 from lthlib.methods.bip import (
     DEPARTURES,
     Alternation,
     BiPSettings,
     clip_norm,
-    effective,
     search,
     upper_gradient,
 )
@@ -164,12 +164,12 @@ def test_at_the_exact_lower_optimum_kept_weights_rank_by_magnitude_and_pruned_on
 
 
 def test_clipping_bounds_the_joint_norm_and_keeps_the_direction() -> None:
-    gradients = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]])]
+    gradients = Flat.of({"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([[4.0]])})
     clip_norm(gradients, 1.0)
-    assert gradients[0].tolist() == pytest.approx([0.6, 0.0])
-    assert gradients[1].tolist() == [pytest.approx([0.8])]
+    assert gradients["a"].tolist() == pytest.approx([0.6, 0.0])
+    assert gradients["b"].tolist() == [pytest.approx([0.8])]
     clip_norm(gradients, 10.0)
-    assert gradients[1].item() == pytest.approx(0.8)
+    assert gradients["b"].item() == pytest.approx(0.8)
 
 
 def prepared(settings: BiPSettings) -> Trainer:
@@ -304,7 +304,10 @@ def test_a_search_keeps_exactly_the_density_and_changes_the_mask() -> None:
     assert parent.weights is not None
     first = magnitude_mask(parent.weights, trainer.names, 29)
     assert 0 < ticket.mask.overlap(first) < 1
-    for name, tensor in effective(trainer.group("weights"), ticket.mask).items():
+    effective = trainer.group("weights") | {
+        n: trainer.group("weights")[n] * kept for n, kept in ticket.mask.items()
+    }
+    for name, tensor in effective.items():
         assert ticket.weights is not None
         assert ticket.weights[name].equal(tensor)
 

@@ -139,9 +139,9 @@ def test_one_step_of_iss_on_two_weights_by_hand() -> None:
     trainer.keep("gates", {"weight": doubles(0.3, -0.2)[:, None]})
     trainer.keep("gate_momentum", {"weight": torch.zeros(2, 1, dtype=torch.float64)})
     settings = ISSSettings(penalty=0.05, gate_learning_rate=0.7)
-    uniform = doubles(0.5, 0.5)[:, None]
+    uniform = doubles(0.5, 0.5)
     drawing = iss.gate_of(settings)
-    fixed = replace(drawing, relax=lambda dial, s: iss.relax(s, uniform, settings.penalty))
+    fixed = replace(drawing, relax=lambda dial, s, noise: iss.relax(s, uniform, settings.penalty))
     step = gated_step(trainer, settings, 2, fixed)
     step(0, batches_of(trainer, "train", 1)[0])
 
@@ -181,7 +181,7 @@ class Watched:
         relax = module.relax
 
         def recorded(gate: Tensor, uniform: Tensor, penalty: float) -> Any:
-            seen.append(uniform.clone())
+            seen.extend(self.trainer.flat("gates").like(uniform.clone()).values())
             return relax(gate, uniform, penalty)
 
         monkeypatch.setattr(module, "relax", recorded)

@@ -13,7 +13,6 @@ from lthlib.methods.bip.paper import (
     Alternation,
     BiPSettings,
     clip_norm,
-    effective,
     upper_gradient,
 )
 from lthlib.methods.bip.release import ReleasedAlternation, batchnorm_names
@@ -29,7 +28,6 @@ __all__ = [
     "ReleasedAlternation",
     "batchnorm_names",
     "clip_norm",
-    "effective",
     "search",
     "upper_gradient",
 ]

@@ -9,7 +9,7 @@ A3 to A5). What the released code does instead is in `release`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from lthlib.errors import ConfigError
-from lthlib.masks import Mask, Structure, select
+from lthlib.flat import Flat
+from lthlib.masks import Mask, Structure, kept_count, select, top_k, top_k_global
 from lthlib.settings import (
     Count,
     Density,
@@ -28,7 +29,7 @@ from lthlib.settings import (
     Settings,
     one_of,
 )
-from lthlib.training import Outcome, Tensors, Trainer, sgd_step
+from lthlib.training import Outcome, Trainer, sgd_step
 
 VARIANTS = ("paper", "release")
 AT = ("mask", "scores")
@@ -124,9 +125,18 @@ class Alternation:
     def __post_init__(self) -> None:
         trainer, settings = self.trainer, self.settings
         self.prepare()
-        self.weights, self.buffers = trainer.group("weights"), trainer.group("buffers")
-        self.momenta, self.masks = trainer.group("momentum"), trainer.group("masks")
-        self.scores, self.score_momenta = trainer.group("scores"), trainer.group("score_momentum")
+        flat = trainer.flat
+        self.weights, self.buffers, self.momenta = (
+            flat("weights"),
+            flat("buffers"),
+            flat("momentum"),
+        )
+        self.pruned, self.thin = trainer.prunable_weights(), trainer.thinned()
+        self.masks, self.score_momenta = flat("masks"), flat("score_momentum")
+        self.scores = self.scored()
+        self.at_pruned = trainer.gradients.data[: len(self.masks.data)]
+        self.upward = zeros(self.scores)
+        self.saved = torch.empty_like(self.buffers.data)
         self.inverse_gamma = 1 / settings.gamma if settings.implicit else 0.0
         self.lower_options = trainer.optimiser_options()
         if settings.weight_decay is not None:
@@ -137,7 +147,8 @@ class Alternation:
 
     def prepare(self) -> None:
         """Put into the state what is trained beside the weights, as it is at the beginning."""
-        magnitudes = {n: w.abs() for n, w in self.trainer.prunable_weights().items()}
+        prunable = self.trainer.prunable_weights()
+        magnitudes = prunable.like(prunable.data.abs())
         self.trainer.keep("scores", magnitudes)
         self.trainer.keep("score_momentum", zeros(magnitudes))
         self.trainer.keep("masks", self.mask_of(magnitudes))
@@ -156,39 +167,61 @@ class Alternation:
     def lower(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
         """SGD on the weights; the mask stays."""
         x, y = batch
-        loss, correct, gradients = self.gradients(self.masks, self.buffers, x, y)
-        gradients |= {name: gradients[name] * mask for name, mask in self.masks.items()}
+        loss, correct = self.gradients(self.masks, x, y)
+        self.at_pruned.mul_(self.masks.data)
         rate = self.trainer.dial(self.lower_rate, t)
-        sgd_step(self.weights, gradients, self.momenta, rate, **self.lower_options)
+        sgd_step(self.weights, self.trainer.gradients, self.momenta, rate, **self.lower_options)
         return Outcome(loss, correct, len(y), len(y), len(y))
 
     def upper(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
         """SGD on the scores, and the mask that they choose; the weights stay."""
         x, y = batch
         relaxed = self.scores if self.settings.upper_at == "scores" else self.masks
-        copies = {name: buffer.clone() for name, buffer in self.buffers.items()}
-        loss, correct, gradients = self.gradients(relaxed, copies, x, y)
-        upward = {
-            n: upper_gradient(self.weights[n], gradients[n], relaxed[n], self.inverse_gamma)
-            for n in self.scores
-        }
+        self.saved.copy_(self.buffers.data)
+        loss, correct = self.gradients(relaxed, x, y)
+        self.buffers.data.copy_(self.saved)
+        found = upper_gradient(self.pruned.data, self.at_pruned, relaxed.data, self.inverse_gamma)
+        self.upward.data.copy_(found)
         if self.settings.clip:
-            clip_norm(upward.values(), self.settings.clip)
+            clip_norm(self.upward, self.settings.clip)
         rate = self.trainer.dial(self.upper_rate, t)
-        sgd_step(self.scores, upward, self.score_momenta, rate, **self.upper_options)
-        self.trainer.load("masks", self.mask_of(self.scores))
+        sgd_step(self.scores, self.upward, self.score_momenta, rate, **self.upper_options)
+        self.choose()
         return Outcome(loss, correct, len(y), len(y), len(y))
 
-    def gradients(
-        self, masks: Tensors, buffers: Tensors, x: Tensor, y: Tensor
-    ) -> tuple[Tensor, Tensor, Tensors]:
-        """Loss, correct predictions and gradients by the effective weights, masks times weights."""
-        thin = effective(self.weights, masks)
-        return self.trainer.network.gradients(thin, buffers, x, y)
+    def gradients(self, masks: Flat, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and correct predictions with the effective weights, masks times weights; the
+        gradients by these are put into the trainer's."""
+        network, into = self.trainer.network, self.trainer.gradients
+        loss, correct, _ = network.gradients(self.thin(masks.data), self.buffers, x, y, into)
+        return loss, correct
+
+    def choose(self) -> None:
+        """The mask becomes the scores' projection onto the density."""
+        if self.settings.structure == "unstructured":
+            scores = self.ranked(self.scores.data)
+            self.masks.data.copy_(top_k(scores, self.kept(len(scores)), lambda: self.scores.places))
+        else:
+            self.trainer.load("masks", self.mask_of(self.scores))
 
     def mask_of(self, scores: Mapping[str, Tensor]) -> Mask:
-        """The scores' projection onto the density."""
-        return select(scores, self.settings.density, self.settings.structure)
+        """The projection of scores onto the density."""
+        ranked = {name: self.ranked(score) for name, score in scores.items()}
+        if self.settings.structure == "unstructured":
+            return top_k_global(ranked, self.kept(sum(s.numel() for s in ranked.values())))
+        return select(ranked, self.settings.density, self.settings.structure)
+
+    def ranked(self, scores: Tensor) -> Tensor:
+        """What of the scores the mask ranks."""
+        return scores
+
+    def kept(self, total: int) -> int:
+        """How many of `total` weights the density keeps."""
+        return kept_count(total, self.settings.density)
+
+    def scored(self) -> Flat:
+        """The scores, where they lie."""
+        return self.trainer.flat("scores")
 
     def lower_rate(self, t: int) -> float:
         """Learning rate of the weights at step t."""
@@ -202,19 +235,12 @@ class Alternation:
         return self.trainer.rate(t, self.steps) / self.trainer.settings.learning_rate
 
 
-def zeros(tensors: Tensors) -> Tensors:
-    return {name: torch.zeros_like(tensor) for name, tensor in tensors.items()}
+def zeros(tensors: Flat) -> Flat:
+    return tensors.like(torch.zeros_like(tensors.data))
 
 
-def effective(weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Tensors:
-    """m * theta where there is a mask, theta elsewhere."""
-    return {**weights, **{name: weights[name] * mask for name, mask in masks.items()}}
-
-
-def clip_norm(gradients: Iterable[Tensor], bound: float) -> None:
+def clip_norm(gradients: Flat, bound: float) -> None:
     """Scale gradients in place so that their joint Euclidean norm is at most `bound`."""
-    gradients = list(gradients)
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
-    factor = (bound / (norm + 1e-12)).clamp(max=1.0)
-    for gradient in gradients:
-        gradient.mul_(factor)
+    norms = torch._foreach_norm(list(gradients.values()))
+    norm = torch.linalg.vector_norm(torch.stack(norms))
+    gradients.data.mul_((bound / (norm + 1e-12)).clamp(max=1.0))

@@ -6,20 +6,13 @@ Where the release's passes repeat what was computed already, they are counted an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lthlib.masks import Mask, top_k_global
-from lthlib.methods.bip.paper import (
-    Alternation,
-    clip_norm,
-    effective,
-    upper_gradient,
-    zeros,
-)
+from lthlib.flat import Flat
+from lthlib.methods.bip.paper import Alternation, clip_norm, upper_gradient, zeros
 from lthlib.training import Outcome, sgd_step
 
 
@@ -32,8 +25,6 @@ class ReleasedAlternation(Alternation):
         # The mask ranks |s|.
         self.signed = not self.made.isdisjoint(("aliased", "signed"))
         super().__post_init__()
-        if "aliased" in self.made:
-            self.scores = self.trainer.prunable_weights()
         self.upper_momenta = self.trainer.group("upper_momentum")
         self.lower_score_momenta = self.trainer.group("lower_score_momentum")
         if "plain-momentum" in self.made:
@@ -51,7 +42,7 @@ class ReleasedAlternation(Alternation):
         if "shared-optimisers" in self.made:
             keep("lower_score_momentum", zeros(prunable))
         if not self.made.isdisjoint(("shared-optimisers", "upper-batchnorm")):
-            keep("upper_momentum", zeros(self.trainer.group("weights")))
+            keep("upper_momentum", zeros(self.trainer.flat("weights")))
         keep("masks", self.mask_of({name: weight.abs() for name, weight in prunable.items()}))
 
     def lower(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
@@ -62,7 +53,7 @@ class ReleasedAlternation(Alternation):
             none, rest = zeros(self.scores), self.lower_score_momenta
             sgd_step(self.scores, none, rest, rate, **self.lower_options)
         if not self.made.isdisjoint(("shared-optimisers", "aliased")):
-            self.trainer.load("masks", self.mask_of(self.scores))
+            self.choose()
         return outcome
 
     def upper(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
@@ -70,47 +61,49 @@ class ReleasedAlternation(Alternation):
         settings, weights, forward = self.settings, self.weights, self.trainer.network.forward
         relaxed = self.scores if settings.upper_at == "scores" else self.masks
         moving, squared = "upper-batchnorm" in self.made, "squared" in self.made
-        buffers = self.buffers if moving else {n: b.clone() for n, b in self.buffers.items()}
-        loss, correct, gradients = self.gradients(relaxed, buffers, x, y)
+        self.saved.copy_(self.buffers.data)
+        loss, correct = self.gradients(relaxed, x, y)
         if squared and moving:
-            forward(effective(weights, relaxed), buffers, x)
+            forward(self.thin(relaxed.data), self.buffers, x)
+        if not moving:
+            self.buffers.data.copy_(self.saved)
         inverse_gamma = 0.0 if squared else self.inverse_gamma
-        upward = {
-            n: upper_gradient(weights[n], gradients[n], relaxed[n], inverse_gamma)
-            for n in self.scores
-        }
+        found = upper_gradient(self.pruned.data, self.at_pruned, relaxed.data, inverse_gamma)
         if self.signed:
-            upward = {n: found * self.scores[n].sign() for n, found in upward.items()}
-        others = {n: gradients[n] for n in self.upper_trained}
+            found = found * self.scores.data.sign()
+        others = {n: self.trainer.gradients[n] for n in self.upper_trained}
         if squared:
             lr2 = settings.implicit_rate
-            upward, others = (
-                {n: g - lr2 * g**2 for n, g in found.items()} for found in (upward, others)
-            )
+            found = found - lr2 * found**2
+            others = {n: g - lr2 * g**2 for n, g in others.items()}
+        self.upward.data.copy_(found)
         if settings.clip:
-            clip_norm(upward.values(), settings.clip)
+            clip_norm(self.upward, settings.clip)
         rate = self.trainer.dial(self.upper_rate, t)
         if "shared-optimisers" in self.made:
-            others = zeros(weights) | others
+            others = {**zeros(weights), **others}
         owned = {n: weights[n] for n in others}
         # Weights keep their own decay and momentum whichever optimiser moves them.
         sgd_step(owned, others, self.upper_momenta, rate, **self.lower_options)
-        sgd_step(self.scores, upward, self.score_momenta, rate, **self.upper_options)
-        self.trainer.load("masks", self.mask_of(self.scores))
+        sgd_step(self.scores, self.upward, self.score_momenta, rate, **self.upper_options)
+        self.choose()
         if moving:
-            forward(effective(weights, self.masks), buffers, x)
+            forward(self.thin(self.masks.data), self.buffers, x)
         images = len(y)
         return Outcome(
             loss, correct, images, (1 + squared + moving) * images, (1 + squared) * images
         )
 
-    def mask_of(self, scores: Mapping[str, Tensor]) -> Mask:
-        if self.signed:
-            scores = {name: score.abs() for name, score in scores.items()}
-        if self.settings.structure == "unstructured" and "counting" in self.made:
-            size = sum(score.numel() for score in scores.values())
-            return top_k_global(scores, size - int((1 - self.settings.density) * size))
-        return super().mask_of(scores)
+    def ranked(self, scores: Tensor) -> Tensor:
+        return scores.abs() if self.signed else scores
+
+    def kept(self, total: int) -> int:
+        if "counting" in self.made:
+            return total - int((1 - self.settings.density) * total)
+        return super().kept(total)
+
+    def scored(self) -> Flat:
+        return self.pruned if "aliased" in self.made else super().scored()
 
     def lower_rate(self, t: int) -> float:
         if "per-epoch" not in self.made:

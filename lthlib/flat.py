@@ -1,0 +1,113 @@
+"""Named tensors that lie in one piece of memory, so that an operation on all of them is one
+operation, however many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Vectorised loops take up to so many entries at a time; some functions (sigmoid) round the few that
+# are left over otherwise.
+_VECTOR = 64
+
+
+class Flat(dict[str, Tensor]):
+    """Tensors by name that are views of `data`, each in a layout of its own.
+
+    data: all entries, [n], tensor after tensor; bytes where types differ, which can be copied
+    only. order: names as they lie in memory.
+    """
+
+    def __init__(self, views: Mapping[str, Tensor], data: Tensor, order: Iterable[str]) -> None:
+        super().__init__(views)
+        self.data, self.order = data, tuple(order)
+
+    @classmethod
+    def of(
+        cls,
+        tensors: Mapping[str, Tensor],
+        order: Iterable[str] = (),
+        like: Mapping[str, Tensor] | None = None,
+    ) -> Flat:
+        """Copies of tensors. order: names that may be among them, as they shall lie; by default as
+        they come. like: in whose layouts, where shapes are equal; by default their own."""
+        names = [name for name in order or tensors if name in tensors]
+        if len({tensor.dtype for tensor in tensors.values()}) > 1:
+            return cls._of_bytes(tensors, names)
+        known = next(iter(tensors.values()), torch.empty(0))
+        data = known.new_empty(sum(tensor.numel() for tensor in tensors.values()))
+        layouts = {name: tensor for name, tensor in (like or {}).items() if name in tensors}
+        same = {n: layouts[n] for n in layouts if layouts[n].shape == tensors[n].shape}
+        flat = cls(_views({**tensors, **same}, data, names), data, names)
+        for name, tensor in tensors.items():
+            flat[name].copy_(tensor.detach())
+        return flat
+
+    @classmethod
+    def _of_bytes(cls, tensors: Mapping[str, Tensor], names: list[str]) -> Flat:
+        names.sort(key=lambda name: -tensors[name].element_size())  # each is aligned to its size
+        sizes = [tensors[name].numel() * tensors[name].element_size() for name in names]
+        device = next(iter(tensors.values())).device
+        data = torch.empty(-(-sum(sizes) // 16) * 16, dtype=torch.uint8, device=device)
+        views = {}
+        for name, piece in zip(names, data.split([*sizes, len(data) - sum(sizes)]), strict=False):
+            views[name] = _laid_out(piece.view(tensors[name].dtype), tensors[name])
+            views[name].copy_(tensors[name].detach())
+        return cls({name: views[name] for name in tensors}, data, names)
+
+    def like(self, data: Tensor) -> Flat:
+        """The same layout over other entries, [n]."""
+        return Flat(_views(self, data, self.order), data, self.order)
+
+    def head(self, names: Iterable[str]) -> Flat:
+        """Those of these names, which lie first, in the same memory."""
+        views = {name: self[name] for name in names}
+        count = sum(view.numel() for view in views.values())
+        return Flat(views, self.data[:count], self.order[: len(views)])
+
+    def uniform(self) -> Tensor:
+        """Draws from [0, 1), [n], made tensor after tensor as they are named."""
+        noise = torch.rand_like(self.data)
+        if self.order == tuple(self):
+            return noise
+        pieces = noise.split([view.numel() for view in self.values()])
+        named = dict(zip(self, pieces, strict=True))
+        return torch.cat([named[name] for name in self.order])
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Place of each entry if the tensors stood as they are named, row after row; int64 [n]."""
+        places = self.like(torch.empty(len(self.data), dtype=torch.int64))
+        start = 0
+        for view in places.values():
+            view.copy_(torch.arange(start, start + view.numel()).view(view.shape))
+            start += view.numel()
+        found: np.ndarray = places.data.numpy()
+        return found
+
+
+def memory_order(tensors: Mapping[str, Tensor], first: Iterable[str]) -> tuple[str, ...]:
+    """How tensors shall lie: those named `first`, then the rest; those with entries left over by
+    vectorised loops come last of either, so that loops over all round as loops over each."""
+    leading = list(first)
+    rest = [name for name in tensors if name not in set(leading)]
+    return tuple(
+        name
+        for names in (leading, rest)
+        for name in sorted(names, key=lambda name: tensors[name].numel() % _VECTOR > 0)
+    )
+
+
+def _views(like: Mapping[str, Tensor], data: Tensor, order: Iterable[str]) -> dict[str, Tensor]:
+    names = list(order)
+    pieces = dict(zip(names, data.split([like[name].numel() for name in names]), strict=True))
+    return {name: _laid_out(pieces[name], tensor) for name, tensor in like.items()}
+
+
+def _laid_out(piece: Tensor, like: Tensor) -> Tensor:
+    strides = torch.empty_like(like, device="meta").stride()  # dense, in the same order
+    return piece.as_strided(like.shape, strides)
