@@ -18,6 +18,7 @@ import shutil
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -97,62 +98,52 @@ def export_runs(
     if unfinished and not tickets:
         raise StoreError("an unfinished run goes on from its tickets; export with them")
     members: dict[str, Path] = {}
-    begun: dict[str, Any] = {}
+    contents: dict[str, Any] = {"format": FORMAT, "study": name, "tickets": tickets}
     with contextlib.ExitStack() as stack:
         for config in sorted(with_ancestors(configs), key=lambda config: config.id):
-            folder, own = store.folder(config), ["run.json"]
-            if store.load(config) is None:
+            folder, begun = store.folder(config), store.load(config) is None
+            if begun:
                 if not unfinished:
                     raise StoreError(
-                        f"run {config.id} is not complete; `lth sweep` first, or export what "
-                        "there is of it with --unfinished"
+                        f"run {config.id} is not complete; `lth sweep` first, or export what there "
+                        "is of it with --unfinished"
                     )
                 if (folder / "run.json").exists() or not (folder / CHECKPOINT).exists():
                     continue
                 if stack.enter_context(store.alone(config.id)) is None:
                     raise StoreError(f"run {config.id} is being computed; stop it first")
-                begun[config.id], own = config.to_json(), [CHECKPOINT]
+                contents.setdefault("unfinished", {})[config.id] = config.to_json()
             if faults := list(faults_of(folder)):
                 raise StoreError(
                     f"run {config.id}: {faults[0]}; `lth verify --repair` and `lth sweep` compute "
                     "it again"
                 )
-            stored = _begun(folder) if config.id in begun else read_checked(folder)
-            own += sorted(stored["files"]) if tickets else []
-            members |= {f"runs/{config.id}/{file}": folder / file for file in own}
-        _write(path, {"format": FORMAT, "study": name, "tickets": tickets}, begun, members)
-    return sum(member.endswith(("/run.json", f"/{CHECKPOINT}")) for member in members)
+            stored = _begun(folder) if begun else read_checked(folder)
+            for file in (CHECKPOINT if begun else "run.json", *sorted(stored["files"])):
+                if tickets or file == "run.json":
+                    members[f"runs/{config.id}/{file}"] = folder / file
+        try:
+            _write(path, contents, members)
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error.strerror}") from None
+    return len({member.split("/")[1] for member in members})
 
 
-def _write(
-    path: Path, contents: dict[str, Any], begun: dict[str, Any], members: dict[str, Path]
-) -> None:
-    contents |= {"unfinished": begun} if begun else {}
-    contents["members"] = {member: _about(file) for member, file in members.items()}
-    manifest = json.dumps(contents, indent=1).encode()
-    try:
-        with (
-            replacing(path) as out,
-            tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar,
-        ):
-            _add(tar, MANIFEST, len(manifest), io.BytesIO(manifest))
-            for member, file in members.items():
-                with file.open("rb") as opened:
-                    _add(tar, member, file.stat().st_size, opened)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _about(file: Path) -> dict[str, Any]:
-    with file.open("rb") as opened:
-        digest = hashlib.file_digest(opened, "sha256").hexdigest()
-    return {"bytes": file.stat().st_size, "sha256": digest}
-
-
-def _add(tar: tarfile.TarFile, name: str, size: int, opened: BinaryIO) -> None:
-    member = tarfile.TarInfo(name)  # its other fields, times and owners, are zero
-    member.size = size
-    tar.addfile(member, opened)
+def _write(path: Path, contents: dict[str, Any], members: Mapping[str, Path]) -> None:
+    about: dict[str, dict[str, Any]] = {}
+    for name, file in members.items():
+        content = file.read_bytes()
+        about[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest = json.dumps({**contents, "members": about}, indent=1).encode()
+    every = chain([(MANIFEST, manifest)], ((name, f.read_bytes()) for name, f in members.items()))
+    with (
+        replacing(path) as out,
+        tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+    ):
+        for name, content in every:
+            member = tarfile.TarInfo(name)  # its other fields, times and owners, are zero
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
 
 
 def import_runs(store: Store, path: Path) -> list[Taken]:
@@ -283,56 +274,64 @@ def _place_all(
     taken: dict[str, Taken] = {}
     for config in with_ancestors(configs):
         parent = config.parent and taken[config.parent.config.id]
-        if parent and parent.outcome in ("conflict", "busy"):
-            why = f"its parent {parent.config.id} was not taken"
-            taken[config.id] = Taken(config, parent.outcome, why)
-            continue
         with store.alone(config.id) as lease:
-            folder = staging / "runs" / config.id
-            take = _take if (folder / "run.json").exists() else _go_on
-            taken[config.id] = (
-                take(store, lease, folder, config, f"replaced by an import of {archive}")
-                if lease
-                else Taken(config, "busy", "a process is computing it")
-            )
+            if parent and parent.outcome in ("conflict", "busy"):
+                found = (parent.outcome, f"its parent {parent.config.id} was not taken")
+            elif lease is None:
+                found = ("busy", "a process is computing it")
+            else:
+                folder = staging / "runs" / config.id
+                place = _take if (folder / "run.json").exists() else _go_on
+                found = place(store, lease, folder, config, f"replaced by an import of {archive}")
+        taken[config.id] = Taken(config, *found)
     return list(taken.values())
 
 
-def _take(store: Store, lease: Lease, folder: Path, config: RunConfig, replaced: str) -> Taken:
+def _take(
+    store: Store, lease: Lease, folder: Path, config: RunConfig, replaced: str
+) -> tuple[str, str]:
     stored = read_checked(folder)
     tickets = stored["imported"]["tickets"]
     usable = tickets and stored["source"] == source(stored["config"])
     other = hashlib.sha256(stored["source"].encode()).hexdigest()[:8]
     aside = store.place("imported") / f"{config.id}-{other}"
     for place in (store.folder(config), aside):
-        there = _there(store, lease, place)
-        if there is None or there["source"] != stored["source"]:
+        try:
+            there = read_checked(place)
+        except FileNotFoundError:
+            continue
+        except (StoreError, OSError) as error:
+            store.set_aside(place, str(error), lease)
+            continue
+        if there["source"] != stored["source"]:
             continue
         if difference := _difference(there, stored):
-            return Taken(config, "conflict", difference)
+            return "conflict", difference
         if place != aside or not usable:
-            return Taken(config, "same")
+            return "same", ""
     _move(store, lease, folder, store.folder(config) if usable else aside, replaced)
     if usable:
         shutil.rmtree(aside, ignore_errors=True)
-        return Taken(config, "new")
+        return "new", ""
     without = "another version of the source computed it" if tickets else "without tickets"
-    return Taken(config, "kept", without)
+    return "kept", without
 
 
-def _go_on(store: Store, lease: Lease, folder: Path, config: RunConfig, replaced: str) -> Taken:
-    new = _begun(folder)
+def _go_on(
+    store: Store, lease: Lease, folder: Path, config: RunConfig, replaced: str
+) -> tuple[str, str]:
+    new, target = _begun(folder), store.folder(config)
     if new["source"] != source(config.to_json()):
-        return Taken(config, "anew", "another version of the source wrote its checkpoint")
+        return "anew", "another version of the source wrote its checkpoint"
     if store.load(config) is not None:
-        return Taken(config, "same")
+        return "same", ""
     with contextlib.suppress(OSError, LthlibError):  # there is none, or a damaged one
-        here = _begun(store.folder(config))
+        here = _begun(target)
         further = here["device"] != new["device"] or here["cost"]["images"] >= new["cost"]["images"]
         if here["source"] == new["source"] and further:
-            return Taken(config, "same")
-    _move(store, lease, folder, store.folder(config), replaced)
-    return Taken(config, "begun")
+            return "same", ""
+    _move(store, lease, folder, target, replaced)
+    return "begun", ""
 
 
 def _move(store: Store, lease: Lease, folder: Path, target: Path, replaced: str) -> None:
@@ -340,16 +339,6 @@ def _move(store: Store, lease: Lease, folder: Path, target: Path, replaced: str)
         store.set_aside(target, replaced, lease)
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(folder, target)
-
-
-def _there(store: Store, lease: Lease, folder: Path) -> dict[str, Any] | None:
-    try:
-        return read_checked(folder)
-    except FileNotFoundError:
-        return None
-    except (StoreError, OSError) as error:
-        store.set_aside(folder, str(error), lease)
-        return None
 
 
 def _difference(there: Mapping[str, Any], stored: Mapping[str, Any]) -> str:

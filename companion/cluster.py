@@ -139,18 +139,22 @@ def dask_executor(
     answers.
     """
     distributed = _imported("distributed")
+    own: dict[str, Any] = {"dashboard_address": f"{_HERE}:0"}  # for this machine
     with contextlib.ExitStack() as stack:
         address: Any = scheduler
         if settings is not None:
             kind = getattr(_imported("dask_jobqueue"), _KINDS[settings.kind])
             # Whoever reaches the scheduler runs code: Dask binds it to the interface, if there is
-            # one. The dashboard is for this machine.
-            own = {"dashboard_address": f"{_HERE}:0"}
+            # one.
             address = stack.enter_context(kind(scheduler_options=own, **_job_options(settings)))
             # Jobs whose time is up are queued again.
             address.adapt(minimum_jobs=settings.jobs, maximum_jobs=settings.jobs)
         elif scheduler is None:
-            address = stack.enter_context(_local(distributed, workers or default_jobs(machine)))
+            own |= {"n_workers": 0, "threads_per_worker": 1, "memory_limit": 0}
+            with shielded():  # workers are started by a thread that starts here
+                address = distributed.LocalCluster(silence_logs="ERROR", **own)
+            stack.enter_context(address)
+            address.scale(workers or default_jobs(machine))
         try:
             client = stack.enter_context(distributed.Client(address, set_as_default=False))
         except (OSError, ValueError) as error:
@@ -158,19 +162,6 @@ def dask_executor(
         if scheduler is None:
             client.register_plugin(_plugin(machine), name=_PLUGIN)
         yield DaskExecutor(client, settings)
-
-
-def _local(distributed: Any, workers: int) -> Any:
-    with shielded():  # workers are started by a thread that starts here
-        cluster = distributed.LocalCluster(
-            n_workers=0,
-            threads_per_worker=1,
-            memory_limit=0,
-            dashboard_address=f"{_HERE}:0",
-            silence_logs="ERROR",
-        )
-    cluster.scale(workers)
-    return cluster
 
 
 def _plugin(machine: Machine) -> Any:

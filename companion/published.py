@@ -52,7 +52,8 @@ def load_study(folder: str | Path, study: str, *, whole: bool = True) -> list[di
         validate(record, where)
         if record["study"] != study:
             raise RecordError(f"{where}: study is {record['study']!r}, expected {study!r}")
-        key = (record["run"], _ticket(record).get("index"), record["judged"])
+        index = record["ticket"]["index"] if record["status"] == "ok" else None
+        key = (record["run"], index, record["judged"])
         if key in seen:
             raise RecordError(
                 f"{where}: same run, ticket index and judged as {seen[key]}; remove one of them"
@@ -98,10 +99,6 @@ def study_names(folder: str | Path) -> list[str]:
     if not Path(folder).is_dir():
         raise RecordError(f"{folder}: no such folder; expected one JSON-lines file per study")
     return sorted(path.stem for path in Path(folder).glob("*.jsonl"))
-
-
-def _ticket(record: Mapping[str, Any]) -> Mapping[str, Any]:
-    return record["ticket"] if record["status"] == "ok" else {}
 
 
 def _read_lines(path: Path, study: str, whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:

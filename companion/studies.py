@@ -14,7 +14,7 @@ from lthlib.files import from_yaml
 from lthlib.methods import get_method
 from lthlib.methods.bip import DEPARTURES
 from lthlib.recipes import Recipe, dense_run
-from lthlib.runs import Parent, RunConfig, RunResult, Store
+from lthlib.runs import Parent, RunConfig, Store
 from lthlib.settings import Count, Density, coerce
 
 
@@ -44,12 +44,14 @@ class Study:
 
     def records(self, store: Store) -> list[dict[str, Any]]:
         """Records of the study's complete runs in a store, one per judged ticket."""
-        found = []
-        for entry in self.entries:
-            result = store.load(entry.config)
-            if result is not None:
-                found += [self.label(entry, record) for record in _published(result)]
-        return found
+        return [
+            self.label(entry, record)
+            for entry in self.entries
+            if (result := store.load(entry.config)) is not None
+            for record in result.records
+            # IMP's first training is the dense network, which the dense runs already stand for.
+            if (record["method"], record["status"]) != ("imp", "ok") or record["ticket"]["index"]
+        ]
 
     def label(self, entry: Entry, record: dict[str, Any]) -> dict[str, Any]:
         """A run's record as one of this study."""
@@ -58,15 +60,6 @@ class Study:
     def missing(self, store: Store) -> list[RunConfig]:
         """The runs that a store does not hold."""
         return [config for config in self.configs if store.load(config) is None]
-
-
-def _published(result: RunResult) -> list[dict[str, Any]]:
-    # IMP's first training is the dense network, which the dense runs already stand for.
-    return [
-        record
-        for record in result.records
-        if (record["method"], record["status"]) != ("imp", "ok") or record["ticket"]["index"] > 0
-    ]
 
 
 def ticket_study(
@@ -281,19 +274,17 @@ class Longer(Contestant):
 
     def __call__(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         """As `Contestant`."""
-        training = recipe.training
-        factor = self._search(recipe) if self.name == "dense-search" else self._ticket(recipe)
+        training, factor = recipe.training, self._factor(recipe)
         longer: dict[str, Any] = {"length": _times(training.length, factor)}
         if training.milestones:
             longer["milestones"] = [_times(one, factor) for one in training.milestones]
         yield Entry(dense_run(recipe.with_(training=longer), seed), self.label)
 
-    def _search(self, recipe: Recipe) -> float:
-        rounds = recipe.method("cs").get("rounds", 1)
-        listed = rounds if isinstance(rounds, list) else [rounds]
-        return 1 + max(coerce(listed, tuple[Count, ...], "cs.rounds"), default=1)
-
-    def _ticket(self, recipe: Recipe) -> float:
+    def _factor(self, recipe: Recipe) -> float:
+        if self.name == "dense-search":
+            rounds = recipe.method("cs").get("rounds", 1)
+            listed = rounds if isinstance(rounds, list) else [rounds]
+            return 1 + max(coerce(listed, tuple[Count, ...], "cs.rounds"), default=1)
         length, rewind = recipe.training.length, recipe.rewind
         if length[-2:] != rewind[-2:]:
             raise ConfigError(

@@ -21,7 +21,7 @@ from torch.func import functional_call
 
 from lthlib.errors import Unsolved
 from lthlib.methods.bip import upper_gradient
-from lthlib.training import Network
+from lthlib.training import Network, Tensors
 
 Loss = Callable[[Tensor], Tensor]
 DOUBLE = torch.float64
@@ -162,12 +162,7 @@ class NetworkLoss:
     in copies of double precision."""
 
     def __init__(
-        self,
-        model: nn.Module,
-        names: tuple[str, ...],
-        tensors: Mapping[str, Tensor],
-        x: Tensor,
-        y: Tensor,
+        self, model: nn.Module, names: tuple[str, ...], tensors: Tensors, x: Tensor, y: Tensor
     ) -> None:
         """
         Args:
@@ -188,7 +183,7 @@ class NetworkLoss:
         every = {name: tensor.clone() for name, tensor in self.tensors.items()} | self.named(z)
         return F.cross_entropy(functional_call(self.model, every, (self.x,)), self.y)
 
-    def moved(self, tensors: Mapping[str, Tensor]) -> NetworkLoss:
+    def moved(self, tensors: Tensors) -> NetworkLoss:
         """The same with other weights and buffers."""
         return NetworkLoss(self.model, self.names, tensors, self.x, self.y)
 

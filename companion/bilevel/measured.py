@@ -14,6 +14,7 @@ shrinks it without end and there is no minimum.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from companion.bilevel.hypergradient import (
     relative_error,
     solve_lower,
 )
-from companion.evidence.facts import Fact, facts_of
+from companion.evidence.facts import DEFINITIONS, Fact, facts_of
 from lthlib.errors import ConfigError, Unsolved
 from lthlib.methods import get_method
 from lthlib.recipes import Recipe, dense_run, load_recipe
@@ -53,26 +54,7 @@ MEASURES = ("cosine", "implicit_cosine", "direct_cosine", "error", "implicit_err
 # What the facts are measured at: fixed before any cosine was seen.
 RECIPE, DENSITY, IMAGES, SEEDS = "digits", 0.1, 256, (0, 1, 2)
 SIZE, KEPT, QUADRATICS = 100, 0.5, tuple(range(10))
-_PLACE = f"{RECIPE} recipe, {100 * DENSITY:g} % density, first {IMAGES} training images, float64"
-_THERE = "trained dense network under its magnitude mask, BatchNorm with the batch's statistics"
-_AT = {
-    "quadratic": f"exact lower optimum, n = {SIZE}, A = R R' / n with R standard normal, random "
-    f"binary mask with {100 * KEPT:g} % kept",
-    "network": f"{_PLACE}, {_THERE}, after BiP's lower steps for the recipe's length under that "
-    "mask",
-}
-_MOST = {
-    "identity_error": "|a - b| / |b| of dl/dm = theta g, dl/dtheta = m g, theta dl/dtheta = m "
-    "dl/dm and (d2l/dm dtheta) u = g u + theta H (m u), u random: "
-    f"{_PLACE}, trained dense network under a mask drawn from [0, 1)",
-    "extra_backward_passes": "calls of Network.gradients in one alternation, less its lower steps: "
-    f"{RECIPE} recipe",
-}
-_COSINES = {
-    "cosine": "cosine of the Hessian-free hypergradient to the exact one",
-    "implicit_cosine": "cosine of the Hessian-free implicit term to the exact one",
-    "direct_cosine": "cosine of theta g to the exact hypergradient",
-}
+MOST = ("identity_error", "extra_backward_passes")  # over the seeds; of the others the mean
 
 
 def quadratic_table(
@@ -298,25 +280,25 @@ def measure(store: Store, machine: Machine) -> dict[str, Fact]:
     recipe, started = load_recipe(RECIPE), now()
     gamma = recipe.method("bip")["gamma"]
     nets = thinned(recipe, SEEDS, store, machine, DENSITY, IMAGES)
-    most = {
-        "identity_error": [_identity_error(net, seed) for seed, net in nets.items()],
-        "extra_backward_passes": [float(extra_passes(recipe, s, store, machine)) for s in SEEDS],
-    }
     tables = {
         "quadratic": quadratic_table([gamma], [SIZE], QUADRATICS),
         "network": network_table(nets, [gamma], ["trained"]),
     }
-    made = provenance(recipe, machine, started)
-    found = {
-        name: Fact(max(values), f"{_MOST[name]}, the most over the seeds", SEEDS, (*values,), made)
-        for name, values in most.items()
+    values = {
+        "identity_error": [_identity_error(net, seed) for seed, net in nets.items()],
+        "extra_backward_passes": [float(extra_passes(recipe, s, store, machine)) for s in SEEDS],
     }
-    for (problem, table), (column, what) in itertools.product(tables.items(), _COSINES.items()):
-        seeds, values = tuple(table["seed"].tolist()), tuple(table[column].tolist())
-        definition = f"{what}: {_AT[problem]}; gamma = {gamma:g}, mean over the seeds"
-        mean = sum(values) / len(values)
-        found[f"{column}_{problem}"] = Fact(mean, definition, seeds, values, made)
-    return {name: found[name] for name in facts_of("B4") if found[name].value == found[name].value}
+    for problem, table in tables.items():
+        values |= {f"{name}_{problem}": table[name].tolist() for name in table}
+    at = {"recipe": RECIPE, "density": 100 * DENSITY, "images": IMAGES, "gamma": gamma}
+    at |= {"size": SIZE, "kept": 100 * KEPT}
+    made, found = provenance(recipe, machine, started), {}
+    for name in facts_of("B4"):
+        own, seeds = values[name], QUADRATICS if name.endswith("quadratic") else SEEDS
+        value = max(own) if name in MOST else sum(own) / len(own)
+        if not math.isnan(value):
+            found[name] = Fact(value, DEFINITIONS[name].format(**at), seeds, tuple(own), made)
+    return found
 
 
 def _identity_error(net: Thinned, seed: int) -> float:

@@ -22,6 +22,8 @@ with (files(__package__) / "facts.csv").open(encoding="utf-8") as lines:
     _ROWS = list(csv.DictReader(lines))
 # What each fact is, and of which claim.
 FACTS = {row["fact"]: f"{row['claim']}: {row['measured']}" for row in _ROWS}
+# How each is measured, with what it is measured at in braces.
+DEFINITIONS = {row["fact"]: row["definition"] for row in _ROWS}
 
 
 @dataclass(frozen=True)
