@@ -164,12 +164,20 @@ def summarise(table: pd.DataFrame, by: Sequence[str], value: str = "test_accurac
         by: columns to group by, for instance `["label", "target_density"]`.
         value: the column to summarise.
     """
-    groups = table[table["status"] == "ok"].groupby(list(by), dropna=False, sort=True)
+    judged = table[table["status"] == "ok"].sort_values(list(by), kind="stable")
+    return estimates(judged, by, value, ["density"])
+
+
+def estimates(
+    table: pd.DataFrame, by: Sequence[str], value: str, also: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return `by`, the means of the columns `also`, and n, mean, std, low, high of `value` for each
+    group, in the order of their first rows."""
     rows = [
-        (*key, own["density"].mean(), *vars(mean_interval(own[value])).values())
-        for key, own in groups
+        (*key, *(own[name].mean() for name in also), *vars(mean_interval(own[value])).values())
+        for key, own in table.groupby(list(by), dropna=False, sort=False)
     ]
-    return pd.DataFrame(rows, columns=[*by, "density", *Mean.__dataclass_fields__])
+    return pd.DataFrame(rows, columns=[*by, *also, *Mean.__dataclass_fields__])
 
 
 def interpolate(densities: ArrayLike, values: ArrayLike, at: ArrayLike) -> Floats:

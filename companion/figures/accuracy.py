@@ -23,7 +23,7 @@ _MARKS = {
 }
 
 
-@styled()
+@styled
 def accuracy_against_density(
     tables: pd.DataFrame | Mapping[str, pd.DataFrame], reported: pd.DataFrame | None = None
 ) -> Figure:
@@ -155,7 +155,7 @@ def imp_minus_dense(table: pd.DataFrame) -> pd.DataFrame:
     return gaps.sort_values(["whose", "density"], ascending=[True, False], ignore_index=True)
 
 
-@styled()
+@styled
 def beside_published(gaps: pd.DataFrame) -> Figure:
     """Draw the differences of `imp_minus_dense`; the grey band is where the gate compares them.
 

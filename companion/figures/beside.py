@@ -17,7 +17,7 @@ from companion.figures.charts import forest, key, labelled
 from companion.figures.style import FAINT, INK, look_of, looks, scaled, styled
 
 
-@styled()
+@styled
 def winners_figure(winners: pd.DataFrame) -> Figure:
     """Draw each curve's two tickets: test accuracy minus dense, with 95 % interval and density.
 
@@ -48,7 +48,7 @@ _ACCURACY, _KEPT = f"test accuracy less {BASE}'s (points)", f"weights kept beyon
 _GAP = ["difference", "low", "high"]
 
 
-@styled()
+@styled
 def precision_figure(differences: pd.DataFrame, points: float) -> Figure:
     """Draw differences to fp32 in accuracy and in the weights kept, a row a ticket.
 
@@ -111,7 +111,7 @@ def benchmark_ratios(table: pd.DataFrame) -> pd.DataFrame:
     return found[["name", "ratio", "target", "outcome"]].reset_index(drop=True)
 
 
-@styled()
+@styled
 def benchmark_figure(ratios: pd.DataFrame) -> Figure:
     """Draw how many times faster each benchmark is than its reference, and the target as a bar.
 

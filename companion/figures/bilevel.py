@@ -79,7 +79,7 @@ def flip_gamma(quadratic: pd.DataFrame) -> dict[int, float]:
     return found
 
 
-@styled()
+@styled
 def bilevel_figure(quadratic: pd.DataFrame, network: pd.DataFrame) -> Figure:
     """Draw four panels against gamma: on quadratics error, wrong signs and cosine; network cosine.
 

@@ -16,7 +16,7 @@ from companion.analysis.search import ONE
 from companion.analysis.words import described_curves, described_rows, in_percent, short
 from companion.evidence.costs import spent
 from companion.evidence.reported import reported, reported_curve
-from companion.evidence.statistics import summarise
+from companion.evidence.statistics import estimates
 from companion.figures.charts import curves, grid, key, labelled, marks
 from companion.figures.style import DASHED, INK, label_ends, look_of, looks, scaled, styled
 from lthlib.errors import ConfigError
@@ -25,7 +25,7 @@ _STAR: dict[str, Any] = {"color": INK, "marker": "*", "markersize": 9, "linestyl
 _BILLS = {"": "one ticket", "_so_far": "all tickets down to it"}
 
 
-@styled()
+@styled
 def accuracy_against_cost(table: pd.DataFrame, unit: str, densities: Sequence[float]) -> Figure:
     """Draw the accuracy reached against the cost of one ticket, a panel a density.
 
@@ -70,7 +70,7 @@ def accuracy_against_cost(table: pd.DataFrame, unit: str, densities: Sequence[fl
     return labelled(fig, text, x, "test accuracy (%)")
 
 
-@styled()
+@styled
 def cost_of_curves(table: pd.DataFrame, unit: str) -> Figure:
     """Draw what all tickets of a curve cost together, a bar a curve, dearest first.
 
@@ -97,7 +97,7 @@ def cost_of_curves(table: pd.DataFrame, unit: str) -> Figure:
     return labelled(fig, described_rows("Bars", bills, "{curve} {cost:.3g}"))
 
 
-@styled()
+@styled
 def cost_against_ratio(costs: pd.DataFrame) -> Figure:
     """Draw cost against the percentage pruned, a row a unit: one ticket, and the curve so far.
 
@@ -144,10 +144,9 @@ def dilemma_points(table: pd.DataFrame, unit: str, pretraining: bool = True) -> 
     """
     rows = table[table["status"] == "ok"]
     rows = rows.assign(pruned=pruned(rows), cost=spent(rows, unit, pretraining))
-    by = ["curve", "point"]
-    means = rows.groupby(by)[["pruned", "cost"]].mean()
-    points = summarise(rows, by).rename(columns={"mean": "accuracy"}).join(means, by)
-    return in_order(points, rows["curve"], "pruned")[_COLUMNS].reset_index(drop=True)
+    points = estimates(rows, ["curve", "point"], "test_accuracy", ["pruned", "cost"])
+    points = in_order(points.rename(columns={"mean": "accuracy"}), rows["curve"], "pruned")
+    return points[_COLUMNS].reset_index(drop=True)
 
 
 def published_dilemma() -> pd.DataFrame:
@@ -172,7 +171,7 @@ def published_dilemma() -> pd.DataFrame:
     return rows.reindex(columns=_COLUMNS).reset_index(drop=True)
 
 
-@styled()
+@styled
 def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> Figure:
     """Draw accuracy and cost against the percentage pruned, two panels side by side.
 
@@ -212,7 +211,7 @@ def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> 
 _KINDS = {"sequence": "One after the other", "total": "All together"}
 
 
-@styled()
+@styled
 def search_figure(costs: pd.DataFrame) -> Figure:
     """Draw epochs against the number of tickets, in sequence and in total.
 

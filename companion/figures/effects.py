@@ -77,7 +77,7 @@ def departure_effects(table: pd.DataFrame, departures: Iterable[str]) -> pd.Data
     return effects.loc[order].reset_index(drop=True)
 
 
-@styled()
+@styled
 def effects_figure(effects: pd.DataFrame, what: str) -> Figure:
     """Draw differences, a row a name and a panel a density, with their 95 % intervals.
 
@@ -165,24 +165,23 @@ def agreement_table(
     """
     if missing := [name for name in _REFERENCES if name not in overlap.index]:
         raise ConfigError(f"no mask of {missing[0]!r} to compare with")
-    rows, kept = [], {ALL: -np.inf}
-    for name in (ALL, *departures):
-        made, undone = (PAPER, RELEASE) if name == ALL else variants(name)
-        ends = [(MADE, made, PAPER), (UNDONE, undone, RELEASE)]
-        ends = [end for end in ends if end[1] in overlap.index]
-        rows += [
-            (name, end, words, overlap.loc[curve, other], chance.loc[curve, other])
-            for end, curve, _ in ends
-            for other, words in _REFERENCES.items()
-            if other != curve
-        ]
-        if name != ALL and ends:
-            kept[name] = float(np.mean([overlap.loc[curve, own] for _, curve, own in ends]))
-    rows.sort(key=lambda row: kept[row[0]])
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    known = {PAPER: (ALL, MADE), RELEASE: (ALL, UNDONE)}
+    for name in departures:
+        known |= dict(zip(variants(name), ((name, MADE), (name, UNDONE)), strict=True))
+    rows = [
+        (*known[curve], words, overlap.loc[curve, other], chance.loc[curve, other])
+        for curve in known
+        for other, words in _REFERENCES.items()
+        if curve in overlap.index and curve != other
+    ]
+    table = pd.DataFrame(rows, columns=_COLUMNS)
+    own = table["series"].map(dict(zip((MADE, UNDONE), _REFERENCES.values(), strict=True)))
+    kept = table["overlap"].where(table["compared_with"] == own).groupby(table["name"])
+    order = kept.transform("mean").fillna(-1).sort_values(kind="stable").index
+    return table.loc[order].reset_index(drop=True)
 
 
-@styled()
+@styled
 def agreement_figure(table: pd.DataFrame) -> Figure:
     """Draw the overlap with the mask of either end, a row a departure and a panel an end.
 

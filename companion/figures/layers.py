@@ -61,7 +61,7 @@ def layer_table(records: Iterable[Mapping[str, Any]], density: float) -> pd.Data
     return pd.concat(found.values(), ignore_index=True)
 
 
-@styled()
+@styled
 def layer_densities(table: pd.DataFrame) -> Figure:
     """Draw the kept fraction of every layer, a row a layer and a column a method, in percent.
 
@@ -87,7 +87,7 @@ def layer_densities(table: pd.DataFrame) -> Figure:
     return labelled(fig, described_rows("Share of weights kept by layer", most, form))
 
 
-@styled()
+@styled
 def mask_overlap(overlap: pd.DataFrame, chance: pd.DataFrame) -> Figure:
     """Draw the overlap of masks: intersection over union of the kept weights, 0 to 1.
 

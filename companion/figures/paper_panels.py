@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from companion.analysis.paper_panels import FOREMOST, OURS, PAPER
-from companion.analysis.words import described_panels
+from companion.analysis.words import described_curves
 from companion.figures.charts import curves, grid, key, labelled
 from companion.figures.style import DASHED, FAINT, INK, Look, looks, scaled, styled
 
@@ -21,7 +21,7 @@ _STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-@styled()
+@styled
 def panels_figure(gaps: pd.DataFrame, words: Mapping[str, str]) -> Figure:
     """Draw the differences of `panel_gaps`, a panel a data set and network, each to its own scale.
 
@@ -58,16 +58,14 @@ def panels_figure(gaps: pd.DataFrame, words: Mapping[str, str]) -> Figure:
 
 def _in_words(gaps: pd.DataFrame) -> str:
     """The two ends of BiP's and IMP's curves in each panel."""
-    parts = []
-    for name, rows in gaps.groupby("panel", sort=False):
-        for (whose, curve), own in rows.groupby(["whose", "curve"], sort=False):
-            ends = own.iloc[[0, -1]][["difference", "pruned"]].to_numpy(float)
-            words = " to ".join(f"{gap:+.1f} at {share:.0f} %" for gap, share in ends)
-            parts += [(name, f"{curve} ({whose}) {words}")] * (curve in FOREMOST)
-        parts += [(name, "ours not run")] * (OURS not in set(rows["whose"]))
+    shown = gaps[gaps["curve"].isin(FOREMOST)]
+    names = shown["panel"] + ": " + shown["curve"] + " (" + shown["whose"] + ")"
     lead = "Test accuracy minus dense, in points, by the percentage pruned"
-    texts = pd.DataFrame(parts, columns=["panel", "text"])
-    return described_panels(lead, texts, "{text}", "panel", "{panel}: ")
+    form = "{difference:+.1f} at {pruned:.0f} %"
+    text = described_curves(lead, shown.assign(name=names), form, "name")
+    ours = set(gaps.loc[gaps["whose"] == OURS, "panel"])
+    missing = [panel for panel in dict.fromkeys(gaps["panel"]) if panel not in ours]
+    return text + (f" Ours not run: {'; '.join(missing)}." if missing else "")
 
 
 def _limits(ax: Axes, own: pd.DataFrame, lines: int) -> None:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from companion.analysis.points import ticket_table
 from companion.analysis.words import described_panels, in_percent
 from companion.evidence.reported import reported_curve
-from companion.evidence.statistics import mean_interval
+from companion.evidence.statistics import estimates
 from companion.figures.charts import grid, interval, key, labelled, level, marks
 from companion.figures.style import FAINT, look_of, scaled, styled
 from lthlib.errors import ConfigError
@@ -52,11 +52,7 @@ def rewinding_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def rewinding_means(table: pd.DataFrame) -> pd.DataFrame:
     """Return density, start, n, accuracy, std, low, high: means over seeds."""
-    rows = [
-        (*key, *vars(mean_interval(own["accuracy"])).values())
-        for key, own in table.groupby(["density", "start"], sort=False)
-    ]
-    return pd.DataFrame(rows, columns=["density", "start", "n", "accuracy", "std", "low", "high"])
+    return estimates(table, ["density", "start"], "accuracy").rename(columns={"mean": "accuracy"})
 
 
 def published_rewinding(dataset: str, architecture: str) -> pd.DataFrame:
@@ -68,7 +64,7 @@ def published_rewinding(dataset: str, architecture: str) -> pd.DataFrame:
     return pd.DataFrame({"density": curve["density"], "start": start, "accuracy": curve["value"]})
 
 
-@styled()
+@styled
 def rewinding_figure(table: pd.DataFrame, dense: pd.Series, published: pd.DataFrame) -> Figure:
     """Draw accuracy against the point that weights go back to, a panel a density.
 
@@ -97,14 +93,9 @@ def rewinding_figure(table: pd.DataFrame, dense: pd.Series, published: pd.DataFr
         at: dict[str, Any] = {"data": rows, "x": "start", "y": "accuracy", "order": starts}
         at |= {"ax": ax, "color": look.colour}
         sns.stripplot(**at, jitter=False, size=3, alpha=0.35)
-        point: dict[str, Any] = {
-            "marker": look.marker,
-            "linestyle": "none",
-            "markersize": 5,
-            "gid": "mean",
-        }
-        bars = {"linewidth": 1.2, "alpha": 0.55}
-        sns.pointplot(**at, errorbar=lambda own: interval(own, 2), err_kws=bars, **point)
+        mark: dict[str, Any] = {"marker": look.marker, "markersize": 5, "linestyle": "none"}
+        mark |= {"err_kws": {"linewidth": 1.2, "alpha": 0.55}, "gid": "mean"}
+        sns.pointplot(**at, errorbar=lambda own: interval(own, 2), **mark)
         found = rows.loc[rows["start"] == AS_FOUND, "accuracy"]
         if len(found):
             ax.axhline(found.mean(), color=look.colour, linewidth=0.9, alpha=0.6, gid="as found")

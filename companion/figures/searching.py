@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from companion.analysis.words import described_curves, described_rows
-from companion.evidence.statistics import mean_interval
+from companion.evidence.records import tidy
+from companion.evidence.statistics import estimates
 from companion.figures.charts import curves, grid, labelled
 from companion.figures.style import BLUES, INK, label_ends, looks, scaled, styled
 from lthlib.errors import ConfigError
@@ -68,33 +69,22 @@ def gap_table(
         Columns method, round, n (seeds), density, gated, ticket (percent), gap (ticket minus
         gated, points), low, high (95 % t-interval of the gap), means over seeds.
     """
-    gated = [
-        (method, seed, entry["round"] + 1, entry.get("gated_validation"))
+    rows = [
+        (method, seed, entry["round"], entry.get("gated_validation"))
         for (method, seed), history in histories.items()
         for entry in history
     ]
-    tickets = [
-        (
-            *(one["label"], one["seed"], one["ticket"]["index"] + 1),
-            *(one["density"], one["accuracy"]["validation"]),
-        )
-        for one in records
-        if one["status"] == "ok"
-    ]
-    keys = ["method", "seed", "round"]
-    trained = pd.DataFrame(gated, columns=[*keys, "gated"])
-    pairs = pd.DataFrame(tickets, columns=[*keys, "density", "ticket"]).merge(trained, on=keys)
-    pairs = pairs.dropna(subset=["gated", "ticket"])
-    found = []
-    for names, own in pairs.groupby(["method", "round"], sort=False):
-        gap = mean_interval(own["ticket"] - own["gated"])
-        means = own[["density", "gated", "ticket"]].mean()
-        found.append((*names, gap.n, *means, gap.mean, gap.low, gap.high))
-    columns = ["method", "round", "n", "density", "gated", "ticket", "gap", "low", "high"]
-    return pd.DataFrame(found, columns=columns)
+    gated = pd.DataFrame(rows, columns=["label", "seed", "round", "gated"])
+    tickets = tidy(records).rename(columns={"validation_accuracy": "ticket"})
+    pairs = tickets.merge(gated, on=["label", "seed", "round"]).dropna(subset=["gated", "ticket"])
+    pairs = pairs.assign(gap=pairs["ticket"] - pairs["gated"], round=pairs["round"] + 1)
+    means = ["density", "gated", "ticket"]
+    found = estimates(pairs, ["label", "round"], "gap", means)
+    found = found.rename(columns={"label": "method", "mean": "gap"})
+    return found[["method", "round", "n", *means, "gap", "low", "high"]]
 
 
-@styled()
+@styled
 def gates_figure(table: pd.DataFrame) -> Figure:
     """Draw the share of gates by soft value after each epoch, a panel a method, of its first seed.
 
@@ -123,7 +113,7 @@ def gates_figure(table: pd.DataFrame) -> Figure:
     return labelled(fig, described_rows(lead, last, form))
 
 
-@styled()
+@styled
 def gate_density_figure(table: pd.DataFrame) -> Figure:
     """Draw the share of open gates after each epoch: the ticket's density if the search ended then.
 
@@ -191,7 +181,7 @@ def convergence_means(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["tickets", "first", "half", "last", "settled", "epochs"])
 
 
-@styled()
+@styled
 def convergence_figure(table: pd.DataFrame) -> Figure:
     """Draw the overlap of each epoch's mask with the one before, in percent.
 

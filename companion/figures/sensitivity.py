@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from companion.analysis.points import round_numbers, ticket_table
 from companion.analysis.words import described_panels, in_percent
 from companion.evidence.records import search_config
-from companion.evidence.statistics import mean_interval
+from companion.evidence.statistics import estimates
 from companion.figures.charts import curves, dots, grid, key, labelled, level
 from companion.figures.style import FAINT, VARIANTS, Look, look_of, scaled, styled
 from lthlib.errors import ConfigError
@@ -71,18 +71,13 @@ def sensitivity_table(
 
 def sensitivity_means(table: pd.DataFrame) -> pd.DataFrame:
     """Return setting, value, line, is_base, n, density, accuracy, low, high: means over seeds."""
-    rows = []
-    keys = ["setting", "value", "line"]
     text = table.assign(value=table["value"].map(setting_text))
-    for values, own in text.groupby(keys, sort=False):
-        mean = mean_interval(own["accuracy"])
-        numbers = (mean.n, own["density"].mean(), mean.mean, mean.low, mean.high)
-        rows.append((*values, bool(own["is_base"].all()), *numbers))
-    names = [*keys, "is_base", "n", "density", "accuracy", "low", "high"]
-    return pd.DataFrame(rows, columns=names)
+    found = estimates(text, ["setting", "value", "line", "is_base"], "accuracy", ["density"])
+    found = found.rename(columns={"mean": "accuracy"}).drop(columns="std")
+    return found[["setting", "value", "line", "is_base", "n", *found.columns.drop("n")[4:]]]
 
 
-@styled()
+@styled
 def sensitivity_figure(table: pd.DataFrame, dense: pd.Series, method: str = "CS") -> Figure:
     """Draw accuracy against the values of each setting, a panel a setting; of a method that finds
     its own density, the density too, in a second panel beside it.

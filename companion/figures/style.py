@@ -3,8 +3,7 @@ data. What is the same everywhere is in `book.mplstyle`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from companion.analysis.words import short
 
 _STYLE = rc_params_from_file(Path(__file__).with_name("book.mplstyle"), use_default_template=False)
 INK, FAINT = _STYLE["text.color"], _STYLE["axes.edgecolor"]
+styled = rc_context(_STYLE)  # decorates what draws in the style of this book
 DASHED: Any = {"color": INK, "linewidth": 1, "linestyle": (0, (4, 3))}  # a level to compare with
 BLUES = LinearSegmentedColormap.from_list("ink", ["#f4f7fb", "#9ecae1", "#3182bd", "#08306b"])
 # Colours that differ for every kind of colour vision (Okabe and Ito), each with its marker.
@@ -85,13 +85,6 @@ def looks(names: Iterable[str]) -> dict[Any, Look]:
 def look_of(curve: str, **other: Any) -> Look:
     """Return the look of one curve by itself, with something else in its place."""
     return replace(looks([curve])[curve], **other)
-
-
-@contextmanager
-def styled() -> Iterator[None]:
-    """Draw in the style of this book."""
-    with rc_context(_STYLE):
-        yield
 
 
 @dataclass(frozen=True)

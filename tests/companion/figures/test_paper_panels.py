@@ -19,7 +19,9 @@ def test_a_panel_without_runs_says_so() -> None:
     )
     assert {line.get_gid() for line in fig.axes[0].lines} == {"dense", "paper"}
     assert {line.get_gid() for line in fig.axes[1].lines} == {"dense", "paper", "ours"}
-    assert "ours not run" in fig.get_label()
+    words = fig.get_label()
+    assert "CIFAR-10, ResNet-20: IMP (ours) -1.0 at 50 % to -2.0 at 75 %" in words
+    assert "Ours not run: CIFAR-10, ResNet-18; CIFAR-10, ResNet-56" in words
 
 
 def test_each_panel_has_its_own_scale_that_keeps_the_papers_curves_legible() -> None:
