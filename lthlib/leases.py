@@ -116,7 +116,12 @@ class Watch:
             self._seen, self._since = seen, now
         if not _dead(seen[1]) and now - self._since <= self.duration:
             return True
-        _evict(seen[0])
+        try:
+            seen[0].unlink(missing_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"cannot take over the lock {self.path}, whose owner is gone: {error.strerror}"
+            ) from None
         return False
 
 
@@ -211,15 +216,6 @@ def _owner(path: Path) -> tuple[Path, bytes, int] | None:
     except OSError as error:
         raise StoreError(f"cannot read the lock {path}: {error.strerror}") from None
     return None
-
-
-def _evict(own: Path) -> None:
-    try:
-        own.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"cannot take over the lock {own.parent}, whose owner is gone: {error.strerror}"
-        ) from None
 
 
 def _dead(text: bytes) -> bool:

@@ -33,7 +33,7 @@ def source_files(method: str) -> list[Path]:
     starts = [_file(_PACKAGE / name) for name in ("runs/execute", f"methods/{method}")]
     found = {path for path in starts if path is not None}
     for start in sorted(found):
-        found |= imported([_PACKAGE], parsed(start.read_bytes()), start.parent, _PASSED_OVER)
+        found |= imported([_PACKAGE], parsed(start.read_bytes()), _PASSED_OVER)
     return sorted(found)
 
 
@@ -47,44 +47,36 @@ def digest_of(files: Iterable[Path], folder: Path) -> str:
 
 
 def imported(
-    packages: Sequence[Path],
-    tree: ast.AST,
-    here: Path | None = None,
-    passed_over: Collection[Path] = (),
+    packages: Sequence[Path], tree: ast.AST, passed_over: Collection[Path] = ()
 ) -> set[Path]:
     """The modules of some packages that code imports, directly or not.
 
     A name taken from a package itself may come from any module of it (names load lazily): all
-    count. packages: their folders. here: folder of the code, for relative imports. passed_over:
-    modules that do not count, nor what they import.
+    count. packages: their folders, whose modules import each other by their whole names.
+    passed_over: modules that do not count, nor what they import.
     """
     found: set[Path] = set()
-    waiting = list(_imports(packages, tree, here))
+    waiting = [tree]
     while waiting:
-        module = waiting.pop()
-        if module not in found and module not in passed_over:
-            found.add(module)
-            waiting += _imports(packages, parsed(module.read_bytes()), module.parent)
+        for module in _imports(packages, waiting.pop()):
+            if module not in found and module not in passed_over:
+                found.add(module)
+                waiting.append(parsed(module.read_bytes()))
     return found
 
 
-def _imports(packages: Sequence[Path], tree: ast.AST, here: Path | None) -> Iterator[Path]:
+def _imports(packages: Sequence[Path], tree: ast.AST) -> Iterator[Path]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _modules(packages, alias.name.split("."), None)
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module.split(".") if node.module else []
-            if node.level and here is not None:
-                folder = here.parents[node.level - 2] if node.level > 1 else here
-                package = next(p for p in packages if folder.is_relative_to(p))
-                base = [package.name, *folder.relative_to(package).parts, *base]
+        elif isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
-                yield from _modules(packages, base, alias.name)
+                yield from _modules(packages, node.module.split("."), alias.name)
 
 
 def _modules(packages: Sequence[Path], parts: list[str], name: str | None) -> Iterator[Path]:
-    package = next((one for one in packages if parts and parts[0] == one.name), None)
+    package = next((one for one in packages if parts[0] == one.name), None)
     if package is None:
         return
     target = package.joinpath(*parts[1:])

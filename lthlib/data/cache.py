@@ -6,7 +6,6 @@ of which decoding takes 20.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -26,7 +25,14 @@ import torch
 
 from lthlib.data.parts import Images
 from lthlib.errors import DataError, StoreError
-from lthlib.files import read_bounded, shallow, write_atomically
+from lthlib.files import (
+    open_regular,
+    read_bounded,
+    remove_all,
+    replacing,
+    shallow,
+    write_atomically,
+)
 from lthlib.leases import hold, making_room
 
 _log = logging.getLogger("lthlib")
@@ -121,7 +127,7 @@ def verify_cache(cache: str | Path | None = None, repair: bool = False) -> list[
         if faults and repair:
             with making_room(_lock(entry)) as lease:
                 if lease and [*_faults(entry)]:
-                    _remove(entry)
+                    remove_all(entry)
     return problems
 
 
@@ -195,14 +201,12 @@ def _write(entry: Path, decoded: Decoded, sources: list[list[Any]]) -> Decoded:
         return _load(entry)
     entry.parent.mkdir(parents=True, exist_ok=True)
     for left in (entry, *entry.parent.glob(f".{entry.name}-*")):
-        _remove(left)
+        remove_all(left)
     temporary = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
     try:
         for name, array in zip(_ARRAYS, (decoded.images, decoded.labels), strict=True):
-            with (temporary / name).open("wb") as file:
+            with replacing(temporary / name) as file:
                 np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
         arrays = {name: {"sha256": _sha256(temporary / name)} for name in _ARRAYS}
         about = {"format": _FORMAT, "classes": list(decoded.classes), "sources": sources}
         manifest = {**about, "arrays": arrays}
@@ -214,20 +218,8 @@ def _write(entry: Path, decoded: Decoded, sources: list[list[Any]]) -> Decoded:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _remove(path: Path) -> None:
-    try:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot remove {path} ({error.strerror}); give permission") from error
-
-
 def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise OSError(errno.ENOENT, "no such file", str(path))
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

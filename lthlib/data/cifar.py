@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lthlib.data.cache import Decoded, cached
-from lthlib.data.parts import check_labels
+from lthlib.data.parts import Dataset, Request, check_labels
 from lthlib.data.pictures import FILE_LIMIT, decode_all
 from lthlib.errors import DataError
 from lthlib.files import read_bounded, shallow
@@ -50,32 +50,24 @@ KINDS = {
 }
 
 
-def read_cifar(
-    name: str, root: Path, cache: str | Path | None, download: bool
-) -> tuple[Decoded, Decoded]:
-    """Training and test split of CIFAR, decoded at the first call and memory-mapped ever after.
+def load_cifar(request: Request) -> Dataset:
+    """CIFAR, decoded at the first call and memory-mapped ever after.
 
     Looks for ROOT/NAME/*.parquet, then ROOT/*.parquet, then torchvision's files under ROOT.
 
-    Arguments:
-        name: "cifar10" or "cifar100".
-        root: data root.
-        cache: see `cache_folder`.
-        download: let torchvision fetch its archive into `root` if nothing is there.
     Raises:
         DataError: nothing is found, or a file is malformed; the message names file and row.
     """
-    kind = KINDS[name]
-    for folder in (root / name, root):
+    kind, root = KINDS[request.settings.dataset], request.root
+    read = partial(_read_torchvision, kind, request)
+    for folder in (root, root / kind.name):
         if any(folder.glob("[!.]*.parquet")):
-            read = partial(_read_shards, kind, folder)
-            break
-    else:
-        read = partial(_read_torchvision, kind, root, download)
-    return read("train", cache), read("test", cache)
+            read = partial(_read_shards, kind, folder, request.cache)
+    train, test = read("train"), read("test")
+    return Dataset.split(kind.name, train.classes, train.part, test.part, request.settings)
 
 
-def _read_shards(kind: _Kind, folder: Path, split: str, cache: str | Path | None) -> Decoded:
+def _read_shards(kind: _Kind, folder: Path, cache: str | Path | None, split: str) -> Decoded:
     shards = sorted(folder.glob(f"{split}*.parquet"))
     if not shards:
         raise DataError(f"{folder}: no shard {split}*.parquet; add it, or remove the other shards")
@@ -190,24 +182,22 @@ def _reading(file: Path) -> Iterator[None]:
         raise DataError(f"{file}: not a readable Parquet file ({error}); fetch it again") from error
 
 
-def _read_torchvision(
-    kind: _Kind, root: Path, download: bool, split: str, cache: str | Path | None
-) -> Decoded:
+def _read_torchvision(kind: _Kind, request: Request, split: str) -> Decoded:
     from lthlib._torchvision import torchvision  # takes as long to import as torch
 
-    reader = getattr(torchvision.datasets, kind.torchvision)
+    root, reader = request.root, getattr(torchvision.datasets, kind.torchvision)
     folder = root / reader.base_folder
     listed = reader.train_list if split == "train" else reader.test_list
     sums = {folder / name: md5 for name, md5 in listed}
     sums[folder / reader.meta["filename"]] = reader.meta["md5"]
     try:
-        if download and not folder.exists():
+        if request.download and not folder.exists():
             torchvision.datasets.utils.download_and_extract_archive(
                 reader.url, str(root), filename=reader.filename, md5=reader.tgz_md5
             )
         folder.stat()
         decode = partial(_decode_batches, sums, reader.meta["key"])
-        return cached(f"{kind.name}-{split}", list(sums), decode, cache)
+        return cached(f"{kind.name}-{split}", list(sums), decode, request.cache)
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"no {kind.name}: looked for {root / kind.name}/*.parquet, {root}/*.parquet and "

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from lthlib.data.cache import Decoded, cached
-from lthlib.data.parts import Dataset, Images, Part
+from lthlib.data.parts import Dataset, Images, Part, Request
 from lthlib.data.pictures import decode_all, open_rgb
-from lthlib.data.settings import DataSettings
 from lthlib.data.splits import generator
 from lthlib.data.streaming import StreamingPart
 from lthlib.errors import DataError
@@ -33,24 +32,20 @@ class Listing:
     classes: tuple[str, ...]
 
 
-def load_folder(
-    root: Path, settings: DataSettings, cache: str | Path | None, memory_limit: int
-) -> Dataset:
+def load_folder(request: Request) -> Dataset:
     """A data set of image files, resident if it fits and streaming otherwise.
 
     With ROOT/val (or ROOT/validation) and ROOT/test, these are the validation and the test part.
     With one of them, it is the test part, and validation is split from ROOT/train. Training files
     are listed in a fixed shuffled order, so that the first n are a fair sample.
 
-    Arguments:
-        root: folder that holds `train` and `val`, `validation` or `test`.
-        settings: with `image_size`, images stream through RandomResizedCrop; without, they all
-            need one size and are augmented in the same way whether they fit or not.
-        cache: see `cache_folder`.
-        memory_limit: bytes of decoded images beyond which they stream.
+    With `image_size`, images stream through RandomResizedCrop. Without, they all need one size and
+    are augmented in the same way whether they fit or not.
+
     Raises:
         DataError: a folder is missing or empty, or an image cannot be used; names the file.
     """
+    root, settings = request.root, request.settings
     held_out = _find_held_out(root)
     train = list_images(root / "train")
     listed = {"train": train} | {
@@ -60,15 +55,13 @@ def load_folder(
     native = None
     if settings.image_size is None:
         native = open_rgb(train.files[0], str(train.files[0])).size[::-1]
-    parts = read_parts("folder", listed, native, settings, cache, memory_limit)
+    parts = read_parts("folder", listed, native, request)
     if "validation" in parts:
         return Dataset("folder", train.classes, **parts)
     return Dataset.split("folder", train.classes, parts["train"], parts["test"], settings)
 
 
-def load_imagenet(
-    root: Path, settings: DataSettings, cache: str | Path | None, memory_limit: int
-) -> Dataset:
+def load_imagenet(request: Request) -> Dataset:
     """ImageNet (ILSVRC 2012) from ROOT/imagenet/train or ROOT/train, loaded as `load_folder` does.
 
     What a few classes or generated images show is nothing about ImageNet, so they go by the name
@@ -78,8 +71,9 @@ def load_imagenet(
         DataError: the training folder does not hold 1,000 classes; and all that `load_folder`
             raises.
     """
-    folder = root / "imagenet" if os.path.isdir(root / "imagenet" / "train") else root
-    dataset = load_folder(folder, settings, cache, memory_limit)
+    folder = request.root / "imagenet"
+    folder = folder if os.path.isdir(folder / "train") else request.root
+    dataset = load_folder(replace(request, root=folder))
     if dataset.num_classes != IMAGENET_CLASSES:
         raise DataError(
             f"{folder / 'train'}: {dataset.num_classes} class folders, ImageNet has "
@@ -89,12 +83,7 @@ def load_imagenet(
 
 
 def read_parts(
-    title: str,
-    listed: Mapping[str, Listing],
-    native: tuple[int, int] | None,
-    settings: DataSettings,
-    cache: str | Path | None,
-    memory_limit: int,
+    title: str, listed: Mapping[str, Listing], native: tuple[int, int] | None, request: Request
 ) -> dict[str, Part]:
     """Listed files as parts: decoded if all of them fit, streaming otherwise.
 
@@ -102,17 +91,18 @@ def read_parts(
         title: what entries of the cache are called, followed by the part's name.
         listed: part -> its files.
         native: (height, width) of every file; None streams whatever they fit into.
-        settings, cache, memory_limit: as those of `load_folder`.
+        request: what was asked for.
     Raises:
         DataError: a file cannot be decoded, or has another size.
     """
     total = sum(len(listing.files) for listing in listed.values())
-    if native is None or total * native[0] * native[1] * 3 > memory_limit:
+    if native is None or total * native[0] * native[1] * 3 > request.memory_limit:
+        size = request.settings.image_size
         return {
-            name: StreamingPart(tuple(one.files), one.labels, native, settings.image_size)
-            for name, one in listed.items()
+            n: StreamingPart(tuple(one.files), one.labels, native, size)
+            for n, one in listed.items()
         }
-    return {name: _decoded(f"{title}-{name}", one, native, cache) for name, one in listed.items()}
+    return {n: _decoded(f"{title}-{n}", one, native, request.cache) for n, one in listed.items()}
 
 
 def _decoded(

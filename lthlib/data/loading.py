@@ -9,21 +9,22 @@ from pathlib import Path
 
 import torch
 
-from lthlib.data.cifar import KINDS, read_cifar
+from lthlib.data.cifar import KINDS, load_cifar
 from lthlib.data.folders import load_folder, load_imagenet
-from lthlib.data.parts import Dataset, Images
+from lthlib.data.parts import Dataset, Images, Request
 from lthlib.data.settings import DataSettings
 from lthlib.data.splits import split_indices
 from lthlib.data.tiny_imagenet import load_tiny_imagenet
 from lthlib.errors import DataError
 
-# Of image files: `read(root, settings, cache, memory_limit)` returns the data set.
-READERS: dict[str, Callable[..., Dataset]] = {
+# Of image files.
+READERS: dict[str, Callable[[Request], Dataset]] = {
+    **dict.fromkeys(KINDS, load_cifar),
     "tiny-imagenet": load_tiny_imagenet,
     "imagenet": load_imagenet,
     "folder": load_folder,
 }
-SUPPORTED = ("digits", *KINDS, *READERS)
+SUPPORTED = ("digits", *READERS)
 _DIGITS_TEST_IMAGES = 497
 _DIGITS_TEST_SEED = 1797
 
@@ -58,10 +59,7 @@ def load_dataset(
     if name == "digits":
         return _load_digits(settings)
     found = _find_root(name, root, download)
-    if name in KINDS:
-        train, test = read_cifar(name, found, cache, download)
-        return Dataset.split(name, train.classes, train.part, test.part, settings)
-    return READERS[name](found, settings, cache, memory_limit)
+    return READERS[name](Request(found, settings, cache, memory_limit, download))
 
 
 def _load_digits(settings: DataSettings) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -198,6 +199,25 @@ class Dataset:
             train, held_out["validation"] = train.select(kept), train.select(set_aside)
         names = tuple(str(label) for label in range(classes))
         return cls("tensors", names, train, held_out["validation"], held_out["test"])
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a reader of image files is asked for.
+
+    Arguments:
+        root: data root.
+        settings: which data set, and how to split and augment it.
+        cache: see `cache_folder`.
+        memory_limit: bytes of decoded images beyond which they stream.
+        download: let torchvision fetch its archive into `root` if nothing is there.
+    """
+
+    root: Path
+    settings: DataSettings
+    cache: str | Path | None
+    memory_limit: int
+    download: bool
 
 
 def _check_finite(inputs: Tensor) -> None:

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from lthlib.data.folders import Listing, list_folder, list_images, read_parts
-from lthlib.data.parts import Dataset
+from lthlib.data.parts import Dataset, Request
 from lthlib.data.pictures import FILE_LIMIT
-from lthlib.data.settings import DataSettings
 from lthlib.errors import DataError
 from lthlib.files import read_bounded
 
@@ -24,9 +23,7 @@ SIDE = 64
 _AGAIN = f"unpack {FOLDER}.zip again"
 
 
-def load_tiny_imagenet(
-    root: Path, settings: DataSettings, cache: str | Path | None, memory_limit: int
-) -> Dataset:
+def load_tiny_imagenet(request: Request) -> Dataset:
     """Tiny-ImageNet from ROOT/tiny-imagenet-200 or ROOT: 64 x 64 pixels, 200 classes.
 
     Classes are the ids of wnids.txt in alphabetical order. Training files are listed in a fixed
@@ -37,22 +34,18 @@ def load_tiny_imagenet(
     The BiP release takes the halves in the order in which the file system lists the images, and
     drops the last image of each part; here the order is fixed, and nothing is dropped.
 
-    Arguments:
-        root: data root, or the unpacked folder itself.
-        settings: how to split and augment.
-        cache: see `cache_folder`.
-        memory_limit: bytes of decoded images beyond which they stream.
     Raises:
         DataError: a folder, file or annotation is missing or does not fit the others, or an image
             cannot be used; names the file.
     """
+    root, settings = request.root, request.settings
     folder = root / FOLDER if os.path.isdir(root / FOLDER) else root
     classes = _read_classes(folder / "wnids.txt", root)
     listed = {
         "train": list_images(folder / "train", classes, "wnids.txt"),
         "val": _list_validation(folder / "val", classes),
     }
-    parts = read_parts("tiny-imagenet", listed, (SIDE, SIDE), settings, cache, memory_limit)
+    parts = read_parts("tiny-imagenet", listed, (SIDE, SIDE), request)
     held_out = parts["val"]
     dataset = Dataset.split("tiny-imagenet", classes, parts["train"], held_out, settings)
     if settings.official_validation == "halves":

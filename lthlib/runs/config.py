@@ -13,7 +13,7 @@ from lthlib.errors import ConfigError
 from lthlib.methods import METHODS, get_method
 from lthlib.models import ModelSettings
 from lthlib.runs.identity import describe, identify
-from lthlib.settings import POINT, Seed, Settings, between, build, matching, one_of
+from lthlib.settings import POINT, Seed, Settings, between, build, coerce, matching, one_of
 from lthlib.training import TrainingSettings
 
 
@@ -46,15 +46,8 @@ class RunConfig(Settings, where=""):
     def __post_init__(self) -> None:
         super().__post_init__()
         method = get_method(self.method)
-        if self.settings is None:
-            object.__setattr__(self, "settings", method.settings())
-        elif isinstance(self.settings, Mapping):
-            object.__setattr__(self, "settings", build(method.settings, self.settings, "settings"))
-        elif type(self.settings) is not method.settings:
-            raise ConfigError(
-                f"settings are {type(self.settings).__name__}; "
-                f"{self.method} takes {method.settings.__name__}"
-            )
+        settings = {} if self.settings is None else self.settings
+        object.__setattr__(self, "settings", coerce(settings, method.settings, "settings"))
         if method.parent == "none" and self.parent is not None:
             raise ConfigError(f"{self.method} starts from scratch and takes no parent")
         if method.parent != "none" and self.parent is None:

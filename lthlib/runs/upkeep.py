@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from lthlib.checkpoints import read_checkpoint
 from lthlib.data import needless_entries
 from lthlib.errors import ConfigError, RecordError, StoreError
-from lthlib.files import TEMPORARY, TICKET_LIMIT, shallow
+from lthlib.files import TEMPORARY, TICKET_LIMIT, remove_all, shallow
 from lthlib.leases import abandoned, making_room
 from lthlib.methods import METHODS
 from lthlib.records import check_texts, validate_unpublished
@@ -232,11 +231,9 @@ def _sized(kind: str, path: Path, files: Iterable[Path] | None = None) -> Needle
 
 def _remove(one: Needless) -> None:
     try:
-        if one.path.is_symlink() or not one.path.is_dir():
-            one.path.unlink(missing_ok=True)
-        elif RUN_ID.fullmatch(one.path.name):
+        if RUN_ID.fullmatch(one.path.name) and not one.path.is_symlink():
             erase(one.path)
         else:
-            shutil.rmtree(one.path)
+            remove_all(one.path)
     except OSError as error:
         raise StoreError(f"cannot free {one.path}: {error.strerror}") from None

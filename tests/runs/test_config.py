@@ -177,7 +177,7 @@ def test_values_are_coerced_to_the_type_of_their_field(
         ({"method": "sgd"}, r"method is 'sgd'; expected one of dense, imp, cs, bip, hydra, omp"),
         ({"seed": None}, r"seed is None; expected int"),
         ({"threads": 0}, r"threads is 0; expected at least 1"),
-        ({"settings": [1]}, r"settings are list; dense takes DenseSettings"),
+        ({"settings": [1]}, r"settings is \[1\]; expected names with values"),
         ({"method": "omp"}, r"omp starts from a dense run; give it a parent"),
         ({"parent": {"config": {}, "point": "dense"}}, r"dense starts from scratch"),
         ({"parent": {"config": {"sed": 1}, "point": "x"}}, r"unknown name 'parent.config.sed'"),
