@@ -2,7 +2,8 @@
 do."""
 
 import reprlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -79,6 +80,15 @@ class RanksDiffer(LthlibError):
 
 class Unsolved(LthlibError):
     """A system of equations has no solution of the kind asked for, or none was found."""
+
+
+@contextmanager
+def refusal(kind: type[LthlibError], what: str) -> Iterator[None]:
+    """Make what the system refuses in the body an error of ours. what: what could not be done."""
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{what}: {error.strerror}") from None
 
 
 class _Short(reprlib.Repr):

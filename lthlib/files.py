@@ -16,6 +16,7 @@ import shutil
 import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -110,7 +111,7 @@ def remove_all(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def open_regular(path: str | Path) -> Iterator[BinaryIO]:
+def open_regular(path: str | Path) -> Iterator[BufferedReader]:
     """Open a regular file for reading. Raises OSError when that cannot be done, or it is something
     else than a file: a device never ends."""
     with open(path, "rb", opener=_at_once) as file:

@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lthlib.errors import LeaseLost, NoRoom, Paused, StoreError
+from lthlib.errors import LeaseLost, NoRoom, Paused, StoreError, refusal
 from lthlib.files import TEMPORARY, read_bounded
 
 DURATION = 60.0
@@ -52,12 +52,11 @@ class Lease:
     def check(self) -> None:
         """Raise LeaseLost when another process has taken over, StoreError when that cannot be
         told."""
-        try:
-            os.utime(self._own)
-        except (FileNotFoundError, NotADirectoryError):
-            self.lost = True
-        except OSError as error:
-            raise StoreError(f"cannot reach the lock {self._own}: {error.strerror}") from None
+        with refusal(StoreError, f"cannot reach the lock {self._own}"):
+            try:
+                os.utime(self._own)
+            except (FileNotFoundError, NotADirectoryError):
+                self.lost = True
         if self.lost:
             raise LeaseLost(
                 f"another process took over {self.path.name}: this one gave no sign of life for "
@@ -116,12 +115,8 @@ class Watch:
             self._seen, self._since = seen, now
         if not _dead(seen[1]) and now - self._since <= self.duration:
             return True
-        try:
+        with refusal(StoreError, f"cannot take over the lock {self.path}, whose owner is gone"):
             seen[0].unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"cannot take over the lock {self.path}, whose owner is gone: {error.strerror}"
-            ) from None
         return False
 
 
@@ -203,7 +198,10 @@ def _wait(lease: Lease, stop: Callable[[], bool]) -> None:
 
 def _owner(path: Path) -> tuple[Path, bytes, int] | None:
     """The owner's file, what it says and its heartbeat."""
-    try:
+    with (
+        refusal(StoreError, f"cannot read the lock {path}"),
+        contextlib.suppress(FileNotFoundError),
+    ):
         if path.is_symlink():
             raise OSError(errno.ELOOP, "is a symbolic link; remove it")
         for own in path.iterdir():
@@ -211,10 +209,6 @@ def _owner(path: Path) -> tuple[Path, bytes, int] | None:
                 continue  # NFS keeps a removed file under a name of its own while it is open
             # Opened and not only asked about: that is when NFS looks at the server's copy.
             return own, read_bounded(own, _OWNER_LIMIT), own.lstat().st_mtime_ns
-    except FileNotFoundError:
-        pass
-    except OSError as error:
-        raise StoreError(f"cannot read the lock {path}: {error.strerror}") from None
     return None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGE = Path(__file__).parent
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 # Where a run's files go, when it stops, how records are read and which methods there are changes
 # nothing that is computed.
 _PASSED_OVER = frozenset(
@@ -109,14 +110,8 @@ def parsed(source: bytes) -> ast.Module:
 def _code(source: bytes) -> str:
     tree = ast.parse(source)
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            del body[0]
+        if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
     return repr(_plain(tree))
 
 

@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from lthlib.errors import MaskError, RecordError, TicketError
+from lthlib.errors import MaskError, RecordError, TicketError, refusal
 from lthlib.files import TICKET_LIMIT, read_bounded, shallow, write_atomically
 from lthlib.masks import Mask, pack, unpack
 from lthlib.records import COUNT, DENSITY, OBJECT, check_fields
@@ -124,10 +124,8 @@ class Ticket:
         """Read a ticket. Raises TicketError, naming the file, when it is missing, damaged or not a
         ticket."""
         path = Path(path)
-        try:
+        with refusal(TicketError, f"cannot read ticket {path}"):
             content = read_bounded(path, TICKET_LIMIT)
-        except OSError as error:
-            raise TicketError(f"cannot read ticket {path}: {error.strerror}") from None
         try:
             return cls.from_bytes(content)
         except TicketError as error:

@@ -12,8 +12,6 @@ METHODS: dict[str, Method] = {
     name: import_module(f"lthlib.methods.{name}").METHOD for name in NAMES
 }
 
-__all__ = ["METHODS", "Method", "get_method", "make_ticket"]
-
 
 def get_method(name: str) -> Method:
     """The method of that name. Raises ConfigError, listing the names, for any other."""

@@ -32,7 +32,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lthlib.errors import ConfigError, RecordError, RunDamaged, StoreError, TicketError
+from lthlib.errors import ConfigError, RecordError, RunDamaged, StoreError, TicketError, refusal
 from lthlib.files import TEMPORARY, TICKET_LIMIT, is_sealed, read_within, sealed, write_atomically
 from lthlib.leases import Lease, Watch, abandoned, hold, hold_if_free
 from lthlib.records import FILES, ID, OBJECT, REWIND, TEXT, TRUTH, check_fields
@@ -54,6 +54,7 @@ _NAMES = {
     "": re.compile("|".join(map(re.escape, ("run.json", REWIND, CHECKPOINT, PROGRESS)))),
     "tickets": re.compile(rf"{POINT.pattern}\.safetensors", re.ASCII),
 }
+_ABSENT = (FileNotFoundError, NotADirectoryError)
 # Of a file that can be looked at, but is none.
 _ODD = {errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EISDIR, errno.ENXIO}
 log = logging.getLogger("lthlib")
@@ -125,14 +126,11 @@ class Store:
         """The paths of all runs' folders, whatever they hold, in order. name: `imported` for runs
         that can only be looked at. prefix: how their ids begin."""
         place = self.place(name)
-        try:
+        with refusal(StoreError, f"cannot read {place}"), contextlib.suppress(FileNotFoundError):
             with os.scandir(place) as entries:
                 found = [one for one in entries if _FOLDER.fullmatch(one.name)]
             return sorted(one.path for one in found if one.name.startswith(prefix))
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise StoreError(f"cannot read {place}: {error.strerror}") from None
+        return []
 
     def prepare(self) -> None:
         """Make the store's folder, and clear up after processes of this host that were killed.
@@ -229,7 +227,7 @@ class Store:
         a reader cannot move it."""
         try:
             return read_identified(folder)
-        except (FileNotFoundError, NotADirectoryError):
+        except _ABSENT:
             return None
         except RunDamaged as damage:
             try:
@@ -347,12 +345,9 @@ def own_files(folder: Path) -> list[Path]:
     found = []
     for part, names in _NAMES.items():
         place = folder / part
-        try:
+        there: list[str] = []
+        with refusal(StoreError, f"cannot read {place}"), contextlib.suppress(*_ABSENT):
             there = [] if place.is_symlink() else os.listdir(place)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
-            raise StoreError(f"cannot read {place}: {error.strerror}") from None
         found += [place / n for n in there if names.fullmatch(n) or TEMPORARY.fullmatch(n)]
     return sorted(found, key=lambda path: path.name != "run.json")
 
@@ -392,10 +387,8 @@ def erase(folder: Path) -> None:
 def remove(paths: Iterable[Path]) -> None:
     """Remove files, those that are there. Raises StoreError when one cannot be removed."""
     for path in paths:
-        try:
+        with refusal(StoreError, f"cannot remove {path}"):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot remove {path}: {error.strerror}") from None
 
 
 def ticket_file(point: str) -> str:
@@ -434,7 +427,7 @@ def read_file(folder: Path, name: str, digest: str) -> bytes:
     `digest`."""
     try:
         content = read_own(folder, name, TICKET_LIMIT)
-    except (FileNotFoundError, NotADirectoryError):
+    except _ABSENT:
         raise RunDamaged(f"{name} is missing") from None
     if hashlib.sha256(content).hexdigest() != digest:
         raise RunDamaged(f"{name} does not match its checksum")
@@ -447,7 +440,7 @@ def read_own(folder: str | Path, name: str, limit: int) -> bytes:
     read."""
     try:
         return read_within(folder, name, limit)
-    except (FileNotFoundError, NotADirectoryError):
+    except _ABSENT:
         raise
     except OSError as error:
         if error.errno in _ODD:

@@ -12,7 +12,7 @@ from typing import Any
 
 from lthlib.checkpoints import read_checkpoint
 from lthlib.data import needless_entries
-from lthlib.errors import ConfigError, RecordError, StoreError
+from lthlib.errors import ConfigError, RecordError, StoreError, refusal
 from lthlib.files import TEMPORARY, TICKET_LIMIT, remove_all, shallow
 from lthlib.leases import abandoned, making_room
 from lthlib.methods import METHODS
@@ -230,10 +230,8 @@ def _sized(kind: str, path: Path, files: Iterable[Path] | None = None) -> Needle
 
 
 def _remove(one: Needless) -> None:
-    try:
+    with refusal(StoreError, f"cannot free {one.path}"):
         if RUN_ID.fullmatch(one.path.name) and not one.path.is_symlink():
             erase(one.path)
         else:
             remove_all(one.path)
-    except OSError as error:
-        raise StoreError(f"cannot free {one.path}: {error.strerror}") from None

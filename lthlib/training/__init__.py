@@ -4,17 +4,3 @@ from lthlib.training.cost import Cost, Outcome
 from lthlib.training.network import Network, Tensors, channels_last, sgd_step
 from lthlib.training.settings import TrainingSettings, learning_rate, steps_of
 from lthlib.training.trainer import Hooks, Trainer
-
-__all__ = [
-    "Cost",
-    "Hooks",
-    "Network",
-    "Outcome",
-    "Tensors",
-    "Trainer",
-    "TrainingSettings",
-    "channels_last",
-    "learning_rate",
-    "sgd_step",
-    "steps_of",
-]

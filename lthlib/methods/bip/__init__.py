@@ -20,18 +20,6 @@ from lthlib.methods.retrain import load_start
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
-__all__ = [
-    "DEPARTURES",
-    "METHOD",
-    "Alternation",
-    "BiPSettings",
-    "ReleasedAlternation",
-    "batchnorm_names",
-    "clip_norm",
-    "search",
-    "upper_gradient",
-]
-
 
 def alternation_of(trainer: Trainer, settings: BiPSettings, steps: int) -> Alternation:
     """The paper's alternation, or the release's where it departs; its state is in the trainer's."""
