@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lthlib.bars import bar_of_images
 from lthlib.data import Dataset, DataSettings, Images
-from lthlib.devices import bounded_memory, chosen, named
+from lthlib.devices import chosen, explained, named
 from lthlib.distributed import check_ranks
 from lthlib.errors import ConfigError, DataError, MaskError, Paused, TicketError
 from lthlib.masks import Mask
@@ -30,7 +30,7 @@ from lthlib.turns import turn
 Data = Dataset | tuple[Tensor, Tensor]
 
 
-@bounded_memory()
+@explained()
 def find_tickets(
     model: nn.Module,
     data: Data,
@@ -129,12 +129,12 @@ def _at_density(search: Callable[..., list[Ticket]], density: float) -> list[Tic
         warnings.warn(
             f"no initial gate gave density {density}: the nearest is {reached:.4f}; "
             "another penalty may help",
-            stacklevel=4,  # where find_tickets was called, within `bounded_memory`
+            stacklevel=4,  # where find_tickets was called, within `explained`
         )
     return found[nearest]
 
 
-@bounded_memory()
+@explained()
 def retrain(
     ticket: Ticket,
     data: Data,
@@ -166,7 +166,7 @@ def retrain(
     return replace(trained, info=ticket.info, rewind=ticket.rewind, model=model)
 
 
-@bounded_memory()
+@explained()
 def evaluate(
     ticket: Ticket,
     data: Dataset,

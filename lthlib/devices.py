@@ -37,17 +37,12 @@ def chosen(name: str) -> torch.device:
             raise RuntimeError
     except (RuntimeError, TypeError):
         raise ConfigError(f"device is {name!r}; expected auto, cuda, cuda:0 or cpu") from None
-    if device.type == "cuda":
-        if not cuda:
-            why = unused_gpu() or "torch finds no GPU"
-            raise ConfigError(f"device is {name!r}, but {why}; use cpu or auto")
-        if (device.index or 0) >= torch.cuda.device_count():
-            raise ConfigError(
-                f"device is {name!r}, but torch finds {torch.cuda.device_count()} GPU(s), "
-                "numbered from 0"
-            )
-        if ranks.world > 1:
-            return torch.device("cuda", ranks.local)
+    count = torch.cuda.device_count() if cuda else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        why = unused_gpu() or f"torch finds {count or 'no'} GPU"
+        raise ConfigError(f"device is {name!r}, but {why}; use cpu or auto")
+    if device.type == "cuda" and ranks.world > 1:
+        return torch.device("cuda", ranks.local)
     return device
 
 
@@ -81,17 +76,19 @@ def _warn_of_unused_gpu() -> None:
 
 
 @contextmanager
-def bounded_memory() -> Iterator[None]:
-    """Turn what torch raises where memory ends into OutOfMemory, which says what to do, and give
-    back the memory that the body used."""
+def explained() -> Iterator[None]:
+    """Turn torch's errors about what a device cannot do into ours, which say what to do: where
+    memory ends, OutOfMemory, and the memory that the body used is given back; where a kernel is not
+    deterministic, ConfigError."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
+        text = str(error).partition("\n")[0] or type(error).__name__
+        if "not have a deterministic implementation" in text:
+            raise ConfigError(f"{text.partition(',')[0]}; leave out --deterministic") from None
         if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _FULL):
             raise
-        text = str(error).partition("\n")[0] or type(error).__name__
         traceback.clear_frames(error.__traceback__)  # their tensors
-        del error
         gc.collect()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()

@@ -18,6 +18,12 @@ from typing import Any
 import torch
 
 SLICE = 0.005  # seconds of a turn, as long as some steps of a small network take to launch
+_cudnn: Any = torch.backends.cudnn
+_SETTINGS = [
+    (torch.backends.cuda.matmul, "fp32_precision"),
+    (_cudnn.conv, "fp32_precision"),
+    (_cudnn, "benchmark"),
+]
 _moved = threading.Condition()
 _line: deque[int] = deque()  # the threads that want a turn; it is the first one's
 
@@ -29,70 +35,61 @@ def turn(device: torch.device) -> Iterator[Callable[[], None]]:
 
     Within another turn of the same thread nothing is waited for, and nobody let in.
     """
-    me = threading.get_ident()
+    me, since, others = threading.get_ident(), 0.0, _nothing
     if me in _line:
-        yield lambda: None
+        yield _nothing
         return
-    _enter(me)
-    others, since = _process_state(device), time.monotonic()
+
+    def wait() -> Callable[[], None]:
+        nonlocal since
+        with _moved:
+            if me in _line:
+                _line.remove(me)
+            _line.append(me)
+            _moved.notify_all()
+            _moved.wait_for(lambda: _line[0] == me)
+        since = time.monotonic()
+        return _process_state(device)
 
     def pause() -> None:
-        nonlocal others, since
-        if len(_line) == 1 or time.monotonic() - since < SLICE:
-            return
-        mine = _process_state(device)
-        others()
-        _leave(me)
-        _enter(me)
-        others, since = _process_state(device), time.monotonic()
-        mine()
+        nonlocal others
+        if len(_line) > 1 and time.monotonic() - since > SLICE:
+            mine = _process_state(device)
+            others()
+            others = wait()
+            mine()
 
     try:
+        others = wait()
         with ExitStack() as stack:
             _use_own(stack, device)
             yield pause
     finally:
-        if me in _line:  # not where the wait for it was interrupted
-            others()
-            _leave(me)
-
-
-def _enter(me: int) -> None:
-    with _moved:
-        _line.append(me)
-        try:
-            _moved.wait_for(lambda: _line[0] == me)
-        except BaseException:
+        with _moved:
+            if _line[0] == me:  # not where a wait was interrupted
+                others()
             _line.remove(me)
             _moved.notify_all()
-            raise
 
 
-def _leave(me: int) -> None:
-    with _moved:
-        _line.remove(me)
-        _moved.notify_all()
+def _nothing() -> None: ...
 
 
 def _process_state(device: torch.device) -> Callable[[], None]:
     """What brings back the settings of the process as they are now."""
+    values = [getattr(owner, name) for owner, name in _SETTINGS]
     threads, numbers = torch.get_num_threads(), torch.default_generator.get_state()
     deterministic = torch.are_deterministic_algorithms_enabled()
-    cudnn: Any = torch.backends.cudnn
-    products = (torch.backends.cuda.matmul, cudnn.conv)
-    precisions, searched = [kind.fp32_precision for kind in products], cudnn.benchmark
     generator = _generator(device)
     drawn = generator and generator.graphsafe_get_state()
 
     def restore() -> None:
-        if torch.get_num_threads() != threads:
-            torch.set_num_threads(threads)
+        for (owner, name), value in zip(_SETTINGS, values, strict=True):
+            setattr(owner, name, value)
+        torch.set_num_threads(threads)
+        torch.default_generator.set_state(numbers)
         if torch.are_deterministic_algorithms_enabled() != deterministic:
             torch.use_deterministic_algorithms(deterministic)
-        torch.default_generator.set_state(numbers)
-        for kind, precision in zip(products, precisions, strict=True):
-            kind.fp32_precision = precision
-        cudnn.benchmark = searched
         if generator is not None:
             generator.graphsafe_set_state(drawn)
 

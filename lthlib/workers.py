@@ -6,15 +6,14 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import pickle
 import queue
 import signal
 import threading
 import time
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
-from multiprocessing.connection import Connection
+from multiprocessing.managers import BaseManager
+from multiprocessing.util import get_temp_dir
 from typing import Any
 
 from lthlib.signals import heeded, shielded
@@ -48,78 +47,75 @@ class Workers(ThreadPoolExecutor):
         stop_file: str | None = None,
     ):
         super().__init__(len(devices) * threads)
-        self._processes = [_Process(threads, (one, deadline, stop_file)) for one in devices]
-        self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
-        for process in self._processes * threads:
-            self._idle.put(process)
+        self._places = [_Place((one, deadline, stop_file)) for one in devices]
+        self._idle: queue.SimpleQueue[_Place] = queue.SimpleQueue()
+        for place in self._places * threads:
+            self._idle.put(place)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return super().submit(self._elsewhere, fn, args, kwargs)
 
     def _elsewhere(self, *work: Any) -> Any:
-        process = self._idle.get()
+        place = self._idle.get()
         try:
-            return process.call(pickle.dumps(work))
+            return place.do(*work)
         finally:
-            self._idle.put(process)
+            self._idle.put(place)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait, cancel_futures=cancel_futures)
-        for process in self._processes:
-            process.end()
+        for place in self._places:
+            place.end()
 
 
-class _Process:
-    """A process, with a lane to each of its threads."""
+class _Here:
+    """Does in its process what others ask for, each of them in a thread of its own."""
 
-    def __init__(self, threads: int, given: tuple[str, float | None, str | None]):
-        self._threads, self._given = threads, given
-        self._starting = threading.Lock()
+    def do(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        return fn(*args, **kwargs)
+
+
+class _Process(BaseManager):
+    here: Any
+
+
+_Process.register("Here", _Here)
+
+
+class _Place:
+    """Where work is done: a process, and when it died another one."""
+
+    def __init__(self, given: tuple[str, float | None, str | None]):
+        self._given, self._starting = given, threading.Lock()
         self._process: Any = None
-        self._lanes: queue.SimpleQueue[Connection] = queue.SimpleQueue()
 
-    def call(self, work: bytes) -> Any:
-        with self._starting:
-            if self._process is None:
-                self._start()
-            process, lanes = self._process, self._lanes
-        lane = lanes.get()
+    def do(self, *work: Any) -> Any:
+        process = None
         try:
-            lane.send_bytes(work)
-            done, found = pickle.loads(lane.recv_bytes())
-        except (EOFError, OSError):
+            with self._starting:
+                process = self._process = self._process or self._start()
+            return process.here.do(*work)
+        except (EOFError, ConnectionError):
             with self._starting:
                 if self._process is process:
                     self._process = None
             raise BrokenExecutor("a process died while it computed") from None
-        lanes.put(lane)
-        if not done:
-            raise found
-        return found
 
-    def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        pairs = [context.Pipe() for _ in range(self._threads)]
-        theirs = [lane for _, lane in pairs]
+    def _start(self) -> Any:
+        get_temp_dir()  # for its socket: a folder of this process, which may outlive it
+        process: Any = _Process(ctx=multiprocessing.get_context("spawn"))
         with shielded():
-            self._process = context.Process(target=_serve, args=(theirs, *self._given))
-            self._process.start()
-        self._lanes = queue.SimpleQueue()
-        for ours, lane in pairs:
-            lane.close()
-            self._lanes.put(ours)
+            process.start(_begin, self._given)
+        process.here = process.Here()
+        return process
 
     def end(self) -> None:
-        """Let a process go that has nothing to do."""
+        """Let the process go, which has nothing to do."""
         if self._process is not None:
-            while not self._lanes.empty():
-                self._lanes.get().close()
-            self._process.join()
+            self._process.shutdown()
 
 
-def _serve(
-    lanes: list[Connection], device: str, deadline: float | None, stop_file: str | None
-) -> None:
+def _begin(device: str, deadline: float | None, stop_file: str | None) -> None:
     for number in heeded():
         signal.signal(number, lambda number, frame: _told.set())
     if device:
@@ -129,26 +125,6 @@ def _serve(
         logging.lastResort.setFormatter(logging.Formatter("\n%(message)s"))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     threading.Thread(target=_end_unless_begun, args=(deadline, stop_file), daemon=True).start()
-    threads = [threading.Thread(target=_answer, args=(lane,)) for lane in lanes]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
-def _answer(lane: Connection) -> None:
-    while True:
-        try:
-            work = lane.recv_bytes()
-        except (EOFError, OSError):
-            return
-        try:
-            fn, args, kwargs = pickle.loads(work)
-            reply = pickle.dumps((True, fn(*args, **kwargs)))
-        except Exception as error:
-            error.add_note(traceback.format_exc())  # which is not sent itself
-            reply = pickle.dumps((False, error))
-        lane.send_bytes(reply)
 
 
 def _end_with_parent() -> None:

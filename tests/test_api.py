@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.utils.data import TensorDataset
 
 import lthlib
 from lthlib._torchvision import torchvision
-from lthlib.errors import ConfigError, DataError, MaskError, Paused, TicketError
+from lthlib.errors import ConfigError, DataError, MaskError, OutOfMemory, Paused, TicketError
 from lthlib.methods import METHODS
 from lthlib.training import TrainingSettings
 from tests.conftest import needs
@@ -227,6 +228,42 @@ def test_a_search_that_is_ended_before_it_has_a_ticket_says_so() -> None:
             model, data, "imp", training=replace(SHORT, length="20it"), progress=False,
             watch=lambda now: True,
         )  # fmt: skip
+
+
+def test_two_searches_in_two_threads_find_what_each_finds_alone() -> None:
+    model, data = transformer()  # with Dropout
+
+    def search(seed: int) -> lthlib.Ticket:
+        training = replace(SHORT, length="40it")
+        (ticket,) = lthlib.find_tickets(
+            model, data, "l0", seed=seed, training=training, progress=False, rewind="1it"
+        )
+        return ticket
+
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(search, (1, 2)))
+    for ticket, alone in zip(together, map(search, (1, 2)), strict=True):
+        assert ticket.mask == alone.mask
+        assert all(torch.equal(ticket.weights[name], alone.weights[name]) for name in alone.weights)
+
+
+def test_a_search_that_memory_does_not_hold_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, data = transformer()
+
+    def fill(self: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(Classifier, "forward", fill)
+    with pytest.raises(OutOfMemory, match=r"\(CUDA out of memory.* smaller training\.batch_size"):
+        lthlib.find_tickets(model, data, "imp", training=SHORT, progress=False)
+
+
+def test_a_search_says_where_it_computes(capsys: pytest.CaptureFixture[str]) -> None:
+    model, data = transformer()
+    lthlib.find_tickets(model, data, "random", training=SHORT, device="cpu")
+    assert "dense network on the CPU:" in capsys.readouterr().err
 
 
 @needs(signal.SIGINT)

@@ -82,7 +82,8 @@ def test_a_study_from_nothing_to_a_published_record(tmp_path: Path, tiny_recipe:
     estimate = lth("estimate", tiny_recipe, cwd=tmp_path)
     assert "9 runs" in estimate and "with 8 at once, by steps measured on 2026-" in estimate
     lth("record", tiny_recipe, cwd=tmp_path, status=2)  # nothing is complete yet
-    assert "all 9 runs" in lth("sweep", tiny_recipe, "--jobs", 2, cwd=tmp_path)
+    swept = lth("sweep", tiny_recipe, "--jobs", 2, "--device", "cpu", cwd=tmp_path)
+    assert "all 9 runs" in swept and "on the CPU, 2 at once" in swept
     text = lth("record", tiny_recipe, cwd=tmp_path)
     assert "results/tiny.jsonl" in text
     path = tmp_path / "results/tiny.jsonl"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lthlib import devices
-from lthlib.devices import bounded_memory, chosen, named, unused_gpu
+from lthlib.devices import chosen, explained, named, unused_gpu
 from lthlib.errors import ConfigError, OutOfMemory
 
 OLD = "The NVIDIA driver on your system is too old (found version 11040). Please update it"
@@ -96,18 +96,28 @@ def test_no_gpu_is_missed_where_there_is_none(
 )
 def test_the_end_of_memory_is_told_with_what_to_do(error: Exception) -> None:
     wanted = r"run fewer at once, or .* smaller training\.batch_size"
-    with pytest.raises(OutOfMemory, match=wanted), bounded_memory():
+    with pytest.raises(OutOfMemory, match=wanted), explained():
         raise error
 
 
 @pytest.mark.parametrize("shape", [(1 << 60,), (1 << 62, 4)])
 def test_what_no_memory_can_hold_is_told_too(shape: tuple[int, ...]) -> None:
-    with pytest.raises(OutOfMemory, match="memory does not hold it"), bounded_memory():
+    with pytest.raises(OutOfMemory, match="memory does not hold it"), explained():
         torch.empty(shape)
 
 
+def test_what_has_no_deterministic_kernel_is_told_with_what_to_do() -> None:
+    with (
+        pytest.raises(ConfigError, match=r"pool_cuda does not .*; leave out --deterministic"),
+        explained(),
+    ):
+        raise RuntimeError(
+            "pool_cuda does not have a deterministic implementation, but you set ..."
+        )
+
+
 def test_other_errors_stay_as_they_are() -> None:
-    with pytest.raises(RuntimeError, match=r"^a bug$"), bounded_memory():
+    with pytest.raises(RuntimeError, match=r"^a bug$"), explained():
         raise RuntimeError("a bug")
 
 
@@ -119,7 +129,7 @@ def test_memory_is_given_back_also_while_the_error_is_kept() -> None:
         seen.append(weakref.ref(large))
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(OutOfMemory) as kept, bounded_memory():
+    with pytest.raises(OutOfMemory) as kept, explained():
         fill()
     assert kept.value.__traceback__ is not None
     assert seen[0]() is None

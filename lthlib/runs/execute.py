@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import platform
 import re
 import subprocess
@@ -21,8 +22,8 @@ import torch
 
 from lthlib._version import __version__
 from lthlib.checkpoints import load_checkpoint, save_checkpoint
-from lthlib.data import Batches, Dataset, DataSettings, generator, load_dataset
-from lthlib.devices import bounded_memory, chosen
+from lthlib.data import Dataset, DataSettings, generator, load_dataset
+from lthlib.devices import chosen, explained
 from lthlib.distributed import check_ranks, current
 from lthlib.errors import (
     Busy,
@@ -82,14 +83,11 @@ def _dataset(settings: DataSettings, root: str | None) -> Dataset:
 
 def steps_per_epoch(config: RunConfig, machine: Machine) -> int:
     """Optimiser steps in an epoch of a run; reads the data, builds no network."""
-    train = _dataset(config.data, machine.data_root).train
-    batches = Batches(
-        train, config.data, config.training.batch_size, seed=0, stream="", device="cpu"
-    )
-    return batches.steps_per_epoch
+    images = len(_dataset(config.data, machine.data_root).train)
+    return math.ceil(images / config.training.batch_size)
 
 
-def build_trainer(config: RunConfig, machine: Machine, hooks: Hooks | None = None) -> Trainer:
+def build_trainer(config: RunConfig, machine: Machine) -> Trainer:
     """A trainer at the beginning of a run: data loaded, network initialised from the run's seed."""
     dataset = _dataset(config.data, machine.data_root)
     # A control that trains from a fresh initialisation must not get its parent's again.
@@ -105,7 +103,6 @@ def build_trainer(config: RunConfig, machine: Machine, hooks: Hooks | None = Non
         config.seed,
         config.model.prunable,
         machine.torch_device(),
-        hooks or Hooks(),
     )
 
 
@@ -139,7 +136,7 @@ def execute(
             interruptions() as stopped,
             _owned(config, store, lambda: stopped() or machine.asks_to_stop(), wait) as lease,
             turn(machine.torch_device()) as pause,
-            bounded_memory(),
+            explained(),
         ):
             found = ranks.first(lambda: store.load(config))
             return found or _Execution(config, store, machine, parent, lease, stopped, pause).run()

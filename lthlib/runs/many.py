@@ -127,12 +127,13 @@ def execute_many(
     with contextlib.ExitStack() as stack:
         stack.callback(Path(str(machine.stop_file)).unlink, missing_ok=True)
         if executor is None:
-            places, threads = _places(machine, len(missing), jobs, per_device)
-            log.info("%s", _described(machine, places, threads, missing))
+            devices, threads = places(machine, len(missing), jobs, per_device)
+            at_once = len(devices) * threads
+            _say(machine, len(set(devices)), f"{at_once} at once")
             if machine.torch_device().type == "cpu":
                 machine = replace(machine, device="cpu")  # not each process tells why
-            workers = Workers(places, threads, machine.deadline, machine.stop_file)
-            executor, room = stack.enter_context(workers), lambda: len(places) * threads
+            workers = Workers(devices, threads, machine.deadline, machine.stop_file)
+            executor, room = stack.enter_context(workers), lambda: at_once
         sweep = _Sweep(Store(root), missing, sizes, room or (lambda: len(missing)), report)
         try:
             sweep.run(executor, machine)
@@ -156,7 +157,7 @@ def _execute_together(
     # Rank 0 decides what is missing: others may read the store a moment later.
     known = ranks.first(lambda: {c.id: r.failure for c in configs if (r := store.load(c))})
     missing = [config for config in configs if config.id not in known]
-    log.info("on %s, %d ranks", named(machine.torch_device()), ranks.world)
+    _say(machine, ranks.world, f"{ranks.world} ranks")
     sweep = _Sweep(store, missing, work(missing, machine), lambda: 1, report)
     left, skipped = deque(missing), 0
     while left and not ranks.any(machine.asks_to_stop()):
@@ -198,31 +199,23 @@ def default_jobs(machine: Machine) -> int:
     return len(gpus(machine)) or (1 if on_gpu else os.cpu_count() or 1)
 
 
-def spread(jobs: int, devices: Sequence[str]) -> list[str]:
-    """The GPU of each of several processes, in turn; `spread(3, ["0", "1"])` is 0, 1, 0. Empty
-    names where there are none."""
-    return list(islice(cycle(devices or [""]), jobs))
-
-
-def _places(
-    machine: Machine, runs: int, jobs: int | None, per_device: int | None
+def places(
+    machine: Machine, runs: int, jobs: int | None = None, per_device: int | None = None
 ) -> tuple[list[str], int]:
-    """The GPU of each process, and its threads, each with a run at a time."""
-    devices = gpus(machine)
-    if per_device and machine.torch_device().type == "cuda":
-        places = spread(min(len(devices) or 1, runs), devices)
-        return places, min(per_device, math.ceil(runs / len(places)))
-    return spread(min(jobs or per_device or default_jobs(machine), runs), devices), 1
+    """Where `execute_many` computes so many runs: the GPU that each of its processes sees, empty
+    for none in particular, and the threads of each."""
+    devices, count = gpus(machine), jobs or per_device or default_jobs(machine)
+    shared = per_device if machine.torch_device().type == "cuda" else None
+    if shared:
+        count = len(devices) or 1
+    taken = list(islice(cycle(devices or [""]), min(count, runs)))
+    return taken, min(shared or 1, math.ceil(runs / len(taken)))
 
 
-def _described(
-    machine: Machine, places: Sequence[str], threads: int, runs: Sequence[RunConfig]
-) -> str:
-    device, jobs = machine.torch_device(), len(places) * threads
-    if device.type == "cpu":
-        return f"on the CPU: {jobs} at once, {max(run.threads for run in runs)} thread(s) each"
-    count = len(set(places))
-    return f"on {named(device)}{f' and {count - 1} more' if count > 1 else ''}: {jobs} at once"
+def _say(machine: Machine, devices: int, how: str) -> None:
+    device = machine.torch_device()
+    more = f" and {devices - 1} more" if device.type == "cuda" and devices > 1 else ""
+    log.info("on %s%s, %s", named(device), more, how)
 
 
 def _stop(machine: Machine) -> None:
@@ -244,7 +237,6 @@ class _Sweep:
     looked: float = 0.0
     lost: dict[str, int] = field(default_factory=dict)
     crowded: deque[RunConfig] = field(default_factory=deque)
-    retried: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     finished: int = 0
     done_passes: int = 0
@@ -315,8 +307,8 @@ class _Sweep:
 
     def _out_of_memory(self, config: RunConfig, why: str) -> None:
         """Try it again when it is alone; after that, neither it nor its children can be had."""
-        if config.id not in self.retried:
-            self.retried.add(config.id)
+        if config.id not in self.lost:
+            self.lost[config.id] = self._partial(config)
             self.crowded.append(config)
             return
         waiting = deque([(config, why)])
@@ -390,16 +382,12 @@ def bar(description: str) -> Iterator[Callable[[Progress], None]]:
     """A progress bar over passes, with the time left, and what lthlib logs meanwhile above it; give
     what it yields as `report`."""
     logger = logging.getLogger("lthlib")
-    before = logger.level
+    logger.setLevel(logger.level or logging.INFO)
     with logging_redirect_tqdm([logger]), bar_of_images(description) as shown:
-        logger.setLevel(min(before or logging.INFO, logging.INFO))
 
         def report(progress: Progress) -> None:
             shown.total = progress.total_passes
             shown.set_postfix_str(f"{progress.runs}/{progress.total_runs} runs", refresh=False)
             shown.update(progress.passes - shown.n)
 
-        try:
-            yield report
-        finally:
-            logger.setLevel(before)
+        yield report

@@ -36,7 +36,7 @@ from lthlib.runs import (
     with_ancestors,
 )
 from lthlib.runs.execute import expected_passes
-from lthlib.runs.many import spread, work
+from lthlib.runs.many import places, work
 from lthlib.runs.upkeep import verify
 from lthlib.workers import Workers
 from tests.conftest import DEVICES
@@ -254,17 +254,26 @@ def test_a_process_that_is_killed_takes_only_its_run_with_it(
 
 
 @pytest.mark.parametrize(
-    ("jobs", "devices", "places"),
+    ("device", "visible", "how", "found"),
     [
-        (2, [], ["", ""]),
-        (1, ["0"], ["0"]),
-        (3, ["0", "1"], ["0", "1", "0"]),
-        (4, ["GPU-5", "GPU-7"], ["GPU-5", "GPU-7", "GPU-5", "GPU-7"]),
-        (1, ["2", "3"], ["2"]),
+        ("cpu", "0,1", {"jobs": 2}, (["", ""], 1)),
+        ("cpu", "0,1", {"per_device": 3}, (["", "", ""], 1)),
+        ("cuda", "0,1", {}, (["0", "1"], 1)),
+        ("cuda", "0,1", {"jobs": 3}, (["0", "1", "0"], 1)),
+        ("cuda", "GPU-5,GPU-7", {"jobs": 9}, (["GPU-5", "GPU-7", "GPU-5", "GPU-7"], 1)),
+        ("cuda", "2,3", {"jobs": 1}, (["2"], 1)),
+        ("cuda", "2,3", {"per_device": 1}, (["2", "3"], 1)),
+        ("cuda", "2,3", {"per_device": 9}, (["2", "3"], 2)),
+        ("cuda:1", "2,3", {"per_device": 3}, ([""], 3)),
     ],
 )
-def test_processes_are_spread_over_gpus(jobs: int, devices: list[str], places: list[str]) -> None:
-    assert spread(jobs, devices) == places
+def test_where_four_runs_are_computed(
+    monkeypatch: pytest.MonkeyPatch, device: str, visible: str, how: Any, found: Any
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert places(Machine(device=device), 4, **how) == found
 
 
 @pytest.mark.parametrize(
