@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,6 +20,8 @@ from companion.cli.options import (
     deadline,
     expanded,
 )
+from companion.evidence.facts import facts_json, facts_of, load_facts
+from companion.published import load_results, load_study, published, runs_in
 from lthlib.cli.options import (
     COME_AGAIN,
     DataOption,
@@ -29,6 +32,7 @@ from lthlib.cli.options import (
 )
 from lthlib.cli.terminal import say
 from lthlib.errors import ConfigError, DataError
+from lthlib.files import write_atomically
 
 if TYPE_CHECKING:
     from companion.studies import Study
@@ -59,15 +63,11 @@ def record(
     store: StoreOption = Path("store"),
 ) -> None:
     """Promote a study's complete runs into results/STUDY.jsonl, one line per judged ticket."""
-    from companion.published import published
-    from lthlib.files import write_atomically
+    from companion.publish.study import topped_up
     from lthlib.runs import Store
 
-    chosen = selection.study(study)
-    runs = Store(store)
+    chosen, runs = selection.study(study), Store(store)
     if add:
-        from companion.publish.study import topped_up
-
         records, missing = topped_up(chosen, runs, results)
     else:
         records, missing = chosen.records(runs), chosen.missing(runs)
@@ -85,8 +85,6 @@ def record(
 def _refuse_loss(name: str, results: Path, runs: set[str]) -> None:
     """Raise ConfigError where lines of other runs are published under a name, as by another recipe
     that is called the same. What was damaged is written anew, as its error says."""
-    from companion.published import runs_in
-
     if lost := runs_in(results, name) - runs:
         raise ConfigError(
             f"{results / name}.jsonl holds {len(lost)} runs that are not among the {len(runs)} to "
@@ -109,9 +107,7 @@ def verify(
     """Check the checksums of all that is stored, of decoded images and of all that is published.
     Exit status 1 if any is wrong, also where it was repaired; 2 if something cannot be read.
     """
-    from companion.evidence.facts import load_facts
     from companion.publish.results import faults_of
-    from companion.published import load_results
     from lthlib.data import verify_cache
     from lthlib.runs import Store, upkeep
 
@@ -124,18 +120,16 @@ def verify(
     damaged = verify_cache(repair=repair)
     for why in damaged:
         say(f"{why}{'; removed, to be decoded again' if repair else ''}", err=True)
-    count = sum(1 for _ in store.glob("runs/*/run.json"))
-    said = f"{count} runs in {store}, {len(faults) + len(damaged)} faults; "
     wrong = list(faults_of(results)) if results.exists() else []
     for error in wrong:
         say(error, err=True)
     if wrong:
-        said += f"{len(wrong)} files in {results} are not as they were written"
+        said = f"{len(wrong)} files in {results} are not as they were written"
     else:
-        published = len(load_results(results)) if results.exists() else 0
-        measured = len(load_facts(results))
-        said += f"{published} published records and {measured} facts are well formed"
-    say(said)
+        count = len(load_results(results)) if results.exists() else 0
+        said = f"{count} published records and {len(load_facts(results))} facts are well formed"
+    count = sum(1 for _ in store.glob("runs/*/run.json"))
+    say(f"{count} runs in {store}, {len(faults) + len(damaged)} faults; {said}")
     if (faults or damaged) and not repair:
         say("`lth verify --repair` moves what is damaged aside", err=True)
     if faults or damaged or wrong:
@@ -177,8 +171,6 @@ def import_(
     are listed); 75 some runs are being computed, call again; 2 the archive is damaged, and nothing
     was taken.
     """
-    from collections import Counter
-
     from companion.archive import import_runs
     from lthlib.runs import Store
 
@@ -238,7 +230,8 @@ def check_results(
         if not studies and (why := _not_at_hand(chosen, machine)):
             say(f"{name} is left out: {why}")
             continue
-        recorded = _published(chosen, results)
+        if not (recorded := load_study(results, chosen.name)):
+            raise ConfigError(f"{results} has no record of {chosen.name}; `lth record` writes one")
         with tempfile.TemporaryDirectory(prefix="lth-check-") as new:
             again = _computed_again(chosen, store, Path(new), machine, jobs)
         passed &= _compared(chosen, recorded, again, parts, report)
@@ -265,26 +258,17 @@ def _computed_again(
     runs = Store(kept or new)
     with bar(study.name) as shown:
         swept = execute_many(study.configs, runs, machine, jobs=jobs, report=shown)
-    if swept.unfinished and not kept:
+    if swept.unfinished and kept:
+        finish_sweep(swept)
+    if swept.unfinished:
         say("stopped, and nothing was kept; with a --store the next call goes on", err=True)
         raise typer.Exit(COME_AGAIN)
-    if swept.unfinished:
-        finish_sweep(swept)
-    found = [runs.load(config) for config in study.configs]
-    if imported := sum(result is not None and result.imported is not None for result in found):
+    found = filter(None, map(runs.load, study.configs))
+    if imported := sum(result.imported is not None for result in found):
         raise ConfigError(
             f"{imported} runs in {runs.root} were imported, not computed; name another"
         )
     return study.records(runs)
-
-
-def _published(study: Study, results: Path) -> list[dict[str, Any]]:
-    from companion.published import load_study
-
-    recorded = load_study(results, study.name)
-    if not recorded:
-        raise ConfigError(f"{results} has no record of {study.name}; `lth record` writes one")
-    return recorded
 
 
 def _compared(
@@ -316,8 +300,6 @@ def facts(
     BiP's hypergradient lies to the exact one. A minute or two.
     """
     from companion.bilevel.measured import measure
-    from companion.evidence.facts import facts_json, facts_of
-    from lthlib.files import write_atomically
     from lthlib.runs import Store
 
     found = measure(Store(store), machine_of(data, device))

@@ -42,7 +42,7 @@ def papermill_command(notebook: str, parameters: Any) -> str:
 
 @dataclass(frozen=True)
 class Artefacts:
-    """Where a notebook puts what it shows: NAME.svg, .csv, .json and .md for each figure or table.
+    """Where a notebook puts what it shows: NAME.svg, .csv and .md for each figure or table.
 
     Args:
         notebook: its name, without folder and suffix; on a page of the book, `$LTHLIB_PAGE` is.
@@ -106,7 +106,7 @@ class Artefacts:
         quoted = json.dumps(_one_line(alt), ensure_ascii=False)
         head = f":::{{figure}} {self._address(name)}.svg\n:alt: {quoted}"
         block = f"{head}\n\n{_one_line(title)}\n\n{below} · {self._download(name)}\n:::\n"
-        self._write(name, data, block, {"kind": "figure", "title": title, "alt": alt, "note": note})
+        self._write(name, data, block)
         picture = {"image/svg+xml": svg.read_text(encoding="utf-8"), "text/plain": alt}
         display(picture, raw=True, metadata={TAG: name})
         self._show(name, title, below)
@@ -136,7 +136,7 @@ class Artefacts:
         body = _markdown(name, data, formats or {})
         block = f":::{{table}} {_one_line(title)}\n\n{body}\n:::\n\n"
         block += f":::{{div}} provenance\n{below} · {self._download(name)}\n:::\n"
-        self._write(name, data, block, {"kind": "table", "title": title, "note": note})
+        self._write(name, data, block)
         self._show(name, title, f"{body}\n\n{below}")
 
     def _below(
@@ -165,10 +165,8 @@ class Artefacts:
         text = f"**{title}**\n\n{below} · data: `{self._path(name, '.csv')}`"
         display({"text/markdown": text}, raw=True, metadata={TAG: name})
 
-    def _write(self, name: str, data: DataFrame, block: str, about: Mapping[str, str]) -> None:
+    def _write(self, name: str, data: DataFrame, block: str) -> None:
         data.to_csv(self._path(name, ".csv"), index=False, lineterminator="\n")
-        text = json.dumps({**about, "notebook": self.notebook, "command": self.command}, indent=1)
-        self._path(name, ".json").write_text(text + "\n", encoding="utf-8")
         self._path(name, ".md").write_text(block, encoding="utf-8")
 
     def _path(self, name: str, suffix: str) -> Path:

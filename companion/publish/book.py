@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -22,7 +22,7 @@ from tqdm import tqdm
 import companion
 import lthlib
 from companion.publish import freshness, stage
-from companion.publish.notebooks import check_parameters, run_notebook
+from companion.publish.notebooks import run_notebook
 from lthlib.errors import ConfigError, PublishError
 from lthlib.files import from_json, load
 
@@ -63,7 +63,7 @@ def build(
     root: Path,
     *,
     notebooks: Sequence[Page],
-    context_factory: Callable[[], Mapping[str, Any]],
+    context: Mapping[str, Any],
     environment: Mapping[str, str] | None = None,
     jobs: int = 1,
     say: Callable[[str], None] = print,
@@ -73,7 +73,7 @@ def build(
     Args:
         root: the repository; nothing outside its `build` is written.
         notebooks: the notebooks to run, begun in this order.
-        context_factory: called after they ran; returns values and functions for the pages.
+        context: values and functions for the pages.
         environment: variables set for the notebooks.
         jobs: notebooks to run at once.
         say: is told what is done, a line at a time.
@@ -85,51 +85,42 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            # All of them first: a wrong name is refused before anything runs.
-            for page in notebooks:
-                check_parameters(root / page.path, page.parameters)
-            executed = {page.title: folder / "pages" / page.title for page in notebooks}
-            keys = {page.title: _key(root, page) for page in notebooks}
-            stale = [
-                page
-                for page in notebooks
-                if _is_stale(page, executed[page.title] / "key.json", keys[page.title], say)
-            ]
-            if stale:
-                _run_all(root, stale, keys, folder / "pages", environment or {}, jobs)
-            files = stage.mirror(root, executed, context_factory())
-            return _site(files, folder, say)
+            place = folder / "pages"
+            due = {page.title: _due(root, page, place, say) for page in notebooks}
+            pages = [page for page in notebooks if due[page.title]]
+            _run_all(root, pages, due, place, environment or {}, jobs)
+            executed = {page.title: place / page.title for page in notebooks}
+            return _site(stage.mirror(root, executed, context), folder, say)
     except Timeout as error:
         raise PublishError(f"{folder}: another build is running here; wait for it") from error
 
 
-def _key(root: Path, page: Page) -> dict[str, str]:
-    return freshness.key(root / page.path, page.parameters, _PACKAGES, page.inputs)
-
-
-def _is_stale(
-    page: Page, path: Path, wanted: Mapping[str, str], say: Callable[[str], None]
-) -> bool:
+def _due(root: Path, page: Page, place: Path, say: Callable[[str], None]) -> dict[str, str]:
+    """Return the key under which a notebook is to run; nothing if it is fresh."""
+    key = freshness.key(root / page.path, page.parameters, _PACKAGES, page.inputs)
     try:
-        found = dict(load(path, from_json, "stamp"))
+        found = dict(load(place / page.title / "key.json", from_json, "stamp"))
     except (ConfigError, TypeError, ValueError):
         found = {}
-    changed = [part for part, digest in wanted.items() if found.get(part) != digest]
-    if changed:
-        why = f"changed: {', '.join(changed)}" if found else "not run before"
-        say(f"{page.path}: to run ({why})")
-    return bool(changed)
+    changed = [part for part, digest in key.items() if found.get(part) != digest]
+    if not changed:
+        return {}
+    why = f"changed: {', '.join(changed)}" if found else "not run before"
+    say(f"{page.path}: to run ({why})")
+    return key
 
 
 def _run_all(
     root: Path,
-    pages: Iterable[Page],
+    pages: Sequence[Page],
     keys: Mapping[str, Mapping[str, str]],
     place: Path,
     environment: Mapping[str, str],
     jobs: int,
 ) -> None:
     """Run notebooks, several at once; each takes its place when it is complete."""
+    if not pages:
+        return
     place.mkdir(exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=place, prefix=".") as folder,

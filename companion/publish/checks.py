@@ -22,7 +22,7 @@ from companion.evidence.drift import (
     alarm_rate,
     compare_records,
 )
-from companion.markdown import Markdown, code
+from companion.markdown import Markdown, code, in_words
 from companion.markdown import table as markdown_table
 from companion.published import read_published
 from lthlib.errors import RecordError
@@ -106,7 +106,8 @@ def report(
     known = {record["run"] for record in computed}
     again = [record for record in recorded if record["run"] in known]
     seconds = {record["run"]: record["cost"]["own"]["seconds"] for record in computed}
-    numbers = [number for number in found.numbers if number.p is not None]
+    several = [number for number in found.numbers if number.p is not None]
+    tested = sum(map(_is_tested, several))
     return {
         "schema": SCHEMA,
         "study": study,
@@ -117,8 +118,8 @@ def report(
         "tickets": found.tickets,
         "identical": found.identical,
         "exact": found.exact,
-        "tested": sum(math.isfinite(number.p or 0) for number in numbers),
-        "untested": sum(math.isnan(number.p or 0) for number in numbers),
+        "tested": tested,
+        "untested": len(several) - tested,
         "level": LEVEL,
         "tolerance": TOLERANCE,
         "made_up": made_up,
@@ -127,7 +128,9 @@ def report(
         "seconds": sum(seconds.values()),
         "recorded": _side(again),
         "computed": _side(computed),
-        "curves": _curves(found, recorded, computed, made_up // 10),
+        "curves": [
+            _curve(label, found, recorded, computed, made_up // 10) for label in found.curves
+        ],
         "drifted": [_drifted(number, again, computed) for number in found.drifted],
     }
 
@@ -139,12 +142,9 @@ def markdown(content: Mapping[str, Any]) -> Markdown:
     for one in content["drifted"]:
         errors, p = one["standard_errors"], one["p"]
         by = "" if errors is None else f", {errors:+.1f} standard errors (Holm's p {p:.1g})"
-        lines += [
-            _DRIFT.format(
-                _plain(one["computed"]), _plain(one["recorded"]), by, ", ".join(one["runs"]), **one
-            ),
-            Markdown("\n").join(Markdown("- {}").format(cause) for cause in one["causes"]),
-        ]
+        values = (in_words(one[side], ".6g") for side in ("computed", "recorded"))
+        lines.append(_DRIFT.format(*values, by, ", ".join(one["runs"]), **one))
+        lines.append(Markdown("\n").join(map(Markdown("- {}").format, one["causes"])))
     return Markdown("\n\n").join(lines) + "\n"
 
 
@@ -159,18 +159,19 @@ def rule() -> str:
 
 def sentence(content: Mapping[str, Any]) -> Markdown:
     """Return a report in a few sentences."""
-    drifted = len(content["drifted"])
-    outcome = "passed" if content["passed"] else f"drifted in {drifted} numbers"
     several = content["untested"]
     untested = f", {several} could not be, since no seeds show a spread" if several else ""
-    text = Markdown("{} **{}** on ").format(code(content["command"]), outcome) + (
-        f"{content['date'][:10]}: {content['tickets']} "
-        f"tickets, {content['identical']} of them identical to the last digit; "
-        f"{content['exact']:,} numbers had to be equal, {content['tested']} were tested"
-        f"{untested}. "
-        f"Recorded on {_machine(content['recorded'])}; computed again on "
-        f"{_machine(content['computed'])}. Of {content['made_up']:,} made-up honest re-runs "
-        f"{100 * content['false_alarms']:.2g} % would be said to have drifted."
+    drifted = f"drifted in {len(content['drifted'])} numbers"
+    outcome = "passed" if content["passed"] else drifted
+    recorded, computed = (_machine(content[side]) for side in ("recorded", "computed"))
+    text = Markdown("{} **{}** on {}").format(
+        code(content["command"]),
+        outcome,
+        f"{content['date'][:10]}: {content['tickets']} tickets, {content['identical']} of them "
+        f"identical to the last digit; {content['exact']:,} numbers had to be equal, "
+        f"{content['tested']} were tested{untested}. Recorded on {recorded}; computed again on "
+        f"{computed}. Of {content['made_up']:,} made-up honest re-runs "
+        f"{100 * content['false_alarms']:.2g} % would be said to have drifted.",
     )
     same = all(content["recorded"][name] == content["computed"][name] for name in _ENVIRONMENT)
     if same and content["passed"] and content["identical"] < content["tickets"]:
@@ -252,25 +253,28 @@ def _machine(side: Mapping[str, Any]) -> str:
     return f"{names} (PyTorch {torch}, Python {python}, commit {commits}{changed})"
 
 
-def _curves(
-    found: Comparison, recorded: Sequence[Record], computed: Sequence[Record], made_up: int
-) -> list[dict[str, Any]]:
-    rows = []
-    for label, (tickets, identical) in found.curves.items():
-        own = [number for number in found.numbers if number.label == label]
-        tested = [one.standard_errors for one in own if one.p is not None and math.isfinite(one.p)]
-        seen = _seen(label, recorded, computed, made_up) if tested else None
-        rows.append(
-            {
-                "label": label,
-                "tickets": tickets,
-                "identical": identical,
-                "largest": max(tested, key=lambda value: abs(value or 0), default=None),
-                "drifted": sum(one.drifted for one in own),
-                "seen": seen,
-            }
-        )
-    return rows
+def _curve(
+    label: str,
+    found: Comparison,
+    recorded: Sequence[Record],
+    computed: Sequence[Record],
+    tries: int,
+) -> dict[str, Any]:
+    tickets, identical = found.curves[label]
+    own = [number for number in found.numbers if number.label == label]
+    tested = [one.standard_errors or 0.0 for one in own if _is_tested(one)]
+    return {
+        "label": label,
+        "tickets": tickets,
+        "identical": identical,
+        "largest": max(tested, key=abs, default=None),
+        "drifted": sum(one.drifted for one in own),
+        "seen": _seen(label, recorded, computed, tries) if tested else None,
+    }
+
+
+def _is_tested(number: Number) -> bool:
+    return number.p is not None and math.isfinite(number.p)
 
 
 def _seen(
@@ -324,11 +328,10 @@ def _files(records: Sequence[Record]) -> list[str]:
 
     methods = set()
     for record in records:
-        config = record["config"]
-        methods.add(config["method"])
-        while config["parent"] is not None:
-            config = config["parent"]["config"]
-            methods.add(config["method"])
+        parent = {"config": record["config"]}
+        while parent is not None:
+            methods.add(parent["config"]["method"])
+            parent = parent["config"]["parent"]
     return sorted({str(path) for method in methods for path in source_files(method)})
 
 
@@ -355,7 +358,3 @@ def commits_since(commit: str, files: Sequence[str], folder: Path) -> Iterator[s
         yield f"{len(lines) - _SHOWN} earlier commits since {commit[:7]} that touch the same files"
     if not lines:
         yield f"no commit since {commit[:7]} touches the code of these runs"
-
-
-def _plain(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)

@@ -30,14 +30,19 @@ def page_context(
         facts: measurements that no record holds, from `evidence.load_facts`.
         reports: on studies that were computed again, from `publish.checks.load_reports`.
     """
-    rows = list(records)
-    known = facts or {}
-    parts = (Curves(rows), Claims(ticket_table(rows), known), Facts(known), Reports(reports or {}))
+    rows, known = list(records), facts or {}
+
+    def published() -> Mapping[str, Mapping[str, Any]]:
+        """The reports on studies that were computed again, by study."""
+        return reports or {}
+
+    parts = (Curves(rows), Claims(ticket_table(rows), known), Facts(known))
     return {
-        name: getattr(part, name)
-        for part in parts
-        for name in dir(part)
-        if not name.startswith("_")
+        **{name: getattr(one, name) for one in parts for name in dir(one) if name[0] != "_"},
+        "reports": published,
+        "check": checks.sentence,
+        "check_table": checks.table,
+        "check_rule": checks.rule,
     }
 
 
@@ -76,7 +81,7 @@ class Claims:
 
 
 class Facts:
-    """Measurements that no record holds; raises PublishError for those that were not made."""
+    """Measurements that no record holds."""
 
     def __init__(self, facts: Mapping[str, Fact]) -> None:
         self._facts = facts
@@ -87,57 +92,20 @@ class Facts:
             raise PublishError(f"unknown fact {name!r}; known: {', '.join(FACTS)}")
         return name in self._facts
 
-    def fact(self, name: str) -> str:
-        """The value of a fact: `fact("cosine_network")` -> `0.97`."""
-        value = self._fact(name).value
-        return f"{value:.2f}" if 0.005 <= abs(value) < 1e3 else f"{value:.1g}"
-
-    def fact_spread(self, name: str) -> str:
-        """The least and the greatest value over a fact's seeds: `0.96 to 0.98`."""
-        values = self._fact(name).values
-        return f"{min(values):.2f} to {max(values):.2f}"
-
-    def fact_made(self, name: str) -> str:
-        """How a fact is defined, and what measured it when, on what."""
-        fact = self._fact(name)
-        made = fact.provenance
-        commit = (made["commit"] or "none")[:7] + (", with changes" if made["dirty"] else "")
-        return (
-            f"{fact.definition}. Seeds: {', '.join(map(str, fact.seeds))} · "
-            f"device: {made['device_name']} ({made['device']}) · date: {made['finished'][:10]} · "
-            f"commit: {commit} · PyTorch {made['torch']}"
-        )
-
-    def _fact(self, name: str) -> Fact:
+    def fact(self, name: str) -> dict[str, str]:
+        """A fact: `fact("cosine_network").value` -> `0.97`; `.spread` is the least and the greatest
+        value over its seeds, `0.96 to 0.98`; `.made` how it is defined, and what measured it when.
+        """
         if not self.has_fact(name):
             raise PublishError(f"fact {name!r} was not measured; `lth facts` measures it")
-        return self._facts[name]
-
-
-class Reports:
-    """What came of computing studies again."""
-
-    def __init__(self, reports: Mapping[str, Mapping[str, Any]]) -> None:
-        self._reports = reports
-
-    def checked(self) -> list[str]:
-        """The studies of which a report on computing them again is published."""
-        return list(self._reports)
-
-    def check_rule(self) -> str:
-        """How far numbers that are computed again may differ, in words."""
-        return checks.rule()
-
-    def check(self, study: str) -> Markdown:
-        """How computing a study again went, in a few sentences: `check("digits")`."""
-        return checks.sentence(self._report(study))
-
-    def check_table(self, study: str) -> Markdown:
-        """A Markdown table of that, curve by curve."""
-        return checks.table(self._report(study))
-
-    def _report(self, study: str) -> Mapping[str, Any]:
-        if study not in self._reports:
-            known = ", ".join(self._reports) or "none"
-            raise PublishError(f"no report on computing {study!r} again; there are: {known}")
-        return self._reports[study]
+        fact = self._facts[name]
+        made = fact.provenance
+        commit = (made["commit"] or "none")[:7] + (", with changes" if made["dirty"] else "")
+        form = ".2f" if 0.005 <= abs(fact.value) < 1e3 else ".1g"
+        return {
+            "value": format(fact.value, form),
+            "spread": f"{min(fact.values):.2f} to {max(fact.values):.2f}",
+            "made": f"{fact.definition}. Seeds: {', '.join(map(str, fact.seeds))} · "
+            f"device: {made['device_name']} ({made['device']}) · date: {made['finished'][:10]} · "
+            f"commit: {commit} · PyTorch {made['torch']}",
+        }

@@ -65,13 +65,9 @@ class Curves:
             "cost": f"{len(runs)} runs, {amount} images forward and backward, {made['duration']}",
         }
 
-    def studies(self) -> Markdown:
-        """A Markdown table of the studies there are records of."""
-        columns = {"duration": "computing time"}
-        names = ("scale", "tickets", "date", "duration", "machine")
-        made = {study: self.made(study) for study in sorted(set(self._table["study"]))}
-        rows = [[study, *(own[name] for name in names)] for study, own in made.items()]
-        return table(["study", *(columns.get(name, name) for name in names)], rows)
+    def studies(self) -> list[str]:
+        """The names of the studies there are records of."""
+        return sorted(set(self._table["study"]))
 
     def accuracy(self, study: str, label: str, density: float, tolerance: float = _NEAR) -> str:
         """Test accuracy in percent, mean ± half the 95 % t-interval from three seeds on.
@@ -172,7 +168,7 @@ class Curves:
     def _of(self, study: str) -> pd.DataFrame:
         rows = self._table[self._table["study"] == study]
         if rows.empty:
-            known = ", ".join(sorted(set(self._table["study"]))) or "none"
+            known = ", ".join(self.studies()) or "none"
             raise PublishError(f"no records of study {study!r}; known: {known}")
         return rows
 

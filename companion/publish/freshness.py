@@ -33,21 +33,21 @@ def key(
             notebook imports, directly or not, count.
         inputs: name -> digest of what it reads: results files, records of the local store.
     """
-    source = read_notebook(notebook)
-    cells = source["cells"]
+    cells = read_notebook(notebook)["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
     return {
-        "notebook": digest(json.dumps(cells, sort_keys=True)),
-        "parameters": digest(json.dumps(parameters, sort_keys=True)),
+        "notebook": digest(cells),
+        "parameters": digest(dict(parameters)),
         "lthlib": fingerprint(packages[0].parent, imported(packages, ast.parse(code))),
-        "installed packages": digest(json.dumps(_versions())),
-        "inputs": digest(json.dumps(dict(inputs), sort_keys=True)),
+        "installed packages": digest([python, *map(metadata.version, _SHAPING)]),
+        "inputs": digest(dict(inputs)),
     }
 
 
-def digest(content: str | bytes) -> str:
-    """Return the SHA-256 of text or bytes, in hexadecimal."""
-    data = content.encode() if isinstance(content, str) else content
+def digest(content: Any) -> str:
+    """Return the SHA-256 of bytes, or of a JSON value, in hexadecimal."""
+    data = content if isinstance(content, bytes) else json.dumps(content, sort_keys=True).encode()
     return hashlib.sha256(data).hexdigest()
 
 
@@ -65,14 +65,4 @@ def fingerprint(root: Path, modules: Iterable[Path]) -> str:
         for data in sorted(folder.iterdir())
         if data.suffix in _DATA
     }
-    return digest(json.dumps([digest_of(files, root), beside]))
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": f"{sys.version_info.major}.{sys.version_info.minor}"}
-    for name in _SHAPING:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = "absent"
-    return versions
+    return digest([digest_of(files, root), beside])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import subprocess
 import sys
@@ -15,32 +14,10 @@ from typing import Any
 import yaml
 from nbformat.validator import get_validator
 
-from companion.publish.parameters import check_names
-from lthlib.errors import ConfigError, PublishError, shown
+from lthlib.errors import PublishError, shown
 from lthlib.files import from_json, load
 
 _LIMIT = 1 << 26
-
-
-def check_parameters(path: Path, given: Mapping[str, Any]) -> None:
-    """Check the names of parameters before a notebook runs; it checks their values itself.
-
-    Raises:
-        PublishError: the notebook has no such parameter; the message lists what it takes. Or its
-            first code cell, where papermill looks for them, is not the one tagged `parameters`.
-    """
-    cells = code_cells(read_notebook(path))
-    tagged = [place for place, cell in enumerate(cells, 1) if "parameters" in tags(cell)]
-    if tagged != [1]:
-        raise PublishError(
-            f"{path}: the first code cell, and no other, must be tagged 'parameters'; "
-            f"tagged are: {tagged or 'none'}"
-        )
-    try:
-        tree = ast.parse(source(cells[0]))
-        check_names(given, [ast.unparse(node) for node in ast.walk(tree) if _is_assigned(node)])
-    except (SyntaxError, ConfigError) as error:
-        raise PublishError(f"{path}: {error}") from None
 
 
 def run_notebook(
@@ -111,10 +88,6 @@ def tags(cell: Mapping[str, Any]) -> list[str]:
 def source(cell: Mapping[str, Any]) -> str:
     """Return the text of a cell."""
     return "".join(cell["source"])
-
-
-def _is_assigned(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
 
 
 def _failure(executed: Path, told: str) -> str:

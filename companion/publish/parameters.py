@@ -11,7 +11,7 @@ rules, as settings have them: see `lthlib.settings`.
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import Annotated, Any, get_args, get_origin
@@ -35,23 +35,19 @@ def declare(names: Mapping[str, Any], /, **kinds: Any) -> Any:
     Raises:
         ConfigError: an unknown or missing parameter, or a value that does not fit.
     """
-    check_names((name for name, value in names.items() if _is_parameter(name, value)), kinds)
+    found = {name for name, value in names.items() if _is_parameter(name, value)}
+    for name in sorted(found - kinds.keys()):
+        close = get_close_matches(name, kinds, n=1)
+        meant = f" (did you mean {close[0]!r}?)" if close else ""
+        raise ConfigError(
+            f"unknown parameter {name!r}{meant}; this notebook takes: {', '.join(kinds)}"
+        )
     if missing := sorted(kinds.keys() - names.keys()):
         raise ConfigError(
             f"parameter {missing[0]!r} has no value: give it one in the cell tagged 'parameters'"
         )
     values = {name: _accepted(name, names[name], kind) for name, kind in kinds.items()}
     return namedtuple("Parameters", values)(**values)
-
-
-def check_names(given: Collection[str] | Any, known: Collection[str]) -> None:
-    """Raise ConfigError where a name is given that no parameter has."""
-    for name in sorted(set(given) - set(known)):
-        close = get_close_matches(name, known, n=1)
-        meant = f" (did you mean {close[0]!r}?)" if close else ""
-        raise ConfigError(
-            f"unknown parameter {name!r}{meant}; this notebook takes: {', '.join(known)}"
-        )
 
 
 def choice(*options: str) -> Any:

@@ -19,6 +19,28 @@ from companion.markdown import Markdown, code
 from lthlib.errors import PublishError
 
 
+def _present(value: Any) -> Any:
+    if value is None or value != value:
+        raise PublishError("the value is missing (None or NaN): no record holds it")
+    return Markdown.escape(value)
+
+
+_ENVIRONMENT = Environment(
+    variable_start_string="[=",
+    variable_end_string="=]",
+    block_start_string="[%",
+    block_end_string="%]",
+    comment_start_string="[##",
+    comment_end_string="##]",
+    undefined=StrictUndefined,
+    finalize=_present,
+    keep_trailing_newline=True,
+    trim_blocks=True,
+    autoescape=False,
+)
+_ENVIRONMENT.filters["code"] = code
+
+
 def render(page: str, source: str, context: Mapping[str, Any]) -> str:
     """Return a page's text with every expression replaced by its value.
 
@@ -31,48 +53,18 @@ def render(page: str, source: str, context: Mapping[str, Any]) -> str:
         PublishError: naming page and line: bad syntax, an unknown name, a function that fails, a
             value that is None or NaN.
     """
-    environment = _environment()
     try:
-        return environment.from_string(source).render(context)
+        return _ENVIRONMENT.from_string(source).render(context)
     except TemplateSyntaxError as error:
         raise PublishError(f"{page}, line {error.lineno}: {error.message}") from error
-    except (
-        Exception
-    ) as error:  # whatever a function of the context raises belongs to a line of the page
+    except Exception as error:  # whatever a function raises belongs to a line of the page
         known = f"; known: {', '.join(sorted(context))}" if isinstance(error, TemplateError) else ""
         line = _line(error.__traceback__)
         kind = "" if isinstance(error, PublishError) else f"{type(error).__name__}: "
         raise PublishError(f"{page}, line {line}: {kind}{error}{known}") from error
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        variable_start_string="[=",
-        variable_end_string="=]",
-        block_start_string="[%",
-        block_end_string="%]",
-        comment_start_string="[##",
-        comment_end_string="##]",
-        undefined=StrictUndefined,
-        finalize=_present,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        autoescape=False,
-    )
-    environment.filters["code"] = code
-    return environment
-
-
-def _present(value: Any) -> Any:
-    if value is None or value != value:
-        raise PublishError("the value is missing (None or NaN): no record holds it")
-    return Markdown.escape(value)
-
-
 def _line(trace: TracebackType | None) -> int:
-    lines = [line for frame, line in traceback.walk_tb(trace) if _is_page(frame.f_code.co_filename)]
+    frames = traceback.walk_tb(trace)
+    lines = [line for frame, line in frames if frame.f_code.co_filename == "<template>"]
     return lines[-1] if lines else 0
-
-
-def _is_page(filename: str) -> bool:
-    return filename == "<template>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -74,12 +73,12 @@ def build_site(
     Raises:
         Paused: computing was interrupted; its state is saved.
         PublishError: a notebook, a page or the site cannot be built; the previous site stays.
-        RecordError: what is published in `results` is malformed.
+        RecordError: what is published in `results` is malformed, or there is no such folder.
     """
     runs, study = Store(store), ticket_study(load_recipe(EMBEDDED))
     results = root / "results"
     # What was changed by hand is told before anything is computed, and shown nowhere.
-    for error in faults_of(results) if results.is_dir() else ():
+    for error in faults_of(results):
         raise error
     facts, reports = load_facts(results), load_reports(results)
     missing = study.missing(runs)
@@ -88,16 +87,11 @@ def build_site(
         for run, why in compute(study.name, missing, runs, Machine(device), jobs).items():
             say(f"run {run} failed: {why}")
     records = study.records(runs)
-
-    def context() -> dict[str, Any]:
-        others = load_results(results) if results.is_dir() else []
-        shown = [record for record in others if record["study"] != study.name]
-        return {**page_context([*records, *shown], facts, reports), **quoting(root)}
-
+    shown = [record for record in load_results(results) if record["study"] != study.name]
     return build(
         root,
         notebooks=[page for page in pages(results, study.name, records) if _shown(root, page)],
-        context_factory=context,
+        context={**page_context([*records, *shown], facts, reports), **quoting(root)},
         # Named here, it stands in no command that a page shows.
         environment={"LTHLIB_STORE": str(runs.root.resolve())},
         jobs=jobs or min(os.cpu_count() or 1, 8),
@@ -112,7 +106,7 @@ def pages(results: Path, study: str, records: list[dict[str, Any]]) -> Iterator[
         results: the folder of what is published.
         study, records: the embedded study, from the local store.
     """
-    local, own = {study: digest(json.dumps(records, sort_keys=True))}, {"source": "local"}
+    local, own = {study: digest(records)}, {"source": "local"}
     yield Page("quickstart")
     for name in ("tickets", "cost", "masks", "winners", "search-cost"):
         yield Page(name, own, local)
@@ -129,9 +123,8 @@ def pages(results: Path, study: str, records: list[dict[str, Any]]) -> Iterator[
     for part, name in (("cpu", "speed"), ("cuda", "speed-cuda")):
         if files := bench_files(results, part):
             yield Page("speed", {"part": part}, digests(files[-1:]), name)
-    known = set(recipe_names()) - {EMBEDDED, TUNING}
-    for name in study_names(results) if results.is_dir() else ():
-        if name in known:
+    for name in study_names(results):
+        if name in set(recipe_names()) - {EMBEDDED, TUNING}:
             yield from recorded_pages(results, name)
 
 

@@ -15,15 +15,14 @@ import pytest
 import yaml
 
 from companion.publish.notebooks import (
-    check_parameters,
     code_cells,
     read_notebook,
     run_notebook,
     source,
+    tags,
 )
 from companion.publish.study import shared_parameters
 from companion.studies import ticket_study
-from lthlib.errors import PublishError
 from lthlib.files import sealed
 from lthlib.recipes import load_recipe
 from tests.companion.publish.records import published, write
@@ -36,7 +35,6 @@ NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 def execute(name: str, output: Path, given: dict[str, Any]) -> None:
     path = FOLDER / name
-    check_parameters(path, given)
     run_notebook(path, output, given, REPOSITORY)
 
 
@@ -79,8 +77,10 @@ def test_sources_are_stripped(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_parameter_has_a_literal_value_of_its_type_and_is_read(name: str) -> None:
-    check_parameters(FOLDER / f"{name}.ipynb", {})
-    first, *rest = map(source, code_cells(read_notebook(FOLDER / f"{name}.ipynb")))
+    cells = code_cells(read_notebook(FOLDER / f"{name}.ipynb"))
+    # Papermill puts what is given behind the first cell of this tag, or before all cells.
+    assert ["parameters" in tags(cell) for cell in cells] == [True] + [False] * (len(cells) - 1)
+    first, *rest = map(source, cells)
     code = "\n".join(rest)
     opened = {*shared_parameters(), "precisions", "recipes"} if "begin(" in code else {"artefacts"}
     for statement in ast.parse(first).body:
@@ -338,8 +338,3 @@ def test_papermill_refuses_what_makes_no_sense(arguments, message: str, tmp_path
     assert code == 1
     assert message in told
     assert not store.exists()
-
-
-def test_the_book_refuses_before_a_kernel_starts() -> None:
-    with pytest.raises(PublishError, match=r"'densty' \(did you mean 'density'\?\)"):
-        check_parameters(FOLDER / "masks.ipynb", {"densty": 0.1})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import namedtuple
 from pathlib import Path
 
@@ -98,14 +97,6 @@ def test_a_figure_and_what_stands_beside_it(made: Artefacts, tmp_path: Path, cap
     )
     assert not plt.get_fignums()
     assert (tmp_path / "curve.csv").read_text().startswith("scale,seed,device")
-    assert json.loads((tmp_path / "curve.json").read_text()) == {
-        "kind": "figure",
-        "title": "Accuracy.",
-        "alt": "\U0001d49c line\nrising.",
-        "note": "Dots: seeds.",
-        "notebook": "tickets",
-        "command": "make book",
-    }
     assert (tmp_path / "curve.md").read_text() == (
         ':::{figure} /artefacts/tickets/curve.svg\n:alt: "\U0001d49c line rising."\n\n'
         "Accuracy.\n\nDots: seeds.\n\n"

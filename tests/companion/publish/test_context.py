@@ -97,7 +97,7 @@ def test_tables_are_tables() -> None:
     between = say('accuracy_table("toy", [0.3536, 0.1])').splitlines()
     assert "| IMP | *96.7 ± 0.5* | – |" in between
     assert "| `training.nesterov` | yes |" in recipe_table("digits")
-    assert say("studies()").splitlines()[2].startswith("| toy | embedded | 33 | 2026-11-21 |")
+    assert say("studies()[0]") == "toy"
 
 
 def test_recipes_are_quoted_and_what_they_lack_fails() -> None:

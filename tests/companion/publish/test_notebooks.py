@@ -8,33 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from companion.publish.notebooks import check_parameters, read_notebook, run_notebook
+from companion.publish.notebooks import read_notebook, run_notebook
 from lthlib.errors import PublishError
 from tests.companion.publish.toys import REPOSITORY, notebook, write_notebook
-
-SIMPLE = (
-    'methods = ["imp"]\nrate: float = 0.1\nlimit: int | None = None',
-    "print(methods, rate, limit)",
-)
-
-
-@pytest.fixture
-def simple(tmp_path: Path) -> Path:
-    return write_notebook(tmp_path / "simple.ipynb", *SIMPLE)
-
-
-@pytest.mark.parametrize(
-    ("cells", "tagged", "message"),
-    [
-        (("a = 1", "a"), (), "must be tagged 'parameters'; tagged are: none"),
-        (("a = 1", "a"), (0, 1), r"tagged are: \[1, 2\]"),
-        (("import os", "a = 1", "a"), (1,), r"tagged are: \[2\]"),
-        (("a = = 1", "a"), (0,), "invalid syntax"),
-    ],
-)
-def test_malformed_notebooks_are_refused(tmp_path, cells, tagged, message) -> None:
-    with pytest.raises(PublishError, match=f"a.ipynb: .*{message}"):
-        check_parameters(write_notebook(tmp_path / "a.ipynb", *cells, tagged=tagged), {})
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"nbformat": 3}', "[" * 9999])
@@ -53,13 +29,6 @@ def test_cells_that_are_none_are_refused(tmp_path: Path, cells: object) -> None:
     path.write_text(json.dumps({**notebook("a = 1"), "cells": cells}))
     with pytest.raises(PublishError, match=r"is no notebook of format 4.5: 'data.cells"):
         read_notebook(path)
-
-
-def test_names_of_parameters_are_checked(simple: Path) -> None:
-    check_parameters(simple, {"methods": '["cs", "bip"]', "rate": 1, "limit": 5})
-    message = r"unknown parameter 'metods' \(did you mean 'methods'\?\); .* methods, rate, limit"
-    with pytest.raises(PublishError, match=message):
-        check_parameters(simple, {"metods": ["cs"]})
 
 
 def test_running_a_notebook_in_this_interpreter(tmp_path: Path) -> None:

@@ -177,7 +177,8 @@ def test_no_text_is_more_than_text_on_a_page(toy: Path, tmp_path: Path) -> None:
     calls = called({**context, **quoting(toy)}, given)
     assert {"made('toy')", "studies()", "bench_made('cpu')"} <= set(calls)
     (study,) = reports
-    calls += [f"check({study!r})", f"check_table({study!r})", f"fact_made({given['name']!r})"]
+    calls += [f"{name}(reports()[{study!r}])" for name in ("check", "check_table")]
+    calls += [f"fact({given['name']!r}).made"]
     lines = [f"{n}. a [= {one} =] b\n" for n, one in enumerate(calls)]
     lines += [f"\n[= {one} =]\n" for one in calls]
     report = markdown(reports[study]).replace("#", "##", 1)
@@ -193,10 +194,7 @@ def test_no_text_is_more_than_text_on_a_page(toy: Path, tmp_path: Path) -> None:
     index = build(
         toy,
         notebooks=[Page("curve", {"text": HOSTILE})],
-        context_factory=lambda: {
-            **{**context, **quoting(toy), "report": report, "shown": shown},
-            "best": 1,
-        },
+        context={**context, **quoting(toy), "report": report, "shown": shown, "best": 1},
         say=lambda line: None,
     )
     pages = [index.parent / "book/page.html", index.parent / "notebooks/curve.html"]
