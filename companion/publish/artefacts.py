@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -230,13 +231,9 @@ def _words(values: Series) -> str:
 
 def _spans(values: Series) -> str:
     """Whole numbers as spans: 0, 1, 2, 5 -> `0–2, 5`."""
-    spans: list[list[int]] = []
-    for value in sorted({int(value) for value in values}):
-        if spans and value == spans[-1][1] + 1:
-            spans[-1][1] = value
-        else:
-            spans.append([value, value])
-    return ", ".join(f"{low}–{high}" if high > low else f"{low}" for low, high in spans)
+    numbers = enumerate(sorted({int(value) for value in values}))
+    spans = ([one for _, one in own] for _, own in groupby(numbers, lambda at: at[1] - at[0]))
+    return ", ".join("–".join(map(str, dict.fromkeys((own[0], own[-1])))) for own in spans)
 
 
 def _one_line(text: str) -> str:

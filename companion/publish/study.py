@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -232,23 +232,11 @@ def study_records(
             )
         return Gathered(published, dict.fromkeys(runs, PUBLISHED), _stale(published))
 
-    def is_local(config: RunConfig) -> bool:
-        own = runs.get(config.id)
-        return not own or (bool(_stale(own)) and store.load(config) is not None)
-
-    entries = tuple(entry for entry in study.entries if is_local(entry.config))
-    local = replace(study, entries=entries)
-    missing = local.missing(store)
+    lacking = [config for config in study.configs if config.id not in runs]
+    missing = [config for config in lacking if store.load(config) is None]
     if missing:
         compute(study.name, missing, store, machine, jobs)
-    shown = [entry for entry in study.entries if entry not in entries]
-    used = [study.label(entry, record) for entry in shown for record in runs[entry.config.id]]
-    origins = {
-        **dict.fromkeys(runs, PUBLISHED),
-        **{config.id: STORED for config in local.configs},
-        **{config.id: COMPUTED for config in missing},
-    }
-    return Gathered([*used, *local.records(store)], origins, _stale(used))
+    return _gathered(study, store, runs, {config.id for config in missing})
 
 
 def topped_up(
@@ -266,15 +254,30 @@ def topped_up(
         RecordError: the published record is damaged or of another schema.
     """
     runs = _by_run(load_study(results, study.name, whole=False))
-    records: list[dict[str, Any]] = []
-    missing = []
+    fresh = {run: own for run, own in runs.items() if not _stale(own)}
+    found = _gathered(study, store, fresh)
+    return found.records, [config for config in study.configs if config.id not in found.origins]
+
+
+def _gathered(
+    study: Study,
+    store: Store,
+    published: Mapping[str, list[dict[str, Any]]],
+    computed: Collection[str] = (),
+) -> Gathered:
+    """A study's records in its order, as published unless they are stale and the store has them."""
+    records, origins = [], {}
     for entry in study.entries:
-        own = [study.label(entry, record) for record in runs.get(entry.config.id, [])]
-        if not own or _stale(own):
-            own = replace(study, entries=(entry,)).records(store)
-        records += own
-        missing += [] if own else [entry.config]
-    return records, missing
+        run = entry.config.id
+        own = [study.label(entry, record) for record in published.get(run, [])]
+        outdated = not own or _stale(own)
+        if local := replace(study, entries=(entry,)).records(store) if outdated else []:
+            origins[run] = COMPUTED if run in computed else STORED
+        elif own:
+            origins[run] = PUBLISHED
+        records += local or own
+    used = [record for record in records if origins[record["run"]] == PUBLISHED]
+    return Gathered(records, origins, _stale(used))
 
 
 def compute(
