@@ -28,10 +28,10 @@ DENSITY_MARGIN = 2.0  # percent of the weights kept in the base's precision
 
 _SMALL_SCALE_MARGIN = 0.5
 
-_COLUMNS = (
+_COLUMNS = [
     *("name", "precision", "n", "accuracy", "difference", "low", "high"),
     *("kept", "kept_low", "kept_high", "outcome"),
-)
+]
 
 
 def margin(scale: str) -> float:
@@ -46,13 +46,12 @@ def precision_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     Args:
         records: of a study that was made at several precisions.
     """
-    kept = list(records)
-    precisions = [str(one["config"]["training"]["precision"]) for one in kept]
+    kept = [(one, str(one["config"]["training"]["precision"])) for one in records]
     alike = [
         {**one, "label": one["label"].removesuffix(f", {own}"), "config": _at_base(one["config"])}
-        for one, own in zip(kept, precisions, strict=True)
+        for one, own in kept
     ]
-    return ticket_table(alike).assign(precision=precisions)
+    return ticket_table(alike).assign(precision=[own for _, own in kept])
 
 
 def precision_differences(table: pd.DataFrame) -> pd.DataFrame:
@@ -69,23 +68,21 @@ def precision_differences(table: pd.DataFrame) -> pd.DataFrame:
         fp32's), kept_low, kept_high, outcome (one of `OUTCOMES`). Intervals are NaN for one seed,
         densities for `TOGETHER`. Empty without a pair.
     """
-    ok = table[table["status"] == "ok"]
     half = margin("" if table.empty else str(table["scale"].iloc[0]))
     rows = []
-    for precision in [one for one in dict.fromkeys(ok["precision"]) if one != BASE]:
-        gaps: list[pd.DataFrame] = []
-        for point in dict.fromkeys(ok["point"]):
-            own = ok[ok["point"] == point]
-            pairs = _pairs(own, precision)
-            if len(pairs):
-                curve, density = own["curve"].iloc[0], in_percent(pairs["density_base"].mean())
-                name = curve if pairs["density_base"].eq(1).all() else f"{curve}, {density}"
-                gaps.append(pairs)
-                rows.append(_row(name, precision, pairs, [_density(pairs)], half))
-        if len(gaps) > 1 and len(together := _mean_of(gaps)):
-            densities = [_density(pairs) for pairs in gaps]
-            rows.append(_row(TOGETHER, precision, together, densities, half))
-    return pd.DataFrame(rows, columns=list(_COLUMNS))
+    for precision, pairs in _pairs(table[table["status"] == "ok"]).groupby("precision", sort=False):
+        points = [own for _, own in pairs.groupby("point", sort=False)]
+        agree = [_density(own["kept"]) for own in points]
+        for own, density in zip(points, agree, strict=True):
+            name = own["curve"].iloc[0]
+            if (own["density_base"] != 1).any():
+                name = f"{name}, {in_percent(own['density_base'].mean())}"
+            rows.append(_row(name, precision, own, [density], half))
+        seeds = pairs.groupby("seed")
+        whole = seeds[["test_accuracy", "gap"]].mean()[seeds.size() == len(points)]
+        if len(points) > 1 and len(whole):
+            rows.append(_row(TOGETHER, precision, whole.assign(kept=float("nan")), agree, half))
+    return pd.DataFrame(rows, columns=_COLUMNS)
 
 
 def precision_outcome(differences: pd.DataFrame, points: float) -> Markdown:
@@ -120,39 +117,30 @@ def _at_base(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "training": {**config["training"], "precision": BASE}, "parent": parent}
 
 
-def _pairs(point: pd.DataFrame, precision: str) -> pd.DataFrame:
-    """Seeds of a point that both precisions have: accuracy and density in each, and the gaps."""
-    names = ["test_accuracy", "density"]
-    ours, base = (
-        point[point["precision"] == one].groupby("seed")[names].mean() for one in (precision, BASE)
-    )
-    pairs = ours.join(base.add_suffix("_base"), how="inner")
+def _pairs(ok: pd.DataFrame) -> pd.DataFrame:
+    """Seeds of a point that a precision and the base have: both values, and the gaps."""
+    keys = ["precision", "curve", "point", "seed"]
+    seeds = ok.groupby(keys, sort=False)[["test_accuracy", "density"]].mean().reset_index()
+    is_base = seeds["precision"] == BASE
+    base = seeds[is_base].drop(columns=["precision", "curve"])
+    pairs = seeds[~is_base].merge(base, on=["point", "seed"], suffixes=("", "_base"))
     gap = pairs["test_accuracy"] - pairs["test_accuracy_base"]
     return pairs.assign(gap=gap, kept=100 * (pairs["density"] / pairs["density_base"] - 1))
 
 
-def _mean_of(gaps: list[pd.DataFrame]) -> pd.DataFrame:
-    rows = pd.concat([pairs[["test_accuracy", "gap"]] for pairs in gaps])
-    seeds = rows.groupby("seed")
-    return seeds.mean()[seeds.size() == len(gaps)].assign(kept=float("nan"))
-
-
 def _row(
-    name: str, precision: str, pairs: pd.DataFrame, densities: list[str], half: float
+    name: str, precision: object, pairs: pd.DataFrame, densities: list[str], half: float
 ) -> tuple[object, ...]:
     gap, kept = mean_interval(pairs["gap"]), mean_interval(pairs["kept"])
     found = {_outcome(gap.low, gap.high, half), *densities}
     outcome = next(one for one in (DIFFERS, OPEN, SAME) if one in found)
-    level = pairs["test_accuracy"].mean()
-    accuracy = (gap.n, level, gap.mean, gap.low, gap.high)
+    accuracy = (gap.n, pairs["test_accuracy"].mean(), gap.mean, gap.low, gap.high)
     return (name, precision, *accuracy, kept.mean, kept.low, kept.high, outcome)
 
 
-def _density(pairs: pd.DataFrame) -> str:
-    kept = mean_interval(pairs["kept"])
-    if (pairs["kept"] == 0).all():
-        return SAME
-    return _outcome(kept.low, kept.high, DENSITY_MARGIN)
+def _density(kept: pd.Series) -> str:
+    gap = mean_interval(kept)
+    return SAME if (kept == 0).all() else _outcome(gap.low, gap.high, DENSITY_MARGIN)
 
 
 def _outcome(low: float, high: float, half: float) -> str:
