@@ -2,3 +2,13 @@
 
 Nothing here imports torch. Import from the files.
 """
+
+from __future__ import annotations
+
+import csv
+from importlib.resources import files
+
+
+def packaged(name: str) -> list[dict[str, str]]:
+    """Return the rows of one of the CSV files that lie here."""
+    return list(csv.DictReader((files(__name__) / name).read_text(encoding="utf-8").splitlines()))

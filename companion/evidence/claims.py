@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.resources import files
 
 import pandas as pd
 
+from companion.evidence import criteria, packaged
 from companion.evidence.comparisons import View
-from companion.evidence.criteria import (
-    INCONCLUSIVE,
-    NOT,
-    NOT_RUN,
-    PARTLY,
-    REPRODUCED,
-    Finding,
-    beside,
-    find,
-)
+from companion.evidence.criteria import INCONCLUSIVE, NOT, NOT_RUN, PARTLY, REPRODUCED
 from companion.evidence.facts import FACTS
 from lthlib.errors import ConfigError
 
@@ -85,26 +75,22 @@ class Claim:
         for name, value in (facts or {}).items():
             if name not in FACTS or not math.isfinite(value):
                 raise ConfigError(f"fact {name} = {value}; expected finite numbers for {FACTS}")
-        needs: Sequence[str] = ()
-        for scale in ("paper", "reduced"):
-            view = View.of(table, scale, facts or {}).led_by(self.lead)
-            found = find(self.id, self.rule, view)
-            if found.outcome != NOT_RUN:
-                return self._verdict(view, found)
-            needs = found.needs if scale == "paper" else needs
-        because = f"No runs that this can be judged on. Needed: {self.requires}."
-        needs = tuple(dict.fromkeys(needs)) or (self.requires,)
-        return Verdict(self.id, NOT_RUN, "paper", None, None, None, 0, because, needs)
+        scales = (View.of(table, scale, facts or {}) for scale in ("paper", "reduced"))
+        views = [view.led_by(self.lead) for view in scales]
+        findings = [(view, criteria.find(self.id, self.rule, view)) for view in views]
+        run = (found for found in findings if found[1].outcome != NOT_RUN)
+        return self._verdict(*next(run, findings[0]))
 
-    def _verdict(self, view: View, found: Finding) -> Verdict:
-        needs = tuple(dict.fromkeys(found.needs))
-        if not found.complete and not needs:
-            needs = (self.requires,)
+    def _verdict(self, view: View, found: criteria.Finding) -> Verdict:
+        needs = tuple(dict.fromkeys(found.needs)) or (() if found.complete else (self.requires,))
+        outcome: str | None = found.outcome
+        if outcome == NOT_RUN:
+            because = f"No runs that this can be judged on. Needed: {self.requires}."
+            return Verdict(self.id, NOT_RUN, "paper", None, None, None, 0, because, needs)
         texts = "; ".join(dict.fromkeys(part.text for part in found.parts))
-        sentences = [f"At {view.scale} scale: {texts}", *beside(self.id, view)]
+        sentences = [f"At {view.scale} scale: {texts}", *criteria.beside(self.id, view)]
         if view.failed:
             sentences.append(f"{view.failed} failed runs at this scale are left out")
-        outcome: str | None = found.outcome
         direction = None
         if view.scale != "paper":
             outcome, direction = None, DIRECTIONS.get(found.outcome, "undecided")
@@ -138,9 +124,4 @@ def judge(table: pd.DataFrame, facts: Mapping[str, float] | None = None) -> list
     return verdicts
 
 
-CLAIMS = tuple(
-    Claim(**row)
-    for row in csv.DictReader(
-        (files(__package__) / "claims.csv").read_text(encoding="utf-8").splitlines()
-    )
-)
+CLAIMS = tuple(Claim(**row) for row in packaged("claims.csv"))

@@ -7,6 +7,7 @@ raises `Lacking` with what is missing for it.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -109,9 +110,7 @@ class View:
         """Return the rows of one curve on one network."""
         where, _, structure = net.partition(", ")
         dataset, architecture = where.split(" / ")
-        found = {name: curve.endswith(f" {name}") for name in ("as found", "retrained")}
-        manner = next((name for name, named in found.items() if named), "")
-        label = curve.removesuffix(f" {manner}")
+        label, manner = (*re.split(r" (as found|retrained)$", curve), "")[:2]
         # A label may say so itself: `CS, as found` is the same curve as `CS` judged as found.
         rows = self.rows[self.rows["label"].isin([label, f"{label}, {manner}"])]
         rows = rows[(rows["dataset"] == dataset) & (rows["architecture"] == architecture)]

@@ -7,14 +7,12 @@ alternatives. Rows with one number in `line` are judged together, lines by the c
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from itertools import product
 
-from companion.evidence import comparisons
+from companion.evidence import comparisons, packaged
 from companion.evidence import statistics as stats
 from companion.evidence.comparisons import Case, Lacking, Part, Side, View, all_of, most_of
 
@@ -26,9 +24,7 @@ RULES = IN_ORDER, WHOLE, MOST, NETWORKS, EITHER, MOSTLY, HOLM = (
     *("in order", "whole, in order", "most, in order", "network by network"),
     *("either", "mostly", "mostly, by Holm"),
 )
-CRITERIA = list(
-    csv.DictReader((files(__package__) / "criteria.csv").read_text(encoding="utf-8").splitlines())
-)
+CRITERIA = packaged("criteria.csv")
 
 
 @dataclass(frozen=True)

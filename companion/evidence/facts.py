@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from os.path import lexists
 from pathlib import Path
 from typing import Any
 
+from companion.evidence import packaged
 from companion.published import read_published
 from lthlib.errors import RecordError
 from lthlib.files import sealed
@@ -18,8 +17,7 @@ from lthlib.records import COUNT, PROVENANCE, TEXT, Field, check, is_number
 
 SCHEMA = 1
 FILE = "facts.json"
-with (files(__package__) / "facts.csv").open(encoding="utf-8") as lines:
-    _ROWS = list(csv.DictReader(lines))
+_ROWS = packaged("facts.csv")
 # What each fact is, and of which claim.
 FACTS = {row["fact"]: f"{row['claim']}: {row['measured']}" for row in _ROWS}
 # How each is measured, with what it is measured at in braces.
@@ -41,21 +39,18 @@ class Fact:
     provenance: Mapping[str, Any]
 
 
+def _each(value: Any, of: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(of, value))
+
+
 _RULE = {
     "value": Field("a finite number", is_number),
     "definition": TEXT,
     "seeds": Field(
         "a list of distinct counts",
-        lambda value: (
-            isinstance(value, list)
-            and all(map(COUNT.check, value))
-            and 0 < len(value) == len(set(value))
-        ),
+        lambda value: _each(value, COUNT.check) and 0 < len(value) == len(set(value)),
     ),
-    "values": Field(
-        "a list of finite numbers",
-        lambda value: isinstance(value, list) and all(map(is_number, value)),
-    ),
+    "values": Field("a list of finite numbers", lambda value: _each(value, is_number)),
     "provenance": PROVENANCE,
 }
 
@@ -96,19 +91,17 @@ def _facts(content: Any, where: str) -> dict[str, Fact]:
         raise RecordError(
             f"{where}: schema is {schema!r}, expected {SCHEMA}; `lth facts` writes it anew"
         )
-    check(content, {"schema": COUNT, "facts": Field("an object", _is_object)}, where)
+    facts = Field("an object", lambda value: isinstance(value, dict))
+    check(content, {"schema": COUNT, "facts": facts}, where)
     return {name: _fact(name, own, where) for name, own in content["facts"].items()}
-
-
-def _is_object(value: Any) -> bool:
-    return isinstance(value, dict)
 
 
 def _fact(name: str, own: Any, where: str) -> Fact:
     if name not in FACTS:
         raise RecordError(f"{where}: unknown fact {name!r}, expected one of {', '.join(FACTS)}")
     check(own, _RULE, where, name)
-    value, values, seeds = own["value"], own["values"], own["seeds"]
+    fact = Fact(**own | {"seeds": tuple(own["seeds"]), "values": tuple(own["values"])})
+    value, values, seeds = fact.value, fact.values, fact.seeds
     if len(values) != len(seeds):
         raise RecordError(
             f"{where}: {name} has {len(values)} values for {len(seeds)} seeds, expected one each"
@@ -120,4 +113,4 @@ def _fact(name: str, own: Any, where: str) -> Fact:
             f"{where}: {name}.value is {value}, expected one between the least and the greatest "
             "of its values"
         )
-    return Fact(value, own["definition"], tuple(seeds), tuple(values), own["provenance"])
+    return fact

@@ -59,14 +59,14 @@ def reported_curve(
         Rows of `reported()` sorted by method, then falling density; empty where none was published.
     """
     table = reported()
-    names = {"dataset": plain_name(dataset), "architecture": plain_name(architecture)}
-    for column, name in names.items():
-        table = table[table[column].map(plain_name) == name]
-    exact = {"quantity": "test_accuracy_pct", "structure": structure, "method": method}
-    for column, wanted in (exact | {"artefact": artefact}).items():
-        if wanted is not None:
-            table = table[table[column] == wanted]
-    return table.sort_values(["method", "density"], ascending=[True, False], ignore_index=True)
+    places = {"dataset": dataset, "architecture": architecture}
+    chosen = table["quantity"] == "test_accuracy_pct"
+    for column, name in places.items():
+        chosen &= table[column].map(plain_name) == plain_name(name)
+    for column, wanted in {"structure": structure, "method": method, "artefact": artefact}.items():
+        chosen &= (table[column] == wanted) | (wanted is None)
+    rows = table[chosen]
+    return rows.sort_values(["method", "density"], ascending=[True, False], ignore_index=True)
 
 
 def reported_speed_up() -> pd.DataFrame:
@@ -80,14 +80,11 @@ def reported_speed_up() -> pd.DataFrame:
         Columns pruning_ratio_pct, density, imp, bip, dense (minutes), neither (IMP / BiP with
         nobody's dense training counted), both (with everybody's), dense to sparse.
     """
-    table = reported()
-    table = table[
-        (table["artefact"] == "runtime figure") & (table["quantity"] == "minutes_on_A6000")
-    ]
+    table = reported().query("artefact == 'runtime figure' and quantity == 'minutes_on_A6000'")
     at_any = table[table["density"].isna()].set_index("method")["value"]
-    imp = table[table["method"] == "IMP"].sort_values("density", ascending=False)
+    imp = table[table["method"] == "IMP"].sort_values("density", ascending=False, ignore_index=True)
     found = imp[["pruning_ratio_pct", "density"]].assign(imp=imp["value"])
-    found = found.assign(bip=at_any["BiP"], dense=at_any["dense"]).reset_index(drop=True)
+    found = found.assign(bip=at_any["BiP"], dense=at_any["dense"])
     found["neither"] = found["imp"] / found["bip"]
     found["both"] = (found["imp"] + found["imp"].iloc[0]) / (found["bip"] + found["dense"])
     return found
