@@ -171,21 +171,19 @@ def estimate(
                 raise
             say(f"{chosen.name}: {len(chosen.configs)} runs; {error}")
             continue
-        gpu = [f"{_duration(seconds)} with {count} at once" for count, seconds in cost.gpu.items()]
+        many = [f", {_duration(cost.gpu[n])} with {n} at once" for n in cost.gpu if n > 1]
         say(
             f"{chosen.name}: {len(chosen.configs)} runs, {len(missing)} to compute with their "
             f"parents, {cost.passes / 1e6:.2f} million images forward and backward\n"
             f"  here: about {_duration(cost.seconds)} with {cost.jobs} at once, "
             f"{_duration(cost.busy)} of their time together, timed now\n"
-            f"  {GPU['device']}: training takes at most {', '.join(gpu)}, by steps measured on "
-            f"{GPU['measured']}"
+            f"  {GPU['device']}: training takes at most {_duration(cost.gpu[1])}"
+            f"{''.join(many)}, by steps measured on {GPU['measured']}"
         )
 
 
 def bisect(
-    recipe: Annotated[
-        str, typer.Argument(help="A study that comes with lthlib, or a recipe.yaml.")
-    ],
+    recipe: StudyArgument,
     density: Annotated[float, typer.Option(help="Kept fraction that CS is to end at.")],
     seed: Annotated[int, typer.Option(help="Seed of initialisation and data order.")] = 0,
     low: Annotated[float, typer.Option(help="Lowest initial gate to try.")] = -1.0,
