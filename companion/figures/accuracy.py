@@ -14,7 +14,7 @@ from companion.analysis.words import described_curves
 from companion.evidence.reported import reported_curve
 from companion.evidence.statistics import BAND, compare
 from companion.figures.charts import Ends, curves, dots, grid, interval, key, labelled, level
-from companion.figures.style import DASHED, FAINT, Look, label_ends, look_of, looks, scaled, styled
+from companion.figures.style import DASHED, FAINT, Look, look_of, looks, scaled, styled
 
 _RING: dict[str, Any] = {"marker": "o", "markeredgecolor": FAINT, "linestyle": ""}
 _MARKS = {
@@ -43,21 +43,19 @@ def accuracy_against_density(
     known = looks(pd.concat([every, papers])["curve"])
     size = (6.6, 4.2) if len(parts) == 1 else (6.2, 0.5 + 2.2 * len(parts))
     fig, axes = grid(every, *size, row="panel")
-    ends = {title: _draw(axes[title], rows, papers, known) for title, rows in parts.items()}
+    ends = {axes[title]: _draw(axes[title], rows, papers, known) for title, rows in parts.items()}
     shown = pd.concat([every, papers.rename(columns={"value": "test_accuracy"})])
-    for ax in axes.values():
+    for ax in ends:
         scaled(ax, "y", "error", shown["test_accuracy"])
         scaled(ax, "x", "log", [100, 100 * shown["density"].min()], falling=True)
         ax.set_ylabel("test accuracy (%)")
     ax.set_xlabel("kept weights (%), dense to sparse")
-    for title, ax in axes.items():
-        label_ends(ax, ends[title])
     drawn = (_hollow(every).any(), len(papers))
     explained = {name: _MARKS[name] for name, any_ in zip(_MARKS, drawn, strict=True) if any_}
     if explained:
         key(fig, explained, 2)
     words = [f"{title}: {_in_words(rows)}".removeprefix(": ") for title, rows in parts.items()]
-    return labelled(fig, " ".join(words))
+    return labelled(fig, " ".join(words), ends=ends)
 
 
 def accuracy_of_variants(table: pd.DataFrame) -> Figure | None:

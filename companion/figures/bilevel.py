@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from companion.analysis.words import described_panels
 from companion.figures.charts import curves, grid, labelled
-from companion.figures.style import FAINT, INK, VARIANTS, Look, label_ends, scaled, styled
+from companion.figures.style import FAINT, INK, VARIANTS, Look, scaled, styled
 
 _KEYS = ["problem", "point", "size", "gamma"]
 _ERRORS, _SIGNS = ["weight_error", "error"], ["weight_flips", "flips"]
@@ -91,12 +91,13 @@ def bilevel_figure(quadratic: pd.DataFrame, network: pd.DataFrame) -> Figure:
     """
     titles = pd.DataFrame({"panel": [*_PANELS]})
     fig, axes = grid(titles, 8.6, 6.4, col="panel", col_wrap=2, sharex=False, sharey=False)
+    ends = {}
     for (title, ax), columns in zip(axes.items(), _PANELS.values(), strict=True):
         means = bilevel_means(network if title.startswith("Network") else quadratic)
         lines, known = _lines(means, columns)
         if columns is _ERRORS:
             _guide(ax, means)
-        ends = curves(ax, lines, "gamma", "value", known, "line", markersize=3, clip_on=False)
+        ends[ax] = curves(ax, lines, "gamma", "value", known, "line", markersize=3, clip_on=False)
         if columns is _COSINES:
             ax.axhline(0, color=FAINT, linewidth=0.8)
             ax.axhline(_ASKED, color=FAINT, linewidth=1, linestyle=":", gid="asked")
@@ -108,8 +109,7 @@ def bilevel_figure(quadratic: pd.DataFrame, network: pd.DataFrame) -> Figure:
             ax.set_ylim((-1.03, 1.03) if columns is _COSINES else (-3, 103))
         scaled(ax, "x", "log", means["gamma"])
         ax.set_xlabel("γ")
-        label_ends(ax, ends)
-    return labelled(fig, _in_words(quadratic, network))
+    return labelled(fig, _in_words(quadratic, network), ends=ends)
 
 
 def _lines(means: pd.DataFrame, columns: Iterable[str]) -> tuple[pd.DataFrame, dict[str, Look]]:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from companion.evidence.statistics import mean_interval
-from companion.figures.style import BLUES, DASHED, FAINT, INK, Look
+from companion.figures.style import BLUES, DASHED, FAINT, INK, Look, label_ends
 
 Ends = list[tuple[str, float, float, str]]
 _ON_TOP = {"BiP": 2.6, "IMP": 2.5}  # where curves coincide
@@ -48,12 +48,24 @@ def grid(
     return fig, facets.axes_dict or {"": facets.ax}
 
 
-def labelled(fig: Figure, text: str, x: str = "", y: str = "") -> Figure:
-    """Give a figure its description in words, and its panels a common label of either axis."""
+def labelled(
+    fig: Figure, text: str, x: str = "", y: str = "", ends: Mapping[Axes, Ends] | None = None
+) -> Figure:
+    """Give a figure its description in words, its panels a common label of either axis, and lines
+    their names at their ends.
+
+    Args:
+        fig: the figure, with axes scaled.
+        text: what it shows, for those who cannot see it.
+        x, y: the labels.
+        ends: of each panel, from `curves` and `level`.
+    """
     if x:
         fig.supxlabel(x)
     if y:
         fig.supylabel(y)
+    for ax, own in (ends or {}).items():
+        label_ends(ax, own)
     fig.set_label(text)
     return fig
 
@@ -89,7 +101,7 @@ def curves(
         given: of the lines, in place of the look: `gid`, `errorbar` and so on.
 
     Returns:
-        The last point of each curve, for `label_ends`.
+        The last point of each curve, for `labelled`.
     """
     last: Ends = []
     pale: dict[str, Any] = {"alpha": 0.09, "linewidth": 0}
@@ -119,7 +131,7 @@ def level(ax: Axes, values: pd.Series) -> Ends:
     """Draw the dense network's mean across a panel, with its 95 % t-interval from three seeds on.
 
     Returns:
-        The end of the line, for `label_ends`: none for no values.
+        The end of the line, for `labelled`: none for no values.
     """
     mean = mean_interval(values)
     if not mean.n:

@@ -18,7 +18,7 @@ from companion.evidence.costs import spent
 from companion.evidence.reported import reported, reported_curve
 from companion.evidence.statistics import estimates
 from companion.figures.charts import curves, grid, key, labelled, marks
-from companion.figures.style import DASHED, INK, label_ends, look_of, looks, scaled, styled
+from companion.figures.style import DASHED, INK, look_of, looks, scaled, styled
 from lthlib.errors import ConfigError
 
 _STAR: dict[str, Any] = {"color": INK, "marker": "*", "markersize": 9, "linestyle": ""}
@@ -184,28 +184,28 @@ def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> 
     """
     tickets, dense = (points[(points["curve"] == "dense") == one] for one in (False, True))
     known = looks(tickets["curve"])
-    ends = ["low", "high"]
-    sure = tickets.assign(**{end: tickets[end].where(tickets["n"] >= 3) for end in ends})
+    band = ["low", "high"]
+    sure = tickets.assign(**{end: tickets[end].where(tickets["n"] >= 3) for end in band})
     thin: dict[str, Any] = {"linewidth": 1, "markerfacecolor": "white"} if published else {}
     gid = "published" if published else "mean"
     panels = pd.DataFrame({"panel": [*_TITLES]})
     fig, axes = grid(panels, 7.6, 3.7, _TITLES.__getitem__, col="panel", sharey=False)
     for column, ax in axes.items():
-        band = ends if column == "accuracy" else ()
-        curves(ax, sure, "pruned", column, known, ends=band, gid=gid, **thin)
-        scaled(ax, "y", "error" if column == "accuracy" else "cost", points[column])
+        reached = column == "accuracy"
+        curves(ax, sure, "pruned", column, known, ends=band if reached else (), gid=gid, **thin)
+        scaled(ax, "y", "error" if reached else "cost", points[column])
         for row in dense.to_dict("records"):
             ax.axhline(row[column], gid="dense", **DASHED)
-            if band and row["n"] >= 3:
+            if reached and row["n"] >= 3:
                 ax.axhspan(row["low"], row["high"], color=INK, alpha=0.10, linewidth=0)
     scaled(axes["cost"], "x", "error", [0, tickets["pruned"].max()])
     axes["accuracy"].set_ylabel("test accuracy (%)")
     axes["cost"].set_ylabel(f"cost ({'FLOPs' if unit == 'flops' else unit})")
-    label_ends(axes["cost"], [("dense", float("nan"), cost, INK) for cost in dense["cost"]])
+    ends = {axes["cost"]: [("dense", float("nan"), cost, INK) for cost in dense["cost"]]}
     key(fig, known, 6, **thin)
     form = f"{{accuracy:.1f}} % for {{cost!k}} {unit} at {{pruned:.0f}} % pruned"
     text = described_curves("Test accuracy and cost by the percentage pruned", points, form)
-    return labelled(fig, text, "pruned (%)")
+    return labelled(fig, text, "pruned (%)", ends=ends)
 
 
 _KINDS = {"sequence": "One after the other", "total": "All together"}
@@ -233,16 +233,12 @@ def search_figure(costs: pd.DataFrame) -> Figure:
     again: dict[str, Any] = {"linestyle": (0, (1, 2)), "linewidth": 1, "markerfacecolor": "white"}
     ends = {}
     for kind, ax in axes.items():
-        ends[kind] = curves(ax, lines, "tickets", f"epochs_{kind}", known, "name", gid="found")
+        ends[ax] = curves(ax, lines, "tickets", f"epochs_{kind}", known, "name", gid="found")
         later = f"epochs_{kind}_retrained"
         curves(ax, lines, "tickets", later, known, "name", gid="retrained", **again)
         ax.set(ylabel="epochs")
     ax.set(xlabel="tickets", xlim=(0, None), ylim=(0, None))
-    for kind, ax in axes.items():
-        label_ends(ax, ends[kind])
     last = costs.groupby(["curve", "arrangement"], sort=False).tail(1)
-    form = (
-        "{curve}, {arrangement}: {tickets} tickets after {epochs_sequence:.3g} epochs in sequence"
-    )
-    form += ", {epochs_total:.3g} in total"
-    return labelled(fig, described_rows("Epochs to the tickets", last, form))
+    form = "{curve}, {arrangement}: {tickets} tickets after {epochs_sequence:.3g} epochs in "
+    form += "sequence, {epochs_total:.3g} in total"
+    return labelled(fig, described_rows("Epochs to the tickets", last, form), ends=ends)

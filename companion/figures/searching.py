@@ -18,7 +18,7 @@ from companion.analysis.words import described_curves, described_rows
 from companion.evidence.records import tidy
 from companion.evidence.statistics import estimates
 from companion.figures.charts import curves, grid, labelled
-from companion.figures.style import BLUES, INK, label_ends, looks, scaled, styled
+from companion.figures.style import BLUES, INK, looks, scaled, styled
 from lthlib.errors import ConfigError
 
 History = Sequence[Mapping[str, Any]]
@@ -128,9 +128,9 @@ def gate_density_figure(table: pd.DataFrame) -> Figure:
     scaled(ax, "y", "log", shown.loc[shown["open"] > 0, "open"])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="open gates (%)")
-    label_ends(ax, ends)
     form = "{density!p} after epoch {epoch}"
-    return labelled(fig, described_curves("Open gates", table, form, "method"))
+    text = described_curves("Open gates", table, form, "method")
+    return labelled(fig, text, ends={ax: ends})
 
 
 _COLOURS = ("#009E73", "#0072B2", "#D55E00", INK, "#AA4499", "#E69F00")
@@ -201,7 +201,6 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
     scaled(ax, "y", "error", [*shown["percent"], _TOP])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="overlap with the epoch before (%)")
-    label_ends(ax, ends)
     form = "{tickets} {first:.2f} after the first epoch, {half:.2f} half-way, {last:.3f} at the end"
     text = described_rows("Overlap of successive masks", convergence_means(table), form)
-    return labelled(fig, text)
+    return labelled(fig, text, ends={ax: ends})

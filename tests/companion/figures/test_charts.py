@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 
 from companion.figures.charts import cells, curves, forest, grid, interval, key, labelled
 from companion.figures.style import label_ends, look_of, looks, scaled
@@ -144,6 +145,16 @@ def test_labels_at_ends_stand_clear_of_each_other() -> None:
     below, above = (text.xyann[1] for text in ax.texts)
     assert above - below > 0.05
     assert [text.xy[0] for text in ax.texts] == pytest.approx([0.5, 1.0])
+
+
+@pytest.mark.parametrize("curve", ["IMP-C", "l0", "random", "SNIP"])
+def test_labels_are_dark_enough_to_be_read(curve: str) -> None:
+    ax = panel()
+    label_ends(ax, [(curve, 0.5, 0.5, look_of(curve).colour)])
+    channels = np.array(to_rgb(ax.texts[0].get_color()))
+    linear = np.where(channels > 0.04045, ((channels + 0.055) / 1.055) ** 2.4, channels / 12.92)
+    luminance = float(linear @ [0.2126, 0.7152, 0.0722])
+    assert 1.05 / (luminance + 0.05) >= 4.5  # as WCAG asks of text on white
 
 
 def test_a_key_names_looks_and_lines() -> None:
