@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +23,7 @@ from lthlib.methods.gates import gated_step
 from lthlib.models import ModelSettings, build_model
 from lthlib.runs.process import set_up
 from lthlib.training import Trainer, TrainingSettings, sgd_step
+from lthlib.turns import turn
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 COUNT, LENGTH, EPOCH = 10_000, 10_000, 50_000
@@ -198,8 +199,8 @@ def _bytes(trainer: Trainer) -> int:
 
 
 def many_rows(case: Case, counts: tuple[int, ...], rounds: int, units: int) -> Iterator[Row]:
-    """Several dense trainings at once, in processes and, on a GPU, in threads with streams of their
-    own or under `torch.func.vmap`, against one after another. On a CPU the one has all cores. In
+    """Several dense trainings at once, in processes and, on a GPU, in threads that take turns or
+    under `torch.func.vmap`, against one after another. On a CPU the one has all cores. In
     single precision: under vmap BatchNorm takes no other."""
     on_gpu = case.device != "cpu"
     precision = "tf32" if on_gpu else "fp32"
@@ -216,7 +217,7 @@ def many_rows(case: Case, counts: tuple[int, ...], rounds: int, units: int) -> I
         for count in counts:
             enter("processes", count, replace(case, threads=1))
             if on_gpu:
-                runs["streams", count] = Contestant(_streams(case, count, precision), units)
+                runs["threads", count] = Contestant(_threads(case, count, precision), units)
             if count > 1:
                 runs["vmap", count] = Contestant(stacked(case, count, precision), units, cores)
         for found in runs.values():
@@ -233,20 +234,20 @@ def many_rows(case: Case, counts: tuple[int, ...], rounds: int, units: int) -> I
         yield row(title, rate, "im/s", 1000 * case.batch_size / single) | {"ratio": ratio} | aim
 
 
-def _streams(case: Case, count: int, precision: str) -> Work:
-    works = [ours(case, "dense", precision) for _ in range(count)]
-    streams = [torch.cuda.Stream() for _ in works]
+def _threads(case: Case, count: int, precision: str) -> Work:
+    """Trainings in threads that take turns, as `lth sweep --jobs-per-device` has them."""
+    trainings = [prepared(case, "dense", precision) for _ in range(count)]
+    pool = ThreadPoolExecutor(count)
 
     def run(n: int) -> float:
-        def one(place: int) -> None:
-            with torch.cuda.stream(streams[place]):
-                works[place](n)
+        def one(training: tuple[Trainer, Callable[..., Any]]) -> None:
+            trainer, step = training
+            with turn(trainer.network.device) as pause:
+                trainer.hooks.should_stop = lambda trainer: pause() is not None
+                trainer.fit(step, stop=trainer.step + n)
 
-        threads = [threading.Thread(target=one, args=(place,)) for place in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        if n:
+            list(pool.map(one, trainings))
         return 0.0
 
     return run

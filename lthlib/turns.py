@@ -8,6 +8,7 @@ is computed meanwhile, on a stream of its own: there, runs compute side by side.
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from collections import deque
@@ -97,11 +98,13 @@ def _process_state(device: torch.device) -> Callable[[], None]:
 
 
 def _use_own(stack: ExitStack, device: torch.device) -> None:
-    """Give a run on a GPU a state of the generator of its own, which its recordings read while
-    others are launched, and in a thread also a stream."""
+    """Give a run on a GPU that device, a state of the generator of its own, which its recordings
+    read while others are launched, and in a thread also a stream."""
     generator = _generator(device)
     if generator is None:
         return
+    stack.callback(gc.collect)  # memory that cycles hold, before others need it
+    stack.enter_context(torch.cuda.device(device))
     generator.graphsafe_set_state(generator.graphsafe_get_state().clone_state())
     if threading.current_thread() is not threading.main_thread():
         outer, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)

@@ -41,12 +41,27 @@ TINY = {
 
 @pytest.fixture(autouse=True, scope="session")
 def _own_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test uses the store, the data or the cache of whoever runs it, unless it says so."""
+    """No test uses the store, the data, the cache or the GPU of whoever runs it, unless it says
+    so."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith("LTHLIB_")]:
             patch.delenv(name)
         patch.setenv("LTHLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        # Without a mark a test means the CPU, whose bits are the same each time, on any machine.
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        patch.setattr(torch.cuda, "is_available", lambda: False)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _gpu_where_it_is_asked_for(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if request.node.get_closest_marker("gpu"):
+        monkeypatch.setattr(torch.cuda, "is_available", _is_available)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+        if _VISIBLE is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", _VISIBLE)
 
 
 # Torch asks for this once, at the first product on a GPU, and some tests want the same bits twice.
@@ -58,6 +73,7 @@ NEEDS_GPU = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 DEVICES = ["cpu", pytest.param("cuda", marks=NEEDS_GPU)]
+_VISIBLE, _is_available = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.cuda.is_available
 
 
 def needs(number: signal.Signals) -> pytest.MarkDecorator:

@@ -155,6 +155,7 @@ def test_on_a_gpu_each_has_a_stream_and_a_state_of_the_generator_of_its_own(
         "init": lambda: None,
         "default_generators": (generator,),
         "Stream": Stream,
+        "device": lambda device: contextlib.nullcontext(),
         "current_stream": lambda device: outer,
         "stream": stream,
     }.items():

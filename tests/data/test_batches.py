@@ -212,6 +212,7 @@ def test_constants_of_other_images_are_refused() -> None:
         EvaluationBatches(numbered(3), DataSettings(std=(0.1, 0.2)), device="cpu")
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_cuda_device_sees_what_the_cpu_sees() -> None:
     data = DataSettings(padding=1, flip=True)
