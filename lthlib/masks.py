@@ -49,23 +49,22 @@ def prunable_names(
         raise MaskError(
             f"prunable is {which!r}; expected one of {', '.join(PRUNABLE)} or a tuple of names"
         )
-    names = [name for name, _ in _weights(model, which)]
+    names = tuple(_weights(model, which))
     if not names:
         raise MaskError(
             f"the network has no {which} weights to prune; name them with prunable=(...)"
         )
-    return tuple(names)
+    return names
 
 
-def _weights(model: nn.Module, which: str) -> Iterator[tuple[str, nn.Parameter]]:
+def _weights(model: nn.Module, which: str) -> Iterator[str]:
     # A weight shared by two modules goes by its first name, as in `named_parameters`.
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for module in model.modules():
-        if not _is_prunable(module, which):
-            continue
-        for parameter in module.parameters(recurse=False):
+        own = module.parameters(recurse=False) if _is_prunable(module, which) else ()
+        for parameter in own:
             if parameter.dim() > 1 and id(parameter) in names:
-                yield names.pop(id(parameter)), parameter
+                yield names.pop(id(parameter))
 
 
 def _is_prunable(module: nn.Module, which: str) -> bool:

@@ -37,7 +37,7 @@ from lthlib.recipes import load_recipe
 from lthlib.records import validate
 from lthlib.runs import Machine, Parent, RunConfig, Store, execute
 from lthlib.runs.execute import build_trainer
-from lthlib.runs.upkeep import read_run
+from lthlib.runs.upkeep import read_checked
 from lthlib.tickets import Ticket, seal, unseal
 from tests.companion.evidence.test_records import record, retrained
 from tests.conftest import write_tiny
@@ -66,6 +66,7 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
     save_checkpoint(trainer, folder / "checkpoint", "owner")
     results, target = folder / "results", Store(folder / "target")
     results.mkdir()
+    (folder / RUN.id).mkdir()
     line = folder / "results" / "digits.jsonl"
 
     def written(path: Path, content: bytes) -> Path:
@@ -105,7 +106,7 @@ def readers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
         ),
         "run": Reader(
             (store.folder(RUN) / "run.json").read_bytes(),
-            lambda c: read_run(c, RUN.id),
+            lambda c: read_checked(written(folder / RUN.id / "run.json", c).parent),
             StoreError,
         ),
         "archive": Reader(

@@ -25,14 +25,7 @@ import torch
 
 from lthlib.data.parts import Images
 from lthlib.errors import DataError, StoreError
-from lthlib.files import (
-    open_regular,
-    read_bounded,
-    remove_all,
-    replacing,
-    shallow,
-    write_atomically,
-)
+from lthlib.files import open_regular, read_bounded, remove_all, replacing, shallow
 from lthlib.leases import hold, making_room
 
 _log = logging.getLogger("lthlib")
@@ -173,13 +166,14 @@ def _load(entry: Path) -> Decoded:
 
 
 def _faults(entry: Path) -> Iterator[str]:
-    names = [_MANIFEST]
-    for name in names:  # which the manifest, once it is read, adds to
+    try:
+        checksums = _read_manifest(entry)["arrays"]
+    except _DAMAGE as error:
+        yield f"{_MANIFEST}: {error}"
+        return
+    for name in _ARRAYS:
         try:
-            if name == _MANIFEST:
-                checksums = _read_manifest(entry)["arrays"]
-                names += _ARRAYS
-            elif _sha256(entry / name) != checksums[name]["sha256"]:
+            if _sha256(entry / name) != checksums[name]["sha256"]:
                 raise ValueError("its checksum does not match its content")
         except _DAMAGE as error:
             yield f"{name}: {error}"
@@ -211,7 +205,8 @@ def _write(entry: Path, decoded: Decoded, sources: list[list[Any]]) -> Decoded:
         about = {"format": _FORMAT, "classes": list(decoded.classes), "sources": sources}
         manifest = {**about, "arrays": arrays}
         text = json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1)
-        write_atomically(temporary / _MANIFEST, text.encode())
+        with replacing(temporary / _MANIFEST) as file:
+            file.write(text.encode())
         temporary.rename(entry)
         return _load(entry)
     finally:

@@ -483,7 +483,7 @@ def check_identity(stored: Mapping[str, Any], run_id: str) -> None:
                 and ticket_file(record["ticket"]["point"]) not in stored["files"]
             ):
                 raise RunDamaged(f"run.json names no ticket {record['ticket']['point']!r}")
-    except (ConfigError, LookupError, TypeError, AttributeError) as error:
+    except (ConfigError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise RunDamaged(f"run.json is malformed ({type(error).__name__}: {error})") from None
 
 

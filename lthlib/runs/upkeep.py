@@ -13,7 +13,7 @@ from typing import Any
 from lthlib.checkpoints import read_checkpoint
 from lthlib.data import needless_entries
 from lthlib.errors import ConfigError, RecordError, StoreError, refusal
-from lthlib.files import TEMPORARY, TICKET_LIMIT, remove_all, shallow
+from lthlib.files import TEMPORARY, TICKET_LIMIT, remove_all
 from lthlib.leases import abandoned, making_room
 from lthlib.methods import METHODS
 from lthlib.records import check_texts, validate_unpublished
@@ -22,9 +22,7 @@ from lthlib.runs.store import (
     CHECKPOINT,
     ID_LENGTH,
     RUN_ID,
-    RUN_LIMIT,
     Store,
-    check_identity,
     erase,
     left_over,
     own_files,
@@ -35,38 +33,30 @@ from lthlib.runs.store import (
     source,
     strange,
     ticket_file,
-    unsealed,
 )
 from lthlib.source import fingerprint
 
 
-def read_run(content: bytes, run_id: str) -> dict[str, Any]:
-    """What a run.json says, every field of it checked: nothing is assumed of who wrote it.
+def read_checked(folder: Path) -> dict[str, Any]:
+    """What the run.json in a run's folder says, every field of it checked: nothing is assumed of
+    who wrote it.
 
-    Raises StoreError saying what is wrong: no JSON, another schema, a digest that does not match, a
-    configuration that belongs to another id, a record that could not be published.
+    Raises FileNotFoundError without one, StoreError saying what is wrong: no JSON, another schema,
+    a digest that does not match, a configuration that belongs to another id, a record that could
+    not be published.
     """
+    stored = read_identified(folder)
     try:
-        shallow(content)
-        stored = unsealed(content)
         check_texts(stored, "run.json")
         RunConfig.from_json(stored["config"])
         for number, record in enumerate(stored["records"]):
             validate_unpublished(record, f"run.json, record {number}")
-    except ValueError as error:
-        raise StoreError(f"run.json is not JSON ({error})") from None
-    except (RecordError, ConfigError) as error:
+    except (RecordError, ConfigError, RecursionError) as error:
         raise StoreError(str(error)) from None
     failures = [record["failure"] for record in stored["records"] if record["failure"]]
     if failures != [stored["failure"]] * (stored["failure"] is not None):
         raise StoreError("run.json and its records disagree on a failure")
-    check_identity(stored, run_id)
     return stored
-
-
-def read_checked(folder: Path) -> dict[str, Any]:
-    """As `read_run`, of the run in a folder. Raises FileNotFoundError too."""
-    return read_run(read_own(folder, "run.json", RUN_LIMIT), folder.name[:ID_LENGTH])
 
 
 def check_ticket(folder: Path, name: str, stored: dict[str, Any]) -> None:

@@ -23,7 +23,8 @@ from lthlib.errors import Paused, StoreError
 from lthlib.files import sealed
 from lthlib.leases import hold
 from lthlib.runs import Machine, RunConfig, Store, execute
-from lthlib.runs.upkeep import RUN_LIMIT, verify
+from lthlib.runs.store import RUN_LIMIT
+from lthlib.runs.upkeep import verify
 from lthlib.tickets import Ticket, seal, unseal
 from tests.conftest import needs
 from tests.runs.toys import child, config
@@ -237,7 +238,7 @@ def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], None
             f"lacks run {DENSE.id}, the parent of {OMP.id}",
         ),
         (lambda c: c.update({RUN: c[RUN].replace(b"0", b"1", 1)}), "run.json"),
-        (lambda c: c.update({RUN: b"[" * 10_000}), "run.json is not JSON .nested more than"),
+        (lambda c: c.update({RUN: b"[" * 10_000}), "run.json is not JSON .maximum recursion"),
         (forged(lambda run: run["records"][0].update(density=7)), "density is 7, expected"),
         (forged(lambda run: run["config"].update(seed=5)), f"not to {DENSE.id}"),
         (forged(lambda run: run["files"].update({OUTSIDE: "0" * 64})), "files is"),
@@ -251,8 +252,8 @@ def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], None
             forged(lambda run: run["records"][0]["config"].update(threads=2)),
             "belongs to another run",
         ),
-        (forged(lambda run: run["config"]["settings"].update(rewind=[])), r"\w\.rewind is"),
-        (forged(lambda run: run["config"]["settings"].update(speed=1)), "unknown name"),
+        (forged(lambda run: run["config"]["settings"].update(rewind=[])), f"not to {DENSE.id}"),
+        (forged(lambda run: run["config"]["settings"].update(speed=1)), f"not to {DENSE.id}"),
         (forged(lambda run: run.update(failure="why")), "disagree on a failure"),
         (forged(lambda run: run["config"].update(method="magic")), "method is 'magic'"),
     ],

@@ -19,6 +19,7 @@ from lthlib.leases import _host, hold
 from lthlib.runs import Machine, RunConfig, Store, execute, upkeep
 from lthlib.runs import store as store_module
 from lthlib.runs.execute import build_trainer
+from lthlib.runs.identity import identify
 from lthlib.runs.store import source
 from lthlib.runs.upkeep import collect, repair, verify
 from tests.runs.toys import child, config
@@ -148,7 +149,7 @@ def edited(store: Store, change: Callable[[dict[str, Any]], None], forged: bool 
         (lambda run: run["records"][0].update(density=2.0), "record 0: density is 2.0, expected"),
         (lambda run: run["records"][0].update(run="0" * 16), "a record in run.json belongs to"),
         (lambda run: run["config"].update(seed=1), f"run.json belongs to {config(seed=1).id}, not"),
-        (lambda run: run["config"].update(threads="one"), "threads is 'one'; expected int"),
+        (lambda run: run["config"].update(threads="one"), "run.json belongs to "),
         (lambda run: run["files"].update({"../../x": "0" * 64}), "files is {"),
         (
             lambda run: run["files"].update({"tickets/x.safetensors": "0" * 64}),
@@ -167,6 +168,28 @@ def test_a_forged_run_is_found(
     edited(store, change)
     ((run_id, why),) = verify(store)
     assert run_id == DENSE.id
+    assert said in why
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"threads": "one"}, "threads is 'one'; expected int"),
+        ({"settings": {"rewind": [2]}}, "rewind is [2]; expected str"),
+        ({"unheard": 1}, "unknown name 'unheard'"),
+    ],
+)
+def test_a_configuration_that_makes_no_sense_is_found_under_its_own_id(
+    store: Store, change: dict[str, Any], said: str
+) -> None:
+    stored = json.loads((store.folder(DENSE) / "run.json").read_bytes())
+    values = stored["config"] | change
+    stored |= {"config": values, "id": identify(values)}
+    stored["records"] = [one | {"config": values, "run": stored["id"]} for one in stored["records"]]
+    folder = shutil.copytree(store.folder(DENSE), store.root / "runs" / stored["id"])
+    (folder / "run.json").write_bytes(sealed(stored))
+    ((run_id, why),) = verify(store)
+    assert run_id == stored["id"]
     assert said in why
 
 
