@@ -71,15 +71,16 @@ def estimate(
     Args:
         configs: the runs.
         machine: where they are to run.
-        jobs: at once here, by default as many as a sweep has.
+        jobs: at once here, by default as many as a sweep has. Processes gain nothing on a GPU.
         per_device: at once on each GPU, in one process; what that gains is in `GPU`.
     """
-    sizes, places = work(configs, machine), default_jobs(machine)
     on_gpu = machine.torch_device().type == "cuda"
-    shared, side_by_side = (per_device or 1, 1) if on_gpu else (1, jobs or per_device or places)
-    side_by_side = max(1, min(side_by_side, len(configs)))
-    several = places * shared if on_gpu else side_by_side
-    found = Forecast(sum(sizes.values()), several, dict.fromkeys((1, per_device or MANY), 0.0))
+    shared = (per_device or 1) if on_gpu else 1
+    wanted = default_jobs(machine) if on_gpu else jobs or per_device or default_jobs(machine)
+    places = max(1, min(wanted, len(configs)))  # GPUs, or processes
+    side_by_side, count = (1, jobs or places * shared) if on_gpu else (places, places)
+    sizes = work(configs, machine)
+    found = Forecast(sum(sizes.values()), count, dict.fromkeys((1, per_device or MANY), 0.0))
     speeds: dict[str, Speed] = {}
     with Workers([""] * side_by_side) as pool, _in_vain():
         for config in configs:
@@ -94,9 +95,9 @@ def estimate(
             own = passes * speed.image + tickets * speed.ticket + speed.run
             found.busy += own
             found.seconds += own * together(config, speed.flops, shared)
-            for count in found.gpu:
-                found.gpu[count] += gpu_seconds(config, speed.flops, passes, count)
-    found.seconds = found.seconds / (several / shared) + (_START if configs else 0.0)
+            for several in found.gpu:
+                found.gpu[several] += gpu_seconds(config, speed.flops, passes, several)
+    found.seconds = found.seconds / places + (_START if configs else 0.0)
     return found
 
 

@@ -38,11 +38,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Placement:
-    """Where the runs of a sweep run."""
+class AtOnce:
+    """How many runs are computed at once."""
 
     jobs: JobsOption = None
     jobs_per_device: PerDeviceOption = None
+
+    def check(self) -> None:
+        """Raise ConfigError for options that exclude each other."""
+        if self.jobs and self.jobs_per_device:
+            raise ConfigError("--jobs and --jobs-per-device are given; name one of them")
+
+
+@dataclass(frozen=True)
+class Placement(AtOnce):
+    """Where the runs of a sweep run."""
+
     executor: Annotated[
         str | None,
         typer.Option(help="local: processes; dask: a Dask cluster.", show_default="local"),
@@ -63,8 +74,9 @@ class Placement:
         """Whether Dask's workers run them, not processes of this machine."""
         return bool(self.executor == "dask" or self.scheduler or self.cluster)
 
-    def check(self, ranks: int) -> None:
-        """Raise ConfigError for options that exclude each other. ranks: that torchrun started."""
+    def check(self, ranks: int = 1) -> None:
+        """As `AtOnce.check`. ranks: that torchrun started."""
+        super().check()
         elsewhere, many = self.scheduler or self.cluster, self.jobs or self.jobs_per_device
         if self.executor not in (None, "local", "dask"):
             raise ConfigError(f"--executor is {self.executor!r}; expected local or dask")
@@ -74,8 +86,6 @@ class Placement:
             raise ConfigError("--scheduler joins a cluster, --cluster starts one; name one of them")
         if many and elsewhere:
             raise ConfigError("the cluster says how many workers there are; leave out --jobs")
-        if self.jobs and self.jobs_per_device:
-            raise ConfigError("--jobs and --jobs-per-device are given; name one of them")
         if self.dry_run and not self.cluster:
             raise ConfigError("--dry-run prints a cluster's job script; name its --cluster file")
         if ranks > 1 and (many or self.on_dask):
@@ -139,6 +149,7 @@ def sweep(
 @expanded
 def estimate(
     selection: Selection,
+    at_once: AtOnce,
     studies: Annotated[
         list[str] | None,
         typer.Argument(
@@ -146,8 +157,6 @@ def estimate(
             help="Studies by name, or recipe.yaml files; all that come with lthlib if left out.",
         ),
     ] = None,
-    jobs: JobsOption = None,
-    jobs_per_device: PerDeviceOption = None,
     store: StoreOption = Path("store"),
     data: DataOption = None,
     device: DeviceOption = "auto",
@@ -160,12 +169,13 @@ def estimate(
     from lthlib.recipes import recipe_names
     from lthlib.runs import Store, with_ancestors
 
+    at_once.check()
     machine, runs = machine_of(data, device), Store(store)
     for name in studies or recipe_names():
         chosen = selection.study(name)
         missing = [c for c in with_ancestors(chosen.configs) if runs.load(c) is None]
         try:
-            cost = predict(missing, machine, jobs, jobs_per_device)
+            cost = predict(missing, machine, at_once.jobs, at_once.jobs_per_device)
         except DataError as error:
             if studies:
                 raise
