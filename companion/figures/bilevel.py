@@ -146,7 +146,10 @@ def _guide(ax: Axes, means: pd.DataFrame) -> None:
 
 def _in_words(quadratic: pd.DataFrame, network: pd.DataFrame) -> str:
     slopes = ", ".join(f"{slope:.2f} (n = {n})" for n, slope in error_slopes(quadratic).items())
-    flips = ", ".join(f"{gamma:.2g} (n = {n})" for n, gamma in flip_gamma(quadratic).items())
+    flips = ", ".join(
+        f"{'no gamma shown' if math.isnan(gamma) else f'{gamma:.2g}'} (n = {n})"
+        for n, gamma in flip_gamma(quadratic).items()
+    )
     means = bilevel_means(pd.concat([quadratic, network]))
     sizes = "quadratics, n = " + means["size"].astype(str)
     where = sizes.where(means["problem"] == "quadratic", "the network, " + means["point"])
@@ -157,6 +160,5 @@ def _in_words(quadratic: pd.DataFrame, network: pd.DataFrame) -> str:
     return (
         "Four panels against gamma on a logarithmic scale. On quadratics the relative error of the "
         f"Hessian-free derivative of the weights ends with slope {slopes} in logarithms, and most "
-        "of its signs are wrong below gamma = "
-        f"{flips.replace('nan', 'no gamma shown')}. {cosines}"
+        f"of its signs are wrong below gamma = {flips}. {cosines}"
     )

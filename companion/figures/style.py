@@ -141,12 +141,15 @@ def scaled(ax: Axes, which: str, kind: str, values: Iterable[float], falling: bo
         ax: the panel, or one of those that share the axis.
         which: `x` or `y`.
         kind: one of `SCALES`.
-        values: all that are to be seen; NaN for none.
+        values: all that are to be seen; without one the axis stays as it is.
         falling: whether numbers fall from left to right.
     """
     scale, axis = SCALES[kind], getattr(ax, f"{which}axis")
-    ends = scale.stretch(np.array([np.nanmin([*values]), np.nanmax([*values])], float))
-    margin = 0.05 * max(ends[1] - ends[0], 0.1)
+    seen = np.array([*values], float)
+    if not (seen := seen[np.isfinite(seen)]).size:
+        return
+    ends = scale.stretch(np.array([seen.min(), seen.max()]))
+    margin = max(0.05 * (ends[1] - ends[0]), 0.02)
     low, high = scale.shrink(ends + np.array([-margin, margin])).tolist()
     getattr(ax, f"set_{which}scale")("function", functions=(scale.stretch, scale.shrink))
     getattr(ax, f"set_{which}lim")(*((high, low) if falling else (low, high)))
@@ -183,8 +186,8 @@ def label_ends(ax: Axes, ends: Iterable[tuple[str, float, float, str]]) -> None:
     gap = 12.5 / (ax.get_window_extent().height / ax.figure.dpi * 72)
     placed = []
     for text, x, y, colour in ends:
-        at = to_axes.transform((ax.get_xlim()[1] if np.isnan(x) else x, y)).tolist()
-        placed.append((at, text, colour))
+        at = to_axes.transform((ax.get_xlim()[1] if np.isnan(x) else x, y))
+        placed.append((np.clip(at, 0, 1).tolist(), text, colour))
     placed.sort(key=lambda end: end[0][1])
     levels = _apart([at[1] for at, _, _ in placed], gap)
     beside: Any = {"xycoords": "axes fraction", "annotation_clip": False, "va": "center"}

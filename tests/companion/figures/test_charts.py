@@ -130,6 +130,17 @@ def test_ticks_are_round_numbers_that_stand_clear(
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ticks
 
 
+@pytest.mark.parametrize("kind", ["log", "cost", "error", "points"])
+def test_one_value_has_an_axis_and_no_value_leaves_it_alone(kind: str) -> None:
+    ax = panel()
+    scaled(ax, "y", kind, [math.nan, 50.0])
+    low, high = ax.get_ylim()
+    assert low < 50 < high
+    assert 50 in ax.get_yticks()
+    scaled(ax, "y", kind, [math.nan])
+    assert ax.get_ylim() == (low, high)
+
+
 def test_dense_may_stand_on_the_left() -> None:
     ax = panel()
     scaled(ax, "x", "log", [100, 5], falling=True)
@@ -145,6 +156,13 @@ def test_labels_at_ends_stand_clear_of_each_other() -> None:
     below, above = (text.xyann[1] for text in ax.texts)
     assert above - below > 0.05
     assert [text.xy[0] for text in ax.texts] == pytest.approx([0.5, 1.0])
+
+
+def test_the_name_of_a_line_that_leaves_a_panel_stands_at_its_edge() -> None:
+    ax = panel()
+    scaled(ax, "y", "log", [1, 100])
+    label_ends(ax, [("ISS", 1.0, 0.0, "red")])
+    assert ax.texts[0].xyann[1] == pytest.approx(0)
 
 
 @pytest.mark.parametrize("curve", ["IMP-C", "l0", "random", "SNIP"])
