@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from companion.analysis.points import in_order, pruned
+from companion.analysis.points import in_order, judged
 from companion.evidence.costs import spent, spent_so_far
 from companion.evidence.statistics import mean_interval, on_grid
 
@@ -72,8 +72,7 @@ def costs_by_ratio(table: pd.DataFrame, pretraining: bool = True) -> pd.DataFram
         Columns curve, density, pruned (percent), n (seeds), and for each unit of `UNITS` UNIT and
         UNIT_so_far: means over seeds.
     """
-    rows = table[table["status"] == "ok"]
-    rows = rows.assign(pruned=pruned(rows))
+    rows = judged(table)
     above = rows.sort_values("pruned", kind="stable")
     so_far = {f"{unit}_so_far": spent_so_far(above, unit, pretraining) for unit in UNITS}
     rows = rows.assign(**{unit: spent(rows, unit, pretraining) for unit in UNITS}, **so_far)

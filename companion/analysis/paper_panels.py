@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from companion.analysis.points import in_order, pruned
+from companion.analysis.points import in_order, judged
 from companion.analysis.words import column_in_brackets
 from companion.evidence.reported import plain_name, reported, reported_curve
 from companion.evidence.statistics import by_replicate, compare, mean_interval, on_grid
@@ -136,8 +136,7 @@ def _papers(
 
 
 def _ours(table: pd.DataFrame, title: str, methods: Sequence[str]) -> pd.DataFrame:
-    good = table[table["status"] == "ok"]
-    good = good.assign(pruned=pruned(good))
+    good = judged(table)
     dense = by_replicate(good[good["curve"] == "dense"])
     rows = []
     for (curve, _), own in good[good["curve"].isin(methods)].groupby(["curve", "point"]):
@@ -157,8 +156,7 @@ def _papers_ahead(panel: pd.DataFrame) -> pd.DataFrame:
 
 def _by_seed(table: pd.DataFrame) -> pd.DataFrame:
     """BiP less IMP in points, [(study, seed), percent pruned], at BiP's densities."""
-    good = table[table["status"] == "ok"]
-    good = good.assign(pruned=pruned(good))
+    good = judged(table)
     bip, imp = (good[good["curve"] == method] for method in FOREMOST)
     gaps = {}
     for _, own in bip.groupby("point", sort=False) if len(imp) else ():

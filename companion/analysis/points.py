@@ -32,11 +32,10 @@ def ticket_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     table = tidy(kept)
     table["point"] = [_point(record) for record in kept]
     searches = [search_config(record["config"])["settings"] for record in kept]
-    asked = pd.Series([_asked(record) for record in kept], dtype="float64")
+    gates = [one.get("initial_gate") for one in searches]
+    asked = pd.Series([*map(_asked, kept, searches)], dtype="float64")
     table["target_density"] = table["target_density"].fillna(asked)
-    table["initial_gate"] = pd.Series(
-        [one.get("initial_gate") for one in searches], dtype="float64"
-    )
+    table["initial_gate"] = pd.Series(gates, dtype="float64")
     ok = table[table["status"] == "ok"]  # a failed run does not say how it would have been judged
     retrained, found = (set(ok.loc[ok["judged"] == how, "label"]) for how in ("retrained", "found"))
     searched = pd.Series([record["config"]["method"] != "retrain" for record in kept], dtype=bool)
@@ -45,13 +44,11 @@ def ticket_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     return table
 
 
-def _asked(record: Mapping[str, Any]) -> float | None:
-    settings = search_config(record["config"])["settings"]
+def _asked(record: Mapping[str, Any], settings: Mapping[str, Any]) -> float | None:
     failed = record["status"] == "failed" and record["ticket"]
     if failed and record["method"] == "imp":
         return float((1 - settings["fraction"]) ** failed["index"])
-    asked: float | None = settings.get("density")
-    return asked
+    return settings.get("density")
 
 
 def main_curves(table: pd.DataFrame) -> pd.DataFrame:
@@ -99,14 +96,19 @@ def curve_points(table: pd.DataFrame, value: str = "test_accuracy") -> pd.DataFr
     return points.sort_values(["curve", "density"], ascending=[True, False], ignore_index=True)
 
 
+def judged(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of runs that succeeded, with `pruned`."""
+    good = table[table["status"] == "ok"]
+    return good.assign(pruned=pruned(good))
+
+
 def judged_beside_dense(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows of runs that succeeded, with `pruned`: those of tickets, and dense's.
 
     Raises:
         ConfigError: the table has no dense network.
     """
-    good = table[table["status"] == "ok"]
-    good = good.assign(pruned=pruned(good))
+    good = judged(table)
     dense = good[good["curve"] == "dense"]
     if dense.empty:
         raise ConfigError("tickets are judged against dense networks, and the table has none")

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from companion.analysis.cost import UNITS
-from companion.analysis.points import pruned
+from companion.analysis.points import judged
 from companion.analysis.words import column_in_brackets
 from companion.evidence.costs import spent
 from companion.evidence.reported import reported_speed_up
@@ -31,11 +31,11 @@ def speed_up(table: pd.DataFrame, slow: str = "IMP", fast: str = "BiP") -> pd.Da
         points, 95 %), and for each unit of `UNITS` UNIT_both and UNIT_neither: the ratio of
         geometric means over seeds, with everybody's pretraining counted and with nobody's.
     """
-    rows = table[table["status"] == "ok"]
+    rows = judged(table)
     costs = {
         f"{unit}_{who}": spent(rows, unit, who == "both") for unit in UNITS for who in _COUNTED
     }
-    rows = rows.assign(pruned=pruned(rows), **costs)
+    rows = rows.assign(**costs)
     ours, theirs = (rows[rows["curve"] == curve] for curve in (fast, slow))
     found = []
     for _, point in ours.groupby("point", sort=False):

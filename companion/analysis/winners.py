@@ -12,6 +12,7 @@ import pandas as pd
 from companion.analysis.points import difference_to, judged_beside_dense, round_numbers
 from companion.analysis.words import column_in_brackets, in_brackets
 from companion.evidence.statistics import (
+    EDGES,
     IMP_DENSITIES,
     best_on_validation,
     d_star,
@@ -25,8 +26,6 @@ GAP = ["difference", "difference_low", "difference_high"]
 STAR = ["d_star", "d_star_low", "d_star_high", "edge"]
 
 SPARSEST, BEST = "sparsest matching", "best performing"
-
-_EDGES = {"below": "at most ", "above": "at least "}
 
 
 def winning_tickets(table: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +108,7 @@ def _judged(rows: pd.DataFrame, dense: pd.DataFrame) -> dict[str, Any]:
 def d_star_in_words(row: Mapping[Any, Any]) -> str:
     """Return d* of a row, in percent with its interval: `at most 5.5 [4.9, 6.1]`."""
     star, low, high = (100 * row[name] for name in STAR[:3])
-    return _EDGES.get(row["edge"], "") + in_brackets(star, low, high, ".2g")
+    return EDGES[row["edge"]] + in_brackets(star, low, high, ".2g")
 
 
 def _text(value: float, form: str) -> str:

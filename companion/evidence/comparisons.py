@@ -379,7 +379,7 @@ def _stars(case: Case) -> list[Crossing]:
 def _compare_stars(case: Case, first: Crossing, second: Crossing) -> Part:
     low, high = map(float, np.quantile(first.draws / second.draws, [0.025, 0.975]))
     ratio, n = first.density / second.density, min(first.n, second.n)
-    value = Difference(n, False, ratio, low, high, *[math.nan] * 3)
+    value = Difference(n, False, ratio, low, high)
     side = side_of(value, case.stands)
     # A curve that ends before it crosses bounds its d* on one side only.
     bounded = {"for": ("above", "below"), "against": ("below", "above")}.get(side)
@@ -412,9 +412,8 @@ def spread(case: Case) -> Part:
         case.demand({curve: sample}, case.band)
         samples.append([sample[density] for density in sample])
     where = f"over {_percent(case.band)} density ({case.net})"
-    ours, theirs = (curve.removesuffix(" as found") for curve in (case.ours, case.theirs))
-    value = stats.spread_ratio(*samples)
-    return case.part(value, f"spread over seeds of {ours} / {theirs}", "", where)
+    what = f"spread over seeds of {case.ours} / {case.theirs}".replace(" as found", "")
+    return case.part(stats.spread_ratio(*samples), what, "", where)
 
 
 def fact(case: Case) -> Part:
@@ -424,9 +423,8 @@ def fact(case: Case) -> Part:
         raise Lacking(*(f"fact {name}: {FACTS[name]}" for name in missing))
     values = [case.view.facts[name] for name in names]
     value = values[0] - sum(values[1:])
-    side = side_of(Difference(1, False, *[value] * 6), case.stands)
-    found = Difference(1, False, value, *[math.nan] * 5)
-    return Part(side, found, case.of.format(*values))
+    side = side_of(Difference(1, False, value, value, value), case.stands)
+    return Part(side, Difference(1, False, value), case.of.format(*values))
 
 
 def premise(case: Case) -> None:
@@ -458,5 +456,4 @@ def _percent(grid: Floats) -> str:
 
 
 def _in_words(crossing: Crossing) -> str:
-    sign = {"below": "at most ", "above": "at least "}.get(crossing.edge, "")
-    return f"{sign}{100 * crossing.density:.2g} %"
+    return f"{stats.EDGES[crossing.edge]}{100 * crossing.density:.2g} %"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import pairwise
 
 import pandas as pd
 
@@ -67,7 +67,10 @@ def spent_so_far(rows: pd.DataFrame, unit: str, pretraining: bool = True) -> pd.
     for _, group in rows.groupby(["curve", "seed"], sort=False):
         bill: dict[str, float] = {}
         for row, run, cost in zip(group.index, group["run"], group[own], strict=True):
-            for one, amount in _chain(str(run), cost, runs["parent"], before):
+            line = _line(str(run), runs["parent"])
+            below = [float(before.get(one, 0.0)) for one in line]
+            amounts = [cost, *(whole - rest for whole, rest in pairwise(below))]
+            for one, amount in zip(line, amounts, strict=True):
                 bill[one] = max(amount, bill.get(one, 0.0))
             found[row] = sum(amount - free.get(one, 0.0) for one, amount in bill.items())
     return pd.Series(found, index=rows.index, dtype=float)
@@ -82,24 +85,15 @@ def _pretraining(study: pd.DataFrame) -> pd.DataFrame:
     level = own.where(plain).groupby(nets).transform("mean")
     trained, sequence = runs["method"] == "dense", runs["method"] == "imp"
     first = own.where(trained, level.where(sequence, 0.0)).mask(runs["parent"].notna())
-    found = first.loc[[_root(str(run), runs["parent"]) for run in study["run"]]]
+    lines = (_line(str(run), runs["parent"]) for run in study["run"])
+    found = first.loc[[[run for run in line if run in first.index][-1] for line in lines]]
     found = found.set_axis(study.index).add_prefix("pretraining_")
     return found.where(study["method"] != "dense", 0.0)
 
 
-def _root(run: str, parents: pd.Series) -> str:
-    while isinstance(parent := parents[run], str) and parent in parents.index:
-        run = parent
-    return run
-
-
-def _chain(
-    run: str, own: float, parents: pd.Series, before: pd.Series
-) -> Iterator[tuple[str, float]]:
-    """A run and all it rests on, with what each cost by itself."""
-    yield run, own
-    below = float(before.get(run, 0.0))
-    while isinstance(parent := parents.get(run), str):
-        own = below - (rest := float(before.get(parent, 0.0)))
-        yield parent, own
-        run, below = parent, rest
+def _line(run: str, parents: pd.Series) -> list[str]:
+    """A run and all it rests on; the last may be one that is not known."""
+    line = [run]
+    while isinstance(parent := parents.get(line[-1]), str):
+        line.append(parent)
+    return line

@@ -20,6 +20,8 @@ Floats = NDArray[np.float64]
 IMP_DENSITIES: Floats = np.power(0.8, np.arange(1, 31))
 BAND = IMP_DENSITIES[2:9]
 WIDE_BAND = IMP_DENSITIES[6:17]
+# What the edge of a `Crossing` makes of its density, in words.
+EDGES = {"below": "at most ", "above": "at least ", "": ""}
 _CLOSE = 0.01
 
 
@@ -46,11 +48,11 @@ class Difference:
     n: int
     paired: bool
     mean: float
-    low: float
-    high: float
-    lower: float
-    upper: float
-    p: float
+    low: float = math.nan
+    high: float = math.nan
+    lower: float = math.nan
+    upper: float = math.nan
+    p: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def spread_ratio(ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike]) -> Diff
     """Return the ratio of two pooled standard deviations, with F-distributed intervals."""
     (first, n), (second, m) = pooled_std(ours), pooled_std(theirs)
     if not (n and m and second > 0):
-        return Difference(0, False, *[math.nan] * 6)
+        return Difference(0, False, math.nan)
     value, tail = (first / second) ** 2, (1 - LEVEL) / 2
     quantiles = stats.f.ppf([1 - tail, tail, 1 - 2 * tail, 2 * tail], n, m)
     low, high, lower, upper = np.sqrt(value / quantiles).tolist()
@@ -349,7 +351,7 @@ def _difference(
     mean: float, variance: float, freedom: float, n: int, *, paired: bool = False
 ) -> Difference:
     if not (freedom > 0 and variance >= 0):
-        return Difference(n, paired, mean, *[math.nan] * 5)
+        return Difference(n, paired, mean)
     error = math.sqrt(variance)
     two, one = (stats.t.ppf([(1 + LEVEL) / 2, LEVEL], freedom) * error).tolist()
     p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
