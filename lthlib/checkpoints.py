@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lthlib.errors import RecordError, RunDamaged, StoreError, TicketError
+from lthlib.errors import RecordError, RunDamaged, StoreError, TicketError, refusal
 from lthlib.files import TICKET_LIMIT, read_bounded, shallow, write_atomically
 from lthlib.records import COST, COUNT, FILES, OBJECT, TEXT, check_fields
 from lthlib.settings import Field
@@ -51,12 +51,11 @@ def load_checkpoint(trainer: Trainer, path: Path, owner: str) -> bool:
     Raises RunDamaged when the file is damaged, does not fit the trainer, or belongs to another run
     or another version of the source, StoreError when it cannot be read.
     """
-    try:
-        content = trainer.ranks.first(partial(read_bounded, path, TICKET_LIMIT))
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise StoreError(f"cannot read checkpoint {path}: {error.strerror}") from None
+    with refusal(StoreError, f"cannot read checkpoint {path}"):
+        try:
+            content = trainer.ranks.first(partial(read_bounded, path, TICKET_LIMIT))
+        except FileNotFoundError:
+            return False
     try:
         place, tensors = read_checkpoint(content)
     except RunDamaged as error:

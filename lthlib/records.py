@@ -113,10 +113,6 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
 
 
-def _count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
-
-
 def _time(value: Any) -> bool:
     try:
         return bool(datetime.fromisoformat(value))
@@ -130,11 +126,14 @@ def _checksums(value: Any) -> bool:
     )
 
 
+COUNT = Field("a count of 0 or more", lambda value: type(value) is int and 0 <= value < 1 << 63)
+
+
 def _layers(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(layer, list)
         and len(layer) == 2
-        and all(map(_count, layer))
+        and all(map(COUNT.check, layer))
         # A layer may be emptied, but cannot keep more than it has.
         and layer[0] <= layer[1]
         for layer in value.values()
@@ -149,7 +148,6 @@ LABEL = matching(
 )
 ID = matching(r"[0-9a-f]{16}", "16 hexadecimal digits")
 SHA256 = matching(r"[0-9a-f]{64}", "64 hexadecimal digits")
-COUNT = Field("a count of 0 or more", _count)
 _AMOUNT = Field("a finite number of 0 or more", lambda value: is_number(value) and value >= 0)
 DENSITY = Field("a fraction in (0, 1]", lambda value: is_number(value) and 0 < value <= 1)
 _PERCENT = Field("a percentage in [0, 100]", lambda value: is_number(value) and 0 <= value <= 100)

@@ -152,16 +152,13 @@ class Ticket:
         return f"ticket {self.point!r}: {self.mask!r}; {own}; {start}"
 
 
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, list) and all(type(side) is int and side > 0 for side in value)
+
+
 def _are_shapes(value: Any) -> bool:
     # Without weights there is no density.
-    return (
-        isinstance(value, dict)
-        and value != {}
-        and all(
-            isinstance(shape, list) and all(type(side) is int and side > 0 for side in shape)
-            for shape in value.values()
-        )
-    )
+    return OBJECT.check(value) and value != {} and all(map(_is_shape, value.values()))
 
 
 _HEADER = {

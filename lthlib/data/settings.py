@@ -63,17 +63,13 @@ class DataSettings(Settings):
                 f"image_size is {self.image_size}, but the images of tiny-imagenet all have 64 x "
                 "64 pixels and are taken as they are; leave it out"
             )
-        self._check_official_validation()
-
-    def _check_official_validation(self) -> None:
-        if self.official_validation == "test":
-            return
-        if self.dataset != "tiny-imagenet":
+        halves = self.official_validation != "test"
+        if halves and self.dataset != "tiny-imagenet":
             raise ConfigError(
                 f"official_validation is {self.official_validation!r}, but {self.dataset} has no "
                 "choice of it: leave it out, or set dataset to tiny-imagenet"
             )
-        if self.validation_images:
+        if halves and self.validation_images:
             raise ConfigError(
                 f"validation_images is {self.validation_images}, but with official_validation: "
                 "halves the validation part is half of the official validation images; set "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
@@ -64,13 +63,13 @@ class RunConfig(Settings, where=""):
 
     def to_json(self) -> dict[str, Any]:
         """The full configuration as plain JSON values; `RunConfig.from_json` reads it back."""
-        return typing.cast("dict[str, Any]", _plain(self))
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunConfig:
         """Build a configuration, coercing values to the fields' types. Raises ConfigError naming
         the field."""
-        return typing.cast("RunConfig", build(cls, values, ""))
+        return build(cls, values, "")
 
     def changed(self, **values: Any) -> RunConfig:
         """A copy with other values; a dotted name such as `training.length` is given as
