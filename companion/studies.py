@@ -70,7 +70,6 @@ def ticket_study(
     seeds: int | None = None,
     dense_seeds: int | None = None,
     precisions: Sequence[str] | None = None,
-    name: str | None = None,
 ) -> Study:
     """Return a study of accuracy against density: dense and every contestant, over seeds.
 
@@ -82,7 +81,6 @@ def ticket_study(
         dense_seeds: replicates of the dense network.
         precisions: the study is made once at each, and its labels say which, `BiP, bf16`; if empty,
             once, at that of `training`.
-        name: of the study, default the recipe's.
 
     Raises:
         ConfigError: an unknown contestant or precision, an empty list of another kind, or a bad
@@ -99,7 +97,7 @@ def ticket_study(
         entries += [replace(entry, label=f"{entry.label}, {one}") for entry in own]
     # The scale is that of the recipe: at paper scale, a precision beside the paper's does not
     # change what the study is compared with.
-    return Study(name or recipe.name, recipe.scale, tuple(entries))
+    return Study(recipe.name, recipe.scale, tuple(entries))
 
 
 def _entries(recipe: Recipe, study: Mapping[str, Any]) -> list[Entry]:
@@ -115,13 +113,15 @@ def _entries(recipe: Recipe, study: Mapping[str, Any]) -> list[Entry]:
         raise ConfigError("a study needs at least one density and one seed")
     densities = coerce(list(study["densities"]), tuple[Density, ...], "density")
     first = study.get("first_seed") or 0
-    dense = (Entry(dense_run(recipe, first + seed), "dense") for seed in range(most))
-    others = (
-        CONTESTANTS[method](recipe, first + seed, densities)
-        for method in methods
-        for seed in range(replicates[method])
+    made = itertools.chain(
+        (Entry(dense_run(recipe, first + seed), "dense") for seed in range(most)),
+        (
+            entry
+            for method in methods
+            for seed in range(replicates[method])
+            for entry in CONTESTANTS[method](recipe, first + seed, densities)
+        ),
     )
-    made = itertools.chain(dense, itertools.chain.from_iterable(others))
     entries = list(itertools.islice(made, MOST_RUNS + 1))
     if len(entries) > MOST_RUNS:
         raise ConfigError(

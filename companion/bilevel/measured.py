@@ -229,8 +229,7 @@ def thinned(
     """
     nets = {}
     for seed in seeds:
-        config = frozen(recipe, seed, density)
-        trainer, dense = begin(config, store, machine)
+        config, trainer, dense = frozen(recipe, seed, density, store, machine)
         (ticket,) = get_method("bip").search(trainer, config.settings, dense)
         device = trainer.network.device
         start = {name: tensor.to(device) for name, tensor in (dense.weights or {}).items()}
@@ -241,26 +240,23 @@ def thinned(
     return nets
 
 
-def frozen(recipe: Recipe, seed: int, density: float, **changes: Any) -> RunConfig:
-    """BiP of a recipe with its mask frozen: the lower level alone moves."""
+def frozen(
+    recipe: Recipe, seed: int, density: float, store: Store, machine: Machine, **changes: Any
+) -> tuple[RunConfig, Trainer, Ticket]:
+    """BiP of a recipe with its mask frozen, so that the lower level alone moves; a trainer for it,
+    and the dense network that it starts from."""
     settings = {n: v for n, v in recipe.method("bip").items() if not isinstance(v, list)}
     settings |= {"density": density, "upper_learning_rate": 0.0, **changes}
-    return recipe.config("bip", seed, Parent(dense_run(recipe, seed), "dense"), **settings)
-
-
-def begin(config: RunConfig, store: Store, machine: Machine) -> tuple[Trainer, Ticket]:
-    """A trainer for a run that starts from a dense network, and that network."""
-    assert config.parent is not None
-    execute(config.parent.config, store, machine)
+    dense = dense_run(recipe, seed)
+    config = recipe.config("bip", seed, Parent(dense, "dense"), **settings)
+    execute(dense, store, machine)
     torch.set_num_threads(config.threads)
-    dense = store.ticket(config.parent.config, config.parent.point)
-    return build_trainer(config, machine), dense
+    return config, build_trainer(config, machine), store.ticket(dense, "dense")
 
 
 def extra_passes(recipe: Recipe, seed: int, store: Store, machine: Machine) -> int:
     """Count the backward passes of one alternation of BiP beyond those of its lower steps."""
-    config = frozen(recipe, seed, DENSITY, length="1it")
-    trainer, dense = begin(config, store, machine)
+    config, trainer, dense = frozen(recipe, seed, DENSITY, store, machine, length="1it")
     network = trainer.network
     with mock.patch.object(network, "gradients", wraps=network.gradients) as gradients:
         list(get_method("bip").search(trainer, config.settings, dense))

@@ -108,9 +108,8 @@ def test_where_the_lower_level_has_no_minimum_there_is_no_number(network: pd.Dat
 
 
 def test_the_frozen_mask_is_the_magnitude_mask_and_stays(recipe: Recipe, store: Store) -> None:
-    config = measured.frozen(recipe, 0, 0.2)
+    config, trainer, dense = measured.frozen(recipe, 0, 0.2, store, CPU)
     assert config.settings.upper_learning_rate == 0
-    trainer, dense = measured.begin(config, store, CPU)
     net = measured.thinned(recipe, [0], store, CPU, density=0.2, images=32)[0]
     assert dense.weights is not None
     flat = torch.cat([dense.weights[name].abs().reshape(-1) for name in trainer.names])
