@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from companion.analysis.points import curve_points, in_order
 from companion.analysis.words import described_curves
 from companion.evidence.reported import reported_curve
-from companion.evidence.statistics import BAND, compare
+from companion.evidence.statistics import BAND, by_replicate, compare
 from companion.figures.charts import Ends, curves, dots, grid, interval, key, labelled, level
 from companion.figures.style import DASHED, FAINT, Look, look_of, looks, scaled, styled
 
@@ -143,10 +143,9 @@ def imp_minus_dense(table: pd.DataFrame) -> pd.DataFrame:
     names = ["whose", "density", "n", "difference", "low", "high"]
     if any(part.empty for part in (ours, dense, theirs, level)):
         return pd.DataFrame(columns=names)
-    reference = dense.groupby(["study", "seed"])["test_accuracy"].mean()
     found = []
     for _, rows in ours.groupby("point", sort=False):
-        gap = compare(rows.groupby(["study", "seed"])["test_accuracy"].mean(), reference)
+        gap = compare(by_replicate(rows), by_replicate(dense))
         found.append(("ours", rows["density"].mean(), gap.n, gap.mean, gap.low, gap.high))
     published = theirs.assign(whose=_THEIRS, n=3, difference=theirs["value"] - level.iloc[0])
     gaps = pd.concat([pd.DataFrame(found, columns=names), published.reindex(columns=names)])

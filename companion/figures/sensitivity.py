@@ -72,9 +72,9 @@ def sensitivity_table(
 def sensitivity_means(table: pd.DataFrame) -> pd.DataFrame:
     """Return setting, value, line, is_base, n, density, accuracy, low, high: means over seeds."""
     text = table.assign(value=table["value"].map(setting_text))
-    found = estimates(text, ["setting", "value", "line", "is_base"], "accuracy", ["density"])
-    found = found.rename(columns={"mean": "accuracy"}).drop(columns="std")
-    return found[["setting", "value", "line", "is_base", "n", *found.columns.drop("n")[4:]]]
+    keys = ["setting", "value", "line", "is_base"]
+    found = estimates(text, keys, "accuracy", ["density"]).rename(columns={"mean": "accuracy"})
+    return found[[*keys, "n", "density", "accuracy", "low", "high"]]
 
 
 @styled
