@@ -65,8 +65,9 @@ def find_tickets(
     Returns the tickets in the order found; IMP, CS, l0 and ISS yield one a round, the others one. A
     search that `watch` or Ctrl-C ends gives those found so far and, where gates are trained, the
     one they stand for by then, at point `stopped`. Raises ConfigError, MaskError or DataError for
-    what makes no sense, Diverged when the loss stops being finite, Paused when a search ends before
-    it has any ticket.
+    what makes no sense, Diverged when the loss stops being finite, OutOfMemory, Paused when a
+    search ends before it has any ticket. Searches in several threads take turns, and find what each
+    finds alone.
     """
     chosen = get_method(method)
     if method == "retrain":

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,9 +37,10 @@ def turn(device: torch.device) -> Iterator[Callable[[], None]]:
 
     Within another turn of the same thread nothing is waited for, and nobody let in.
     """
-    me, since, others = threading.get_ident(), 0.0, _nothing
+    me, since = threading.get_ident(), 0.0
+    others: Callable[[], None] = lambda: None  # noqa: E731
     if me in _line:
-        yield _nothing
+        yield others
         return
 
     def wait() -> Callable[[], None]:
@@ -73,26 +75,21 @@ def turn(device: torch.device) -> Iterator[Callable[[], None]]:
             _moved.notify_all()
 
 
-def _nothing() -> None: ...
-
-
 def _process_state(device: torch.device) -> Callable[[], None]:
     """What brings back the settings of the process as they are now."""
-    values = [getattr(owner, name) for owner, name in _SETTINGS]
-    threads, numbers = torch.get_num_threads(), torch.default_generator.get_state()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    generator = _generator(device)
-    drawn = generator and generator.graphsafe_get_state()
+    numbers: Any = torch.default_generator
+    state: list[tuple[Callable[[Any], object], Any]] = [
+        (numbers.set_state, numbers.get_state()),
+        (torch.set_num_threads, torch.get_num_threads()),
+        (torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode()),
+    ]
+    if generator := _generator(device):
+        state.append((generator.graphsafe_set_state, generator.graphsafe_get_state()))
+        state += [(partial(setattr, *place), getattr(*place)) for place in _SETTINGS]
 
     def restore() -> None:
-        for (owner, name), value in zip(_SETTINGS, values, strict=True):
-            setattr(owner, name, value)
-        torch.set_num_threads(threads)
-        torch.default_generator.set_state(numbers)
-        if torch.are_deterministic_algorithms_enabled() != deterministic:
-            torch.use_deterministic_algorithms(deterministic)
-        if generator is not None:
-            generator.graphsafe_set_state(drawn)
+        for put, value in state:
+            put(value)
 
     return restore
 
