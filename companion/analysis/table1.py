@@ -56,11 +56,12 @@ def winners_beside_paper(winners: pd.DataFrame) -> pd.DataFrame:
     papers = reported()
     papers = papers[papers["artefact"] == "Table 1"]
     pairs = dict.fromkeys(zip(papers["dataset"], papers["architecture"], strict=True))
+    titles = {", ".join(pair): pair for pair in pairs}
     rows = []
     for method, cells in papers.groupby("method", sort=False):
         named = cells.set_index(["dataset", "architecture"])
-        theirs = {_title(pair): _paper(named.loc[pair]) for pair in pairs}
-        ours = {_title(pair): _cell(winners, pair, str(method)) for pair in pairs}
+        theirs = {title: _paper(named.loc[pair]) for title, pair in titles.items()}
+        ours = {title: _cell(winners, pair, str(method)) for title, pair in titles.items()}
         rows += [{"tickets": f"{method}, paper", **theirs}, {"tickets": f"{method}, ours", **ours}]
     return pd.DataFrame(rows)
 
@@ -108,18 +109,9 @@ def _sparsest(rows: pd.DataFrame, value: str, dense: pd.DataFrame) -> pd.DataFra
 
 
 def _judged(won: pd.DataFrame, dense: pd.DataFrame) -> dict[str, float]:
-    means = won[["pruned", "density", "test_accuracy"]].mean()
-    level = {"accuracy": means["test_accuracy"], "std": won["test_accuracy"].std()}
-    return {
-        "pruned": means["pruned"],
-        "density": means["density"],
-        **level,
-        **difference_to(won, dense),
-    }
-
-
-def _title(pair: tuple[str, str]) -> str:
-    return ", ".join(pair)
+    means = {name: won[name].mean() for name in ("pruned", "density")}
+    accuracy = {"accuracy": won["test_accuracy"].mean(), "std": won["test_accuracy"].std()}
+    return means | accuracy | difference_to(won, dense)
 
 
 def _paper(row: pd.Series) -> str:

@@ -227,9 +227,8 @@ def most_of(sides: Sequence[Side], fewest: int = 1) -> Side | None:
 
 def band(case: Case) -> Part:
     """Compare two curves by the difference of their means over the band, in points."""
-    means = {
-        curve: stats.band_means(case.rows(curve), case.band) for curve in (case.ours, case.theirs)
-    }
+    curves = (case.ours, case.theirs)
+    means = {curve: stats.band_means(case.rows(curve), case.band) for curve in curves}
     case.demand(means, case.band)
     where = f"over {_percent(case.band)} density ({case.net})"
     gap = stats.compare(*means.values())
@@ -239,14 +238,15 @@ def band(case: Case) -> Part:
 def best_other(case: Case) -> Part:
     """Compare with the other method that is best over the band on validation.
 
-    `theirs` is how its tickets are judged."""
-    means = {}
-    for label in _OTHERS:
-        rows = case.rows(f"{label} {case.theirs}")
-        scores = stats.band_means(rows, case.band, "validation_accuracy")
-        if len(scores) >= case.view.fewest("seeds"):
-            means[label] = scores.mean()
-    best = max(means, key=lambda label: means[label], default="another pruner")
+    `theirs` is how its tickets are judged.
+    """
+    curves = {label: case.rows(f"{label} {case.theirs}") for label in _OTHERS}
+    scores = {
+        label: stats.band_means(rows, case.band, "validation_accuracy")
+        for label, rows in curves.items()
+    }
+    enough = [label for label in scores if len(scores[label]) >= case.view.fewest("seeds")]
+    best = max(enough, key=lambda label: scores[label].mean(), default="another pruner")
     return band(replace(case, theirs=f"{best} {case.theirs}"))
 
 
@@ -322,9 +322,10 @@ def cost(case: Case, densities: Sequence[float] | Floats = stats.IMP_DENSITIES) 
 
 
 def cost_where_equal(case: Case) -> Part:
-    """The same at densities below 52 % where the dearer method is not more accurate.
+    """The same, at densities below 52 % where the cheaper method is not inferior in accuracy.
 
-    Where the cheaper one is inferior at all of them, that is the comparison."""
+    Where the cheaper one is inferior at all of them, that is the comparison.
+    """
     grid, names = stats.IMP_DENSITIES[2:], (case.theirs, case.ours)
     gaps = stats.point_differences(*(case.on_grid(curve, grid) for curve in names))
     equal = [density for density, gap in gaps.items() if side_of(gap, NOT_INFERIOR) == "for"]

@@ -12,15 +12,14 @@ from lthlib.records import COSTS, emptied
 
 _COPIED = ("study", "scale", "label", "seed", "judged", "density", "status", "failure", "run")
 _FROM_PROVENANCE = ("device", "device_name", "commit", "dirty", "started", "finished")
+_COSTS = (*COSTS, *(f"own_{name}" for name in COSTS))
 _READ = (
     *("study", "scale", "dataset", "architecture", "structure", "method", "label", "seed"),
     *("judged", "round", "target_density", "density", "emptied"),
     *("test_accuracy", "validation_accuracy", "status", "failure"),
-    *(*COSTS, *(f"own_{name}" for name in COSTS)),
-    *(*_FROM_PROVENANCE, "run", "parent"),
+    *(*_COSTS, *_FROM_PROVENANCE, "run", "parent"),
 )
 COLUMNS = (*_READ, "passes", "own_passes", *(f"pretraining_{unit}" for unit in UNITS))
-_FLOATS = ("target_density", "density", "test_accuracy", "validation_accuracy")
 
 
 def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -37,9 +36,9 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     Returns:
         A table with columns `COLUMNS`, empty for no records.
     """
-    floats = (*_FLOATS, *COSTS, *(f"own_{name}" for name in COSTS))
     types: dict[str, Any] = {"seed": "int64", "dirty": "bool", "round": "Int64", "emptied": "Int64"}
-    types |= dict.fromkeys(floats, "float64")
+    accuracies = ("test_accuracy", "validation_accuracy")
+    types |= dict.fromkeys((*accuracies, "target_density", "density", *_COSTS), "float64")
     return with_costs(pd.DataFrame(map(_row, records), columns=list(_READ)).astype(types))
 
 
@@ -59,11 +58,8 @@ def seedless(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    ticket, accuracy = (
-        (record["ticket"] if record["status"] == "ok" else {}),
-        record["accuracy"] or {},
-    )
-    search = search_config(record["config"])
+    ok, search = record["status"] == "ok", search_config(record["config"])
+    ticket, accuracy = record["ticket"] if ok else {}, record["accuracy"] or {}
     return {
         **{name: record[name] for name in (*_COPIED, "parent")},
         "dataset": record["config"]["data"]["dataset"],
@@ -73,7 +69,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "judged": "retrained" if record["method"] == "retrain" else record["judged"],
         "round": ticket.get("index"),
         "target_density": ticket.get("target_density"),
-        "emptied": len(emptied(record)) if record["status"] == "ok" else None,
+        "emptied": len(emptied(record)) if ok else None,
         "test_accuracy": accuracy.get("test"),
         "validation_accuracy": accuracy.get("validation"),
         **record["cost"]["cumulative"],
