@@ -107,10 +107,9 @@ class Artefacts:
         quoted = json.dumps(_one_line(alt), ensure_ascii=False)
         head = f":::{{figure}} {self._address(name)}.svg\n:alt: {quoted}"
         block = f"{head}\n\n{_one_line(title)}\n\n{below} · {self._download(name)}\n:::\n"
-        self._write(name, data, block)
         picture = {"image/svg+xml": svg.read_text(encoding="utf-8"), "text/plain": alt}
         display(picture, raw=True, metadata={TAG: name})
-        self._show(name, title, below)
+        self._keep(name, data, block, f"**{title}**\n\n{below}")
 
     def table(
         self,
@@ -137,8 +136,7 @@ class Artefacts:
         body = _markdown(name, data, formats or {})
         block = f":::{{table}} {_one_line(title)}\n\n{body}\n:::\n\n"
         block += f":::{{div}} provenance\n{below} · {self._download(name)}\n:::\n"
-        self._write(name, data, block)
-        self._show(name, title, f"{body}\n\n{below}")
+        self._keep(name, data, block, f"**{title}**\n\n{body}\n\n{below}")
 
     def _below(
         self, name: str, data: DataFrame, note: str, rows: DataFrame | None, source: str
@@ -159,16 +157,16 @@ class Artefacts:
     def _address(self, name: str) -> str:
         return f"/artefacts/{os.getenv('LTHLIB_PAGE') or self.notebook}/{name}"
 
-    def _show(self, name: str, title: str, below: str) -> None:
-        """Show text in a notebook that somebody runs by hand, where MyST's roles mean nothing."""
+    def _keep(self, name: str, data: DataFrame, block: str, text: str) -> None:
+        """Write data and block; show text in a notebook that somebody runs by hand, where MyST's
+        roles mean nothing."""
         from IPython.display import display
 
-        text = f"**{title}**\n\n{below} · data: `{self._path(name, '.csv')}`"
-        display({"text/markdown": text}, raw=True, metadata={TAG: name})
-
-    def _write(self, name: str, data: DataFrame, block: str) -> None:
-        data.to_csv(self._path(name, ".csv"), index=False, lineterminator="\n")
+        path = self._path(name, ".csv")
+        data.to_csv(path, index=False, lineterminator="\n")
         self._path(name, ".md").write_text(block, encoding="utf-8")
+        shown = {"text/markdown": f"{text} · data: `{path}`"}
+        display(shown, raw=True, metadata={TAG: name})
 
     def _path(self, name: str, suffix: str) -> Path:
         folder = self.folder or os.getenv("LTHLIB_ARTEFACTS") or f"build/artefacts/{self.notebook}"

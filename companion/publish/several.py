@@ -29,15 +29,18 @@ LABELS = {name: METHODS[name].title for name in ("bip", "imp", "omp", "hydra", "
 class PanelRecords:
     """Our side of the paper's panels.
 
-    tables: study -> its tickets, from `ticket_table`. words: study -> its scale, and in what its
-    recipe falls short of the paper's. about: study -> its recipe in a sentence. gathered: where the
-    records come from.
+    tables: study -> its tickets, from `ticket_table`. recipes: study -> its recipe. gathered: where
+    the records come from.
     """
 
     tables: Mapping[str, pd.DataFrame]
-    words: Mapping[str, str]
-    about: Mapping[str, str]
+    recipes: Mapping[str, Recipe]
     gathered: Gathered
+
+    @property
+    def words(self) -> dict[str, str]:
+        """Study -> its scale, and in what its recipe falls short of the paper's."""
+        return {name: scale_in_words(recipe) for name, recipe in self.recipes.items()}
 
     @property
     def table(self) -> pd.DataFrame:
@@ -48,7 +51,8 @@ class PanelRecords:
         if not self.tables:
             return Markdown("No such study of ours is published: the paper stands alone.")
         item = Markdown("- {} ({}): {}").format
-        shown = [item(code(name), self.words[name], about) for name, about in self.about.items()]
+        words = self.words.items()
+        shown = (item(code(name), scale, self.recipes[name].about) for name, scale in words)
         return Markdown("\n").join([self.gathered._repr_markdown_(), "", *shown])
 
 
@@ -114,12 +118,8 @@ def open_panels(parameters: Any) -> PanelRecords:
         # What a published record holds beyond the curves that are shown is left out.
         records = [record for record in found.records if record["label"] in shown]
         recipes[study.name], parts[study.name] = recipe, replace(found, records=records)
-    return PanelRecords(
-        {name: ticket_table(found.records) for name, found in parts.items()},
-        {name: scale_in_words(recipe) for name, recipe in recipes.items()},
-        {name: recipe.about for name, recipe in recipes.items()},
-        _together(parts.values()),
-    )
+    tables = {name: ticket_table(found.records) for name, found in parts.items()}
+    return PanelRecords(tables, recipes, _together(parts.values()))
 
 
 def published_panels(structure: str, results: str | Path | None = None) -> list[str]:

@@ -12,6 +12,7 @@ from companion.evidence.facts import facts_json
 from companion.publish import site, stage
 from companion.publish.book import Page, build
 from companion.publish.notebooks import code_cells, read_notebook, source
+from companion.publish.source import quoting
 from companion.studies import ticket_study
 from lthlib.errors import RecordError
 from lthlib.files import sealed
@@ -193,6 +194,17 @@ def test_contents_leave_out_notebooks_that_were_not_run(tmp_path: Path) -> None:
     # A name that is nobody's stays, for the build to fail on.
     lines.remove("- file: notebooks/other")
     assert made == "\n".join(lines)
+
+
+def test_the_mirror_holds_the_code_that_pages_quote(toy: Path) -> None:
+    (toy / "lthlib").mkdir()
+    for name in ("quoted", "other"):
+        (toy / "lthlib" / f"{name}.py").write_text("def one(): ...\n")
+    (toy / "book" / "page.md").write_text('[= source("lthlib.quoted", "one") =]\n')
+    files = stage.mirror(toy, {}, {"best": 1, **quoting(toy)})
+    assert files["lthlib/quoted.py"] == b"def one(): ...\n"
+    assert "lthlib/other.py" not in files
+    assert b"{literalinclude} /lthlib/quoted.py\n:pyobject: one\n" in files["book/page.md"]
 
 
 def test_pages_speak_of_local_and_published_studies(built: dict[str, Any]) -> None:
