@@ -90,7 +90,7 @@ def build_site(
     shown = [record for record in load_results(results) if record["study"] != study.name]
     return build(
         root,
-        notebooks=[page for page in pages(results, study.name, records) if _shown(root, page)],
+        notebooks=[page for page in pages(results, study.name, records) if is_shown(root, page)],
         context={**page_context([*records, *shown], facts, reports), **quoting(root)},
         # Named here, it stands in no command that a page shows.
         environment={"LTHLIB_STORE": str(runs.root.resolve())},
@@ -162,8 +162,8 @@ def _comparing(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _shown(root: Path, page: Page) -> bool:
-    """Whether the table of contents lists a notebook, or a page shows one of its artefacts."""
+def is_shown(root: Path, page: Page) -> bool:
+    """Return whether the table of contents lists a notebook, or a page shows its artefacts."""
     book = root / "book"
     mention = re.compile(rf"""artefact\(["']{page.title}/|notebooks/{page.title}(?![\w-])""")
     files = (*book.glob("*.md"), *book.glob("_toc.yml"))

@@ -49,18 +49,19 @@ def mirror(root: Path, executed: Mapping[str, Path], context: Mapping[str, Any])
             quoted = {name.decode() for name in _QUOTED.findall(content)}
             files |= {name: (root / name).read_bytes() for name in quoted if (root / name).exists()}
         files[page] = content
-    return files | {_CONTENTS: _contents(root, files)}
+    return files | {_CONTENTS: contents(root, files)}
 
 
-def _contents(root: Path, files: Mirror) -> bytes:
-    """The table of contents without those notebooks of the repository that were not run: a study
-    may have no record yet. A name that is nobody's stays, for the build to fail on."""
+def contents(root: Path, files: Mirror) -> bytes:
+    """Return the table of contents, an entry a line, without those notebooks of the repository
+    that were not run: a study may have no record yet. A name that is nobody's stays, for the build
+    to fail on."""
 
     def kept(line: re.Match[bytes]) -> bytes:
         path = f"{line[1].decode()}.ipynb"
         return b"" if path not in files and (root / path).exists() else line[0]
 
-    return re.sub(rb"^ *- file: (notebooks/\S+)\n", kept, files[_CONTENTS], flags=re.MULTILINE)
+    return re.sub(rb"^ *- file: (notebooks/\S+)(\n|\Z)", kept, files[_CONTENTS], flags=re.MULTILINE)
 
 
 def publishable(folder: Path) -> bytes:

@@ -177,7 +177,7 @@ def test_only_what_the_book_shows_is_run(tmp_path: Path) -> None:
     )
     (tmp_path / "book" / "page.md").write_text('[= artefact("tickets-big/points") =]\n')
     names = ("cost", "masks-big", "tickets-big", "masks", "tickets", "cost-big")
-    assert [name for name in names if site._shown(tmp_path, Page(name))] == [
+    assert [name for name in names if site.is_shown(tmp_path, Page(name))] == [
         "cost",
         "masks-big",
         "tickets-big",
@@ -190,7 +190,7 @@ def test_contents_leave_out_notebooks_that_were_not_run(tmp_path: Path) -> None:
     lines = ["root: book/index", "chapters:", "- file: book/page", "- file: notebooks/curve"]
     lines += ["- file: notebooks/other", "- file: notebooks/mistyped", ""]
     files = {"book/_toc.yml": "\n".join(lines).encode(), "notebooks/curve.ipynb": b"{}"}
-    made = stage._contents(tmp_path, files).decode()
+    made = stage.contents(tmp_path, files).decode()
     # A name that is nobody's stays, for the build to fail on.
     lines.remove("- file: notebooks/other")
     assert made == "\n".join(lines)

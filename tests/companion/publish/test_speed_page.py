@@ -60,7 +60,7 @@ def test_measurements_bring_their_sections(tmp_path: Path) -> None:
         "precision/differences",
         "precision-cifar10-precision/differences",
     }
-    assert all(site._shown(REPOSITORY, Page(name.partition("/")[0])) for name in shown)
+    assert all(site.is_shown(REPOSITORY, Page(name.partition("/")[0])) for name in shown)
     # Every made-up ticket has the same accuracy and density.
     assert (
         r"\[0.00, 0.00\] points on average: **interchangeable** at a margin of 0.5 points" in text
