@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import queue
 import signal
 import threading
 import time
@@ -46,21 +45,20 @@ class Workers(ThreadPoolExecutor):
         deadline: float | None = None,
         stop_file: str | None = None,
     ):
-        super().__init__(len(devices) * threads)
+        super().__init__(len(devices) * threads, initializer=self._settle)
         self._places = [_Place((one, deadline, stop_file)) for one in devices]
-        self._idle: queue.SimpleQueue[_Place] = queue.SimpleQueue()
-        for place in self._places * threads:
-            self._idle.put(place)
+        self._free = self._places * threads
+        self._own = threading.local()
+
+    def _settle(self) -> None:
+        # For good: what cuDNN searches for, a thread of the process keeps for itself.
+        self._own.place = self._free.pop(0)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         return super().submit(self._elsewhere, fn, args, kwargs)
 
     def _elsewhere(self, *work: Any) -> Any:
-        place = self._idle.get()
-        try:
-            return place.do(*work)
-        finally:
-            self._idle.put(place)
+        return self._own.place.do(*work)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait, cancel_futures=cancel_futures)
