@@ -21,6 +21,7 @@ from benchmarks.steps import (
     against_reference,
     agreement_rows,
     alternation_rows,
+    epoch_rows,
     images,
     many_rows,
     memory_on_device,
@@ -29,7 +30,7 @@ from benchmarks.timing import Row, row
 from lthlib.files import sealed, write_atomically
 from lthlib.models import ModelSettings
 
-PARTS = ("agreement", "memory", "startup", "topk", "steps", "bip", "many")
+PARTS = ("agreement", "memory", "startup", "topk", "steps", "epochs", "bip", "many")
 WIDTHS = {"resnet20": 16, "resnet18": 64, "vgg16": 64}
 # Of each network: how many times faster than the reference a step is to be, 0 for no target.
 AIMS: dict[str, dict[str, dict[tuple[str, str], float]]] = {
@@ -106,6 +107,9 @@ def _training(part: str, options: argparse.Namespace) -> Iterator[Row]:
     small = _case("resnet20", 128, options, cores)
     if part == "agreement" and on_gpu:
         yield from agreement_rows(small)
+    elif part == "epochs":
+        if on_gpu or tiny:
+            yield from epoch_rows(small, 2 if tiny else 5, 3 if tiny else 1 << 20)
     elif part == "many":
         counts = (1, 2, 4, 8) if on_gpu else (2,) if tiny else (1, 2)
         yield from many_rows(small, counts, 2 if tiny else 4, 1 if tiny else 50 if on_gpu else 4)

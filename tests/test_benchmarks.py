@@ -36,6 +36,9 @@ def test_every_part_is_measured(measured):
         "BiP step, batch 8, in dense steps",
         "state BiP adds",
         "runs at once, processes, K = 2",
+        "dense epoch of 45,000 images, bf16, batch 8",
+        "CS epoch of 45,000 images, bf16, batch 8",
+        "BiP epoch of 45,000 images, bf16, batch 8",
         "runs at once, vmap, K = 2",
     ):
         assert part in names

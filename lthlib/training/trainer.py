@@ -94,7 +94,7 @@ class Trainer:
         self.files: dict[str, str] = {}
         self.steps_per_epoch = self.batches("train").steps_per_epoch
         self._flops: int | None = None
-        self._steps: Steps | None = None
+        self.maker: Steps | None = None
         self._gradients: Flat | None = None
         wide = torch.promote_types(self.network.dtype, torch.float32)
         self._meter = Meter(self.steps_per_epoch, self.network.device, wide)
@@ -177,7 +177,7 @@ class Trainer:
     def dial(self, value: Callable[[int], float], t: int) -> float | Tensor:
         """`value(t)`, a number that changes from step to step, such as the learning rate. A step
         asks for it here: where steps are replayed, it is a tensor that is set before each."""
-        return self._steps.dial(value, t) if self._steps else value(t)
+        return self.maker.dial(value, t) if self.maker else value(t)
 
     def optimiser_options(self) -> dict[str, Any]:
         """The recipe's options of `sgd_step`."""
@@ -266,10 +266,10 @@ class Trainer:
         """What makes these steps: as before, recordings included, where they are the same."""
         wanted = self.network.device.type == "cuda" if self.replays is None else self.replays
         recorder = self.recorder if wanted and replays and self.ranks.world == 1 else None
-        if self._steps is None or not self._steps.same(step, streams, recorder):
+        if self.maker is None or not self.maker.same(step, streams, recorder):
             sources = [self.batches(name) for name in streams]
-            self._steps = Steps(step, sources, self._meter, recorder)
-        return self._steps
+            self.maker = Steps(step, sources, self._meter, recorder)
+        return self.maker
 
     @property
     def passes(self) -> int:
