@@ -50,3 +50,31 @@ def test_a_process_sees_its_gpu() -> None:
 def test_a_process_can_start_without_torch() -> None:
     code = "import lthlib.workers, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def meet(folder: Path, me: str) -> int:
+    """Wait until all four are here."""
+    (folder / me).touch()
+    while len(list(folder.iterdir())) < 4:
+        time.sleep(0.001)
+    return os.getpid()
+
+
+def test_a_process_does_several_things_at_once_and_a_place_keeps_its_process(
+    tmp_path: Path,
+) -> None:
+    with Workers(["", ""], threads=2) as pool:
+        pids = list(pool.map(meet, [tmp_path] * 4, "abcd"))
+        assert sorted(map(pids.count, set(pids))) == [2, 2]
+        assert os.getpid() not in pids
+        assert {pool.submit(os.getpid).result() for _ in range(8)} <= set(pids)
+
+
+def test_an_error_comes_back_and_a_process_that_died_is_replaced() -> None:
+    with Workers() as pool:
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            pool.submit(os.stat, "nowhere").result()
+        pid = pool.submit(os.getpid).result()
+        with pytest.raises(BrokenExecutor, match="died"):
+            pool.submit(os._exit, 3).result()
+        assert pool.submit(os.getpid).result() != pid
