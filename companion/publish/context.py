@@ -36,7 +36,8 @@ def page_context(
         """The reports on studies that were computed again, by study."""
         return reports or {}
 
-    parts = (Curves(rows), Claims(ticket_table(rows), known), Facts(known))
+    table = ticket_table(rows)
+    parts = (Curves(rows, table), Claims(table, known), Facts(known))
     return {
         **{name: getattr(one, name) for one in parts for name in dir(one) if name[0] != "_"},
         "reports": published,

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from companion.analysis.points import curve_points, pruned, ticket_table
+from companion.analysis.points import curve_points, pruned
 from companion.analysis.precision import (
     margin,
     precision_differences,
@@ -27,7 +27,7 @@ _NEAR = 0.15  # relative
 
 
 class Curves:
-    """Records, asked by study, label and density.
+    """Records, and the table that `ticket_table` makes of them, asked by study, label and density.
 
     label: as figures show it: `BiP`, `CS`, `CS, as found`, `OMP, compute-matched`, `dense`.
     density: a kept fraction in (0, 1]; the nearest point of the curve answers, if it lies within
@@ -35,9 +35,8 @@ class Curves:
     message lists those there are.
     """
 
-    def __init__(self, records: Sequence[Mapping[str, Any]]) -> None:
-        self._records = records
-        self._table = ticket_table(self._records)
+    def __init__(self, records: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> None:
+        self._records, self._table = records, table
 
     def has_study(self, study: str) -> bool:
         """Whether there are records of a study: `[% if has_study("cifar10-reduced") %]`."""
