@@ -2,7 +2,8 @@
 
 A row of the file is comparisons of one kind, of every network, curve and unit that it names, with
 `|` between them. Networks are named, or are those that hold all of some curves; `;` stands between
-alternatives. Rows with one number in `line` are judged together, lines by the claim's rule.
+alternatives. Rows with one number in `line` are judged together, lines by the claim's rule. The
+other columns are fields of `comparisons.Case`.
 """
 
 from __future__ import annotations
