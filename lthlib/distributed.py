@@ -98,26 +98,20 @@ class Ranks:
         return [int(count) for count in summed.tolist()]
 
     def mean(
-        self, loss: Tensor, correct: Tensor, gradients: Mapping[str, Tensor], images: int
-    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        self, loss: Tensor, correct: Tensor, gradients: Tensor, images: int
+    ) -> tuple[Tensor, Tensor]:
         """From sums over this rank's images to those over all images of the batch.
 
-        loss: [], sum over `images` images, correct: [], their correct predictions, gradients: of
-        `loss`. Returns the mean loss and its gradients, in the layouts they came in, and the number
-        of correct predictions. Weighs each image equally, however many a rank has. A single
-        process has nothing to reduce and does not call this.
+        loss: [], sum over `images` images, correct: [], their correct predictions, gradients: [n],
+        of `loss`; they become those of the mean, in place. Returns the mean loss and the number of
+        correct predictions. Weighs each image equally, however many a rank has. A single process
+        has nothing to reduce and does not call this.
         """
         counts = torch.stack([loss, correct.to(loss.dtype), loss.new_tensor(images)])
-        flat = torch.cat([counts, *(gradient.reshape(-1) for gradient in gradients.values())])
+        flat = torch.cat([counts, gradients])
         dist.all_reduce(flat)
-        summed, *pieces = flat.split([3, *(gradient.numel() for gradient in gradients.values())])
-        for piece in pieces:
-            piece.div_(summed[2])
-        reduced = {
-            name: torch.empty_like(gradient).copy_(piece.view(gradient.shape))
-            for (name, gradient), piece in zip(gradients.items(), pieces, strict=True)
-        }
-        return summed[0] / summed[2], summed[1].to(correct.dtype), reduced
+        torch.div(flat[3:], flat[2], out=gradients)
+        return flat[0] / flat[2], flat[1].to(correct.dtype)
 
     def follow(self, tensors: Iterable[Tensor]) -> None:
         """Give tensors the values that they have on rank 0, in place."""

@@ -13,6 +13,14 @@ from lthlib.masks import Mask
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
+
+def one_training(settings: Any, steps: Callable[[str], int], start: int) -> int:
+    """Batches that one training sends backward, or as many as a method has rounds; `length` and
+    `start` of its settings count where it has them."""
+    skipped = start if getattr(settings, "start", "") == "rewind" else 0
+    return getattr(settings, "rounds", 1) * (steps(getattr(settings, "length", "")) - skipped)
+
+
 Search = Callable[[Trainer, Any, Ticket | None], Iterator[Ticket]]
 
 
@@ -23,7 +31,7 @@ class Method:
     settings: frozen dataclass of its settings. search: `search(trainer, settings, parent)` yields
     tickets; stopping the iteration stops the search. work: `work(settings, steps, start)` is the
     number of batches it sends backward, with `steps(length)` optimiser steps and `start` the
-    parent's rewind step. version: raised whenever results change.
+    parent's rewind step; by default `one_training`. version: raised whenever results change.
     parent: what it starts from: `none`, `dense` (a trained dense network), or `ticket` (any ticket
     with a rewind point).
     """
@@ -32,7 +40,7 @@ class Method:
     title: str
     settings: type
     search: Search
-    work: Callable[[Any, Callable[[str], int], int], int]
+    work: Callable[[Any, Callable[[str], int], int], int] = one_training
     version: int = 1
     parent: str = "none"
 

@@ -124,6 +124,4 @@ def search(trainer: Trainer, settings: CSSettings, parent: Ticket | None) -> Ite
     return search_gates(trainer, settings, "cs", gate)
 
 
-METHOD = Method(
-    "cs", "CS", CSSettings, search, lambda settings, steps, start: settings.rounds * steps("")
-)
+METHOD = Method("cs", "CS", CSSettings, search)

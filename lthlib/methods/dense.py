@@ -30,4 +30,4 @@ def search(trainer: Trainer, settings: DenseSettings, parent: Ticket | None) -> 
         yield make_ticket(trainer, mask, point="dense", rewind_step=k, target_density=1.0)
 
 
-METHOD = Method("dense", "dense", DenseSettings, search, lambda settings, steps, start: steps(""))
+METHOD = Method("dense", "dense", DenseSettings, search)

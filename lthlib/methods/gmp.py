@@ -92,4 +92,4 @@ def _step(
     return step
 
 
-METHOD = Method("gmp", "GMP", GMPSettings, search, lambda settings, steps, start: steps(""))
+METHOD = Method("gmp", "GMP", GMPSettings, search)

@@ -90,4 +90,4 @@ def search(trainer: Trainer, settings: GraSPSettings, parent: Ticket | None) -> 
     )
 
 
-METHOD = Method("grasp", "GraSP", GraSPSettings, search, lambda settings, steps, start: steps(""))
+METHOD = Method("grasp", "GraSP", GraSPSettings, search)

@@ -111,11 +111,4 @@ def search(trainer: Trainer, settings: HydraSettings, parent: Ticket | None) -> 
         yield make_ticket(trainer, Mask(trainer.group("masks")), target_density=settings.density)
 
 
-METHOD = Method(
-    "hydra",
-    "Hydra",
-    HydraSettings,
-    search,
-    lambda settings, steps, start: steps(settings.length),
-    parent="dense",
-)
+METHOD = Method("hydra", "Hydra", HydraSettings, search, parent="dense")

@@ -74,6 +74,4 @@ def search(trainer: Trainer, settings: ISSSettings, parent: Ticket | None) -> It
     return search_gates(trainer, settings, "iss", gate_of(settings))
 
 
-METHOD = Method(
-    "iss", "ISS", ISSSettings, search, lambda settings, steps, start: settings.rounds * steps("")
-)
+METHOD = Method("iss", "ISS", ISSSettings, search)

@@ -93,6 +93,4 @@ def search(trainer: Trainer, settings: L0Settings, parent: Ticket | None) -> Ite
     return search_gates(trainer, settings, "l0", gate)
 
 
-METHOD = Method(
-    "l0", "l0", L0Settings, search, lambda settings, steps, start: settings.rounds * steps("")
-)
+METHOD = Method("l0", "l0", L0Settings, search)

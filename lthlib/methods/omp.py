@@ -37,13 +37,4 @@ def search(trainer: Trainer, settings: OMPSettings, parent: Ticket | None) -> It
     return train_from(trainer, parent, mask, settings.density, settings.start, settings.length)
 
 
-METHOD = Method(
-    "omp",
-    "OMP",
-    OMPSettings,
-    search,
-    lambda settings, steps, start: (
-        steps(settings.length) - (start if settings.start == "rewind" else 0)
-    ),
-    parent="dense",
-)
+METHOD = Method("omp", "OMP", OMPSettings, search, parent="dense")

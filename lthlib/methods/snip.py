@@ -55,4 +55,4 @@ def search(trainer: Trainer, settings: SNIPSettings, parent: Ticket | None) -> I
     )
 
 
-METHOD = Method("snip", "SNIP", SNIPSettings, search, lambda settings, steps, start: steps(""))
+METHOD = Method("snip", "SNIP", SNIPSettings, search)

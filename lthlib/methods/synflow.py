@@ -73,6 +73,4 @@ def search(trainer: Trainer, settings: SynFlowSettings, parent: Ticket | None) -
     )
 
 
-METHOD = Method(
-    "synflow", "SynFlow", SynFlowSettings, search, lambda settings, steps, start: steps("")
-)
+METHOD = Method("synflow", "SynFlow", SynFlowSettings, search)

@@ -73,9 +73,8 @@ class Steps:
             self._fill(value)
         return value(t)
 
-    def __call__(self, t: int, seed: Callable[[], None]) -> Outcome:
-        """Make step t, after a call of `seed`; the tensors of its outcome may be overwritten by the
-        next."""
+    def __call__(self, t: int) -> Outcome:
+        """Make step t; the tensors of its outcome may be overwritten by the next."""
         epoch, place = divmod(t, self.length)
         if self.record and epoch != self.epoch:
             self._turn(epoch)
@@ -86,7 +85,6 @@ class Steps:
             self.place.fill_(place)
         if self.record and not known and self.warm[size] >= WARM_UP:
             self._try_to_record(t, size, drawn)
-        seed()
         if size not in self.recordings:
             self.warm[size] += 1
             return self._make(t, place, drawn)

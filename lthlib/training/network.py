@@ -7,7 +7,7 @@ parameters become views of, and every method starts from the gradient with respe
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from typing import Any
@@ -165,12 +165,13 @@ class Network:
         parts = torch.autograd.grad(loss, leaves, materialize_grads=True)
         loss, correct = loss.detach(), (logits.detach().argmax(1) == y).sum()
         gradients = dict(zip(weights, parts, strict=True))
+        if into is not None:
+            torch._foreach_copy_(list(into.values()), [gradients[name] for name in into])
+            gradients = into
         if not alone:
-            loss, correct, gradients = self.ranks.mean(loss, correct, gradients, len(y))
-        if into is None:
-            return loss, correct, gradients
-        torch._foreach_copy_(list(into.values()), [gradients[name] for name in into])
-        return loss, correct, into
+            gradients = into or Flat.of(gradients)
+            loss, correct = self.ranks.mean(loss, correct, gradients.data, len(y))
+        return loss, correct, gradients
 
     @torch.no_grad()
     def accuracy(
@@ -206,18 +207,6 @@ def channels_last(tensor: Tensor) -> Tensor:
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
-def has_fused_sgd(tensors: Sequence[Tensor]) -> bool:
-    """Whether one kernel takes them all: on a GPU."""
-    return bool(tensors) and tensors[0].is_cuda
-
-
-def laid_out_as(weight: Tensor, gradient: Tensor) -> Tensor:
-    """A gradient in its weight's layout, which the fused kernel wants."""
-    if gradient.stride() == weight.stride():
-        return gradient
-    return torch.empty_like(weight).copy_(gradient)
-
-
 def sgd_step(
     weights: Mapping[str, Tensor],
     gradients: Mapping[str, Tensor],
@@ -230,16 +219,16 @@ def sgd_step(
 ) -> None:
     """One step of torch's SGD in place, on named tensors the caller owns; zero momenta behave as a
     first step. Where all three are `Flat`, of one layout, it is one step on one tensor. On a GPU it
-    is one kernel, and the rate may be a 0-d tensor."""
+    is one kernel, which wants a weight, its gradient and its momentum in one layout, and the rate
+    may be a 0-d tensor."""
     if isinstance(weights, Flat) and isinstance(gradients, Flat) and isinstance(momenta, Flat):
         owned, found, moved = [weights.data], [gradients.data], [momenta.data]
     else:
         owned, found = list(weights.values()), [gradients[name] for name in weights]
         moved = [momenta[name] for name in weights]
-    fused = has_fused_sgd(owned)
-    if fused:
-        found = [laid_out_as(weight, g) for weight, g in zip(owned, found, strict=True)]
-        rate = rate.float() if isinstance(rate, Tensor) else rate
+    fused = bool(owned) and owned[0].is_cuda
+    if fused and isinstance(rate, Tensor):
+        rate = rate.float()
     with torch.no_grad():
         sgd(
             owned,

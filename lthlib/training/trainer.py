@@ -13,7 +13,6 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -85,6 +84,8 @@ class Trainer:
         self.keep("momentum", weights)
         self.zero("momentum")
         self.keep("buffers", buffers)
+        # Where gradients by the weights are put.
+        self.gradients = self.flat("weights").like(torch.zeros_like(self.flat("weights").data))
         self.round = 0
         self.step = 0
         self.cost = Cost()
@@ -95,7 +96,6 @@ class Trainer:
         self.steps_per_epoch = self.batches("train").steps_per_epoch
         self._flops: int | None = None
         self.maker: Steps | None = None
-        self._gradients: Flat | None = None
         wide = torch.promote_types(self.network.dtype, torch.float32)
         self._meter = Meter(self.steps_per_epoch, self.network.device, wide)
 
@@ -143,14 +143,6 @@ class Trainer:
             return thin
 
         return effective
-
-    @property
-    def gradients(self) -> Flat:
-        """Where gradients by the weights are put, laid out as the weights are."""
-        if self._gradients is None:
-            weights = self.flat("weights")
-            self._gradients = weights.like(torch.zeros_like(weights.data))
-        return self._gradients
 
     def load(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
         """Copy values into a group of the state, in place."""
@@ -247,8 +239,9 @@ class Trainer:
                     raise Paused(
                         f"stopped before step {t} of round {self.round}; the state is saved"
                     )
+                _seed(device, salt + t)
                 try:
-                    outcome = steps(t, partial(_seed, device, salt + t))
+                    outcome = steps(t)
                 except MaskError as error:
                     raise Diverged(f"step {t}: {error}; a smaller learning rate may help") from None
                 self._meter.count(outcome, t)

@@ -15,13 +15,13 @@ from torch.func import functional_call
 
 from lthlib.errors import ConfigError, Diverged, MaskError, Paused
 from lthlib.masks import Mask, random_mask
+from lthlib.methods import get_method
 from lthlib.training import (
     Hooks,
     Network,
     Outcome,
     Trainer,
     TrainingSettings,
-    channels_last,
     learning_rate,
     network,
     sgd_step,
@@ -96,39 +96,60 @@ def test_training_settings_that_make_no_sense_are_refused(
         TrainingSettings(**settings)  # type: ignore[arg-type]
 
 
+class Layouts(nn.Module):
+    """images [b, 1, 5, 5] -> logits [b, 3], through layers whose gradients come in other layouts
+    than their weights on some device: depthwise, 1x1, one input channel, one that lies across."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3)
+        self.depthwise = nn.Conv2d(4, 4, 3, groups=4)
+        self.pointwise = nn.Conv2d(4, 8, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.line = nn.Conv1d(8, 3, 1)
+        self.last = nn.Linear(3, 3)
+        self.last.weight = nn.Parameter(torch.randn(3, 3).T)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.pointwise(self.depthwise(self.first(x).relu())))
+        logits: Tensor = self.last(self.line(x.flatten(2)).squeeze(2)) * self.scale
+        return logits
+
+
 @pytest.mark.parametrize(
-    "weight",
+    ("method", "settings"),
     [
-        channels_last(torch.randn(8, 1, 3, 3)),  # depthwise, or one input channel
-        channels_last(torch.randn(8, 4, 1, 1)),
-        channels_last(torch.randn(8, 4, 3, 3).double()),
-        torch.randn(5, 3).T,
-        torch.randn(2, 3, 4).permute(2, 0, 1),
-        torch.randn(0, 4),
-        torch.randn(()),
+        ("dense", {}),
+        ("imp", {"rounds": 1}),
+        ("cs", {"rewind": "1it", "temperature_per": "step"}),
+        ("bip", {"density": 0.5}),
+        ("bip", {"density": 0.5, "variant": "release"}),
+        ("hydra", {"density": 0.5}),
     ],
-    ids=lambda weight: f"{tuple(weight.shape)}, strides {weight.stride()}",
 )
-@pytest.mark.parametrize("contiguous", [True, False])
-def test_the_fused_kernel_is_given_one_layout(
-    weight: Tensor, contiguous: bool, monkeypatch: pytest.MonkeyPatch
+def test_an_optimiser_is_given_tensors_of_one_layout(
+    method: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU, by a stand-in that refuses what the kernel there refuses."""
-    plain = network.sgd
+    """Which torch's fused kernel on a GPU asks of a weight, its gradient and its momentum."""
+    plain, seen = network.sgd, []
 
     def fused(weights: list[Tensor], gradients: list[Tensor], momenta: list[Tensor], **more: Any):
         for tensors in zip(weights, gradients, momenta, strict=True):
-            assert len({tensor.stride() for tensor in tensors}) == 1
-        plain(weights, gradients, momenta, **more | {"fused": False, "foreach": False})
+            assert len({(tensor.shape, tensor.stride()) for tensor in tensors}) == 1
+        seen.append(len(weights))
+        plain(weights, gradients, momenta, **more)
 
-    monkeypatch.setattr(network, "has_fused_sgd", lambda tensors: True)
     monkeypatch.setattr(network, "sgd", fused)
-    gradient = torch.randn_like(weight)
-    gradient = gradient.contiguous() if contiguous else gradient.flip(0).flip(0)[...]
-    owned, momentum = weight.clone(), torch.zeros_like(weight)
-    named = ({"w": tensor} for tensor in (owned, gradient, momentum))
-    sgd_step(*named, 0.5, momentum=0, nesterov=False, weight_decay=0)
-    assert owned.equal(weight - 0.5 * gradient)
+    chosen = get_method(method)
+    training = TrainingSettings("4it", 8)
+    model, data = Layouts(), images(torch.float32)
+    parent = None
+    if chosen.parent == "dense":
+        dense = get_method("dense")
+        (parent,) = dense.search(Trainer(model, data, training), dense.settings(), None)
+    list(chosen.search(Trainer(model, data, training), chosen.settings(**settings), parent))
+    assert seen
 
 
 @given(
