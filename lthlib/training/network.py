@@ -141,6 +141,7 @@ class Network:
             for name, module in norms.items():
                 module.momentum = momenta[name]
 
+    @torch.enable_grad()
     def gradients(
         self,
         weights: Mapping[str, Tensor],
