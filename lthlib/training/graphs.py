@@ -53,6 +53,8 @@ class Steps:
         self.length, self.epoch = sources[0].steps_per_epoch, -1
         self.resident = all(source.resident for source in sources)
         self.place = torch.zeros(1, dtype=torch.int64, device=meter.device)
+        # A recording reads it again at each replay, so it lives as long.
+        self.within = torch.arange(sources[0].batch_size, device=meter.device)
         self.recording = False
         self.warm: Counter[int] = Counter()
         self.recordings: dict[int, tuple[Callable[[], None], Outcome]] = {}
@@ -67,6 +69,8 @@ class Steps:
     def dial(self, value: Callable[[int], float], t: int) -> float | Tensor:
         """`value(t)`; while the step is recorded, a 0-d tensor that will hold it."""
         if self.recording:
+            if value not in self.tables:
+                raise RuntimeError("it asks for a dial that its first steps did not ask for")
             return self.tables[value].index_select(0, self.place).squeeze(0)
         if self.record and value not in self.tables:
             self.tables[value] = torch.zeros_like(self.meter.losses)
@@ -117,13 +121,12 @@ class Steps:
     def _try_to_record(self, t: int, size: int, drawn: list[Batch]) -> None:
         if not self.resident:
             self.held[size] = [(x.clone(), y.clone()) for x, y in drawn]
-        within = torch.arange(size, device=self.place.device)
         made: list[Outcome] = []
 
         def work() -> None:
             self.recording = True
             try:
-                batches = self.held.get(size) or [self._chosen(s, within) for s in self.sources]
+                batches = self.held.get(size) or [self._chosen(s, size) for s in self.sources]
                 made[:] = [self._make(t, self.place, batches)]
             finally:
                 self.recording = False
@@ -136,6 +139,7 @@ class Steps:
             reason = str(error).splitlines()[0]
             warnings.warn(f"steps are not recorded, which is slower: {reason}", stacklevel=2)
 
-    def _chosen(self, source: Batches, within: Tensor) -> Batch:
+    def _chosen(self, source: Batches, size: int) -> Batch:
         plan = source.draw(self.epoch)
-        return source.cut(plan.index_select(1, self.place * source.batch_size + within))
+        begin = self.place * source.batch_size
+        return source.cut(plan.index_select(1, begin + self.within[:size]))

@@ -250,3 +250,21 @@ def test_a_step_that_cannot_be_recorded_runs_as_it_is_and_says_so_once() -> None
     assert calls == list(range(7))
     (warning,) = caught
     assert "slower: operation not permitted when stream is capturing" in str(warning.message)
+
+
+def test_a_dial_that_is_first_asked_for_while_recording_runs_the_steps_as_they_are() -> None:
+    trainers = [tiny_trainer(), tiny_trainer()]
+    for trainer, replays in zip(trainers, (True, False), strict=True):
+        step, streams = step_of(trainer, "imp")
+        trainer.replays, trainer.recorder = replays, Recorder(trainer)
+
+        def late(t: int, *batches: Any, trainer: Any = trainer, step: Any = step) -> Outcome:
+            if trainer.maker.recording:
+                trainer.dial(float, t)
+            return step(t, *batches)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            trainer.fit(late, stop=7, streams=streams)
+    assert trainers[0].recorder.replayed == 0
+    assert_same(*trainers)
