@@ -115,7 +115,7 @@ class Alternation:
     new mask.
 
     The optimiser of a level owns that level's variables and nothing else; BatchNorm is trained in
-    the lower level alone, and the upper pass works on copies of its statistics.
+    the lower level alone; its statistics are put back after the upper pass.
     """
 
     trainer: Trainer
