@@ -89,6 +89,8 @@ class Claim:
             return Verdict(self.id, NOT_RUN, "paper", None, None, None, 0, because, needs)
         texts = "; ".join(dict.fromkeys(part.text for part in found.parts))
         sentences = [f"At {view.scale} scale: {texts}", *criteria.beside(self.id, view)]
+        if found.left:
+            sentences.append(f"Without their minimum these do not count: {', '.join(found.left)}")
         if view.failed:
             sentences.append(f"{view.failed} failed runs at this scale are left out")
         direction = None

@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence, Sized
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -26,7 +28,6 @@ from lthlib.errors import ConfigError
 Side = Literal["for", "against", "undecided"]
 
 DATASETS = ("cifar10", "cifar100", "tinyimagenet", "imagenet")
-NOT_INFERIOR = f"not below {stats.MARGIN}"
 # The fewest seeds of a curve, of a dense reference, and at the two densities that decide d*; and
 # the fewest networks of which 'most' can be said. At reduced scale one is enough.
 _FEWEST = {"any": 1, "seeds": 3, "dense seeds": 10, "deciding seeds": 8, "networks": 3}
@@ -111,13 +112,17 @@ class View:
         where, _, structure = net.partition(", ")
         dataset, architecture = where.split(" / ")
         label, manner = (*re.split(r" (as found|retrained)$", curve), "")[:2]
+        judged = manner.removeprefix("as ") or "found"
+        key = (dataset, architecture, structure if structure and manner else "unstructured", judged)
         # A label may say so itself: `CS, as found` is the same curve as `CS` judged as found.
-        rows = self.rows[self.rows["label"].isin([label, f"{label}, {manner}"])]
-        rows = rows[(rows["dataset"] == dataset) & (rows["architecture"] == architecture)]
-        if not manner:
-            return rows
-        structured = rows["structure"] == (structure or "unstructured")
-        return rows[structured & (rows["judged"] == manner.removeprefix("as "))]
+        named = [(*key, label), (*key, f"{label}, {manner}")]
+        return pd.concat(
+            [self.rows[:0], *(self._curves[one] for one in named if one in self._curves)]
+        )
+
+    @cached_property
+    def _curves(self) -> dict[Any, pd.DataFrame]:
+        return dict(iter(self.rows.groupby([*_WHERE, "judged", "label"])))
 
     def nets(self, *curves: str) -> list[str]:
         """Return the networks that hold all of the curves, unstructured."""
@@ -151,9 +156,31 @@ class Case:
         """The rows of a curve."""
         return self.view.select(self.net, curve)
 
+    @property
+    def limit(self) -> float:
+        """The value at which the claim begins or ends to stand."""
+        return float(self.stands.rpartition(" ")[2])
+
     def on_grid(self, curve: str, grid: Floats, value: str = "test_accuracy") -> pd.DataFrame:
-        """A curve's replicates on densities, from `statistics.on_grid`."""
-        return stats.on_grid(self.rows(curve), grid, value)
+        """A curve's replicates on densities, followed across no more than a round of IMP."""
+        return stats.on_grid(self.rows(curve), grid, value, widest=stats.ROUND)
+
+    def densities(self, place: str) -> Floats:
+        """The band, or only its `dense end`, `middle` or `sparse end`."""
+        places = {"dense end": 0, "middle": len(self.band) // 2, "sparse end": -1}
+        return self.band[[places[place]]] if place else self.band
+
+    def shared(self, value: str = "test_accuracy") -> tuple[pd.Series, pd.Series]:
+        """Both curves' means by replicate over the densities of the band that both measured."""
+        names = (self.ours, self.theirs)
+        ours, theirs = (self.rows(curve)[[*_REPLICATE, "density", value]] for curve in names)
+        seeds = [set(stats.in_band(own, self.band)["seed"]) for own in (ours, theirs)]
+        self.demand(dict(zip(names, seeds, strict=True)), self.band)
+        means = stats.shared_means(ours, theirs, self.band, value, self.view.fewest("seeds"))
+        if means[0].empty:
+            both = f"{self.ours} and {self.theirs} on {self.net}"
+            raise Lacking(f"{both} at densities in common over {_percent(self.band)}")
+        return means
 
     def short(
         self, samples: Mapping[str, Sized], grid: Floats | None = None, what: str = "seeds"
@@ -195,8 +222,8 @@ def side_of(value: Difference, stands: str) -> Side:
     how, _, number = stands.rpartition(" ")
     limit = float(number)
     if how == "within":
-        ends = (side_of(value, f"not below {-limit}"), side_of(value, f"not above {limit}"))
-        return all_of(ends) or "undecided"
+        ends = {side_of(value, f"not below {-limit}"), side_of(value, f"not above {limit}")}
+        return "against" if "against" in ends else "for" if ends == {"for"} else "undecided"
     low, high = (value.lower, value.upper) if how.startswith("not") else (value.low, value.high)
     if how in ("below", "at most", "not above"):
         low, high, limit = -high, -low, -limit
@@ -207,13 +234,17 @@ def side_of(value: Difference, stands: str) -> Side:
     return "against" if high < limit else "undecided"
 
 
-def all_of(sides: Sequence[Side]) -> Side | None:
-    """Return `for` if all are, `against` if any is, None if there are none, else `undecided`."""
-    if not sides:
+def all_of(parts: Sequence[Part]) -> Side | None:
+    """Return `for` if all are, `against` if one is, None if there are none, else `undecided`.
+
+    By Bonferroni's correction: one of many is against by chance more often than one alone.
+    """
+    if not parts:
         return None
-    if "against" in sides:
+    against = [part.value.p for part in parts if part.side == "against"]
+    if any(not len(parts) * p / 2 > 1 - stats.LEVEL for p in against):
         return "against"
-    return "for" if set(sides) == {"for"} else "undecided"
+    return "for" if {part.side for part in parts} == {"for"} else "undecided"
 
 
 def most_of(sides: Sequence[Side], fewest: int = 1) -> Side | None:
@@ -226,12 +257,15 @@ def most_of(sides: Sequence[Side], fewest: int = 1) -> Side | None:
 
 
 def band(case: Case) -> Part:
-    """Compare two curves by the difference of their means over the band, in points."""
-    curves = (case.ours, case.theirs)
-    means = {curve: stats.band_means(case.rows(curve), case.band) for curve in curves}
-    case.demand(means, case.band)
+    """Compare two curves by the difference of their means over the band, in points.
+
+    Seeds are pairs where the tickets of both curves rest on the same runs.
+    """
+    ours, theirs = case.shared()
+    roots = [set(case.rows(curve)["root"]) for curve in (case.ours, case.theirs)]
+    compare = stats.compare if roots[0] == roots[1] else stats.welch_difference
     where = f"over {_percent(case.band)} density ({case.net})"
-    gap = stats.compare(*means.values())
+    gap = compare(ours, theirs, case.limit)
     return case.part(gap, f"{case.ours} - {case.theirs}", "points", where)
 
 
@@ -240,23 +274,38 @@ def best_other(case: Case) -> Part:
 
     `theirs` is how its tickets are judged.
     """
-    curves = {label: case.rows(f"{label} {case.theirs}") for label in _OTHERS}
-    scores = {
-        label: stats.band_means(rows, case.band, "validation_accuracy")
-        for label, rows in curves.items()
-    }
-    enough = [label for label in scores if len(scores[label]) >= case.view.fewest("seeds")]
-    best = max(enough, key=lambda label: scores[label].mean(), default="another pruner")
+    gains = {}
+    for label in _OTHERS:
+        with suppress(Lacking):
+            other = replace(case, theirs=f"{label} {case.theirs}")
+            ours, theirs = other.shared("validation_accuracy")
+            gains[label] = theirs.mean() - ours.mean()
+    best = max(gains, key=lambda label: gains[label], default="another pruner")
     return band(replace(case, theirs=f"{best} {case.theirs}"))
 
 
+def point(case: Case) -> Part:
+    """Compare two curves at one place of the band, which `of` names."""
+    (density,) = grid = case.densities(case.of)
+    ours, theirs = (
+        case.on_grid(curve, grid)[density].dropna() for curve in (case.ours, case.theirs)
+    )
+    case.demand({case.ours: ours, case.theirs: theirs}, grid)
+    gap = stats.welch_difference(ours, theirs, case.limit)
+    where = f"at {_percent(grid)} density ({case.net})"
+    return case.part(gap, f"{case.ours} - {case.theirs}", "points", where)
+
+
 def level(case: Case) -> Part:
-    """Compare with dense at the middle of the band: one density, fixed beforehand."""
-    dense, samples = _dense(case), case.on_grid(case.ours, case.band)
+    """Compare with dense at the middle of the band, or up to a round sparser: of each seed the
+    densest ticket there."""
+    dense, rows = _dense(case), case.rows(case.ours)
     middle = float(case.band[len(case.band) // 2])
-    case.demand({case.ours: samples[middle].dropna()}, case.band)
-    gap = stats.point_differences(samples, dense.to_frame())[middle]
+    near = rows[rows["density"].between(0.79 * middle, 1.01 * middle)]
+    found = near.loc[near.groupby(_REPLICATE)["density"].idxmax(), "test_accuracy"]
+    case.demand({case.ours: found}, np.array([middle, 0.8 * middle]))
     where = f"at {100 * middle:.2g} % density ({case.net})"
+    gap = stats.welch_difference(found, dense, case.limit)
     return case.part(gap, f"{case.ours} - dense", "points", where)
 
 
@@ -266,7 +315,7 @@ def gain(case: Case) -> Part:
     chosen = stats.best_on_validation(case.rows(case.ours)).set_index(_REPLICATE)
     if few := case.short({case.ours: chosen}, what="dense seeds"):
         raise Lacking(f"{few[0]}, with validation accuracy")
-    gap = stats.compare(chosen["test_accuracy"], reference)
+    gap = stats.compare(chosen["test_accuracy"], reference, float(case.of))
     what = f"validation-chosen CS ticket - {case.theirs}"
     stands = case.stands if gap.lower > 0 else f"above {case.of}"
     return case.part(gap, what, "points", f"({case.net})", stands)
@@ -280,7 +329,7 @@ def whole_gain(case: Case) -> Part:
 
 def gate(case: Case) -> Part:
     """Compare what a method loses against dense with independently published data."""
-    curve, dense = stats.band_means(case.rows(case.ours), case.band), _accuracies(case)
+    curve, dense = case.on_grid(case.ours, case.band).dropna().mean(axis=1), _accuracies(case)
     few = case.short({case.ours: curve}, case.band)
     if few := [*few, *case.short({case.theirs: dense}, what="dense seeds")]:
         raise Lacking(*few)
@@ -294,47 +343,34 @@ def gate(case: Case) -> Part:
     return case.part(gap, "our IMP - dense, apart", "points", where)
 
 
-def cost(case: Case, densities: Sequence[float] | Floats = stats.IMP_DENSITIES) -> Part:
-    """Compare what a ticket costs, as a ratio at the least favourable density of those given.
+def cost(case: Case) -> Part:
+    """Compare what a ticket costs, as a ratio, where it is greatest over the band.
 
-    `of` is the unit and what is counted: `passes with pretraining`, `seconds without pretraining`.
-    Passes are images sent forward plus images sent backward.
+    `of` is the unit and what is counted: `passes with pretraining`, `seconds without pretraining`,
+    and if one is meant the place in the band. Passes are images sent forward plus images sent
+    backward.
     """
-    unit, counted = case.of.split(" ", 1)
-    pretraining, names = counted.startswith("with "), (case.ours, case.theirs)
+    (what, _, place), names = case.of.partition(", "), (case.ours, case.theirs)
+    unit, counted = what.split(" ", 1)
+    pretraining, grid = counted.startswith("with "), case.densities(place)
     if not pretraining and (few := case.short({"dense": case.rows("dense")}, what="any")):
         raise Lacking(*few)
     curves = [case.rows(curve) for curve in names]
     if unit == "seconds" and pd.concat(curves)["device_name"].nunique() > 1:
         raise Lacking(f"{case.ours} and {case.theirs} on {case.net} timed on one device")
-    grid = np.asarray(densities, float)
     paid = [rows.assign(cost=spent(rows, unit, pretraining)) for rows in curves]
-    costs = [stats.on_grid(rows[rows["cost"] > 0], grid, "cost") for rows in paid]
+    costs = [
+        stats.on_grid(rows[rows["cost"] > 0], grid, "cost", widest=stats.ROUND) for rows in paid
+    ]
     enough = [found.notna().sum() >= case.view.fewest("seeds") for found in costs]
     logs = [np.log(found.loc[:, enough[0] & enough[1]]).mean() for found in costs]
-    gaps = logs[0] - logs[1]
-    if gaps.empty:
+    if logs[0].empty:
         case.demand(dict.fromkeys(names, ()), grid)
-    density = gaps.idxmin() if case.stands.startswith("at least") else gaps.idxmax()
-    value = stats.ratio(*(found[density].dropna() for found in costs))
+    density = (logs[0] - logs[1]).idxmax()
+    ours, theirs = (found[density].dropna() for found in costs)
+    value = stats.ratio(ours, theirs, case.limit)
     where = f"at {100 * density:.2g} % density {counted} ({case.net})"
     return case.part(value, f"{unit} of {case.ours} / {case.theirs}", "", where)
-
-
-def cost_where_equal(case: Case) -> Part:
-    """The same, at densities below 52 % where the cheaper method is not inferior in accuracy.
-
-    Where the cheaper one is inferior at all of them, that is the comparison.
-    """
-    grid, names = stats.IMP_DENSITIES[2:], (case.theirs, case.ours)
-    gaps = stats.point_differences(*(case.on_grid(curve, grid) for curve in names))
-    equal = [density for density, gap in gaps.items() if side_of(gap, NOT_INFERIOR) == "for"]
-    if equal or not gaps:
-        return cost(case, equal or grid)
-    density = max(gaps, key=lambda one: gaps[one].upper)
-    closest = f"where {case.theirs.removesuffix(' as found')} comes closest"
-    where = f"at {100 * density:.2g} % density, {closest} ({case.net})"
-    return case.part(gaps[density], " - ".join(names), "points", where, NOT_INFERIOR)
 
 
 def growth(case: Case) -> Part:
@@ -342,7 +378,7 @@ def growth(case: Case) -> Part:
     ends = case.band[[-1, 0]]
     costs = case.on_grid(case.ours, ends, "passes").dropna()
     case.demand({case.ours: costs}, ends)
-    value = stats.ratio(costs.iloc[:, 0], costs.iloc[:, 1])
+    value = stats.ratio(costs.iloc[:, 0], costs.iloc[:, 1], case.limit)
     where = f"from {_percent(ends)} density ({case.net})"
     return case.part(value, f"passes of {case.ours}, growth", "", where)
 
@@ -378,20 +414,22 @@ def _stars(case: Case) -> list[Crossing]:
 
 
 def _compare_stars(case: Case, first: Crossing, second: Crossing) -> Part:
-    low, high = map(float, np.quantile(first.draws / second.draws, [0.025, 0.975]))
+    # The least and the most that the ratio can be: a curve that ends before it crosses, or crosses
+    # where nothing was measured, bounds its d*.
+    with np.errstate(divide="ignore"):
+        least = first.draws[:, 0] / second.draws[:, 1]
+        most = first.draws[:, 1] / second.draws[:, 0]
+    tail = (1 - stats.LEVEL) / 2
+    low, high = np.sort(least)[int(tail * least.size)], np.sort(most)[-1 - int(tail * most.size)]
     ratio, n = first.density / second.density, min(first.n, second.n)
-    value = Difference(n, False, ratio, low, high)
-    side = side_of(value, case.stands)
-    # A curve that ends before it crosses bounds its d* on one side only.
-    bounded = {"for": ("above", "below"), "against": ("below", "above")}.get(side)
-    if bounded and (first.edge == bounded[0] or second.edge == bounded[1]):
-        side = "undecided"
+    p = float(2 * min((least <= 1).mean(), (most >= 1).mean()))
+    value = Difference(n, False, ratio, float(low), float(high), p=p)
     text = (
         f"d* of {case.ours} / {case.theirs} = {_in_words(first)} / {_in_words(second)} = "
         f"{ratio:.2f} [{low:.2f}, {high:.2f}] at {stats.MARGIN} points from dense ({case.net}), "
         f"n = {n}"
     )
-    return Part(side, value, text)
+    return Part(side_of(value, case.stands), value, text)
 
 
 def sequence(case: Case) -> Part:
@@ -399,22 +437,17 @@ def sequence(case: Case) -> Part:
     search, imp = case.rows(case.ours), case.rows(case.theirs)
     if imp["density"].min() > 1.02 * stats.IMP_DENSITIES[-1]:
         raise Lacking(f"IMP on {case.net} for 30 rounds")
-    counts = [rows.groupby(_REPLICATE)["epochs"].max() for rows in (imp, search)]
-    case.demand({case.ours: min(counts, key=len)})
-    value = stats.ratio(*counts)
+    theirs, ours = (rows.groupby(_REPLICATE)["epochs"].max() for rows in (imp, search))
+    case.demand({case.ours: min(ours, theirs, key=len)})
+    value = stats.ratio(theirs, ours, case.limit)
     return case.part(value, "epochs in sequence of IMP / CS", "", f"({case.net})")
 
 
 def spread(case: Case) -> Part:
-    """Compare how far seeds spread over the band, as a ratio of standard deviations."""
-    samples = []
-    for curve in (case.ours, case.theirs):
-        sample = case.on_grid(curve, case.band).dropna()
-        case.demand({curve: sample}, case.band)
-        samples.append([sample[density] for density in sample])
+    """Compare how far seeds' means over the band spread, as a ratio of standard deviations."""
     where = f"over {_percent(case.band)} density ({case.net})"
     what = f"spread over seeds of {case.ours} / {case.theirs}".replace(" as found", "")
-    return case.part(stats.spread_ratio(*samples), what, "", where)
+    return case.part(stats.spread_ratio(*case.shared()), what, "", where)
 
 
 def fact(case: Case) -> Part:
@@ -453,7 +486,7 @@ def _dense(case: Case) -> pd.Series:
 
 
 def _percent(grid: Floats) -> str:
-    return f"{100 * max(grid):.2g}-{100 * min(grid):.2g} %"
+    return "-".join(dict.fromkeys(f"{100 * end:.2g}" for end in (max(grid), min(grid)))) + " %"
 
 
 def _in_words(crossing: Crossing) -> str:

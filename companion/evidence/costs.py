@@ -23,7 +23,7 @@ def with_costs(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The table with the columns passes (images sent forward plus images sent backward),
-        own_passes and pretraining_UNIT.
+        own_passes, pretraining_UNIT, and root, the first of the runs that a ticket rests on.
     """
     sums = {
         f"{own}passes": table[f"{own}forward_passes"] + table[f"{own}backward_passes"]
@@ -86,9 +86,9 @@ def _pretraining(study: pd.DataFrame) -> pd.DataFrame:
     trained, sequence = runs["method"] == "dense", runs["method"] == "imp"
     first = own.where(trained, level.where(sequence, 0.0)).mask(runs["parent"].notna())
     lines = (_line(str(run), runs["parent"]) for run in study["run"])
-    found = first.loc[[[run for run in line if run in first.index][-1] for line in lines]]
-    found = found.set_axis(study.index).add_prefix("pretraining_")
-    return found.where(study["method"] != "dense", 0.0)
+    roots = [[run for run in line if run in first.index][-1] for line in lines]
+    found = first.loc[roots].set_axis(study.index).add_prefix("pretraining_")
+    return found.where(study["method"] != "dense", 0.0).assign(root=roots)
 
 
 def _line(run: str, parents: pd.Series) -> list[str]:

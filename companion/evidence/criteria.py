@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import NamedTuple
 
 from companion.evidence import comparisons, packaged
 from companion.evidence import statistics as stats
@@ -30,27 +31,52 @@ CRITERIA = packaged("criteria.csv")
 
 @dataclass(frozen=True)
 class Finding:
-    """What a criterion came to, whatever the scale; `lead` are the parts of the headline."""
+    """What a criterion came to, whatever the scale; `lead` are the parts of the headline, `left`
+    the networks that do not count yet."""
 
     outcome: str
     parts: Sequence[Part]
     lead: Sequence[Part]
     needs: Sequence[str]
     complete: bool
+    left: Sequence[str] = ()
+
+
+class Tried(NamedTuple):
+    """What one case came to on its network: its comparison, or what it lacks."""
+
+    net: str
+    part: Part | None = None
+    needs: Sequence[str] = ()
 
 
 def find(claim: str, rule: str, view: View) -> Finding:
     """Make a claim's comparisons over a view, and judge them by one of `RULES`."""
     rows = [row for row in CRITERIA if row["claim"] == claim]
     lines = [
-        [case for row in rows if row["line"] == number for case in _cases(view, row)]
+        [_tried(case) for row in rows if row["line"] == number for case in _cases(view, row)]
         for number in dict.fromkeys(row["line"] for row in rows)
     ]
-    if rule != NETWORKS:
+    nets = dict.fromkeys(tried.net for line in lines for tried in line)
+    if rule == NETWORKS:
+        alone = ([_on(line, [net]) for line in lines] for net in nets)
+        return _together([_judged(own, rule, view) for own in alone])
+    if any(" / " in row["nets"] for row in rows):
         return _judged(lines, rule, view)
-    nets = dict.fromkeys(case.net for line in lines for case in line)
-    alone = ([[case for case in line if case.net == net] for line in lines] for net in nets)
-    return _together([_judged(own, rule, view) for own in alone])
+    # Where a claim is about whatever networks were run, those that lack their minimum do not count.
+    about = [line for line in lines if any(tried.net for tried in line)]
+    on = {net: [_on(line, [net]) for line in about] for net in nets if net}
+    left = [
+        net for net in on if any(not own or any(tried.needs for tried in own) for own in on[net])
+    ]
+    if len(on) - len(left) < (view.fewest("networks") if rule == MOST else 1):
+        return _judged(lines, rule, view)
+    whole = [net for net in nets if net not in left]
+    return replace(_judged([_on(line, whole) for line in lines], rule, view), left=left)
+
+
+def _on(line: Sequence[Tried], nets: Sequence[str]) -> list[Tried]:
+    return [tried for tried in line if tried.net in nets]
 
 
 def beside(claim: str, view: View) -> list[str]:
@@ -71,29 +97,21 @@ def _cases(view: View, row: Mapping[str, str]) -> Iterator[Case]:
         yield Case(view, net, ours, theirs, row["stands"], of, row["compare"])
 
 
-def _made(cases: Iterable[Case]) -> tuple[list[Part], list[str]]:
-    """The comparisons that can be made, and what the others lack."""
-    parts: dict[Part, None] = {}
-    needs: list[str] = []
-    for case in cases:
-        try:
-            part = getattr(comparisons, case.compare)(case)
-        except Lacking as lack:
-            needs += lack.args
-        else:
-            parts |= {part: None} if part else {}
-    return list(parts), needs
+def _tried(case: Case) -> Tried:
+    try:
+        return Tried(case.net, getattr(comparisons, case.compare)(case))
+    except Lacking as lack:
+        return Tried(case.net, needs=lack.args)
 
 
-def _judged(lines: Sequence[Sequence[Case]], rule: str, view: View) -> Finding:
-    made = []
-    needs: list[str] = []
-    for line in lines:
-        parts, lacking = _made(line)
-        made.append(parts)
-        needs += lacking
-        if rule == NETWORKS and not made[0]:
-            break
+def _made(line: Iterable[Tried]) -> list[Part]:
+    return list(dict.fromkeys(tried.part for tried in line if tried.part))
+
+
+def _judged(lines: Sequence[Sequence[Tried]], rule: str, view: View) -> Finding:
+    made = list(map(_made, lines))
+    counted = lines[:1] if rule == NETWORKS and not made[0] else lines
+    needs = [need for line in counted for tried in line for need in tried.needs]
     if not made[0] or (rule == WHOLE and needs):
         return Finding(NOT_RUN, (), (), needs, False)
     every = [part for parts in made for part in parts]
@@ -116,8 +134,7 @@ def _together(findings: Sequence[Finding]) -> Finding:
 def _outcome(rule: str, lines: Sequence[Sequence[Part]], fewest: int) -> str:
     if rule in (MOSTLY, HOLM):
         return _mostly(_by_holm(lines[0]) if rule == HOLM else _sides(lines[0]))
-    each = map(_sides, lines)
-    sides = [most_of(line, fewest) if rule == MOST else all_of(line) for line in each]
+    sides = [most_of(_sides(line), fewest) if rule == MOST else all_of(line) for line in lines]
     return _either(sides) if rule == EITHER else _in_order(sides)
 
 
@@ -158,7 +175,8 @@ def _implicit_term(view: View) -> Iterator[str]:
     """What the cosine of a whole, most of which needs no Hessian, does not tell."""
     ours, theirs = "BiP as found", "BiP, implicit term off as found"
     nets = view.nets(ours, theirs)
-    gains, _ = _made(Case(view, net, ours, theirs, "above 0", "", "band") for net in nets)
+    cases = (Case(view, net, ours, theirs, "above 0", "", "band") for net in nets)
+    gains = _made(map(_tried, cases))
     yield from (part.text for part in gains)
     if not gains:
         yield f"The implicit term on against off was not run at {view.scale} scale"

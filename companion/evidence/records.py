@@ -19,7 +19,7 @@ _READ = (
     *("test_accuracy", "validation_accuracy", "status", "failure"),
     *(*_COSTS, *_FROM_PROVENANCE, "run", "parent"),
 )
-COLUMNS = (*_READ, "passes", "own_passes", *(f"pretraining_{unit}" for unit in UNITS))
+COLUMNS = (*_READ, "passes", "own_passes", *(f"pretraining_{unit}" for unit in UNITS), "root")
 
 
 def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:

@@ -23,6 +23,9 @@ WIDE_BAND = IMP_DENSITIES[6:17]
 # What the edge of a `Crossing` makes of its density, in words.
 EDGES = {"below": "at most ", "above": "at least ", "": ""}
 _CLOSE = 0.01
+# The widest gap, in log density, that verdicts follow a curve across: one of IMP's rounds.
+ROUND = math.log(1 / 0.8) + _CLOSE
+_REPLICATE = ["study", "seed"]
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,9 @@ class Difference:
     """A difference (or, from `ratio`, a ratio) of two samples' means.
 
     `n` is the number of pairs, or the smaller sample's size. `low`, `high` bound the two-sided 95 %
-    interval; `lower`, `upper` are the one-sided 95 % bounds; `p` is the two-sided p-value of 'no
-    difference'. Bounds and `p` are NaN where there are too few values.
+    interval; `lower`, `upper` are the one-sided 95 % bounds; `p` is the two-sided p-value of the
+    limit that it is judged by, 'no difference' if none is given. Bounds and `p` are NaN where there
+    are too few values.
     """
 
     n: int
@@ -62,7 +66,7 @@ class Crossing:
     `edge` is `below` when the curve never falls that far (d* is at most `density`, the sparsest
     measured), `above` when it lies lower everywhere (d* is at least `density`, the densest), and
     empty otherwise. `n` is the number of seeds at the two densities that decide it; `draws` are the
-    bootstrap's densities, [replicates].
+    bootstrap's, [replicates, 2], as from `crossing`.
     """
 
     density: float
@@ -98,59 +102,52 @@ def pooled_std(samples: Iterable[ArrayLike]) -> tuple[float, int]:
     return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
 
 
-def welch_difference(ours: ArrayLike, theirs: ArrayLike, *spreads: tuple[float, int]) -> Difference:
-    """Return the difference of two means without assuming equal spread (Welch).
-
-    Args:
-        ours, theirs: samples, [n] and [m].
-        spreads: (standard deviation, degrees of freedom) of both, to use instead of the samples'
-            own, for instance `pooled_std` over the densities of their curves.
-    """
+def welch_difference(ours: ArrayLike, theirs: ArrayLike, limit: float = 0.0) -> Difference:
+    """Return the difference of two means without assuming equal spread (Welch); `p` is of 'the
+    difference is `limit`'."""
     samples = [_finite(ours), _finite(theirs)]
-    known = spreads or [pooled_std([sample]) for sample in samples]
-    parts = [std**2 / len(sample) for sample, (std, _) in zip(samples, known, strict=True)]
-    freedoms = [freedom for _, freedom in known]
+    spreads = [pooled_std([sample]) for sample in samples]
+    parts = [std**2 / len(sample) for sample, (std, _) in zip(samples, spreads, strict=True)]
+    freedoms = [freedom for _, freedom in spreads]
     weighted = sum(part**2 / n for part, n in zip(parts, freedoms, strict=True) if n)
     joint = sum(parts) ** 2 / weighted if weighted else sum(freedoms)
     mean = float(samples[0].mean() - samples[1].mean())
-    return _difference(mean, sum(parts), joint, min(map(len, samples)))
+    return _difference(mean, sum(parts), joint, min(map(len, samples)), limit)
 
 
-def compare(ours: pd.Series, theirs: pd.Series) -> Difference:
-    """Return the difference of two per-replicate series, paired where their replicates are shared.
+def compare(ours: pd.Series, theirs: pd.Series, limit: float = 0.0) -> Difference:
+    """Return the difference of two per-replicate series, paired where replicates are equal.
 
     The index names the replicate, (study, seed): within a study a seed fixes the initialisation and
-    the dense net, so equal entries are pairs. Pairs are used when every replicate of the smaller
-    series is in the larger and there are at least two; otherwise the series count as independent
-    (Welch).
+    the dense net, so equal entries are pairs. Where one series has a replicate that the other
+    lacks, all of both count, as independent (Welch).
     """
     second = theirs.to_dict()
-    gaps = [value - second[name] for name, value in ours.to_dict().items() if name in second]
-    if len(gaps) < 2 or len(gaps) < min(len(ours), len(theirs)):
-        return welch_difference(ours, theirs)
+    if len(ours) < 2 or set(ours.index) != set(second):
+        return welch_difference(ours, theirs, limit)
+    gaps = [value - second[name] for name, value in ours.to_dict().items()]
     mean, variance = float(np.mean(gaps)), float(np.var(gaps, ddof=1))
-    return _difference(mean, variance / len(gaps), len(gaps) - 1, len(gaps), paired=True)
+    return _difference(mean, variance / len(gaps), len(gaps) - 1, len(gaps), limit, paired=True)
 
 
-def ratio(ours: pd.Series, theirs: pd.Series) -> Difference:
+def ratio(ours: pd.Series, theirs: pd.Series, limit: float = 1.0) -> Difference:
     """Return the ratio of two positive series' geometric means: `compare` of their logarithms."""
-    logs = compare(np.log(ours), np.log(theirs))
+    logs = compare(np.log(ours), np.log(theirs), math.log(limit))
     bounds = (logs.mean, logs.low, logs.high, logs.lower, logs.upper)
     mean, low, high, lower, upper = map(math.exp, bounds)
     return Difference(logs.n, logs.paired, mean, low, high, lower, upper, logs.p)
 
 
-def spread_ratio(ours: Sequence[ArrayLike], theirs: Sequence[ArrayLike]) -> Difference:
-    """Return the ratio of two pooled standard deviations, with F-distributed intervals."""
-    (first, n), (second, m) = pooled_std(ours), pooled_std(theirs)
+def spread_ratio(ours: ArrayLike, theirs: ArrayLike) -> Difference:
+    """Return the ratio of two samples' standard deviations, with F-distributed intervals."""
+    (first, n), (second, m) = pooled_std([ours]), pooled_std([theirs])
     if not (n and m and second > 0):
         return Difference(0, False, math.nan)
     value, tail = (first / second) ** 2, (1 - LEVEL) / 2
     quantiles = stats.f.ppf([1 - tail, tail, 1 - 2 * tail, 2 * tail], n, m)
     low, high, lower, upper = np.sqrt(value / quantiles).tolist()
     p = 2 * float(min(stats.f.sf(value, n, m), stats.f.cdf(value, n, m)))
-    replicates = min(len(_finite(sample)) for sample in (*ours, *theirs))
-    return Difference(replicates, False, math.sqrt(value), low, high, lower, upper, p)
+    return Difference(min(n, m) + 1, False, math.sqrt(value), low, high, lower, upper, p)
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -182,13 +179,17 @@ def estimates(
     return pd.DataFrame(rows, columns=[*by, *also, *Mean.__dataclass_fields__])
 
 
-def interpolate(densities: ArrayLike, values: ArrayLike, at: ArrayLike) -> Floats:
+def interpolate(
+    densities: ArrayLike, values: ArrayLike, at: ArrayLike, widest: float = 1e9
+) -> Floats:
     """Interpolate a curve linearly in log density; NaN outside its range (1 % is forgiven).
 
     Args:
         densities: the curve's densities in (0, 1], [n], in any order; equal ones are averaged.
         values: the curve's values, [n].
         at: densities asked for, [m].
+        widest: the widest gap, in log density, to follow the curve across; NaN in wider ones, but
+            within 1 % of their ends.
 
     Returns:
         Values, [m].
@@ -200,74 +201,92 @@ def interpolate(densities: ArrayLike, values: ArrayLike, at: ArrayLike) -> Float
     if nodes.size == 0:
         return np.full(target.shape, math.nan)
     means = np.bincount(place, heights[known]) / np.bincount(place)
-    inside = (target >= nodes[0] - _CLOSE) & (target <= nodes[-1] + _CLOSE)
-    return np.where(inside, np.interp(target, nodes, means), math.nan)
+    ends, places = np.array([-math.inf, *nodes, math.inf]), np.searchsorted(nodes, target)
+    below, above = ends[places], ends[places + 1]
+    near = np.minimum(target - below, above - target) <= _CLOSE
+    return np.where(near | (above - below <= widest), np.interp(target, nodes, means), math.nan)
 
 
-def on_grid(rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy") -> pd.DataFrame:
-    """Return each replicate's curve on `grid`: [(study, seed), density], NaN outside its range."""
+def on_grid(
+    rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy", **gap: float
+) -> pd.DataFrame:
+    """Return each replicate's curve on `grid`: [(study, seed), density]; see `interpolate`."""
     at, curves = np.asarray(grid, float), {}
-    for (study, seed), own in rows.groupby(["study", "seed"], sort=False):
-        curves[study, seed] = interpolate(own["density"], own[value], at)
+    for (study, seed), own in rows[[*_REPLICATE, "density", value]].groupby(_REPLICATE, sort=False):
+        curves[study, seed] = interpolate(own["density"], own[value], at, **gap)
     return pd.DataFrame(curves, index=at, dtype=float).T
 
 
 def by_replicate(rows: pd.DataFrame, value: str = "test_accuracy") -> pd.Series:
     """Return each replicate's mean over rows: (study, seed) -> value."""
-    return rows.groupby(["study", "seed"])[value].mean()
+    return rows.groupby(_REPLICATE)[value].mean()
 
 
-def band_means(rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy") -> pd.Series:
-    """Return each replicate's mean over a band, for the replicates whose curve covers all of it."""
-    return on_grid(rows, grid, value).dropna().mean(axis=1)
+def in_band(rows: pd.DataFrame, grid: ArrayLike) -> pd.DataFrame:
+    """Return the rows in a band, of replicates with three densities there that span half of it."""
+    low, high = np.log([np.min(grid), np.max(grid)])
+    own = rows[np.log(rows["density"]).between(low - _CLOSE, high + _CLOSE)]
+    found = own.groupby(_REPLICATE)["density"]
+    spans = np.log(found.transform("max") / found.transform("min")) >= (high - low) / 2
+    return own[spans & (found.transform("nunique") >= 3)]
 
 
-def point_differences(curve: pd.DataFrame, reference: pd.DataFrame) -> dict[float, Difference]:
-    """Return the difference to a reference at each density, with spread pooled over the densities.
+def shared_means(
+    ours: pd.DataFrame, theirs: pd.DataFrame, grid: ArrayLike, value: str, fewest: int
+) -> tuple[pd.Series, pd.Series]:
+    """Return each replicate's mean of two curves over the densities that both measured in a band.
+
+    These are one curve's own densities, where the other was measured too or has neighbours a round
+    of IMP apart. A curve that finds its densities itself has others for each seed: each is then
+    measured from the other's mean curve, so that no difference comes from where it was measured.
 
     Args:
-        curve: from `on_grid`, [replicates, densities].
-        reference: likewise with the same densities, or one column (dense) that serves them all.
+        ours, theirs: rows of both.
+        grid: the band.
+        value: the column.
+        fewest: how many replicates make a density known, and a mean.
+
+    Returns:
+        Both, empty where too little is shared: see `in_band`.
     """
-    spreads = [pooled_std(part.to_numpy().T) for part in (curve, reference)]
-    differences = {}
-    for place, density in enumerate(curve.columns.to_numpy(float)):
-        pair = curve.iloc[:, place], reference.iloc[:, place if reference.shape[1] > 1 else 0]
-        if all(sample.notna().any() for sample in pair):
-            differences[float(density)] = welch_difference(*pair, *spreads)
-    return differences
+    for own, other, own_first in ((ours, theirs, True), (theirs, ours, False)):
+        own = in_band(own, grid)
+        known = on_grid(other, own["density"], value, widest=ROUND)
+        kept = in_band(own[(known.notna().sum() >= fewest).to_numpy()], grid)
+        known = known.loc[:, own.index.isin(kept.index)].dropna()
+        level = known.mean().to_numpy()
+        apart = by_replicate(kept.assign(apart=kept[value] - level), "apart")
+        if min(len(apart), len(known)) >= fewest:
+            means = (apart + level.mean(), known.mean(axis=1))
+            return means if own_first else means[::-1]
+    return pd.Series(dtype=float), pd.Series(dtype=float)
 
 
-def crossing_density(
+def crossing(
     densities: ArrayLike, differences: ArrayLike, weights: ArrayLike, threshold: float = MARGIN
-) -> tuple[float, str]:
-    """Return where a monotone fit of the difference to dense crosses a threshold, and the edge.
+) -> tuple[float, float]:
+    """Return between which densities a monotone fit of the difference to dense crosses a threshold.
 
-    The fit is the weighted isotonic regression, rising with density; between densities it is linear
-    in log density. See `Crossing` for the edges.
+    The fit is the weighted isotonic regression, rising with density. Between densities a round of
+    IMP apart it is linear in log density, and both are the same; of a wider gap only the ends are
+    known. They are 0 and the sparsest density for a curve that never falls that far, the densest
+    and infinity for one that lies lower everywhere.
     """
     order = np.argsort(np.asarray(densities, float))
     where, gaps, counts = (
         np.asarray(each, float)[order] for each in (np.log(densities), differences, weights)
     )
     fit = optimize.isotonic_regression(gaps, weights=counts).x
-    good = fit >= threshold
-    if good.all():
-        return float(np.exp(where[0])), "below"
-    if not good.any():
-        return float(np.exp(where[-1])), "above"
-    ends = slice(int(good.argmax()) - 1, int(good.argmax()) + 1)
-    return float(np.exp(np.interp(threshold, fit[ends], where[ends]))), ""
+    below = int((fit < threshold).sum())
+    ends = np.array([-math.inf, *where, math.inf])[below : below + 2]
+    if ends[1] - ends[0] <= ROUND:
+        ends = np.full(2, np.interp(threshold, fit[below - 1 : below + 1], ends))
+    sparse, dense = np.exp(ends).tolist()
+    return sparse, dense
 
 
-def d_star(
-    curve: pd.DataFrame,
-    dense: ArrayLike,
-    rng: np.random.Generator,
-    threshold: float = MARGIN,
-    replicates: int = 1000,
-) -> Crossing | None:
-    """Return d*, the density at which a method falls `threshold` points from dense, with interval.
+def d_star(curve: pd.DataFrame, dense: ArrayLike, rng: np.random.Generator) -> Crossing | None:
+    """Return d*, the density at which a method falls 0.2 points below dense, with its interval.
 
     The 95 % interval is a parametric bootstrap: means at each density and of dense are drawn from
     normal distributions with the pooled spread of the curve and of dense, and fitted again.
@@ -276,8 +295,6 @@ def d_star(
         curve: the method's accuracies in percent from `on_grid`, [replicates, densities].
         dense: the dense nets' accuracies in percent, [n].
         rng: source of the bootstrap's draws.
-        threshold: points, negative.
-        replicates: bootstrap size.
 
     Returns:
         The crossing; None where no spread is known or fewer than two densities are covered.
@@ -289,13 +306,16 @@ def d_star(
         return None
     where, counts = curve.columns.to_numpy(float), curve.notna().sum().to_numpy(float)
     gaps = curve.mean().to_numpy(float) - sample.mean()
-    density, edge = crossing_density(where, gaps, counts, threshold)
-    noise = rng.normal(size=(replicates, len(gaps))) * spread / np.sqrt(counts)
-    noise -= rng.normal(size=(replicates, 1)) * dense_spread / math.sqrt(len(sample))
-    draws = [crossing_density(where, row, counts, threshold)[0] for row in gaps + noise]
-    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+    noise = rng.normal(size=(1000, len(gaps))) * spread / np.sqrt(counts)
+    noise -= rng.normal(size=(len(noise), 1)) * dense_spread / math.sqrt(len(sample))
+    found, *rest = (crossing(where, row, counts) for row in [gaps, *(gaps + noise)])
+    edge = "below" if found[0] == 0 else "above" if math.isinf(found[1]) else ""
+    draws, inside = np.array(rest), np.clip([found, *rest], where.min(), where.max())
+    density = float(np.sqrt(inside[0].prod()))
+    low = float(np.quantile(inside[1:, 0], (1 - LEVEL) / 2))
+    high = float(np.quantile(inside[1:, 1], (1 + LEVEL) / 2))
     nearest = np.argsort(np.abs(np.log(where / density)))[:2]
-    return Crossing(density, low, high, edge, int(counts[nearest].min()), np.array(draws))
+    return Crossing(density, low, high, edge, int(counts[nearest].min()), draws)
 
 
 def sparsest_on_validation(rows: pd.DataFrame, target: float) -> pd.DataFrame:
@@ -305,13 +325,13 @@ def sparsest_on_validation(rows: pd.DataFrame, target: float) -> pd.DataFrame:
     deviation less for matching ones. The row's `test_accuracy` is then free of the choice.
     """
     reached = rows[rows["validation_accuracy"] >= target]
-    return reached.loc[reached.groupby(["study", "seed"])["density"].idxmin()]
+    return reached.loc[reached.groupby(_REPLICATE)["density"].idxmin()]
 
 
 def best_on_validation(rows: pd.DataFrame) -> pd.DataFrame:
     """Return each replicate's ticket of highest validation accuracy, to report on test."""
     rated = rows.dropna(subset="validation_accuracy")
-    return rated.loc[rated.groupby(["study", "seed"])["validation_accuracy"].idxmax()]
+    return rated.loc[rated.groupby(_REPLICATE)["validation_accuracy"].idxmax()]
 
 
 def tuning_score(
@@ -336,7 +356,7 @@ def tuning_score(
         raise ConfigError("a trial is scored on validation accuracies, and none is known")
     scores = [
         own.loc[own["density"] <= 1.01 * density, "validation_accuracy"].max()
-        for _, own in rated.groupby(["study", "seed"])
+        for _, own in rated.groupby(_REPLICATE)
         for density in densities
     ]
     return float(pd.Series(scores).fillna(floor).mean())
@@ -348,11 +368,12 @@ def _finite(values: ArrayLike) -> Floats:
 
 
 def _difference(
-    mean: float, variance: float, freedom: float, n: int, *, paired: bool = False
+    mean: float, variance: float, freedom: float, n: int, limit: float, *, paired: bool = False
 ) -> Difference:
     if not (freedom > 0 and variance >= 0):
         return Difference(n, paired, mean)
     error = math.sqrt(variance)
     two, one = (stats.t.ppf([(1 + LEVEL) / 2, LEVEL], freedom) * error).tolist()
-    p = 2 * float(stats.t.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+    apart = abs(mean - limit)
+    p = 2 * float(stats.t.sf(apart / error, freedom)) if error else float(apart == 0)
     return Difference(n, paired, mean, mean - two, mean + two, mean - one, mean + one, p)

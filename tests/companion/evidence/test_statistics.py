@@ -89,11 +89,6 @@ def test_welch_degrees_of_freedom_follow_the_wider_sample() -> None:
     assert gap.high - gap.mean == pytest.approx(T975[2] / math.sqrt(3), abs=1e-3)
 
 
-def test_welch_takes_a_pooled_spread() -> None:
-    gap = stats.welch_difference([1.0], [0.0], (1.0, 3), (0.0, 3))
-    assert gap.high == pytest.approx(1 + T975[3], abs=1e-3)
-
-
 def test_equal_constants_differ_by_nothing_for_certain() -> None:
     gap = stats.welch_difference([2, 2], [2, 2])
     assert (gap.low, gap.high, gap.p) == (0, 0, 1)
@@ -105,13 +100,24 @@ def test_one_seed_gives_a_difference_without_interval() -> None:
         assert gap.n == 1 and math.isnan(gap.low) and math.isnan(gap.p)
 
 
-def test_compare_pairs_shared_replicates_only() -> None:
-    ours, theirs = series({0: 2.0, 1: 4.0}), series({1: 3.0, 0: 1.0, 2: 9.0})
+def test_compare_pairs_equal_replicates_and_uses_all_of_others() -> None:
+    ours, theirs = series({0: 2.0, 1: 4.0}), series({1: 3.0, 0: 1.0})
     gap = stats.compare(ours, theirs)
     assert (gap.paired, gap.n, gap.mean, gap.low, gap.high) == (True, 2, 1.0, 1.0, 1.0)
-    other = series({0: 1.0, 1: 3.0}, study="t")
-    assert not stats.compare(ours, other).paired
+    more = series({1: 3.0, 0: 1.0, 2: 5.0})
+    assert stats.compare(ours, more) == stats.welch_difference([2, 4], [1, 3, 5])
+    assert not stats.compare(ours, series({0: 1.0, 1: 3.0}, study="t")).paired
     assert not stats.compare(ours, series({1: 3.0, 2: 1.0})).paired
+
+
+def test_p_is_of_the_limit_that_is_asked_about() -> None:
+    # A difference of 1 with standard error 1 / sqrt(3), from 0 and from 1.
+    gap = stats.compare(*(series(dict(enumerate(values))) for values in ([1, 2, 3], [1, 1, 1])))
+    again = stats.compare(
+        *(series(dict(enumerate(values))) for values in ([1, 2, 3], [1, 1, 1])), limit=1.0
+    )
+    assert gap.p == pytest.approx(0.2254, abs=1e-4) and again.p == 1.0
+    assert stats.ratio(series({0: 2.0, 1: 8.0}), series({0: 1.0, 1: 1.0}), limit=4.0).p > 0.999
 
 
 def test_ratio_of_counts_is_exact() -> None:
@@ -128,11 +134,11 @@ def test_ratio_of_geometric_means() -> None:
 
 def test_spread_ratio() -> None:
     # Variances 1 and 4 with 2 and 2 degrees of freedom; the 0.975 quantile of F(2, 2) is 39.
-    value = stats.spread_ratio([[1, 2, 3]], [[2, 4, 6]])
-    assert value.mean == pytest.approx(0.5)
+    value = stats.spread_ratio([1, 2, 3], [2, 4, 6])
+    assert (value.mean, value.n) == (pytest.approx(0.5), 3)
     assert (value.low, value.high) == pytest.approx((0.5 / math.sqrt(39), 0.5 * math.sqrt(39)))
     assert (value.lower, value.upper) == pytest.approx((0.5 / math.sqrt(19), 0.5 * math.sqrt(19)))
-    assert math.isnan(stats.spread_ratio([[1, 2]], [[3, 3]]).mean)
+    assert math.isnan(stats.spread_ratio([1, 2], [3, 3]).mean)
 
 
 def test_holm_by_hand() -> None:
@@ -160,6 +166,16 @@ def test_interpolation_is_linear_in_log_density() -> None:
     assert stats.interpolate([0.1342, 0.5], [7, 9], [0.134]) == pytest.approx([7])
 
 
+def test_a_curve_is_not_followed_across_more_than_it_is_said() -> None:
+    middle = math.sqrt(0.1 * 0.125)
+    assert stats.interpolate([0.1, 0.125], [90, 92], [middle], stats.ROUND) == pytest.approx([91])
+    assert np.isnan(stats.interpolate([0.1, 0.13], [90, 92], [0.115], stats.ROUND)).all()
+    # Within 1 % of a density that was measured it is known even so.
+    at = stats.interpolate([0.1, 0.4], [90, 92], [0.1009, 0.1011, 0.3991], stats.ROUND)
+    assert np.isnan(at).tolist() == [False, True, False]
+    assert at[[0, 2]] == pytest.approx([90, 92], abs=0.02)
+
+
 @given(
     st.dictionaries(st.integers(1, 100), st.floats(0, 100), min_size=1, max_size=12),
 )
@@ -174,31 +190,53 @@ def test_on_grid_has_one_row_per_replicate() -> None:
     grid = stats.on_grid(table, [0.2, 0.1])
     assert grid.index.tolist() == [("s", 0), ("s", 1)]
     assert grid[0.2].tolist()[0] == pytest.approx(91) and math.isnan(grid[0.2].tolist()[1])
+    assert stats.on_grid(table, [0.2, 0.1], widest=stats.ROUND)[0.2].isna().all()
     assert stats.on_grid(table[:0], [0.2]).shape == (0, 1)
 
 
-def test_band_means_by_hand() -> None:
-    # Ours meets the band's densities; theirs is interpolated: 91 midway between 90 and 92.
-    band = [0.4, 0.2, 0.1]
-    ours = rows("A", {0: {0.4: 93, 0.2: 93, 0.1: 93}, 1: {0.4: 95, 0.2: 95, 0.1: 95}})
-    theirs = rows("B", {0: {0.4: 92, 0.1: 90}, 1: {0.4: 92, 0.1: 90}})
-    gap = stats.compare(*(stats.band_means(curve, band) for curve in (ours, theirs)))
-    assert gap.paired and gap.mean == pytest.approx(3.0)
-    assert gap.high == pytest.approx(3 + T975[1], abs=1e-2)
+BAND = [0.4, 0.2, 0.1]
 
 
-def test_a_curve_that_misses_the_band_has_no_mean_over_it() -> None:
-    short = rows("A", {0: {0.4: 93, 0.2: 93}})
-    assert stats.band_means(short, [0.4, 0.1]).empty
+def test_a_band_takes_three_densities_that_span_half_of_it() -> None:
+    wide, narrow = {0.5: 1.0, 0.4: 2.0, 0.3: 3.0, 0.2: 4.0}, {0.4: 1.0, 0.35: 2.0, 0.3: 3.0}
+    table = rows("A", {0: wide, 1: narrow, 2: {0.4: 1.0, 0.1: 2.0}})
+    assert stats.in_band(table, BAND)[["seed", "density"]].values.tolist() == [
+        *([0, 0.4], [0, 0.3], [0, 0.2])
+    ]
 
 
-def test_point_differences_pool_the_spread() -> None:
-    curve = stats.on_grid(rows("A", {s: {0.4: 92 + s, 0.1: 90 + s} for s in (0, 1, 2)}), [0.4, 0.1])
-    dense = series({0: 93.0, 1: 93.0, 2: 93.0}).to_frame()
-    gaps = stats.point_differences(curve, dense)
-    assert [gap.mean for gap in gaps.values()] == [0.0, -2.0]
-    # Two samples of three with spread 1: four degrees of freedom for each density.
-    assert gaps[0.1].high == pytest.approx(-2 + T975[4] / math.sqrt(3), abs=1e-3)
+def test_shared_means_by_hand() -> None:
+    # Ours is known at three densities, theirs at a fourth too, which does not count.
+    ours = rows("A", {s: {0.4: 93 + s, 0.2: 92 + s, 0.1: 91 + s} for s in (0, 1)})
+    theirs = rows("B", {s: {0.4: 92, 0.3: 50, 0.2: 91, 0.1: 90} for s in (0, 1)})
+    for first, second, sign in ((ours, theirs, 1), (theirs, ours, -1)):
+        gap = stats.compare(*stats.shared_means(first, second, BAND, "test_accuracy", 2))
+        assert gap.paired and gap.mean == pytest.approx(1.5 * sign)
+        assert gap.high == pytest.approx(1.5 * sign + T975[1] / 2, abs=1e-2)
+
+
+def test_what_one_replicate_alone_measured_is_not_shared() -> None:
+    curve = {0.4: 92.0, 0.2: 91.0, 0.1: 90.0}
+    ours = rows("A", {0: curve, 1: curve, 2: {0.4: 92, 0.2: 91}})
+    theirs = rows("B", {0: curve, 1: curve | {0.3: 95}})
+    first, second = stats.shared_means(ours, theirs, BAND, "test_accuracy", 2)
+    assert (first.index.tolist(), second.index.tolist()) == ([("s", 0), ("s", 1)],) * 2
+    assert first.tolist() == second.tolist() == [91, 91]
+    few = rows("B", {0: {0.4: 1.0, 0.1: 2.0}, 1: {0.4: 1.0, 0.1: 2.0}})
+    assert all(means.empty for means in stats.shared_means(ours, few, BAND, "test_accuracy", 2))
+
+
+def test_densities_of_ones_own_make_no_difference() -> None:
+    """A falling line in log density, measured by each seed elsewhere: no difference, no spread."""
+    rounds = [0.5, 0.4, 0.32, 0.256, 0.2048]
+    theirs = rows("B", {s: {d: 90 + math.log(d) for d in rounds} for s in (0, 1)})
+    ours = {
+        s: {d * x: 90 + math.log(d * x) for d in (0.49, 0.3, 0.22)} for s, x in enumerate((1, 0.95))
+    }
+    gap = stats.welch_difference(
+        *stats.shared_means(rows("A", ours), theirs, [0.5, 0.2], "test_accuracy", 2)
+    )
+    assert (gap.mean, gap.low, gap.high) == pytest.approx((0, 0, 0), abs=1e-9)
 
 
 def test_summarise_by_hand() -> None:
@@ -216,31 +254,31 @@ def test_summarise_by_hand() -> None:
 
 
 def test_crossing_by_hand() -> None:
-    # Midway between -0.4 at 10 % and 0 at 40 %, in log density: 20 %.
-    assert stats.crossing_density([0.4, 0.1], [0.0, -0.4], [1, 1]) == (pytest.approx(0.2), "")
-    assert stats.crossing_density([0.4, 0.1], [0.0, 0.1], [1, 1]) == (pytest.approx(0.1), "below")
-    assert stats.crossing_density([0.4, 0.1], [-1, -2], [1, 1]) == (pytest.approx(0.4), "above")
+    # Midway between -0.4 at 20 % and 0 at 25 %, in log density.
+    middle = math.sqrt(0.2 * 0.25)
+    assert stats.crossing([0.25, 0.2], [0.0, -0.4], [1, 1]) == pytest.approx((middle, middle))
+    assert stats.crossing([0.4, 0.1], [0.0, -0.4], [1, 1]) == pytest.approx((0.1, 0.4))
+    assert stats.crossing([0.4, 0.1], [0.0, 0.1], [1, 1]) == pytest.approx((0.0, 0.1))
+    assert stats.crossing([0.4, 0.1], [-1, -2], [1, 1]) == pytest.approx((0.4, math.inf))
 
 
 def test_the_fit_is_monotone_before_it_crosses() -> None:
-    # The dip at 20 % and the bump at 10 % are pooled to (3 * -0.4 + 0.8) / 4 = -0.1.
-    densities, gaps = [0.4, 0.2, 0.1, 0.05], [0.1, -0.4, 0.8, -0.3]
-    density, edge = stats.crossing_density(densities, gaps, [1, 3, 1, 1])
-    assert edge == ""
-    assert density == pytest.approx(math.exp(math.log(0.05) + 0.5 * math.log(2)))
+    # The dip at 20 % and the bump at 16 % are pooled to (3 * -0.4 + 0.8) / 4 = -0.1.
+    densities, gaps = [0.25, 0.2, 0.16, 0.128], [0.1, -0.4, 0.8, -0.3]
+    found = stats.crossing(densities, gaps, [1, 3, 1, 1])
+    assert found == pytest.approx([math.exp(math.log(0.128) + 0.5 * math.log(1.25))] * 2)
 
 
 @given(st.lists(st.floats(-3, 1), min_size=2, max_size=10), st.floats(0, 2), st.floats(-1.0, -0.05))
 def test_a_worse_curve_never_crosses_at_a_sparser_density(
     gaps: list[float], loss: float, threshold: float
 ) -> None:
-    densities = stats.IMP_DENSITIES[: len(gaps)]
-    weights = np.ones(len(gaps))
-    better, _ = stats.crossing_density(densities, gaps, weights, threshold)
-    worse, _ = stats.crossing_density(densities, np.asarray(gaps) - loss, weights, threshold)
-    assert worse >= better - 1e-9
-    lenient, _ = stats.crossing_density(densities, gaps, weights, threshold - 0.5)
-    assert lenient <= better + 1e-9
+    densities, weights = stats.IMP_DENSITIES[: len(gaps)], np.ones(len(gaps))
+    better = stats.crossing(densities, gaps, weights, threshold)
+    worse = stats.crossing(densities, np.asarray(gaps) - loss, weights, threshold)
+    lenient = stats.crossing(densities, gaps, weights, threshold - 0.5)
+    for end in (0, 1):
+        assert lenient[end] - 1e-9 <= better[end] <= worse[end] + 1e-9
 
 
 def test_d_star_brackets_the_truth_and_repeats_with_its_generator() -> None:
@@ -252,7 +290,7 @@ def test_d_star_brackets_the_truth_and_repeats_with_its_generator() -> None:
     star = stats.d_star(curve, [91.9, 92.0, 92.1], np.random.default_rng(0))
     assert star is not None
     assert star.low < truth < star.high and star.low <= star.density <= star.high
-    assert star.n == 8 and star.edge == "" and len(star.draws) == 1000
+    assert star.n == 8 and star.edge == "" and star.draws.shape == (1000, 2)
     again = stats.d_star(curve, [91.9, 92.0, 92.1], np.random.default_rng(0))
     assert again is not None and (again.low, again.high) == (star.low, star.high)
 
