@@ -54,8 +54,8 @@ def untrained(
     batch_statistics: BatchNorm normalises by the batch; otherwise by what it has stored. All else
     is in evaluation mode. Neither the trainer nor torch's generators see what happens to the copy.
     """
-    device = trainer.network.device
-    model = copy.deepcopy(trainer.model).to(device, dtype or _precision(trainer))
+    network = trainer.network
+    model = copy.deepcopy(trainer.model).to(network.device, dtype or _precision(trainer))
     model.eval().requires_grad_(False)
     for module in model.modules():
         if batch_statistics and isinstance(module, _BatchNorm):
@@ -64,11 +64,8 @@ def untrained(
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         tensor.copy_(state[name])
     named = dict(model.named_parameters())
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        # A network that draws numbers even in evaluation mode draws the same in every process.
-        torch.default_generator.manual_seed(trainer.seed)
-        if device.type == "cuda":
-            torch.cuda.manual_seed(trainer.seed)
+    # A network that draws numbers even in evaluation mode draws the same in every process.
+    with network.drawing(trainer.seed), network.arithmetic("fp32"), torch.enable_grad():
         yield model, {name: named[name].requires_grad_() for name in trainer.names}
 
 

@@ -177,9 +177,7 @@ def gated_accuracy(trainer: Trainer, gate: Gate, step: int) -> float | None:
     """Validation accuracy in percent with the gates as training has them at `step`; the mean of
     five draws where they are drawn, None without validation images."""
     gates, thin, found = trainer.flat("gates"), trainer.thinned(), []
-    device = trainer.network.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(trainer.seed)
+    with trainer.network.drawing(trainer.seed):
         for _ in range(DRAWS if gate.drawn else 1):
             mask, _ = gate.relax(gate.dial(step), gates.data, noise(trainer, gate))
             found.append(trainer.evaluate("validation", thin(mask), trainer.group("buffers")))

@@ -63,9 +63,10 @@ class Network:
         return {name: b.detach().clone() for name, b in self.model.named_buffers()}
 
     @contextmanager
-    def arithmetic(self) -> Iterator[None]:
-        """On a GPU: products and convolutions as precise as `precision` says, by the kernels that
-        are fastest, or by deterministic ones where torch was asked for these."""
+    def arithmetic(self, precision: str = "") -> Iterator[None]:
+        """On a GPU: products and convolutions as precise as `precision`, by default the network's,
+        says, by the kernels that are fastest, or by deterministic ones where torch was asked for
+        these."""
         if self.device.type != "cuda":
             yield
             return
@@ -74,7 +75,7 @@ class Network:
         before, searched = [kind.fp32_precision for kind in products], cudnn.benchmark
         try:
             for kind in products:
-                kind.fp32_precision = "tf32" if self.precision == "tf32" else "ieee"
+                kind.fp32_precision = "tf32" if (precision or self.precision) == "tf32" else "ieee"
             cudnn.benchmark = not torch.are_deterministic_algorithms_enabled()
             yield
         finally:
@@ -82,9 +83,19 @@ class Network:
             for kind, value in zip(products, before, strict=True):
                 kind.fp32_precision = value
 
-    def _training_mode(self) -> None:
-        if not self.model.training:
-            self.model.train()
+    @contextmanager
+    def drawing(self, seed: int) -> Iterator[None]:
+        """Draw numbers from a seed in the body; afterwards torch's generators are as before."""
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            self.draw_from(seed)
+            yield
+
+    def draw_from(self, seed: int) -> None:
+        """Seed torch's generators of the CPU and of the device."""
+        # torch.manual_seed also queues the seed for every accelerator there might be: 0.3 ms.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def _hold(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
         """Let the module's own tensors be these. Those that stay at one place in memory are held
@@ -116,7 +127,8 @@ class Network:
     ) -> Tensor:
         """Logits [b, classes] in training mode without gradients; BatchNorm's statistics in
         `buffers` move."""
-        self._training_mode()
+        if not self.model.training:
+            self.model.train()
         with torch.no_grad():
             return self._forward(weights, buffers, x)
 
@@ -158,7 +170,8 @@ class Network:
         Returns the mean cross-entropy, the number of correct predictions and d loss / d weight by
         name.
         """
-        self._training_mode()
+        if not self.model.training:
+            self.model.train()
         logits = self._forward(weights, buffers, x)
         alone = self.ranks.world == 1
         loss = F.cross_entropy(logits, y, reduction="mean" if alone else "sum")

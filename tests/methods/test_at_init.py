@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from lthlib.methods.synflow import SynFlowSettings
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer, TrainingSettings
 from tests.training.test_resuming import digest, stop_at_question
-from tests.training.toys import IMAGES, images, tiny, tiny_trainer
+from tests.training.toys import IMAGES, Tiny, images, tiny, tiny_trainer
 
 METHODS = ("snip", "grasp", "synflow")
 TEMPERATURE = 200.0
@@ -433,6 +434,39 @@ def test_scores_are_computed_in_full_precision_whatever_the_run_s(method: str) -
     full_precision = scored(tiny_trainer(torch.float32), method)
     found = scored(tiny_trainer(torch.float32, precision="bf16"), method)
     assert all(found[name].equal(full_precision[name]) for name in found)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gpu_scores_with_exact_products(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its precision is torch's, of all products of the process: exact where a network is called."""
+    trainer, seen = tiny_trainer(torch.float32, precision="tf32"), []
+    network, kept, forward = trainer.network, torch.backends.cuda.matmul, Tiny.forward
+    arithmetic, before = network.arithmetic, kept.fp32_precision
+
+    @contextmanager
+    def on_a_gpu(*precision: str) -> Iterator[None]:
+        with ExitStack() as stack:
+            network.device = torch.device("cuda")
+            stack.enter_context(arithmetic(*precision))
+            network.device = torch.device("cpu")
+            yield
+
+    def watched(model: Tiny, x: Tensor) -> Tensor:
+        seen.append(kept.fp32_precision)
+        return forward(model, x)
+
+    monkeypatch.setattr(network, "arithmetic", on_a_gpu)
+    monkeypatch.setattr(Tiny, "forward", watched)
+    scored(trainer, method)
+    assert set(seen) == {"ieee"} and kept.fp32_precision == before != "ieee"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scores_need_gradients_wherever_they_are_asked_for(method: str) -> None:
+    wanted = scored(tiny_trainer(), method)
+    with torch.no_grad():
+        found = scored(tiny_trainer(), method)
+    assert all(found[name].equal(wanted[name]) for name in wanted)
 
 
 @pytest.mark.parametrize("method", METHODS)
