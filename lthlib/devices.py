@@ -75,6 +75,11 @@ def _warn_of_unused_gpu() -> None:
         log.warning("%s; computing on the CPU", why)
 
 
+def memory_ended(error: BaseException) -> bool:
+    """Whether an error of Python's or torch's says that memory did not suffice."""
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _FULL)
+
+
 @contextmanager
 def explained() -> Iterator[None]:
     """Turn torch's errors about what a device cannot do into ours, which say what to do: where
@@ -86,7 +91,7 @@ def explained() -> Iterator[None]:
         text = str(error).partition("\n")[0] or type(error).__name__
         if "not have a deterministic implementation" in text:
             raise ConfigError(f"{text.partition(',')[0]}; leave out --deterministic") from None
-        if not isinstance(error, MemoryError) and not any(sign in str(error) for sign in _FULL):
+        if not memory_ended(error):
             raise
         traceback.clear_frames(error.__traceback__)  # their tensors
         gc.collect()

@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -96,18 +96,22 @@ def _process_state(device: torch.device) -> Callable[[], None]:
 
 def _use_own(stack: ExitStack, device: torch.device) -> None:
     """Give a run on a GPU that device, a state of the generator of its own, which its recordings
-    read while others are launched, and in a thread also a stream."""
+    read while others are launched, and the stream of its thread."""
     generator = _generator(device)
     if generator is None:
         return
     stack.callback(gc.collect)  # memory that cycles hold, before others need it
     stack.enter_context(torch.cuda.device(device))
     generator.graphsafe_set_state(generator.graphsafe_get_state().clone_state())
-    if threading.current_thread() is not threading.main_thread():
-        outer, own = torch.cuda.current_stream(device), torch.cuda.Stream(device)
-        own.wait_stream(outer)
-        stack.callback(outer.wait_stream, own)
-        stack.enter_context(torch.cuda.stream(own))
+    outer, own = torch.cuda.current_stream(device), _stream(threading.get_ident(), generator.device)
+    own.wait_stream(outer)
+    stack.callback(outer.wait_stream, own)
+    stack.enter_context(torch.cuda.stream(own))
+
+
+@cache  # torch has 32 streams and hands them out in turn; two runs at once must not share one
+def _stream(thread: int, device: torch.device) -> Any:
+    return torch.cuda.Stream(device)
 
 
 def _generator(device: torch.device) -> Any:

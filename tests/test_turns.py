@@ -109,6 +109,8 @@ def test_an_error_and_a_turn_within_a_turn_let_others_go_on() -> None:
 class Generator:
     """As torch's of a GPU: its state is an object, which recordings hold."""
 
+    device = torch.device("cuda", 0)
+
     def __init__(self) -> None:
         self.state: list[int] = [0]
 
@@ -169,12 +171,22 @@ def test_on_a_gpu_each_has_a_stream_and_a_state_of_the_generator_of_its_own(
                 assert generator.state is own[name][0]
                 assert torch.backends.cudnn.benchmark == (name == "a")
 
-    together(lambda: work("a"), lambda: work("b"))
+    def work_again() -> None:
+        work("a")
+        first = own["a"]
+        work("a")
+        assert own["a"][0] is not first[0] and own["a"][1] is first[1]  # memory is kept for it
+
+    turns._stream.cache_clear()
+    together(work_again, lambda: work("b"))
     assert generator.state is usual == [0]
     assert not torch.backends.cudnn.benchmark
     (state, stream_of_a), (other, stream_of_b) = own["a"], own["b"]
     assert state == other == [0, *range(10)]
     assert state is not other and stream_of_a is not stream_of_b
     # What one did before its turn is computed before, and what others do after it after.
-    assert stream_of_a.waits == stream_of_b.waits == [outer]
+    assert {*stream_of_a.waits, *stream_of_b.waits} == {outer}
     assert {*outer.waits} == {stream_of_a, stream_of_b}
+    work("alone")
+    assert own["alone"][1] is not outer
+    turns._stream.cache_clear()

@@ -57,6 +57,7 @@ class Meter:
         self.device = device
         self.losses = torch.zeros(length, dtype=dtype, device=device)
         self.hits = torch.zeros(length, dtype=torch.int64, device=device)
+        self.places = torch.arange(length, device=device)
         self.reset()
 
     def reset(self) -> None:
@@ -66,8 +67,11 @@ class Meter:
 
     def note(self, place: int | Tensor, outcome: Outcome) -> None:
         """What is done on the device, and may be recorded. place: in the epoch, or int64 [1]."""
-        self.losses[place] = outcome.loss
-        self.hits[place] = outcome.correct
+        for kept, found in ((self.losses, outcome.loss), (self.hits, outcome.correct)):
+            if isinstance(place, int):
+                kept[place] = found
+            else:  # where kernels are to be deterministic, kept[place] = found waits for the device
+                kept.copy_(torch.where(self.places == place, found, kept))
 
     def count(self, outcome: Outcome, step: int) -> None:
         """What is done for each step, replayed or not."""

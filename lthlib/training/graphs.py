@@ -5,11 +5,14 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lthlib.data.batches import Batch, Batches
+from lthlib.devices import memory_ended
 from lthlib.training.cost import Meter, Outcome
 
 WARM_UP = 3  # steps before a recording, in which libraries choose their kernels
@@ -18,11 +21,37 @@ Recorder = Callable[[Callable[[], None]], Callable[[], None]]
 
 
 def record_graph(work: Callable[[], None]) -> Callable[[], None]:
-    """Record what `work` launches as a CUDA graph; what is returned launches it all again."""
-    graph = torch.cuda.CUDAGraph()
-    # Other threads may go on using the device meanwhile.
-    with torch.cuda.graph(graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
-        work()
+    """Record what `work` launches as a CUDA graph; what is returned launches it all again.
+
+    Raises RuntimeError for work that waits for the device, and for work that draws numbers on the
+    CPU, which all replays would share; torch's generator and its memory are then as before.
+    """
+    cuda: Any = torch.cuda
+    graph, pool, device = cuda.CUDAGraph(), cuda.graph_pool_handle(), cuda.current_device()
+    # On the run's own: libraries keep memory for each stream, which no other run may use at once.
+    own = cuda.current_stream()
+    stream = cuda.Stream() if own == cuda.default_stream() else own  # the default one takes none
+    numbers, drawn = cuda.default_generators[device], torch.default_generator.get_state()
+    before = numbers.graphsafe_get_state().clone_state()
+    with cuda.stream(stream):
+        cuda.empty_cache()  # for the recording's
+        try:
+            # Other threads may go on using the device meanwhile.
+            graph.capture_begin(pool, "thread_local")
+            work()
+            if not torch.equal(torch.default_generator.get_state(), drawn):
+                raise RuntimeError("it draws numbers on the CPU, which a recording would repeat")
+            graph.capture_end()
+        except BaseException:
+            with suppress(RuntimeError):
+                graph.capture_end()
+            # Where that fails, neither the allocator nor the generator is told of the end.
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(device, pool)
+                torch._C._cuda_releasePool(device, pool)
+            numbers.graphsafe_set_state(before)
+            torch.default_generator.set_state(drawn)
+            raise
     return graph.replay
 
 
@@ -49,7 +78,7 @@ class Steps:
         record: Recorder | None = None,
     ):
         self.step, self.sources, self.meter = step, sources, meter
-        self.wanted = self.record = record
+        self.record = record
         self.length, self.epoch = sources[0].steps_per_epoch, -1
         self.resident = all(source.resident for source in sources)
         self.place = torch.zeros(1, dtype=torch.int64, device=meter.device)
@@ -60,11 +89,6 @@ class Steps:
         self.recordings: dict[int, tuple[Callable[[], None], Outcome]] = {}
         self.tables: dict[Callable[[int], float], Tensor] = {}
         self.held: dict[int, list[Batch]] = {}
-
-    def same(self, step: object, streams: Sequence[str], record: Recorder | None) -> bool:
-        """Whether these steps, of these streams, are those that are made here."""
-        names = [source.name for source in self.sources]
-        return self.step is step and names == list(streams) and self.wanted is record
 
     def dial(self, value: Callable[[int], float], t: int) -> float | Tensor:
         """`value(t)`; while the step is recorded, a 0-d tensor that will hold it."""
@@ -79,19 +103,19 @@ class Steps:
 
     def __call__(self, t: int) -> Outcome:
         """Make step t; the tensors of its outcome may be overwritten by the next."""
-        epoch, place = divmod(t, self.length)
-        if self.record and epoch != self.epoch:
-            self._turn(epoch)
-        size = self.sources[0].size(t)
-        known = size in self.recordings
-        drawn = [] if known and self.resident else [source.batch(t) for source in self.sources]
+        (epoch, place), size = divmod(t, self.length), self.sources[0].size(t)
         if self.record:
+            if epoch != self.epoch:
+                self._turn(epoch)
             self.place.fill_(place)
-        if self.record and not known and self.warm[size] >= WARM_UP:
+        looked_up = self.record and self.resident
+        drawn = [] if looked_up else [source.batch(t) for source in self.sources]
+        if self.record and size not in self.recordings and self.warm[size] >= WARM_UP:
             self._try_to_record(t, size, drawn)
         if size not in self.recordings:
             self.warm[size] += 1
-            return self._make(t, place, drawn)
+            # As when they are recorded: libraries choose kernels by where a batch lies, too.
+            return self._make(t, place, drawn or self._looked_up(size))
         for held, given in zip(self.held.get(size, ()), drawn, strict=False):
             for there, part in zip(held, given, strict=True):
                 there.copy_(part, non_blocking=True)
@@ -126,7 +150,7 @@ class Steps:
         def work() -> None:
             self.recording = True
             try:
-                batches = self.held.get(size) or [self._chosen(s, size) for s in self.sources]
+                batches = self.held.get(size) or self._looked_up(size)
                 made[:] = [self._make(t, self.place, batches)]
             finally:
                 self.recording = False
@@ -135,11 +159,13 @@ class Steps:
         try:
             self.recordings[size] = self.record(work), made[0]
         except RuntimeError as error:
-            self.record = None
+            if memory_ended(error):
+                raise
+            self.record, self.recordings = None, {}
             reason = str(error).splitlines()[0]
             warnings.warn(f"steps are not recorded, which is slower: {reason}", stacklevel=2)
 
-    def _chosen(self, source: Batches, size: int) -> Batch:
-        plan = source.draw(self.epoch)
-        begin = self.place * source.batch_size
-        return source.cut(plan.index_select(1, begin + self.within[:size]))
+    def _looked_up(self, size: int) -> list[Batch]:
+        """The batches at the place in the epoch that the device was told."""
+        columns = self.place * self.sources[0].batch_size + self.within[:size]
+        return [s.cut(s.draw(self.epoch).index_select(1, columns)) for s in self.sources]

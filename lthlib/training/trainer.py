@@ -96,6 +96,7 @@ class Trainer:
         self.steps_per_epoch = self.batches("train").steps_per_epoch
         self._flops: int | None = None
         self.maker: Steps | None = None
+        self._made: Any = None
         wide = torch.promote_types(self.network.dtype, torch.float32)
         self._meter = Meter(self.steps_per_epoch, self.network.device, wide)
 
@@ -150,9 +151,8 @@ class Trainer:
             self.state[f"{prefix}/{name}"].copy_(tensor)
 
     def zero(self, prefix: str) -> None:
-        """Fill a group of the state with zeros."""
-        for tensor in self.group(prefix).values():
-            tensor.zero_()
+        """Fill a group that is kept with zeros."""
+        self.flat(prefix).data.zero_()
 
     def prunable_weights(self) -> Flat:
         """The weights that a mask may cover: the first of all in memory."""
@@ -225,10 +225,8 @@ class Trainer:
         begin = max(start, self.step)
         salt = _salt(self.seed, self.round, *streams)
         self._meter.reset()
-        device = self.network.device
-        devices = [device] if device.type == "cuda" else []
         steps = self._steps_of(step, streams, replays)
-        with torch.random.fork_rng(devices=devices), self.network.arithmetic():
+        with self.network.drawing(salt), self.network.arithmetic():
             for t in range(begin, stop):
                 self.step = t
                 if t == snapshot_at:
@@ -239,7 +237,7 @@ class Trainer:
                     raise Paused(
                         f"stopped before step {t} of round {self.round}; the state is saved"
                     )
-                _seed(device, salt + t)
+                self.network.draw_from(salt + t)
                 try:
                     outcome = steps(t)
                 except MaskError as error:
@@ -259,9 +257,10 @@ class Trainer:
         """What makes these steps: as before, recordings included, where they are the same."""
         wanted = self.network.device.type == "cuda" if self.replays is None else self.replays
         recorder = self.recorder if wanted and replays and self.ranks.world == 1 else None
-        if self.maker is None or not self.maker.same(step, streams, recorder):
+        made = (id(step), *streams, recorder)  # the step lives as long as what makes it
+        if self.maker is None or self._made != made:
             sources = [self.batches(name) for name in streams]
-            self.maker = Steps(step, sources, self._meter, recorder)
+            self._made, self.maker = made, Steps(step, sources, self._meter, recorder)
         return self.maker
 
     @property
@@ -390,13 +389,6 @@ class Trainer:
             return Outcome(loss, correct, len(y), len(y), len(y))
 
         return step
-
-
-def _seed(device: torch.device, seed: int) -> None:
-    # torch.manual_seed also queues the seed for every accelerator there might be: 0.3 ms a step.
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
 
 
 def _salt(*address: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from lthlib.runs import Machine, RunConfig, Store, execute
 from lthlib.training import Network, Trainer, TrainingSettings, sgd_step
 from tests.conftest import NEEDS_GPU
 from tests.training.test_graphs import LENGTH, SEARCHES
-from tests.training.toys import dense_parent, images, tiny, tiny_trainer
+from tests.training.toys import Tiny, dense_parent, images, tiny, tiny_trainer
 
 pytestmark = NEEDS_GPU
 
@@ -52,6 +53,40 @@ def test_a_gpu_finds_what_the_cpu_finds(name: str, settings: dict[str, Any], rep
         tickets, theirs = searched(name, settings, "cpu", False)
         assert [ticket.mask for ticket in ours] == [ticket.mask for ticket in tickets]
     close(trainer, theirs)
+
+
+class Reading(Tiny):
+    """Reads a number back from the device, or draws one on the CPU, in every step."""
+
+    def __init__(self, draws: bool) -> None:
+        super().__init__(dropout=0.4)
+        self.draws = draws
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = float(torch.rand(()) if self.draws else x.mean())
+        return super().forward(x * (1 + read))
+
+
+@pytest.mark.parametrize("draws", [False, True])
+def test_what_cannot_be_recorded_is_trained_as_it_is_and_others_are_recorded_after_it(
+    draws: bool,
+) -> None:
+    found = []
+    for replays in (False, True):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = Reading(draws).double()
+        training = tiny_trainer(**LENGTH).settings
+        trainer = Trainer(model, images(), training, device="cuda")
+        trainer.replays = replays
+        method = get_method("dense")
+        told = pytest.warns(UserWarning, match="steps are not recorded, which is slower")
+        with told if replays else contextlib.nullcontext():
+            list(method.search(trainer, method.settings("1it"), None))
+        found.append(trainer)
+    close(*found)
+    torch.cuda.empty_cache()
+    searched("dense", {}, "cuda", True)  # a warning would be an error
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000, 300_000])

@@ -7,6 +7,7 @@ import itertools
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lthlib.data import Dataset, DataSettings, Images
-from lthlib.errors import Paused
+from lthlib.devices import explained
+from lthlib.errors import OutOfMemory, Paused
 from lthlib.masks import Mask
 from lthlib.methods import get_method
 from lthlib.methods.bip import DEPARTURES, Alternation, BiPSettings
@@ -23,7 +25,7 @@ from lthlib.methods.cs import CSSettings, gate_of
 from lthlib.methods.gates import gated_step
 from lthlib.tickets import Ticket
 from lthlib.training import Outcome, Trainer, TrainingSettings
-from lthlib.training.graphs import WARM_UP
+from lthlib.training.graphs import WARM_UP, record_graph
 from tests.training.toys import STEPS_PER_EPOCH, dense_parent, tiny_trainer
 
 LENGTH = {"length": "17it", "schedule": "cosine", "warmup": "2it"}
@@ -62,6 +64,16 @@ class Launches(TorchDispatchMode):
         self.apart = before
 
 
+class Refusals(TorchDispatchMode):
+    """Refuses what a GPU waits for, were it deterministic: no recording holds it."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("index_put_", "_index_put_impl_", "nonzero", "masked_select"):
+            raise RuntimeError(f"operation not permitted when stream is capturing: {name}")
+        return func(*args, **(kwargs or {}))
+
+
 class Recorder:
     """Counts what is recorded and replayed; its recording is the work itself. While recording, work
     leaves the state as it was, as on a GPU, where nothing is computed then."""
@@ -73,7 +85,7 @@ class Recorder:
     def __call__(self, work: Callable[[], None]) -> Callable[[], None]:
         self.recorded += 1
         before = {name: tensor.clone() for name, tensor in self.trainer.state.items()}
-        with torch.random.fork_rng(devices=[]), self.launches.aside():
+        with torch.random.fork_rng(devices=[]), self.launches.aside(), Refusals():
             work()
         for name, tensor in before.items():
             self.trainer.state[name].copy_(tensor)
@@ -268,3 +280,165 @@ def test_a_dial_that_is_first_asked_for_while_recording_runs_the_steps_as_they_a
             trainer.fit(late, stop=7, streams=streams)
     assert trainers[0].recorder.replayed == 0
     assert_same(*trainers)
+
+
+def test_where_steps_of_one_size_cannot_be_recorded_those_of_others_are_not_replayed() -> None:
+    trainers = [tiny_trainer(length="17it"), tiny_trainer(length="17it")]
+    for trainer, replays in zip(trainers, (True, False), strict=True):
+        recorder = Recorder(trainer)
+
+        def once(work: Callable[[], None], recorder: Any = recorder) -> Callable[[], None]:
+            if recorder.recorded:
+                raise RuntimeError("no more")
+            return recorder(work)
+
+        trainer.replays, trainer.recorder = replays, once
+        step, streams = step_of(trainer, "imp")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            trainer.fit(step, stop=17, streams=streams)
+        assert (recorder.replayed > 2) == replays
+    assert_same(*trainers)
+
+
+def test_memory_that_ends_while_a_step_is_recorded_ends_the_run_as_elsewhere() -> None:
+    trainer = tiny_trainer()
+    trainer.replays, trainer.recorder = True, Recorder(trainer)
+    step, streams = step_of(trainer, "imp")
+
+    def full(t: int, *batches: Any) -> Outcome:
+        if trainer.maker.recording:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+        return step(t, *batches)
+
+    why = r"hold it \(CUDA out of memory.*2.00 GiB.\); run fewer"
+    with pytest.raises(OutOfMemory, match=why), explained():
+        trainer.fit(full, stop=7, streams=streams)
+
+
+def test_batches_lie_alike_before_and_while_steps_are_recorded() -> None:
+    trainer, places = pictures(40, 1), []
+    step, streams = step_of(trainer, "imp")
+    trainer.replays, trainer.recorder = True, Recorder(trainer)
+
+    def watched(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
+        places.append((batch[0].storage_offset(), batch[0].stride()))
+        return step(t, batch)
+
+    trainer.fit(watched, stop=9, streams=streams)
+    assert len(places) == 9 + 1 and len(set(places)) == 1
+
+
+def test_losses_of_another_type_than_the_first_weights_are_recorded() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(5, 4), nn.Linear(4, 3).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.second(self.first(x).double())
+            return logits
+
+    data = Dataset.from_tensors(torch.randn(16, 5), torch.arange(16) % 3)
+    trainer = Trainer(Mixed(), data, TrainingSettings("9it", 4), DataSettings())
+    trainer.replays, trainer.recorder = True, Recorder(trainer)
+    step, streams = step_of(trainer, "imp")
+    trainer.fit(step, stop=9, streams=streams)
+    assert trainer.recorder.replayed > 3
+
+
+class Device:
+    """A stand-in for torch.cuda: it refuses to record on the default stream, and where recording
+    breaks off, generator and allocator stay as they are while recording."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.usual, self.now, self.breaks = object(), object(), False
+        self.allocating: set[object] = set()
+        self.replayed = 0
+        self.default_generators = [SimpleNamespace(state=SimpleNamespace(recording=False))]
+        numbers = self.default_generators[0]
+        numbers.graphsafe_get_state = lambda: SimpleNamespace(
+            clone_state=lambda: SimpleNamespace(**vars(numbers.state))
+        )
+        numbers.graphsafe_set_state = lambda state: setattr(numbers, "state", state)
+        for name in ("graph_pool_handle", "current_device", "current_stream", "default_stream",
+                     "default_generators", "Stream", "stream", "empty_cache"):  # fmt: skip
+            patch.setattr(torch.cuda, name, getattr(self, name))
+        patch.setattr(torch.cuda, "CUDAGraph", lambda: self)
+        patch.setattr(torch._C, "_cuda_endAllocateToPool", self.end)
+        patch.setattr(torch._C, "_cuda_releasePool", lambda device, pool: None)
+
+    def end(self, device: int, pool: object) -> None:
+        if pool not in self.allocating:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.allocating.remove(pool)
+
+    def empty_cache(self) -> None:
+        assert not self.allocating, "INTERNAL ASSERT captures_underway.empty()"
+
+    def replay(self) -> None:
+        self.replayed += 1
+
+    def graph_pool_handle(self) -> object:
+        return (0, 7)
+
+    def current_device(self) -> int:
+        return 0
+
+    def current_stream(self) -> object:
+        return self.now
+
+    def default_stream(self) -> object:
+        return self.usual
+
+    def Stream(self) -> object:
+        return object()
+
+    @contextmanager
+    def stream(self, chosen: object) -> Iterator[None]:
+        before, self.now = self.now, chosen
+        try:
+            yield
+        finally:
+            self.now = before
+
+    def capture_begin(self, pool: object, mode: str) -> None:
+        assert self.now is not self.usual and mode == "thread_local"
+        self.recorded_on, self.ended = self.now, False
+        self.allocating.add(pool)
+        self.default_generators[0].state.recording = True
+
+    def capture_end(self) -> None:
+        if self.breaks or self.ended:
+            raise RuntimeError("operation failed due to a previous error during capture")
+        self.ended = True
+        self.allocating.clear()
+        self.default_generators[0].state.recording = False
+
+
+def test_a_graph_is_recorded_on_the_stream_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Device(monkeypatch)
+    replay = record_graph(lambda: None)
+    assert device.recorded_on is device.now is not device.usual
+    replay()
+    assert device.replayed == 1
+    device.now = device.usual
+    record_graph(lambda: None)
+    assert device.recorded_on is not device.usual is device.now
+
+
+@pytest.mark.parametrize("breaks", [True, False])
+def test_after_a_recording_that_failed_a_gpu_goes_on_as_before(
+    monkeypatch: pytest.MonkeyPatch, breaks: bool
+) -> None:
+    device = Device(monkeypatch)
+    device.breaks = breaks
+    stream, drawn = device.now, torch.random.get_rng_state()
+
+    with pytest.raises(RuntimeError, match="it draws numbers on the CPU"):
+        record_graph(lambda: torch.rand(()))
+    assert not device.default_generators[0].state.recording
+    assert device.allocating == set()
+    assert device.now is stream
+    torch.cuda.empty_cache()
+    assert torch.equal(torch.random.get_rng_state(), drawn)

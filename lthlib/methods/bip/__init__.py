@@ -21,12 +21,6 @@ from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
 
-def alternation_of(trainer: Trainer, settings: BiPSettings, steps: int) -> Alternation:
-    """The paper's alternation, or the release's where it departs; its state is in the trainer's."""
-    kind = ReleasedAlternation if settings.departures else Alternation
-    return kind(trainer, settings, steps)
-
-
 def search(trainer: Trainer, settings: BiPSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Yield one ticket, judged as found: m * theta at the end, without retraining. parent: the
     trained dense network."""
@@ -34,7 +28,8 @@ def search(trainer: Trainer, settings: BiPSettings, parent: Ticket | None) -> It
     steps = trainer.steps(settings.length)
     if trainer.round == 0:
         load_start(trainer, parent, "own")
-    alternation = alternation_of(trainer, settings, steps)
+    kind = ReleasedAlternation if settings.departures else Alternation
+    alternation = kind(trainer, settings, steps)
     masks = trainer.group("masks")
     trainer.keep("earlier_masks", {name: pack(mask) for name, mask in masks.items()})
     trainer.observe = _watch(trainer, steps)

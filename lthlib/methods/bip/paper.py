@@ -126,11 +126,7 @@ class Alternation:
         trainer, settings = self.trainer, self.settings
         self.prepare()
         flat = trainer.flat
-        self.weights, self.buffers, self.momenta = (
-            flat("weights"),
-            flat("buffers"),
-            flat("momentum"),
-        )
+        self.weights, self.momenta, self.buffers = map(flat, ("weights", "momentum", "buffers"))
         self.pruned, self.thin = trainer.prunable_weights(), trainer.thinned()
         self.masks, self.score_momenta = flat("masks"), flat("score_momentum")
         self.scores = self.scored()
