@@ -116,9 +116,8 @@ class View:
         key = (dataset, architecture, structure if structure and manner else "unstructured", judged)
         # A label may say so itself: `CS, as found` is the same curve as `CS` judged as found.
         named = [(*key, label), (*key, f"{label}, {manner}")]
-        return pd.concat(
-            [self.rows[:0], *(self._curves[one] for one in named if one in self._curves)]
-        )
+        parts = [self._curves[one] for one in named if one in self._curves] or [self.rows[:0]]
+        return pd.concat(parts) if len(parts) > 1 else parts[0]
 
     @cached_property
     def _curves(self) -> dict[Any, pd.DataFrame]:
