@@ -55,10 +55,7 @@ class Workers(ThreadPoolExecutor):
         self._own.place = self._free.pop(0)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return super().submit(self._elsewhere, fn, args, kwargs)
-
-    def _elsewhere(self, *work: Any) -> Any:
-        return self._own.place.do(*work)
+        return super().submit(lambda: self._own.place.do(fn, args, kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait, cancel_futures=cancel_futures)

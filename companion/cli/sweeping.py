@@ -85,7 +85,10 @@ class Placement(AtOnce):
         if self.scheduler and self.cluster:
             raise ConfigError("--scheduler joins a cluster, --cluster starts one; name one of them")
         if many and elsewhere:
-            raise ConfigError("the cluster says how many workers there are; leave out --jobs")
+            raise ConfigError(
+                "the cluster says how many workers there are; leave out --jobs and "
+                "--jobs-per-device"
+            )
         if self.dry_run and not self.cluster:
             raise ConfigError("--dry-run prints a cluster's job script; name its --cluster file")
         if ranks > 1 and (many or self.on_dask):

@@ -75,15 +75,11 @@ def final_gate(gate: Tensor) -> Tensor:
     return stretch(torch.sigmoid(gate))
 
 
-def _inside(noise: Tensor) -> Tensor:
-    # Single precision draws an exact 0 now and then, whose logit is infinite.
-    return noise.clamp(1e-6, 1 - 1e-6)
-
-
 def search(trainer: Trainer, settings: L0Settings, parent: Ticket | None) -> Iterator[Ticket]:
     """Yield one ticket a round: the weights whose final gate is above 0, times that gate."""
     gate = Gate(
-        relax=lambda dial, s, noise: relax(s, _inside(noise), settings.penalty),
+        # Single precision draws an exact 0 now and then, whose logit is infinite.
+        relax=lambda dial, s, noise: relax(s, noise.clamp(1e-6, 1 - 1e-6), settings.penalty),
         soft=lambda dial, s: chance_open(s),
         kept=final_gate,
         reset=lambda s: None,

@@ -109,8 +109,11 @@ def search(trainer: Trainer, settings: RetrainSettings, parent: Ticket | None) -
         mask = mask.shuffled(generator(trainer.seed, "shuffled mask"))
     stop = trainer.steps(settings.length)
     for r in trainer.rounds(2 if settings.rewind else 1):
-        if settings.rewind and r == 0:
-            _train_dense(trainer, settings.rewind)
+        if settings.rewind and r == 0:  # the dense network, up to there
+            k = rewind_step(trainer, "retrain.rewind", settings.rewind)
+            full = Mask.full(trainer.group("weights"), trainer.names)
+            trainer.fit(trainer.masked_step(full, trainer.steps()), stop=k)
+            trainer.zero("momentum")
             continue
         if settings.rewind:
             start = trainer.steps(settings.rewind)
@@ -126,13 +129,6 @@ def search(trainer: Trainer, settings: RetrainSettings, parent: Ticket | None) -
             point=parent.point, index=parent.index, judged="retrained",
             rewind_step=parent.rewind_step, target_density=parent.target_density,
         )  # fmt: skip
-
-
-def _train_dense(trainer: Trainer, length: str) -> None:
-    k = rewind_step(trainer, "retrain.rewind", length)
-    full = Mask.full(trainer.group("weights"), trainer.names)
-    trainer.fit(trainer.masked_step(full, trainer.steps()), stop=k)
-    trainer.zero("momentum")
 
 
 def _work(settings: RetrainSettings, steps: Callable[[str], int], start: int) -> int:

@@ -306,7 +306,8 @@ class _Execution:
         assert ticket.weights is not None
         own = {name: tensor.to(trainer.network.device) for name, tensor in ticket.weights.items()}
         buffers = {name: own.pop(name) for name in trainer.group("buffers")}
-        base = ticket.mask.extended(_base_shapes(trainer))
+        weights, names = trainer.group("weights"), prunable_names(trainer.model, "conv+linear")
+        base = ticket.mask.extended({name: weights[name].shape for name in names})
         return self._record(
             trainer.cost,
             trainer,
@@ -375,11 +376,6 @@ def provenance(config: RunConfig, device: torch.device, started: str) -> dict[st
         "started": started,
         "finished": now(),
     }
-
-
-def _base_shapes(trainer: Trainer) -> dict[str, torch.Size]:
-    weights = trainer.group("weights")
-    return {name: weights[name].shape for name in prunable_names(trainer.model, "conv+linear")}
 
 
 def expected_passes(config: RunConfig, steps_per_epoch: int) -> int:

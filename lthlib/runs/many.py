@@ -139,7 +139,8 @@ def execute_many(
             sweep.run(executor, machine)
         except KeyboardInterrupt:
             _stop(machine)
-            sweep.drain()
+            sweep.paused = True
+            sweep._collect(wait(sweep.running).done)
         except BaseException:
             _stop(machine)
             wait(sweep.running)
@@ -275,11 +276,6 @@ class _Sweep:
                 del self.elsewhere[config.id]
                 self.ready.appendleft(config)
         self.looked = time.monotonic()
-
-    def drain(self) -> None:
-        """Wait for what is running to save its state."""
-        self.paused = True
-        self._collect(wait(self.running).done)
 
     def _collect(self, done: Iterable[Future[tuple[str, str | None]]]) -> None:
         for future in done:

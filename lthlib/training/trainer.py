@@ -291,18 +291,15 @@ class Trainer:
         meter = self._meter
         if meter.steps == 0:
             return
-        self._agree(f"round {self.round}, step {step}")
+        # BatchNorm's statistics become those of rank 0; all else must be equal already.
+        self.ranks.follow(self.group("buffers").values())
+        self.ranks.check_same(self.state, f"round {self.round}, step {step}")
         meter.gather(self.ranks)
         epoch = meter.read()
         self.cost = self.spent
         seen = self.observe(step - 1) if self.observe else {}
         self.history.append({"round": self.round, "step": step, **epoch, **seen})
         meter.reset()
-
-    def _agree(self, when: str) -> None:
-        """BatchNorm's statistics become those of rank 0; all else must be equal already."""
-        self.ranks.follow(self.group("buffers").values())
-        self.ranks.check_same(self.state, when)
 
     def flops_per_image(self) -> int:
         """Forward floating-point operations of one image."""
