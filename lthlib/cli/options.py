@@ -55,10 +55,13 @@ SetOption = Annotated[
 
 
 def machine_of(data: Path | None, device: str, deterministic: bool = False) -> Machine:
-    """Where runs are executed."""
+    """Where runs are executed. Raises ConfigError for a device that is not there, before a bar is
+    drawn."""
     from lthlib.runs import Machine
 
-    return Machine(device, str(data) if data else None, deterministic=deterministic)
+    machine = Machine(device, str(data) if data else None, deterministic=deterministic)
+    machine.torch_device()
+    return machine
 
 
 def nested(changes: Sequence[str]) -> dict[str, Any]:
