@@ -223,6 +223,17 @@ def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[Members], None
     return apply
 
 
+def assert_refused_whole(
+    here: Store, archive: Path, folder: Path, change: Callable[[Members], None], said: str
+) -> None:
+    content = members(archive)
+    change(content)
+    with pytest.raises(StoreError, match=said):
+        import_runs(here, write(folder / "x.tar", content))
+    assert not list(here.root.glob("runs/*"))
+    assert not list(folder.rglob("outside*"))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -265,12 +276,7 @@ def test_a_forged_archive_is_refused_whole(
     change: Callable[[Members], None],
     said: str,
 ) -> None:
-    content = members(archive)
-    change(content)
-    with pytest.raises(StoreError, match=said):
-        import_runs(here, write(tmp_path / "x.tar", content))
-    assert not list(here.root.glob("runs/*"))
-    assert not list(tmp_path.rglob("outside*"))
+    assert_refused_whole(here, archive, tmp_path, change, said)
 
 
 @pytest.mark.parametrize(
@@ -571,9 +577,4 @@ def test_a_forged_checkpoint_is_refused_with_the_archive(
     change: Callable[[Members], None],
     said: str,
 ) -> None:
-    content = members(interrupted)
-    change(content)
-    with pytest.raises(StoreError, match=said):
-        import_runs(here, write(tmp_path / "x.tar", content))
-    assert not list(here.root.glob("runs/*"))
-    assert not list(tmp_path.rglob("outside*"))
+    assert_refused_whole(here, interrupted, tmp_path, change, said)
