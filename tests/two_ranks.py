@@ -7,6 +7,7 @@ leaves what each rank found in FOLDER/RANK.pt.
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lthlib.data import DataSettings
@@ -120,8 +122,32 @@ def everything() -> dict[str, Any]:
     return found
 
 
+def write(found: dict[str, Any], path: Path) -> None:
+    """Write numbers, texts and tensors, nested, as two files beside `path`."""
+    tensors: dict[str, Tensor] = {}
+
+    def place(tensor: Tensor) -> dict[str, str]:
+        name = str(len(tensors))
+        tensors[name] = tensor.contiguous().clone()
+        return {"tensor": name}
+
+    path.with_suffix(".json").write_text(json.dumps(found, default=place))
+    save_file(tensors, path.with_suffix(".safetensors"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """What `write` wrote; tuples come back as lists."""
+    tensors = load_file(path.with_suffix(".safetensors"))
+
+    def found(value: dict[str, Any]) -> Any:
+        return tensors[value["tensor"]] if value.keys() == {"tensor"} else value
+
+    read: dict[str, Any] = json.loads(path.with_suffix(".json").read_text(), object_hook=found)
+    return read
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     with started("cpu") as ranks:
         found = everything() | {"exchange": exchange()}
-        torch.save(found, Path(sys.argv[1]) / f"{ranks.rank}.pt")
+        write(found, Path(sys.argv[1]) / str(ranks.rank))
