@@ -18,7 +18,7 @@ setup: .venv/.installed  ## .venv with lthlib and all it needs, at the versions 
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(if $(and $(PYTHON),$(call RUNS,$(PYTHON))),,$(error $(NO_PYTHON)))$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --editable '.[book,cluster,dev]' --constraint constraints.txt && touch $@
+	$(BIN)/python -m pip install --editable '.[book,cluster,dev,export]' --constraint constraints.txt && touch $@
 
 book: setup  ## compute what is missing, run the notebooks, build the book
 	$(BIN)/lth book

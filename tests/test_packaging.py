@@ -102,8 +102,8 @@ def test_environment_yml_installs_what_pyproject_asks_for() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
     assert f"python{PROJECT['requires-python']}" in conda
-    assert pip == {"pip": ["--constraint constraints.txt", "--editable .[book,cluster,dev]"]}
-    assert {"book", "cluster", "dev"} <= PROJECT["optional-dependencies"].keys()
+    assert pip == {"pip": ["--constraint constraints.txt", "--editable .[book,cluster,dev,export]"]}
+    assert {"book", "cluster", "dev", "export"} <= PROJECT["optional-dependencies"].keys()
 
 
 def rules() -> dict[str, list[str]]:
