@@ -150,7 +150,7 @@ def _case(name: str, batch_size: int, options: argparse.Namespace, threads: int)
 
 
 def _machine(device: str) -> dict[str, Any]:
-    cpu = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    cpu = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
     named = cpu.partition("model name")[2].partition("\n")[0].strip("\t :") or platform.processor()
     return {
         "device": torch.cuda.get_device_name(device) if device != "cpu" else device,

@@ -29,6 +29,7 @@ from lthlib.files import (
     from_json,
     load,
     open_regular,
+    patiently,
     read_within,
     replacing,
     sealed,
@@ -338,7 +339,7 @@ def _move(store: Store, lease: Lease, folder: Path, target: Path, replaced: str)
     if os.path.lexists(target):
         store.set_aside(target, replaced, lease)
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(folder, target)
+    patiently(os.replace, folder, target)
 
 
 def _difference(there: Mapping[str, Any], stored: Mapping[str, Any]) -> str:

@@ -77,7 +77,7 @@ def write_tiny_imagenet(
     lists["wnids.txt"] = [names[label] for label in draw.permutation(CLASSES)]
     lists["words.txt"] = [f"{name}\tgrating {label}" for label, name in enumerate(names)]
     for path, lines in lists.items():
-        (root / FOLDER / path).write_text("".join(f"{line}\n" for line in lines))
+        (root / FOLDER / path).write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return root
 
 

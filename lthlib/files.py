@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from io import BufferedReader
@@ -29,6 +30,7 @@ FILE_LIMIT = 1 << 20
 TICKET_LIMIT = 4 << 30
 # Names that `replacing` gives to its temporary files.
 TEMPORARY = re.compile(r"\..{1,50}\.[0-9a-f]{32}", re.DOTALL)
+_PAUSES = (0.01, 0.03, 0.1, 0.3, 1.0) if os.name == "nt" else ()  # seconds
 _SEAL = re.compile(rb',(\n?) "digest": "([0-9a-f]{64})"\1}')
 # Texts, also one that never ends, and brackets; possessive, so that no input takes long.
 _STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
@@ -64,7 +66,7 @@ def replacing(path: Path, check: Callable[[], object] = lambda: None) -> Iterato
                 file.flush()
                 os.fsync(file.fileno())
             check()
-            os.replace(temporary, target)
+            patiently(os.replace, temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
@@ -72,6 +74,17 @@ def replacing(path: Path, check: Callable[[], object] = lambda: None) -> Iterato
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
     _flush_folder(target.parent)
+
+
+def patiently(action: Callable[..., object], *arguments: Any) -> None:
+    """Call what renames or removes files again for a while where Windows refuses it: there, who
+    reads a file, be it to look for viruses, keeps it in its place. Raises OSError."""
+    for pause in _PAUSES:
+        with contextlib.suppress(PermissionError):
+            action(*arguments)
+            return
+        time.sleep(pause)
+    action(*arguments)
 
 
 def _about(path: Path) -> os.stat_result | None:

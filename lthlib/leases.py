@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from lthlib.errors import LeaseLost, NoRoom, Paused, StoreError, refusal
-from lthlib.files import TEMPORARY, read_bounded
+from lthlib.files import TEMPORARY, patiently, read_bounded
 
 DURATION = 60.0
 _BEATS = 6
@@ -71,10 +71,10 @@ class Lease:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             aside.mkdir()
-            (aside / self.token).write_text(json.dumps(owner))
+            (aside / self.token).write_bytes(json.dumps(owner).encode())
             with contextlib.suppress(OSError):
                 self.path.rmdir()  # what a release or a takeover left, so certainly empty
-            os.rename(aside, self.path)
+            patiently(os.rename, aside, self.path)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
             if error.errno not in _CONTENDED and not self._own.exists():
@@ -92,7 +92,7 @@ class Lease:
         """Give the lease back; nothing happens when it was lost."""
         self._released.set()
         with contextlib.suppress(OSError):
-            self._own.unlink()
+            patiently(os.unlink, self._own)
             self.path.rmdir()
 
 
@@ -116,7 +116,7 @@ class Watch:
         if not _dead(seen[1]) and now - self._since <= self.duration:
             return True
         with refusal(StoreError, f"cannot take over the lock {self.path}, whose owner is gone"):
-            seen[0].unlink(missing_ok=True)
+            patiently(seen[0].unlink, True)
         return False
 
 
@@ -220,7 +220,8 @@ def _dead(text: bytes) -> bool:
             return False
         os.kill(owner["pid"], 0)
         # Killed, and its parent has not asked what became of it: as good as gone.
-        return Path(f"/proc/{owner['pid']}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        about = Path(f"/proc/{owner['pid']}/stat").read_text("utf-8")
+        return about.rpartition(")")[2].split()[0] == "Z"
     except ProcessLookupError:
         return True
     except (ValueError, KeyError, TypeError, IndexError, OSError, OverflowError):
@@ -234,5 +235,5 @@ def _host() -> str:
     for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
         with contextlib.suppress(OSError):
             link = os.path.islink(path)
-            name += " " + (os.readlink(path) if link else Path(path).read_text().strip())
+            name += " " + (os.readlink(path) if link else Path(path).read_text("utf-8").strip())
     return name

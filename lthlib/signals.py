@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 
-# SIGHUP is POSIX's alone.
-_STOPS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
+# SIGHUP is POSIX's alone, SIGBREAK Windows's.
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+_STOPS = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
 
 
 def heeded() -> list[signal.Signals]:
-    """The signals that ask this process to stop: of SIGINT, SIGTERM and SIGHUP those that whoever
-    started it did not have ignored, as nohup does with SIGHUP."""
+    """The signals that ask this process to stop: of SIGINT, SIGTERM, SIGHUP and Windows's SIGBREAK
+    those that whoever started it did not have ignored, as nohup does with SIGHUP."""
     return [number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN]
 
 

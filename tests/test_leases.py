@@ -246,10 +246,10 @@ def test_what_no_owner_left_in_a_lock_stays_and_is_named(path: Path) -> None:
 
 
 def test_a_full_disk_has_no_room_for_a_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write_text(self: Path, text: str) -> None:
+    def write_bytes(self: Path, content: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", write_text)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
     with pytest.raises(NoRoom, match="No space left on device"), hold(path):
         pass
     assert left(path) == []

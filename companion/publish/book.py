@@ -177,7 +177,9 @@ def _jupyter_book(source: Path, output: Path, log: Path) -> None:
     command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(source)]
     command += ["--config", str(source / "_config.yml"), "--toc", str(source / "book/_toc.yml")]
     command += ["--path-output", str(output), "-W", "-n", "--keep-going"]
-    done = subprocess.run(command, text=True, stdout=PIPE, stderr=STDOUT, check=False)
+    done = subprocess.run(
+        command, encoding="utf-8", errors="replace", stdout=PIPE, stderr=STDOUT, check=False
+    )
     told = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)  # Jupyter Book forces colours
     log.write_text(told, encoding="utf-8")
     if done.returncode:

@@ -60,7 +60,7 @@ def fingerprint(root: Path, modules: Iterable[Path]) -> str:
     """Return a digest of modules, without comments and docstrings, and of the data beside them."""
     files = sorted(modules)
     beside = {
-        str(data.relative_to(root)): digest(data.read_bytes())
+        data.relative_to(root).as_posix(): digest(data.read_bytes())
         for folder in sorted({module.parent for module in files})
         for data in sorted(folder.iterdir())
         if data.suffix in _DATA

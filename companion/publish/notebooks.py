@@ -47,6 +47,7 @@ def run_notebook(
         "JUPYTER_PREFER_ENV_PATH": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, [package, os.getenv("PYTHONPATH")])),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PYTHONUTF8": "1",
         **(environment or {}),
     }
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}-") as folder:
@@ -56,7 +57,13 @@ def run_notebook(
         command += ["--kernel", "python3", "--cwd", str(cwd), "--parameters_yaml"]
         command += [yaml.safe_dump(dict(parameters)), "--no-progress-bar", "--log-level", "ERROR"]
         done = subprocess.run(
-            command, env=variables, stdout=PIPE, stderr=STDOUT, text=True, check=False
+            command,
+            env=variables,
+            encoding="utf-8",
+            errors="replace",
+            stdout=PIPE,
+            stderr=STDOUT,
+            check=False,
         )
         if done.returncode:
             raise PublishError(f"{path}{_failure(unfinished, done.stdout)}")

@@ -75,7 +75,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
     with started(device) as ranks, contextlib.ExitStack() as stack:
         if ranks.rank:
-            silence = stack.enter_context(open(os.devnull, "w"))
+            silence = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
             stack.enter_context(contextlib.redirect_stdout(silence))
             stack.enter_context(contextlib.redirect_stderr(silence))
         yield ranks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import signal
 import sys
 from typing import Any
 
@@ -26,10 +27,14 @@ class _Terminal(io.FileIO):
 
 
 def outlive_terminal() -> None:
-    """Let messages to a terminal that was closed go nowhere, so that they end no command."""
+    """Let messages to a terminal that was closed go nowhere, so that they end no command, and spell
+    out what an encoding such as cp1252 lacks."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is not None and stream.isatty():
+        if stream is not None:
+            stream.reconfigure(errors="backslashreplace")
+        # Windows's consoles are written to by characters, and never hang up.
+        if stream is not None and stream.isatty() and hasattr(signal, "SIGHUP"):
             raw = _Terminal(stream.fileno(), "w", closefd=False)
             lasting = io.TextIOWrapper(
                 io.BufferedWriter(raw), stream.encoding, stream.errors, line_buffering=True

@@ -25,7 +25,7 @@ import torch
 
 from lthlib.data.parts import Images
 from lthlib.errors import DataError, StoreError
-from lthlib.files import open_regular, read_bounded, remove_all, replacing, shallow
+from lthlib.files import open_regular, patiently, read_bounded, remove_all, replacing, shallow
 from lthlib.leases import hold, making_room
 
 _log = logging.getLogger("lthlib")
@@ -207,7 +207,7 @@ def _write(entry: Path, decoded: Decoded, sources: list[list[Any]]) -> Decoded:
         text = json.dumps(manifest | {"sha256": _digest(manifest)}, indent=1)
         with replacing(temporary / _MANIFEST) as file:
             file.write(text.encode())
-        temporary.rename(entry)
+        patiently(os.rename, temporary, entry)
         return _load(entry)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -273,7 +273,7 @@ class _Execution:
             progress = {"done": trainer.passes, "total": total}
             with contextlib.suppress(OSError):
                 self.folder.mkdir(parents=True, exist_ok=True)
-                (self.folder / PROGRESS).write_text(json.dumps(progress))
+                (self.folder / PROGRESS).write_text(json.dumps(progress), "utf-8")
             return self.machine.asks_to_stop()
 
         ranks = trainer.ranks
@@ -403,7 +403,7 @@ def now() -> str:
 @lru_cache(maxsize=1)
 def _processor() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

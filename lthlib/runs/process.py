@@ -32,7 +32,7 @@ def set_up(threads: int, deterministic: bool) -> None:
 def _keep_freed_memory() -> None:
     # Activations of megabytes come and go in every step. glibc gives each back to the system, and
     # takes it anew as pages of zeros: a tenth of a training step on a CPU.
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # the last on Windows
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)

@@ -33,7 +33,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lthlib.errors import ConfigError, RecordError, RunDamaged, StoreError, TicketError, refusal
-from lthlib.files import TEMPORARY, TICKET_LIMIT, is_sealed, read_within, sealed, write_atomically
+from lthlib.files import (
+    TEMPORARY,
+    TICKET_LIMIT,
+    is_sealed,
+    patiently,
+    read_within,
+    sealed,
+    write_atomically,
+)
 from lthlib.leases import Lease, Watch, abandoned, hold, hold_if_free
 from lthlib.records import FILES, ID, OBJECT, REWIND, TEXT, TRUTH, check_fields
 from lthlib.runs.identity import identify
@@ -285,7 +293,7 @@ class Store:
         damaged.mkdir(parents=True, exist_ok=True)
         places = (damaged / f"{folder.name}.{number}" for number in itertools.count())
         target = next(place for place in places if not os.path.lexists(place))
-        os.replace(folder, target)
+        patiently(os.replace, folder, target)
         log.warning("run %s: %s; it was moved to %s", folder.name, why, target)
         # Not through a link, nor where there is no room.
         if not target.is_symlink():
@@ -362,7 +370,7 @@ def strange(folder: Path) -> str:
     for path in own_files(folder):
         with contextlib.suppress(FileNotFoundError):  # its owner has just replaced it
             if not stat.S_ISREG(path.lstat().st_mode):
-                return f"{path.relative_to(folder)} is not a regular file"
+                return f"{path.relative_to(folder).as_posix()} is not a regular file"
     return ""
 
 
@@ -388,7 +396,7 @@ def remove(paths: Iterable[Path]) -> None:
     """Remove files, those that are there. Raises StoreError when one cannot be removed."""
     for path in paths:
         with refusal(StoreError, f"cannot remove {path}"):
-            path.unlink(missing_ok=True)
+            patiently(path.unlink, True)
 
 
 def ticket_file(point: str) -> str:

@@ -323,13 +323,13 @@ def test_room_is_made_where_there_is_none_for_a_lock(
     path = store.folder(DENSE) / "rewind.safetensors"
     path.write_bytes(path.read_bytes()[:-1])
 
-    def write_text(self: Path, text: str) -> None:
+    def write_bytes(self: Path, content: bytes) -> None:
         raise OSError(full, "no room")
 
     def flush(handle: int) -> None:
         raise OSError(full, "no room")
 
-    monkeypatch.setattr(Path, "write_text", write_text)
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
     monkeypatch.setattr(os, "fsync", flush)
     assert kinds(store, remove=True) == LITTER
     assert kinds(store) == {}
