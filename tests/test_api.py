@@ -88,6 +88,57 @@ def test_every_method_runs_on_any_network(method: str, network) -> None:
     assert trained.mask == ticket.mask
 
 
+class OverLines(nn.Module):
+    """digits [b, 1, 8, 8], line after line, -> logits [b, 10]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Linear(8, 32)
+        self.place = nn.Parameter(torch.randn(8, 32) / 4)
+        layer = nn.TransformerEncoderLayer(32, 4, 64, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.head = nn.Linear(8 * 32, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.embedding(x.flatten(1, 2)) + self.place
+        return self.head(self.encoder(tokens).flatten(1))
+
+
+def test_a_transformer_reaches_with_adamw_what_plain_pytorch_reaches() -> None:
+    digits, model = lthlib.load_dataset("digits"), OverLines()
+    x, y = (digits.train.images.permute(0, 3, 1, 2) / 255 - 0.3) / 0.37, digits.train.labels
+    test = (digits.test.images.permute(0, 3, 1, 2) / 255 - 0.3) / 0.37, digits.test.labels
+    data = lthlib.Dataset.from_tensors(x, y, test=test, validation_fraction=0)
+    training = TrainingSettings(
+        length="6ep", batch_size=64, optimiser="adamw", learning_rate=2e-3, schedule="constant",
+        weight_decay=0.01,
+    )  # fmt: skip
+    dense, ticket = lthlib.find_tickets(
+        model, data, "imp", density=0.3, rounds=1, training=training, progress=False
+    )
+    plain = OverLines()
+    optimiser = torch.optim.AdamW(plain.parameters(), lr=2e-3)
+    for _ in range(6):
+        for rows in torch.randperm(len(x)).split(64):
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(plain(x[rows]), y[rows]).backward()
+            optimiser.step()
+    reached = 100 * float((plain(test[0]).argmax(1) == test[1]).double().mean())
+    assert reached > 80
+    assert lthlib.evaluate(dense, data) > reached - 6
+    assert lthlib.evaluate(ticket, data) > reached - 12
+
+
+def test_a_method_that_prescribes_sgd_says_so_where_adamw_is_asked_for() -> None:
+    model, data = transformer()
+    training = replace(SHORT, optimiser="adamw")
+    with pytest.warns(UserWarning, match="BiP's weights and scores are stepped by SGD"):
+        (ticket,) = lthlib.find_tickets(
+            model, data, "bip", density=0.5, training=training, progress=False
+        )
+    assert ticket.density == pytest.approx(0.5, abs=1e-3)
+
+
 def test_a_saved_ticket_retrains_to_the_same_weights_in_another_process(tmp_path: Path) -> None:
     script = """
 import sys, torch, lthlib

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -67,6 +68,18 @@ def rewind_step(trainer: Trainer, where: str, length: str, *, inside: bool = Fal
         late = "not before" if inside else "after"
         raise ConfigError(f"{where} {length} is {late} the end of training ({end} steps)")
     return k
+
+
+def steps_by_sgd(trainer: Trainer, what: str) -> dict[str, Any]:
+    """The options of `sgd_step` of a method that prescribes it; warns where the recipe asks for
+    another optimiser. what: it steps."""
+    if trainer.settings.optimiser != "sgd":
+        warnings.warn(
+            f"{what} are stepped by SGD, as the paper prescribes, at the method's own rates; "
+            f"{trainer.settings.optimiser} trains the dense network",
+            stacklevel=2,
+        )
+    return trainer.optimiser_options()
 
 
 def make_ticket(

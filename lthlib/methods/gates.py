@@ -46,17 +46,17 @@ class Gate:
 
 
 def gated_step(trainer: Trainer, settings: Any, steps: int, gate: Gate) -> Callable[..., Outcome]:
-    """One SGD step on weights and gates, from one backward pass.
+    """One step of the recipe's optimiser on weights and of SGD on gates, from one backward pass.
 
     With mask value m of gate s and g the gradient at m * w: d/dw = m g, and d/ds follows from the
     gradient w g at the mask. Weights decay, gates do not.
     """
-    weights, momenta, buffers = (trainer.flat(g) for g in ("weights", "momentum", "buffers"))
+    buffers = trainer.flat("buffers")
     gates, gate_momenta = trainer.flat("gates"), trainer.flat("gate_momentum")
     gradients, gate_gradients = trainer.gradients, gates.like(torch.zeros_like(gates.data))
     pruned, thin = trainer.prunable_weights(), trainer.thinned()
     at_weights = gradients.data[: len(gates.data)]
-    options = trainer.optimiser_options()
+    options = trainer.optimiser_options() | {"weight_decay": 0.0}
     ratio = settings.gate_learning_rate / trainer.settings.learning_rate
 
     def rate(t: int) -> float:
@@ -70,10 +70,8 @@ def gated_step(trainer: Trainer, settings: Any, steps: int, gate: Gate) -> Calla
         gate_gradients.data.copy_(backward(pruned.data * at_weights))
         at_weights.mul_(mask)
         now = trainer.dial(rate, t)
-        sgd_step(weights, gradients, momenta, now, **options)
-        sgd_step(
-            gates, gate_gradients, gate_momenta, ratio * now, **(options | {"weight_decay": 0.0})
-        )
+        trainer.update(now)
+        sgd_step(gates, gate_gradients, gate_momenta, ratio * now, **options)
         return Outcome(loss, correct, len(y), len(y), len(y))
 
     return step

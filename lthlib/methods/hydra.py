@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lthlib.errors import ConfigError
 from lthlib.masks import Mask, Structure, select
-from lthlib.methods.base import Method, make_ticket
+from lthlib.methods.base import Method, make_ticket, steps_by_sgd
 from lthlib.methods.bip import batchnorm_names
 from lthlib.methods.retrain import load_start
 from lthlib.settings import Density, OwnLength, Positive, Settings, one_of
@@ -70,7 +70,7 @@ def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Callable[...
     gradients, found = trainer.gradients, scores.like(torch.zeros_like(scores.data))
     at_weights = gradients.data[: len(scores.data)]
     norms = {n: trainer.flat("weights")[n] for n in batchnorm_names(trainer.network.model)}
-    options = trainer.optimiser_options()
+    options = steps_by_sgd(trainer, "Hydra's scores")
 
     def rate(t: int) -> float:
         return settings.learning_rate * trainer.rate(t, steps) / trainer.settings.learning_rate

@@ -7,6 +7,7 @@ parameters become views of, and every method starts from the gradient with respe
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
@@ -257,3 +258,35 @@ def sgd_step(
             dampening=0,
             maximize=False,
         )
+
+
+def adamw_step(
+    weights: Flat,
+    gradients: Flat,
+    moments: Flat,
+    rate: float | Tensor,
+    *,
+    betas: tuple[float, ...],
+    epsilon: float,
+    weight_decay: float,
+) -> None:
+    """One step of AdamW (Loshchilov & Hutter, 2019, Algorithm 2) in place. moments: means of the
+    gradients, of their squares, and the count of steps, as `moments_of` makes them."""
+    n, found = len(weights.data), gradients.data
+    mean, square, count = moments.data.split([n, n, 1])
+    with torch.no_grad():
+        count.add_(1)
+        mean.lerp_(found, 1 - betas[0])
+        square.lerp_(found * found, 1 - betas[1])
+        # 1 - beta^count, which single precision rounds to little else.
+        seen = [-torch.expm1(count * math.log(beta or 1e-300)) for beta in betas]
+        update = (mean / seen[0]).div_((square / seen[1]).sqrt_().add_(epsilon))
+        weights.data.mul_(1 - rate * weight_decay).sub_(update.mul_(rate))
+
+
+def moments_of(weights: Tensors, optimiser: str) -> Tensors:
+    """The state of an optimiser by the names of the weights, in their layouts, not yet zero."""
+    if optimiser == "sgd":
+        return weights
+    count = next(iter(weights.values()), torch.empty(0)).new_zeros(1)
+    return weights | {f"square/{n}": w for n, w in weights.items()} | {"step/count": count}

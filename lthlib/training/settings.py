@@ -23,6 +23,7 @@ from lthlib.settings import (
 
 SCHEDULES = ("cosine", "step", "constant")
 PRECISIONS = ("fp32", "tf32", "bf16")
+OPTIMISERS = ("sgd", "adamw")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class TrainingSettings(Settings):
     """How a network is trained. Lengths are text with a unit: `85ep` (epochs) or `500it` (optimiser
     steps).
 
+    optimiser: `sgd`, with `momentum` and `nesterov`, its `weight_decay` added to the gradient; or
+    `adamw`, with `betas` and `epsilon`, whose decay is decoupled and whose `learning_rate` is about
+    a hundredth of SGD's. Gates and scores that a method trains beside the weights follow SGD, as
+    its paper has it.
     precision: of products and convolutions, everything that is kept being in single precision:
     `fp32`, `bf16` (autocast), or `tf32` (10 bits of mantissa, on a GPU; as fp32 elsewhere).
     ranks: processes that share the run, see `lthlib.distributed`; `batch_size` counts the images of
@@ -48,6 +53,9 @@ class TrainingSettings(Settings):
     precision: Annotated[str, one_of(PRECISIONS)] = "fp32"
     ranks: Count = 1
     sync_batchnorm: bool = False
+    optimiser: Annotated[str, one_of(OPTIMISERS)] = "sgd"
+    betas: tuple[Momentum, ...] = (0.9, 0.999)
+    epsilon: Positive = 1e-8
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +65,13 @@ class TrainingSettings(Settings):
             raise ConfigError("training.schedule 'step' needs milestones such as ('56ep', '71ep')")
         if self.sync_batchnorm and self.ranks == 1:
             raise ConfigError("training.sync_batchnorm goes with training.ranks of 2 or more")
+        if len(self.betas) != 2:
+            raise ConfigError(f"training.betas is {self.betas}; expected two, such as (0.9, 0.999)")
+        if self.optimiser == "adamw" and self.learning_rate > 0.05:
+            raise ConfigError(
+                f"training.learning_rate is {self.learning_rate}, as SGD takes it; expected at "
+                "most 0.05 for adamw, such as 0.001"
+            )
 
 
 @cache  # asked for before each step

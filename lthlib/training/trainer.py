@@ -25,7 +25,7 @@ from lthlib.flat import Flat, memory_order
 from lthlib.masks import Mask, prunable_names
 from lthlib.training.cost import Cost, Meter, Outcome
 from lthlib.training.graphs import Recorder, Steps, record_graph
-from lthlib.training.network import Network, Tensors, sgd_step
+from lthlib.training.network import Network, Tensors, adamw_step, moments_of, sgd_step
 from lthlib.training.settings import TrainingSettings, learning_rate, steps_of
 
 
@@ -77,11 +77,12 @@ class Trainer:
         self.state: Tensors = {}
         self._groups: dict[str, Flat] = {}
         weights, buffers = self.network.weights(), self.network.buffers()
-        self._order = memory_order(weights, self.names)
+        order = memory_order(weights, self.names)
+        self._order = (*order, *(f"square/{name}" for name in order), "step/count")
         for name in weights:
             self.state |= {f"weights/{name}": weights[name], f"momentum/{name}": weights[name]}
         self.keep("weights", weights)
-        self.keep("momentum", weights)
+        self.keep("momentum", moments_of(weights, self.settings.optimiser))
         self.zero("momentum")
         self.keep("buffers", buffers)
         # Where gradients by the weights are put.
@@ -175,6 +176,14 @@ class Trainer:
         """The recipe's options of `sgd_step`."""
         s = self.settings
         return {"momentum": s.momentum, "nesterov": s.nesterov, "weight_decay": s.weight_decay}
+
+    def update(self, rate: float | Tensor) -> None:
+        """One step of the recipe's optimiser on all weights, from `gradients`."""
+        s, step = self.settings, (self.flat("weights"), self.gradients, self.flat("momentum"), rate)
+        if s.optimiser == "sgd":
+            sgd_step(*step, **self.optimiser_options())
+        else:
+            adamw_step(*step, betas=s.betas, epsilon=s.epsilon, weight_decay=s.weight_decay)
 
     def batches(self, stream: str) -> Batches:
         """The training images in the order of a named stream; a rank gets its share of each
@@ -353,8 +362,8 @@ class Trainer:
         return buffers
 
     def masked_step(self, mask: Mask, steps: int, value: float = 1.0) -> Callable[..., Outcome]:
-        """A step of SGD under a fixed mask: pruned weights and their momenta are exactly 0 before
-        and after it.
+        """A step of the recipe's optimiser under a fixed mask: pruned weights and their momenta are
+        exactly 0 before and after it.
 
         steps: length of the whole schedule that the learning rate follows. value: of the mask where
         it keeps; the network uses value * weight.
@@ -370,7 +379,7 @@ class Trainer:
             factor[name].mul_(value)
         changes = bool((factor.data != 1).any())
         thin = weights if value == 1 else weights.like(torch.zeros_like(weights.data))
-        options, gradients = self.optimiser_options(), self.gradients
+        gradients = self.gradients
 
         def rate(t: int) -> float:
             return self.rate(t, steps)
@@ -382,7 +391,7 @@ class Trainer:
             loss, correct, _ = self.network.gradients(thin, buffers, x, y, gradients)
             if changes:
                 gradients.data.mul_(factor.data)
-            sgd_step(weights, gradients, momenta, self.dial(rate, t), **options)
+            self.update(self.dial(rate, t))
             return Outcome(loss, correct, len(y), len(y), len(y))
 
         return step

@@ -90,6 +90,8 @@ CHANGES: list[dict[str, Any]] = [
         "weight_decay": 0.0, "precision": "bf16", "ranks": 2,
     }.items()),
     {"training": {"ranks": 2, "sync_batchnorm": True}},
+    {"training": {"optimiser": "adamw", "learning_rate": 0.01}},
+    {"training": {"betas": [0.9, 0.99]}}, {"training": {"epsilon": 1e-6}},
     {"settings": {"rewind": "1it"}}, {"seed": 1}, {"threads": 2}, {"method": "imp"},
 ]  # fmt: skip
 

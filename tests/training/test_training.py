@@ -226,6 +226,57 @@ def test_dense_training_is_that_of_an_ordinary_module() -> None:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-12)
 
 
+def test_adamw_is_torch_s_on_an_ordinary_module() -> None:
+    options: dict[str, Any] = {"betas": (0.8, 0.99), "weight_decay": 0.1}
+    trainer = tiny_trainer(
+        optimiser="adamw", learning_rate=0.01, schedule="constant", epsilon=1e-6, **options
+    )
+    trainer.fit(full_step(trainer), stop=7)
+
+    model = tiny().train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=0.01, eps=1e-6, foreach=False, **options)
+    for x, y in batches_of(trainer, "train", 7):
+        optimiser.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimiser.step()
+    found = trainer.group("weights") | trainer.group("buffers")
+    for name, expected in model.state_dict().items():
+        torch.testing.assert_close(found[name], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_adamw_keeps_pruned_weights_at_zero_and_forgets_what_it_knew_after_a_rewind() -> None:
+    trainer = tiny_trainer(optimiser="adamw", learning_rate=0.01)
+    trainer.fit(full_step(trainer), stop=2, snapshot_at=1)
+    kept = {name: torch.zeros(w.shape) > 0 for name, w in trainer.prunable_weights().items()}
+    kept["linear.weight"][0] = True
+    trainer.rewind()
+    assert trainer.flat("momentum").data.count_nonzero() == 0
+    trainer.step = 1
+    trainer.fit(trainer.masked_step(Mask(kept), 7), start=1, stop=3)
+    assert trainer.state["momentum/step/count"].item() == 2
+    for name, mask in kept.items():
+        weight = trainer.group("weights")[name]
+        assert weight[~mask].count_nonzero() == 0
+        assert weight[mask].count_nonzero() == mask.sum()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"optimiser": "adam"}, "training.optimiser is 'adam'; expected one of sgd, adamw"),
+        (
+            {"optimiser": "adamw"},
+            "training.learning_rate is 0.1, as SGD takes it; expected at most",
+        ),
+        ({"betas": [0.9]}, "training.betas is .* expected two"),
+        ({"epsilon": 0}, "training.epsilon is 0.0; expected a positive number"),
+    ],
+)
+def test_optimisers_that_make_no_sense_are_refused(wrong: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainingSettings(**wrong)
+
+
 def test_a_trainer_leaves_the_model_it_was_given_alone() -> None:
     model = tiny()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -19,6 +19,7 @@ from torch import Tensor
 from lthlib.errors import ConfigError
 from lthlib.flat import Flat
 from lthlib.masks import Mask, Structure, kept_count, select, top_k, top_k_global
+from lthlib.methods.base import steps_by_sgd
 from lthlib.settings import (
     Count,
     Density,
@@ -126,7 +127,8 @@ class Alternation:
         trainer, settings = self.trainer, self.settings
         self.prepare()
         flat = trainer.flat
-        self.weights, self.momenta, self.buffers = map(flat, ("weights", "momentum", "buffers"))
+        self.weights, self.buffers = flat("weights"), flat("buffers")
+        self.momenta = flat("momentum").head(self.weights)
         self.pruned, self.thin = trainer.prunable_weights(), trainer.thinned()
         self.masks, self.score_momenta = flat("masks"), flat("score_momentum")
         self.scores = self.scored()
@@ -134,7 +136,7 @@ class Alternation:
         self.upward = zeros(self.scores)
         self.saved = torch.empty_like(self.buffers.data)
         self.inverse_gamma = 1 / settings.gamma if settings.implicit else 0.0
-        self.lower_options = trainer.optimiser_options()
+        self.lower_options = steps_by_sgd(trainer, "BiP's weights and scores")
         if settings.weight_decay is not None:
             self.lower_options["weight_decay"] = settings.weight_decay
         self.upper_options: dict[str, Any] = {
