@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
+from torch.utils.hooks import RemovableHandle
 
-from lthlib.errors import MaskError, RecordError, TicketError, refusal
+from lthlib.errors import ConfigError, MaskError, RecordError, TicketError, refusal
 from lthlib.files import TICKET_LIMIT, read_bounded, shallow, write_atomically
 from lthlib.masks import Mask, pack, unpack
 from lthlib.records import COUNT, DENSITY, OBJECT, check_fields
@@ -95,6 +97,54 @@ class Ticket:
             for name, kept in self.mask.items():
                 own[name].mul_(kept.to(own[name].device))
         return model
+
+    def enforced(self, model: nn.Module, optimiser: Optimizer | None = None) -> RemovableHandle:
+        """Keep what the ticket prunes at exactly 0 in a training loop of one's own: from now on,
+        after every step of an optimiser, until the handle that is returned is removed.
+
+            with ticket.enforced(model, optimiser):
+                ...  # any loop
+
+        optimiser: whose steps; by default those of every optimiser of the process, for loops that
+        make their own, as Lightning's and Transformers' trainers do. Its momenta and decay, copies
+        on other devices and mixed precision are no matter. Raises TicketError when the ticket does
+        not fit the network, ConfigError for what is no optimiser, or steps other weights.
+        """
+        self.check(model)
+        own = dict(model.named_parameters())
+        pruned = {name: ~kept for name, kept in self.mask.items()}
+
+        def enforce(*_: Any) -> None:
+            with torch.no_grad():
+                for name in pruned:
+                    pruned[name] = pruned[name].to(own[name].device)  # the model may have moved
+                    own[name].masked_fill_(pruned[name], 0)
+
+        enforce()
+        if optimiser is None:
+            return register_optimizer_step_post_hook(enforce)
+        optimiser = getattr(optimiser, "optimizer", optimiser)  # Lightning and Accelerate wrap it
+        if not isinstance(optimiser, Optimizer):
+            kind = type(optimiser).__name__
+            raise ConfigError(f"optimiser is a {kind}; expected one of torch.optim, or none")
+        stepped = {id(weight) for group in optimiser.param_groups for weight in group["params"]}
+        if stepped.isdisjoint(id(own[name]) for name in pruned):
+            raise ConfigError(
+                "the optimiser steps none of the weights that the ticket's mask covers; make it "
+                "from this network's parameters"
+            )
+        return optimiser.register_step_post_hook(enforce)
+
+    def with_weights(self, model: nn.Module) -> Ticket:
+        """This ticket with a network's present weights as its own, judged as retrained: what a
+        training loop of one's own has made of it."""
+        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+        own = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        for name, kept in self.mask.items():
+            own[name].mul_(kept)
+        made = replace(self, weights=own, judged="retrained")
+        made.check(model)
+        return made
 
     def save(self, path: str | Path) -> None:
         """Write the ticket to one file, atomically. Raises TicketError when that cannot be."""
