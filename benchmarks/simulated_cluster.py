@@ -15,17 +15,14 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.__main__ import _load, _machine, _now
 from benchmarks.other import ROOT
 from benchmarks.timing import Row, row
 from companion.cluster import DaskExecutor
+from companion.forecast import SETS, bill, size_of
 from companion.studies import ticket_study
 from lthlib.files import sealed, write_atomically
 from lthlib.masks import Mask, prunable_names
@@ -43,13 +40,6 @@ H100_RATE = {"fp32": 3e13, "tf32": 1e14, "bf16": 1.5e14}
 WORKERS = 64
 GPUS = (1, 8, 64)
 STUDIES = ("bip-cifar10-resnet20", "cs-resnet20", "bip-tiny-resnet18", "bip-imagenet")
-# Training images before the split, classes, and pixels a side: from each data set's own page.
-SETS = {
-    "cifar10": (50_000, 10, 32),
-    "cifar100": (50_000, 100, 32),
-    "tiny-imagenet": (100_000, 200, 64),
-    "imagenet": (1_281_167, 1000, 224),
-}
 DENSE = RunConfig.from_json(
     {
         "data": {"dataset": "digits", "train_images": 200, "validation_images": 40},
@@ -216,24 +206,13 @@ def ticket_rows() -> Iterator[Row]:
         yield row(f"{study}: ticket", len(Ticket(mask, weights=state).to_bytes()) / 2**20, "MiB")
 
 
-@cache
-def flops_per_image(model: Any, dataset: str) -> int:
-    """Forward floating-point operations of one image, two for each multiply-add."""
-    _, classes, side = SETS[dataset]
-    network = build_model(model, classes, 3, 0).eval()
-    with FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, side, side))
-    return int(counter.get_total_flops())
-
-
 def plan_rows(study: str) -> Iterator[Row]:
     """What a study at a paper's scale is, and the days it takes on H100s at assumed speeds."""
     runs = with_ancestors(ticket_study(load_recipe(study)).configs)
-    passes = {run.id: expected_passes(run, epoch(run)) for run in runs}
-    flops = sum(3 * passes[r.id] * flops_per_image(r.model, r.data.dataset) for r in runs)
-    epochs = sum(passes[r.id] / epoch(r) / r.training.batch_size for r in runs)
+    passes = {run.id: expected_passes(run, size_of(run)[0]) for run in runs}
+    flops = sum(3 * passes[run.id] * size_of(run)[1] for run in runs)
     yield row(f"{study}: runs", len(runs), "")
-    yield row(f"{study}: epochs", epochs, "")
+    yield row(f"{study}: epochs", bill(runs).epochs, "")
     yield row(f"{study}: operations", flops / 1e18, "EFLOP")
     seconds = {run.id: passes[run.id] * seconds_per_image(run) for run in runs}
     for workers in GPUS:
@@ -244,15 +223,9 @@ def _gpus(count: int) -> str:
     return "1 GPU" if count == 1 else f"{count} GPUs"
 
 
-def epoch(run: RunConfig) -> int:
-    """Optimiser steps of one epoch."""
-    images = run.data.train_images or SETS[run.data.dataset][0]
-    return (images - run.data.validation_images) // run.training.batch_size
-
-
 def seconds_per_image(run: RunConfig) -> float:
     """Forward and backward on an H100, at the speeds assumed above."""
-    computing = 3 * flops_per_image(run.model, run.data.dataset)
+    computing = 3 * size_of(run)[1]
     rate = H100_RATE[run.training.precision]
     return max(H100_STEP / run.training.batch_size, computing / rate)
 

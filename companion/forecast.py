@@ -6,20 +6,25 @@ import contextlib
 import math
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from lthlib.errors import DataError
 from lthlib.files import from_yaml
 from lthlib.masks import Mask
+from lthlib.models import ModelSettings, build_model
 from lthlib.runs.config import RunConfig
-from lthlib.runs.execute import Machine, build_trainer
-from lthlib.runs.many import default_jobs, work
+from lthlib.runs.execute import Machine, build_trainer, expected_passes
+from lthlib.runs.many import default_jobs
 from lthlib.runs.process import set_up
 from lthlib.training import steps_of
+from lthlib.training.network import Network
 from lthlib.workers import Workers
 
 # A GPU's measured speeds; the file says what they are.
@@ -27,6 +32,13 @@ GPU: dict[str, Any] = from_yaml(Path(__file__).with_name("speeds.yaml").read_byt
 MANY = 8  # runs at once, where nobody says how many
 _MEASURE = 1.0  # seconds of training
 _START = 4.0  # seconds until a process has imported torch
+# Training images before the split, classes, and pixels a side: from each data set's own page.
+SETS = {
+    "cifar10": (50_000, 10, 32),
+    "cifar100": (50_000, 100, 32),
+    "tiny-imagenet": (100_000, 200, 64),
+    "imagenet": (1_281_167, 1000, 224),
+}
 
 
 @dataclass
@@ -42,19 +54,77 @@ class Speed:
 
 
 @dataclass
-class Forecast:
-    """The cost of some runs.
+class Bill:
+    """The cost of some runs, wherever they run.
 
-    passes: images sent backward. jobs: runs at once on this machine. busy: seconds of all of them
-    here, each alone on a GPU. seconds: until all are done here, nobody waiting for a parent. gpu:
-    the same on one GPU of `GPU`, training alone, by how many are at once.
+    gpu: seconds until all are done on one GPU of `GPU`, training alone, by how many are at once.
+    passes: images sent backward. epochs: the same in epochs of each run's training images; one of
+    BiP, which sends each batch of both its levels backward, counts two.
     """
 
-    passes: int
-    jobs: int
     gpu: dict[int, float]
+    passes: int = 0
+    epochs: float = 0.0
+
+    def add(self, config: RunConfig, steps: int, flops: int) -> int:
+        """Add a run, of as many steps in an epoch and operations of an image forward. Returns the
+        images that it sends backward."""
+        passes = expected_passes(config, steps)
+        self.passes += passes
+        self.epochs += passes / steps / config.training.batch_size
+        for count in self.gpu:
+            self.gpu[count] += gpu_seconds(config, flops, passes, count)
+        return passes
+
+
+@dataclass
+class Forecast(Bill):
+    """The cost of some runs on this machine too.
+
+    jobs: runs at once here. busy: seconds of all of them, each alone on a GPU. seconds: until all
+    are done, nobody waiting for a parent.
+    """
+
+    jobs: int = 1
     busy: float = 0.0
     seconds: float = 0.0
+
+
+def bill(configs: Iterable[RunConfig], several: int = MANY) -> Bill:
+    """Return what runs cost, by counting alone: without data, and without computing anything.
+
+    Args:
+        configs: the runs.
+        several: as many at once on a GPU, beside one.
+
+    Raises:
+        DataError: as `size_of`.
+    """
+    found = Bill(dict.fromkeys((1, several), 0.0))
+    for config in configs:
+        found.add(config, *size_of(config))
+    return found
+
+
+def size_of(config: RunConfig) -> tuple[int, int]:
+    """Return the steps in an epoch of a run, and the operations of an image forward.
+
+    Raises:
+        DataError: the size of its data set is not in `SETS`.
+    """
+    data = config.data
+    if data.dataset not in SETS:
+        raise DataError(f"the size of {data.dataset} is not known; expected {', '.join(SETS)}")
+    images, classes, side = SETS[data.dataset]
+    images = min(images, data.train_images or images) - data.validation_images
+    flops = _operations(config.model, classes, data.image_size or side)
+    return math.ceil(images / config.training.batch_size), flops
+
+
+@cache
+def _operations(model: ModelSettings, classes: int, side: int) -> int:
+    network = Network(build_model(model, classes, 3, 0))
+    return network.flops_per_image(torch.zeros(1, 3, side, side))
 
 
 def estimate(
@@ -79,8 +149,7 @@ def estimate(
     wanted = default_jobs(machine) if on_gpu else jobs or per_device or default_jobs(machine)
     places = max(1, min(wanted, len(configs)))  # GPUs, or processes
     side_by_side, count = (1, jobs or places * shared) if on_gpu else (places, places)
-    sizes = work(configs, machine)
-    found = Forecast(sum(sizes.values()), count, dict.fromkeys((1, per_device or MANY), 0.0))
+    found = Forecast(dict.fromkeys((1, per_device or MANY), 0.0), jobs=count)
     speeds: dict[str, Speed] = {}
     with Workers([""] * side_by_side) as pool, _in_vain():
         for config in configs:
@@ -89,14 +158,13 @@ def estimate(
                 alike = [config] * side_by_side
                 measured = pool.map(measure, alike, [machine] * side_by_side)
                 speeds[kind] = max(measured, key=lambda speed: speed.image)
-            speed, passes = speeds[kind], sizes[config.id]
+            speed = speeds[kind]
+            passes = found.add(config, speed.steps_per_epoch, speed.flops)
             training = steps_of(config.training.length, speed.steps_per_epoch)
             tickets = max(1, math.ceil(passes / (training * config.training.batch_size) - 0.1))
             own = passes * speed.image + tickets * speed.ticket + speed.run
             found.busy += own
             found.seconds += own * together(config, speed.flops, shared)
-            for several in found.gpu:
-                found.gpu[several] += gpu_seconds(config, speed.flops, passes, several)
     found.seconds = found.seconds / places + (_START if configs else 0.0)
     return found
 

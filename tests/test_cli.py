@@ -287,6 +287,15 @@ def test_missing_data_name_the_folders_and_what_to_do(tmp_path: Path) -> None:
     assert "nowhere" in text and "--data" in text
 
 
+def test_without_data_an_estimate_says_what_can_be_counted(tmp_path: Path) -> None:
+    where = ["--data", tmp_path / "nowhere"]
+    text = lth("estimate", "gate", "--jobs-per-device", 4, *where, cwd=tmp_path)
+    assert "15 runs" in text and "5,010 epochs" in text and "h 4 at once" in text
+    assert "here: data root" in text and "nowhere does not exist" in text
+    # Of a folder of images nobody knows how many there are.
+    assert "nowhere" in lth("estimate", "imagenet-path", *where, cwd=tmp_path, status=2)
+
+
 def test_a_diverging_run_is_recorded_the_sweep_goes_on_and_the_exit_status_says_so(
     tmp_path: Path, tiny_recipe: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,7 +34,8 @@ from lthlib.cli.terminal import say
 from lthlib.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from lthlib.runs import Machine
+    from companion.forecast import Bill
+    from lthlib.runs import Machine, RunConfig
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,6 @@ def estimate(
     steps, and on a large GPU, from steps that were measured on one.
     """
     from companion.forecast import GPU
-    from companion.forecast import estimate as predict
     from lthlib.recipes import recipe_names
     from lthlib.runs import Store, with_ancestors
 
@@ -178,7 +178,7 @@ def estimate(
         chosen = selection.study(name)
         missing = [c for c in with_ancestors(chosen.configs) if runs.load(c) is None]
         try:
-            cost = predict(missing, machine, at_once.jobs, at_once.jobs_per_device)
+            cost, here = _priced(missing, machine, at_once)
         except DataError as error:
             if studies:
                 raise
@@ -187,12 +187,28 @@ def estimate(
         many = [f", {_duration(cost.gpu[n])} with {n} at once" for n in cost.gpu if n > 1]
         say(
             f"{chosen.name}: {len(chosen.configs)} runs, {len(missing)} to compute with their "
-            f"parents, {cost.passes / 1e6:.2f} million images forward and backward\n"
-            f"  here: about {_duration(cost.seconds)} with {cost.jobs} at once, "
-            f"{_duration(cost.busy)} of their time together, timed now\n"
+            f"parents, {cost.epochs:,.0f} epochs or {cost.passes / 1e6:.2f} million images forward "
+            f"and backward\n  here: {here}\n"
             f"  {GPU['device']}: training takes at most {_duration(cost.gpu[1])}"
             f"{''.join(many)}, by steps measured on {GPU['measured']}"
         )
+
+
+def _priced(missing: Sequence[RunConfig], machine: Machine, at_once: AtOnce) -> tuple[Bill, str]:
+    """What runs cost, and in words what they cost here, or why that is not known."""
+    from companion.forecast import MANY, SETS, bill
+    from companion.forecast import estimate as predict
+
+    try:
+        cost = predict(missing, machine, at_once.jobs, at_once.jobs_per_device)
+    except DataError as error:
+        if not {config.data.dataset for config in missing} <= SETS.keys():
+            raise
+        return bill(missing, at_once.jobs_per_device or MANY), str(error)
+    return cost, (
+        f"about {_duration(cost.seconds)} with {cost.jobs} at once, {_duration(cost.busy)} of "
+        "their time together, timed now"
+    )
 
 
 def bisect(

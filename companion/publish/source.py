@@ -23,7 +23,7 @@ def quoting(root: Path) -> dict[str, Callable[..., Any]]:
     functions = (
         *(source, test_source, about, setting, setting_source, recipe_table, departures),
         *(reported_tickets, reported_minutes, reported_epochs, reported_faster),
-        *(reported_rewinding, quoted_table),
+        *(reported_rewinding, quoted_table, price_table),
     )
     benchmarks = Benchmarks(root / "results")
     names = [name for name in dir(benchmarks) if "bench" in name and not name.startswith("_")]
@@ -78,6 +78,23 @@ def recipe_table(recipe: str) -> Markdown:
     sources = _recipe(recipe).sources.items()
     rows = [[code(name), in_words(setting(recipe, name)), where] for name, where in sources]
     return table(["field", "value", "source"], rows)
+
+
+def price_table(*recipes: str) -> Markdown:
+    """Return what the studies of recipes cost, all they rest on counted: `price_table("gate")`."""
+    from companion.forecast import GPU, MANY, bill  # they import torch
+    from companion.studies import ticket_study
+    from lthlib.runs import with_ancestors
+
+    lines = []
+    for name in recipes:
+        runs = with_ancestors(ticket_study(_recipe(name)).configs)
+        cost, precision = bill(runs), setting(name, "training.precision")
+        minutes = (f"{cost.gpu[count] / 60:,.0f}" for count in (1, MANY))
+        count, epochs = f"{len(runs):,}", f"{cost.epochs:,.0f}"
+        lines.append([code(name), about(name), count, precision, epochs, *minutes])
+    head = ["study", "what it is", "runs", "precision", "epochs", f"minutes on {GPU['device']}"]
+    return table([*head, f"{MANY} runs at once"], lines, range(4, 7))
 
 
 def departures() -> Markdown:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from companion.forecast import estimate, gpu_seconds
+from companion.forecast import bill, estimate, gpu_seconds
+from companion.studies import ticket_study
+from lthlib.errors import DataError
+from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, RunConfig
 from tests.runs.toys import child, config
 
@@ -27,10 +30,27 @@ def of(precision: str, method: str = "dense", batch_size: int = 128) -> RunConfi
 
 def test_an_estimate_counts_runs_passes_and_seconds() -> None:
     found = estimate([DENSE, config(seed=1)], Machine(device="cpu"), jobs=2)
-    assert (found.passes, found.jobs) == (2 * 192, 2)
+    assert (found.passes, found.epochs, found.jobs) == (2 * 192, 2 * 6 / 5, 2)
     assert 0 < found.busy / 2 < found.seconds
     assert list(found.gpu) == [1, 8]
     assert 0 < found.gpu[8] <= found.gpu[1]
+
+
+def test_a_bill_is_counted_without_data() -> None:
+    """Ten dense networks of 85 epochs; a chain begins with one, and nine times goes on from the
+    second epoch. An epoch of BiP counts two."""
+    gate = bill(ticket_study(load_recipe("gate"), seeds=3).configs)
+    assert gate.epochs == 10 * 85 + 3 * (85 + 9 * 83)
+    assert gate.passes == gate.epochs * 352 * 128
+    assert gate.gpu[8] < gate.gpu[1] < 0.77 * gate.epochs
+    (found,) = (
+        entry.config
+        for entry in ticket_study(load_recipe("bip-core"), seeds=1, densities=[0.5]).entries
+        if entry.label == "BiP"
+    )
+    assert bill([found], several=4).epochs == 200 and set(bill([found], 4).gpu) == {1, 4}
+    with pytest.raises(DataError, match="the size of digits is not known; expected cifar10"):
+        bill([DENSE])
 
 
 def test_nothing_to_compute_costs_nothing() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from companion.evidence.statistics import BAND
 from companion.studies import CONTESTANTS, ticket_study
 from lthlib.errors import ConfigError
 from lthlib.methods import METHODS
@@ -112,6 +113,35 @@ def test_a_paper_recipe_that_is_changed_is_no_longer_at_paper_scale() -> None:
     assert changed.scale == "reduced"
     assert changed.method("cs")["initial_gate"] == [0.0]
     assert changed.method("cs")["penalty"] == recipe.method("cs")["penalty"]
+
+
+def test_bip_at_paper_scale_has_the_paper_s_rates_and_its_release_its_own() -> None:
+    study = ticket_study(load_recipe("bip-cifar10-resnet20-release"), seeds=1)
+    found = {
+        (e.label, e.config.settings.lower_learning_rate, e.config.settings.upper_learning_rate)
+        for e in study.entries
+        if e.config.method == "bip" and e.config.settings.upper_learning_rate
+    }
+    assert {("BiP", 0.01, 0.1), ("BiP, as released", 0.1, 0.1)} < found
+    assert {rate for label, rate, _ in found if label.startswith("BiP, as released")} == {0.1}
+    assert {rate for label, rate, _ in found if not label.startswith("BiP, as released")} == {0.01}
+
+
+@pytest.mark.parametrize("name", ["gate", "bip-core", "cs-core"])
+def test_what_decides_first_is_at_paper_scale_over_the_band(name: str) -> None:
+    study = ticket_study(load_recipe(name))
+    counts = labels(study)
+    imp = next(entry.config for entry in study.entries if entry.label == "IMP")
+    assert study.scale == "paper" and (counts["dense"], counts["IMP"]) == (10, 5)
+    assert imp.settings.rounds == 9 and BAND[-1] * 1.001 > 0.8**9
+
+
+def test_the_gate_s_runs_are_the_first_of_what_decides_on_cs() -> None:
+    gate, core = (
+        {config.id for config in ticket_study(load_recipe(name)).configs}
+        for name in ("gate", "cs-core")
+    )
+    assert len(gate) == 15 and gate < core
 
 
 def labels(study) -> dict[str, int]:

@@ -10,6 +10,7 @@ from companion.publish.context import page_context
 from companion.publish.render import render
 from companion.publish.source import (
     departures,
+    price_table,
     quoted_table,
     recipe_table,
     reported_faster,
@@ -98,6 +99,12 @@ def test_tables_are_tables() -> None:
     assert "| IMP | *96.7 ± 0.5* | – |" in between
     assert "| `training.nesterov` | yes |" in recipe_table("digits")
     assert say("studies()[0]") == "toy"
+
+
+def test_prices_of_studies_are_counted() -> None:
+    head, _, gate = price_table("gate").splitlines()
+    assert head.startswith("| study | what it is | runs | precision | epochs | minutes on one NVID")
+    assert "| 15 | bf16 | 5,010 | " in gate
 
 
 def test_recipes_are_quoted_and_what_they_lack_fails() -> None:
