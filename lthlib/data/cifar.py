@@ -19,14 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lthlib.data.cache import Decoded, cached
 from lthlib.data.parts import Dataset, Request, check_labels
 from lthlib.data.pictures import FILE_LIMIT, decode_all
 from lthlib.errors import DataError
 from lthlib.files import read_bounded, shallow
+
+try:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+except ModuleNotFoundError:
+    pa = None
 
 SIDE = 32
 # A file of a few bytes may claim any number of rows, and a column of it any size: what is repeated
@@ -62,6 +66,11 @@ def load_cifar(request: Request) -> Dataset:
     read = partial(_read_torchvision, kind, request)
     for folder in (root, root / kind.name):
         if any(folder.glob("[!.]*.parquet")):
+            if pa is None:
+                raise DataError(
+                    f"{folder}: Parquet shards are read by pyarrow, which is not installed: pip "
+                    "install 'lthlib[parquet]', or give torchvision's files"
+                )
             read = partial(_read_shards, kind, folder, request.cache)
     train, test = read("train"), read("test")
     return Dataset.split(kind.name, train.classes, train.part, test.part, request.settings)

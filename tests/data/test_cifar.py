@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from lthlib._torchvision import torchvision
-from lthlib.data import DataSettings, Images, load_dataset
+from lthlib.data import DataSettings, Images, cifar, load_dataset
 from lthlib.errors import ConfigError, DataError
 
 Write = Callable[..., Path]
@@ -257,6 +257,14 @@ def test_a_damaged_page_of_a_shard_is_named(cifar_root: Path) -> None:
     shard.write_bytes(content[:4] + b"\xff" * 3000 + content[3004:])
     with pytest.raises(DataError, match="test-00000"):
         load(cifar_root)
+
+
+def test_without_what_reads_parquet_it_says_what_to_install(
+    cifar_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cifar, "pa", None)
+    with pytest.raises(DataError, match=r"pip install 'lthlib\[parquet\]', or give torchvision's"):
+        load_dataset("cifar10", cifar_root)
 
 
 def test_a_missing_shard_is_missed(cifar_root: Path) -> None:

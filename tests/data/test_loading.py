@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
+from lthlib import data
 from lthlib.data import SUPPORTED, Dataset, DataSettings, Images, Tensors, load_dataset
 from lthlib.errors import ConfigError, DataError
+
+DIGITS = Path(data.__file__).with_name("digits.npz")
 
 
 def test_digits_need_no_files() -> None:
@@ -20,9 +26,20 @@ def test_digits_are_scaled_by_exactly_15_and_used_once_each() -> None:
     parts = [digits.train, digits.validation, digits.test]
     assert all(isinstance(part, Images) for part in parts)
     ours = torch.cat([part.images.flatten(1) for part in parts])  # type: ignore[union-attr]
-    source = torch.from_numpy(load_digits().data).mul(15)
+    with np.load(DIGITS) as source:
+        images = torch.from_numpy(source["images"]).flatten(1).mul(15)
     assert int(ours.max()) == 240
-    assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, source.long().tolist()))
+    assert sorted(map(tuple, ours.tolist())) == sorted(map(tuple, images.tolist()))
+
+
+def test_the_digits_are_those_that_scikit_learn_brings() -> None:
+    with np.load(DIGITS) as source:
+        images, labels = source["images"], source["labels"]
+    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    assert digest == "87ff0c9e40dc7e2c0e34e7257799c2e3f3aec1a016363bb11cad869ec428a826"
+    theirs = pytest.importorskip("sklearn.datasets").load_digits()
+    assert (images == theirs.images).all()
+    assert (labels == theirs.target).all()
 
 
 def test_digits_are_split_class_by_class() -> None:
