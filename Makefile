@@ -1,11 +1,12 @@
-# Python 3.11, 3.12 or 3.13: the first that runs and can make virtual environments (a command of that
+# Python 3.11 or newer: the first that runs and can make virtual environments (a command of that
 # name may exist and still not run). `make PYTHON=/path/to/python3.12 book` chooses another.
-PROBE := import sys, ensurepip, ssl, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PROBE := import sys, ensurepip, ssl, venv; sys.exit(sys.version_info < (3, 11))
 RUNS = $(shell $(1) -c '$(PROBE)' >/dev/null 2>&1 && echo $(1))
-PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(call RUNS,$(name))))
-NO_PYTHON = no usable Python 3.11, 3.12 or 3.13 with venv: install one, or say make PYTHON=/path/to/python
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14 python3 python,$(call RUNS,$(name))))
+NO_PYTHON = no usable Python 3.11 or newer with venv: install one, or say make PYTHON=/path/to/python
 
-BIN := .venv/bin
+BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
+INSTALL = $(BIN)/python -m pip install --constraint constraints.txt --editable
 STUDY ?= digits
 
 .DEFAULT_GOAL := help
@@ -14,20 +15,23 @@ STUDY ?= digits
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
-setup: .venv/.installed  ## .venv with lthlib and all it needs, at the versions of constraints.txt
+setup: .venv/.installed  ## .venv with lthlib and what the book needs, at the versions of constraints.txt
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(if $(and $(PYTHON),$(call RUNS,$(PYTHON))),,$(error $(NO_PYTHON)))$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --editable '.[book,cluster,dev,export]' --constraint constraints.txt && touch $@
+	$(INSTALL) '.[book,cluster,parquet]' && touch $@
+
+.venv/.tested: .venv/.installed
+	$(INSTALL) '.[dev,export,interop]' && touch $@
 
 book: setup  ## compute what is missing, run the notebooks, build the book
 	$(BIN)/lth book
 
-test: setup  ## lint, types and all tests
+test: .venv/.tested  ## lint, types and all tests
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
-test-gpu: setup  ## tests marked gpu, on a machine with a GPU
+test-gpu: .venv/.tested  ## tests marked gpu, on a machine with a GPU
 	$(BIN)/pytest -m gpu
 
 check-results: setup  ## compute published studies again, compare with the record

@@ -92,12 +92,15 @@ def _options(
 
 
 def main() -> NoReturn:
-    """Entry point: what lthlib raises on purpose, and what the system refuses, such as writing to a
-    folder, become one line and exit status 2."""
+    """Entry point: what lthlib raises on purpose, what the system refuses, such as writing to a
+    folder, and what is not installed become one line and exit status 2."""
     outlive_terminal()
     as_ctrl_c()
     try:
         app(standalone_mode=True)
+    except ModuleNotFoundError as error:
+        say(f"lth: {error}; pip install 'lthlib[book]' brings what this command needs", err=True)
+        sys.exit(2)
     except (LthlibError, OSError) as error:
         say(f"lth: {error}", err=True)
         sys.exit(2)
