@@ -32,7 +32,9 @@ class Method:
     settings: frozen dataclass of its settings. search: `search(trainer, settings, parent)` yields
     tickets; stopping the iteration stops the search. work: `work(settings, steps, start)` is the
     number of batches it sends backward, with `steps(length)` optimiser steps and `start` the
-    parent's rewind step; by default `one_training`. version: raised whenever results change.
+    parent's rewind step; by default `one_training`. go_on: `go_on(trainer, settings, ticket)`
+    brings a trainer to the end of the round that yielded a ticket of the same search with fewer
+    rounds; False where that takes more than the ticket. version: raised whenever results change.
     parent: what it starts from: `none`, `dense` (a trained dense network), or `ticket` (any ticket
     with a rewind point).
     """
@@ -42,6 +44,7 @@ class Method:
     settings: type
     search: Search
     work: Callable[[Any, Callable[[str], int], int], int] = one_training
+    go_on: Callable[[Trainer, Any, Ticket], bool] | None = None
     version: int = 1
     parent: str = "none"
 

@@ -86,6 +86,20 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
             trainer.zero("momentum")
 
 
+def go_on(trainer: Trainer, settings: IMPSettings, ticket: Ticket) -> bool:
+    """Bring a trainer to the end of a ticket's round; False if momenta are wanted back, which
+    tickets lack."""
+    if settings.optimiser == "restored" or ticket.weights is None or ticket.rewind is None:
+        return False
+    trainer.round, trainer.step = ticket.index, trainer.steps()
+    trainer.keep("masks", ticket.mask)
+    for group in ("weights", "buffers"):
+        for name, tensor in trainer.group(group).items():
+            tensor.copy_(ticket.weights[name])
+            trainer.state[f"rewind/{group}/{name}"] = ticket.rewind[name].to(tensor)
+    return True
+
+
 def _pruned(weights: Mapping[str, Tensor], mask: Mask, settings: IMPSettings, r: int) -> Mask:
     """The mask of round r."""
     density = (1 - settings.fraction) ** r
@@ -100,4 +114,4 @@ def _work(settings: IMPSettings, steps: Callable[[str], int], start: int) -> int
     return steps("") + settings.rounds * (steps("") - skipped)
 
 
-METHOD = Method("imp", "IMP", IMPSettings, search, _work)
+METHOD = Method("imp", "IMP", IMPSettings, search, _work, go_on)

@@ -232,10 +232,41 @@ class _Execution:
             trainer, resumed = build_trainer(self.config, self.machine), False
         if not resumed:
             ranks.first(partial(self.store.discard, self.config))
+            self._go_on(trainer)
         else:
             self.saved = f"round {trainer.round}, step {trainer.step}"
         trainer.hooks = self._hooks(trainer)
         return trainer
+
+    def _go_on(self, trainer: Trainer) -> None:
+        """Begin where the longest complete run ended that differs in having fewer rounds. Its
+        tickets become this run's; the last of them is judged again."""
+        go_on, ranks = get_method(self.config.method).go_on, current()
+        if go_on is None or (found := ranks.first(self._shorter)) is None:
+            return
+        shorter, config = found.config, self.config.to_json()
+        *earlier, last = found.records
+        own = {"run": self.config.id, "config": config}
+        ticket = ranks.first(partial(self.store.ticket, shorter, last["ticket"]["point"]))
+        if not go_on(trainer, self.config.settings, ticket):
+            return
+        for record in earlier:
+            point = record["ticket"]["point"]
+            ticket = ranks.first(partial(self.store.ticket, shorter, point))
+            ticket.info |= own
+            save = partial(self.store.save_ticket, self.config, ticket, self.lease, trainer.files)
+            about = {**record["ticket"], "sha256": ranks.first(save)}
+            trainer.records[point] = {**record, **own, "ticket": about}
+        trainer.history = found.history
+        trainer.cost = Cost(**last["cost"]["own"])
+
+    def _shorter(self) -> RunResult | None:
+        device = self.machine.torch_device().type
+        for rounds in range(self.config.settings.rounds - 1, 0, -1):
+            found = self.store.load(self.config.changed(settings={"rounds": rounds}))
+            if found and not found.failure and found.records[-1]["provenance"]["device"] == device:
+                return found
+        return None
 
     def _discard_stale(self) -> None:
         if (self.folder / "run.json").exists():

@@ -443,6 +443,62 @@ def test_a_checkpoint_that_cannot_be_used_means_starting_again(
     assert without_times(found.records) == without_times(whole.records)
 
 
+def chain(rounds: int, **settings: Any) -> RunConfig:
+    own = {"rounds": rounds, "fraction": 0.5, "rewind": "2it", **settings}
+    return config("imp", settings=own)
+
+
+def contents(store: Store, run: RunConfig) -> dict[str, bytes]:
+    names = [name for name in files(store, run) if name != "run.json"]
+    return {name: (store.folder(run) / name).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"rewinding": "learning-rate"},
+        {"rewinding": "none"},
+        {"structure": "filter", "fraction": 0.2},
+    ],
+)
+def test_more_rounds_go_on_from_a_complete_chain(
+    store: Store, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    execute(chain(1, **settings), store)
+    shorter = execute(chain(2, **settings), store)
+    found = execute(chain(4, **settings), store)
+    # To the last digit of their seconds: no round that there was is trained again.
+    assert [record["cost"] for record in found.records[:3]] == [
+        record["cost"] for record in shorter.records
+    ]
+    alone = Store(tmp_path / "alone")
+    expected = execute(chain(4, **settings), alone)
+    assert without_times(found.records) == without_times(expected.records)
+    assert len(found.history) == len(expected.history)
+    assert contents(store, chain(4, **settings)) == contents(alone, chain(4, **settings))
+    assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("why", ["damaged", "another", "momenta"])
+def test_a_chain_that_cannot_be_gone_on_from_is_trained_again(
+    store: Store, tmp_path: Path, why: str
+) -> None:
+    own = {"optimiser": "restored"} if why == "momenta" else {}
+    shorter = execute(chain(2, **own), store)
+    if why == "damaged":
+        ticket = store.folder(chain(2)) / "tickets" / "round-1.safetensors"
+        ticket.write_bytes(ticket.read_bytes()[:-1])
+    if why == "another":
+        own = {"fraction": 0.4}
+    found = execute(chain(3, **own), store)
+    assert (
+        found.records[0]["cost"]["own"]["seconds"] != shorter.records[0]["cost"]["own"]["seconds"]
+    )
+    expected = execute(chain(3, **own), Store(tmp_path / "alone"))
+    assert without_times(found.records) == without_times(expected.records)
+
+
 def test_costs_add_up_over_ancestors(store: Store) -> None:
     dense = execute(DENSE, store).records[0]["cost"]["own"]
     omp = execute(child("omp", DENSE), store).records[0]["cost"]
