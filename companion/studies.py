@@ -198,7 +198,7 @@ class Contestant:
         method = get_method(self.method)
         if method.takes("rounds"):
             settings = {"rewind": recipe.rewind, **settings}
-            if not method.has_gates:
+            if not method.has_gates and "rounds" not in settings:
                 fraction = recipe.config(self.method, seed, **settings).settings.fraction
                 rounds = round(math.log(min(densities)) / math.log(1 - fraction))
                 settings = {"rounds": max(1, rounds), **settings}
@@ -217,13 +217,16 @@ class Contestant:
             )
         parent = Parent(dense_run(recipe, seed), "dense") if method.parent != "none" else None
         for density in [settings["density"]] if fixed else [one for one in densities if one < 1]:
-            yield recipe.config(self.method, seed, parent, **settings | {"density": density})
+            for one in _combinations(recipe.method(self.method)):
+                own = {**settings, **one, **self.search, "density": density}
+                yield recipe.config(self.method, seed, parent, **own)
 
     def _tickets(self, recipe: Recipe, search: RunConfig) -> Iterator[Entry]:
         method, points, how = get_method(self.method), ["ticket"], dict(self.training)
         if method.takes("rounds"):
             first = 0 if method.has_gates else 1  # IMP's round 0 is the dense network
             points = [f"round-{r}" for r in range(first, search.settings.rounds + first)]
+            points = points[-1:] if recipe.values["study"].get("last_round") else points
             scale = {"mask_value": search.settings.scale} if method.takes("scaled") else {}
             how = {**scale, **recipe.method("retrain"), **how}
         for one in _combinations(how):
@@ -268,9 +271,9 @@ class Departures(Contestant):
 
 @dataclass(frozen=True)
 class Longer(Contestant):
-    """The dense network trained for longer, milestones stretched with it: as long as a ticket that
-    is retrained from scratch, k and the whole schedule again; or as CS's longest search, and a
-    ticket of it after that."""
+    """The dense network trained for longer, milestones and warm-up stretched with it: as long as a
+    ticket that is retrained from scratch, k and the whole schedule again; or as CS's longest
+    search, and a ticket of it after that."""
 
     def __call__(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         """As `Contestant`."""
@@ -278,6 +281,8 @@ class Longer(Contestant):
         longer: dict[str, Any] = {"length": _times(training.length, factor)}
         if training.milestones:
             longer["milestones"] = [_times(one, factor) for one in training.milestones]
+        if training.warmup != "0it":
+            longer["warmup"] = _times(training.warmup, factor)
         yield Entry(dense_run(recipe.with_(training=longer), seed), self.label)
 
     def _factor(self, recipe: Recipe) -> float:

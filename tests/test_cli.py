@@ -63,6 +63,7 @@ def test_help_names_every_command_and_does_not_import_torch(tmp_path: Path) -> N
         "export",
         "import",
         "ticket",
+        "tickets",
         "book",
         "studies",
     ):

@@ -21,6 +21,7 @@ COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
     },
     "Publish": {
         "record": publishing.record,
+        "tickets": publishing.tickets,
         "check-results": publishing.check_results,
         "facts": publishing.facts,
         "book": publishing.book,

@@ -60,10 +60,15 @@ def record(
         bool,
         typer.Option("--add", help="Keep what is published, and add the runs that it lacks."),
     ] = False,
+    tickets: Annotated[
+        bool,
+        typer.Option("--tickets", help="And its masks and rewind points into results/tickets/."),
+    ] = False,
     store: StoreOption = Path("store"),
 ) -> None:
     """Promote a study's complete runs into results/STUDY.jsonl, one line per judged ticket."""
     from companion.publish.study import topped_up
+    from companion.tickets import published_tickets, tickets_file
     from lthlib.runs import Store
 
     chosen, runs = selection.study(study), Store(store)
@@ -78,8 +83,43 @@ def record(
         )
     path = results / f"{chosen.name}.jsonl"
     _refuse_loss(chosen.name, results, {entry["run"] for entry in records})
-    write_atomically(path, published(records))
+    content, masks = published(records), published_tickets(records, runs) if tickets else b""
+    write_atomically(path, content)
     say(f"{path}: {len(records)} judged tickets")
+    if tickets:
+        write_atomically(tickets_file(results, chosen.name), masks)
+        say(f"{tickets_file(results, chosen.name)}: {len(masks):,} bytes")
+
+
+def tickets(
+    study: Annotated[str, typer.Argument(help="A study whose tickets are published.")],
+    name: Annotated[
+        str, typer.Argument(help="One of them, RUN/POINT, or the beginning of it.")
+    ] = "",
+    file: Annotated[
+        Path | None, typer.Argument(help="The file to write it to, e.g. ticket.safetensors.")
+    ] = None,
+    results: ResultsOption = Path("results"),
+) -> None:
+    """List the published tickets of a study, or write one as a ticket file: its mask, and the
+    weights to train it from.
+    """
+    from companion.tickets import find_ticket, load_tickets, tickets_file
+
+    found = load_tickets(results, study)
+    if not found:
+        raise ConfigError(
+            f"there is no {tickets_file(results, study)}; `lth record {study} --tickets` makes it"
+        )
+    if file:
+        ticket = find_ticket(found, name)
+        ticket.save(file)
+        say(f"{file}: {ticket}")
+        return
+    for own, ticket in found.items():
+        if own.startswith(name):
+            about = f"{ticket.info['label']}, {ticket.judged}, seed {ticket.info['seed']}"
+            say(f"{own:25}  {ticket.density:7.4f}  {about}")
 
 
 def _refuse_loss(name: str, results: Path, runs: set[str]) -> None:

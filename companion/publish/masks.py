@@ -11,6 +11,7 @@ import pandas as pd
 from companion.studies import Entry, Study
 from lthlib.masks import Mask
 from lthlib.runs import RunResult, Store
+from lthlib.tickets import Ticket
 
 
 def histories(study: Study, store: Store) -> dict[tuple[str, int], list[dict[str, Any]]]:
@@ -20,25 +21,39 @@ def histories(study: Study, store: Store) -> dict[tuple[str, int], list[dict[str
 
 
 def study_masks(
-    study: Study, store: Store, table: pd.DataFrame, density: float
+    study: Study,
+    store: Store,
+    table: pd.DataFrame,
+    density: float,
+    published: Mapping[str, Ticket] | None = None,
 ) -> dict[str, dict[int, Mask]]:
     """Return the masks of a study's tickets near a density: curve -> seed -> mask.
 
     Args:
         study: which runs.
-        store: that holds their tickets; runs that it lacks (published ones) are left out.
+        store: that holds tickets.
         table: of the same study, from `ticket_table`.
         density: a kept fraction; per seed the ticket nearest to it counts, if within 25 %.
+        published: tickets from `load_tickets`, which come first. Rows whose ticket is neither there
+            nor in the store are left out.
     """
-    complete = {entry.config.id: (entry.config, own) for entry, own in _complete(study, store)}
-    rows = table[table["run"].isin(complete) & (table["curve"] != "dense")]
+    known = {
+        (entry.config.id, record["ticket"]["index"]): (entry.config, record["ticket"]["point"])
+        for entry, result in _complete(study, store)
+        for record in result.records
+    }
+    masks = {
+        (name.partition("/")[0], ticket.index): ticket.mask
+        for name, ticket in (published or {}).items()
+    }
+    keys = pd.Series(zip(table["run"], table["round"], strict=True), table.index, dtype=object)
+    rows = table[keys.isin({*known, *masks}) & (table["curve"] != "dense")]
     near = rows[(rows["density"] / density).between(0.75, 1.25)]
     near = near.assign(distance=(near["density"] - density).abs()).sort_values("distance")
     found: dict[str, dict[int, Mask]] = {}
     for row in near.drop_duplicates(["curve", "seed"]).sort_index().to_dict("records"):
-        config, result = complete[row["run"]]
-        points = {one["ticket"]["index"]: one["ticket"]["point"] for one in result.records}
-        mask = store.ticket(config, points[row["round"]]).mask
+        key = (row["run"], row["round"])
+        mask = masks[key] if key in masks else store.ticket(*known[key]).mask
         found.setdefault(row["curve"], {})[row["seed"]] = mask
     return found
 

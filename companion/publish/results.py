@@ -10,25 +10,30 @@ from companion.evidence.facts import load_facts
 from companion.publish.bench import bench_files, load_bench
 from companion.publish.checks import load_report, report_files
 from companion.published import load_study, study_names
+from companion.tickets import load_tickets, ticket_files
 from lthlib.errors import RecordError
 
 
 def faults_of(results: Path) -> Iterator[RecordError]:
-    """Yield what is wrong with records, facts, reports and benchmarks, an error a file.
+    """Yield what is wrong with records, tickets, facts, reports and benchmarks, an error a file.
 
     Raises:
         RecordError: the folder or a file of it cannot be read.
     """
     readers: list[Callable[[], object]] = [
         *(partial(load_study, results, name) for name in study_names(results)),
+        *(partial(load_tickets, results, path.stem) for path in ticket_files(results)),
         partial(load_facts, results),
         *(partial(load_report, path) for path in report_files(results)),
         *(partial(load_bench, path) for path in bench_files(results, "*")),
     ]
+    told = set()
     for read in readers:
         try:
             read()
         except RecordError as error:
             if isinstance(error.__cause__, OSError):
                 raise
-            yield error
+            if str(error) not in told:  # a study's tickets rest on its record
+                yield error
+            told.add(str(error))

@@ -21,6 +21,7 @@ from companion.publish.source import quoting
 from companion.publish.study import compute
 from companion.published import load_results, load_study, study_names
 from companion.studies import ticket_study
+from companion.tickets import tickets_file
 from lthlib.recipes import load_recipe, recipe_names
 from lthlib.runs import Machine, Store
 
@@ -108,8 +109,10 @@ def pages(results: Path, study: str, records: list[dict[str, Any]]) -> Iterator[
     """
     local, own = {study: digest(records)}, {"source": "local"}
     yield Page("quickstart")
-    for name in ("tickets", "cost", "masks", "winners", "search-cost"):
+    for name in ("tickets", "cost", "winners", "search-cost"):
         yield Page(name, own, local)
+    # Its masks are those that are published.
+    yield Page("masks", {}, digests(_recorded(results, study)))
     for name in ("gates", "convergence", "bilevel"):
         yield Page(name)
     joining = [path for name in _JOINING if (path := results / f"{name}.jsonl").exists()]
@@ -137,7 +140,7 @@ def recorded_pages(results: Path, name: str) -> Iterator[Page]:
         "recipe": name,
         "source": "results",
     }
-    files = [results / f"{name}.jsonl"]
+    files = _recorded(results, name)
     for notebook, more in OWN_NOTEBOOKS.get(name, {}).items():
         if notebook == "pruning":  # it shows the tuning too, where that is recorded
             tuning = [path for path in [results / f"{TUNING}.jsonl"] if path.exists()]
@@ -148,6 +151,12 @@ def recorded_pages(results: Path, name: str) -> Iterator[Page]:
     if name not in OWN_NOTEBOOKS:
         for notebook, more in _comparing(load_study(results, name)).items():
             yield Page(notebook, {**shown, **more}, digests(files), f"{notebook}-{name}")
+
+
+def _recorded(results: Path, study: str) -> list[Path]:
+    """The files of what is published of a study, those that there are."""
+    paths = [results / f"{study}.jsonl", tickets_file(results, study)]
+    return [path for path in paths if path.exists()]
 
 
 def _comparing(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:

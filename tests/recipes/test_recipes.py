@@ -211,8 +211,36 @@ def test_dense_nets_are_trained_as_long_as_a_ticket_and_as_a_search(tiny_recipe:
     assert lengths == {
         "dense": "20it", "dense, equal training": "22it", "dense, search epochs": "80it",
     }  # fmt: skip
+    warm = ticket_study(recipe.with_(training={"warmup": "6it"}), methods=["dense-search"])
+    assert {entry.config.training.warmup for entry in warm.entries} == {"6it", "24it"}
     with pytest.raises(ConfigError, match="cannot add 1ep to 20it"):
         ticket_study(recipe.with_(rewind="1ep"), methods=["dense-equal"])
+
+
+def test_a_list_makes_a_search_of_each_value_whatever_the_method(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe).with_(
+        methods={
+            "bip": {"gamma": [1.0, 9.0], "implicit": True},
+            "imp": {"fraction": [0.3, 0.6], "rounds": 2},
+        }
+    )
+    study = ticket_study(recipe, methods=["imp", "bip", "bip-explicit"], dense_seeds=1)
+    assert labels(study) == {"dense": 1, "IMP": 2, "BiP": 4, "BiP, implicit term off": 4}
+    own = [entry.config.settings for entry in study.entries if entry.label == "IMP"]
+    assert [(one.fraction, one.rounds) for one in own] == [(0.3, 2), (0.6, 2)]
+    off = {e.config.settings.gamma for e in study.entries if "off" in e.label}
+    assert off == {1.0, 9.0}
+
+
+def test_only_the_last_rounds_ticket_is_trained_again_where_a_study_says_so(
+    tiny_recipe: Path,
+) -> None:
+    recipe = load_recipe(tiny_recipe).with_(methods={"cs": {"rounds": 3}, "imp": {"rounds": 2}})
+    last = recipe.with_(study={"last_round": True})
+    for one, points in ((recipe, 5), (last, 2)):
+        study = ticket_study(one, methods=["cs", "imp-shuffled"], dense_seeds=1)
+        own = [e.config.parent.point for e in study.entries if e.config.method == "retrain"]
+        assert len(own) == points and {*own} >= {"round-2"}
 
 
 def test_imp_c_is_judged_as_found_and_retrained_and_imp_lr_once(tiny_recipe: Path) -> None:

@@ -29,6 +29,7 @@ from lthlib.errors import ConfigError
 from lthlib.masks import Mask
 from lthlib.recipes import Recipe, load_recipe
 from lthlib.runs import Machine, Store, execute
+from lthlib.tickets import Ticket
 from tests.companion.publish.records import published, write
 
 CPU = Machine("cpu")
@@ -249,7 +250,11 @@ def test_masks_near_a_density(study: Study, tmp_path: Path) -> None:
     masks = study_masks(study, store, table, 0.22)
     assert list(masks) == ["BiP"]
     assert masks["BiP"][0].density == pytest.approx(0.2, abs=0.001)
-    assert study_masks(study, Store(tmp_path / "other"), table, 0.2) == {}
+    other = Store(tmp_path / "other")
+    assert study_masks(study, other, table, 0.2) == {}
+    key = study.entries[-1].config.id
+    ticket = Ticket(Mask({"w": torch.tensor([True, False])}))
+    assert study_masks(study, other, table, 0.2, {f"{key}/ticket": ticket})["BiP"][0] is ticket.mask
 
 
 def test_overlap_and_chance_of_small_masks() -> None:

@@ -1,0 +1,180 @@
+"""Published tickets: the masks of a study's judged tickets, and the weights that they are trained
+from, in one file beside the record: `results/tickets/STUDY.safetensors`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from os.path import lexists
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from companion.published import load_study
+from lthlib.errors import ConfigError, LthlibError, RecordError, TicketError, refusal
+from lthlib.files import read_bounded, shallow
+from lthlib.masks import Mask, pack, unpack
+from lthlib.records import COUNT, OBJECT, PROVENANCE, SHA256, TEXT, check_fields
+from lthlib.runs import RunConfig, Store
+from lthlib.settings import Field
+from lthlib.tickets import Ticket, seal, unseal
+
+KIND = "tickets"
+SIZE_LIMIT = 6 << 20  # of one study's file
+# Tickets that keep more are hardly pruned, and their rewind points take most of the room.
+DENSEST = 0.5
+_WHERE = ("device_name", "torch", "commit", "finished")
+_HEADER = {
+    "format": Field("1", lambda value: value == 1),
+    "shapes": OBJECT,
+    "computed": {name: PROVENANCE[name] for name in _WHERE},
+    "tickets": OBJECT,
+}
+_ENTRY = {"sha256": SHA256, "mask": TEXT, "rewind": TEXT.or_null(), "rewind_step": COUNT}
+
+
+def published_tickets(records: Iterable[Mapping[str, Any]], store: Store) -> bytes:
+    """Return the content of a study's file: of each published ticket that keeps at most half of the
+    weights the mask, and the weights to train it from. What several share is written once.
+
+    Args:
+        records: of one study, as published.
+        store: that holds their runs, whatever source computed them.
+
+    Raises:
+        StoreError: it lacks one of the runs.
+        RecordError: there is no such ticket, a mask is not as the record says, or the file would be
+            too large.
+    """
+    tensors: dict[str, Tensor] = {}
+    header: dict[str, Any] = {"format": 1, "shapes": {}, "computed": None, "tickets": {}}
+    for record in records:
+        if record["status"] == "ok" and record["density"] <= DENSEST:
+            name = name_of(record)
+            ticket = store.ticket(RunConfig.from_json(record["config"]), record["ticket"]["point"])
+            _check_layers(ticket.mask, record, f"the store's ticket {name}")
+            header["shapes"] |= {layer: list(kept.shape) for layer, kept in ticket.mask.items()}
+            packed = {layer: pack(kept) for layer, kept in ticket.mask.items()}
+            own = next(one for one in store.find(record["run"]).records if name_of(one) == name)
+            header["computed"] = {part: own["provenance"][part] for part in _WHERE}
+            header["tickets"][name] = {
+                "sha256": own["ticket"]["sha256"],
+                "mask": _add(tensors, packed),
+                "rewind": _add(tensors, ticket.rewind) if ticket.rewind else None,
+                "rewind_step": ticket.rewind_step,
+            }
+    if not header["tickets"]:
+        raise RecordError(f"no published ticket keeps at most {100 * DENSEST:g} % of the weights")
+    content = seal(tensors, KIND, json.dumps(header))
+    if len(content) > SIZE_LIMIT:
+        raise RecordError(
+            f"the tickets take {len(content):,} bytes; {SIZE_LIMIT:,} at most are published"
+        )
+    return content
+
+
+def load_tickets(results: str | Path, study: str) -> dict[str, Ticket]:
+    """Return the published tickets of a study by name, RUN/POINT; none if it has no such file.
+
+    Each is as the record says, and holds its mask and, if the method has one, its rewind point: it
+    can be saved, evaluated untrained, and retrained. Its `info` says how it is labelled and judged,
+    and what computed it.
+
+    Args:
+        results: the folder of the published record.
+        study: the file is `results/tickets/STUDY.safetensors`.
+
+    Raises:
+        RecordError: it is not as it was written, or does not belong to the record.
+    """
+    path = tickets_file(results, study)
+    if not lexists(path):
+        return {}
+    records = {name_of(one): one for one in load_study(results, study) if one["status"] == "ok"}
+    try:
+        with refusal(TicketError, "cannot be read"):
+            content = read_bounded(path, SIZE_LIMIT)
+        tensors, text = unseal(content, KIND)
+        header = json.loads(shallow(text.encode()))
+        check_fields(header, _HEADER, "its header")
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            part, _, layer = key.partition("/")
+            parts.setdefault(part, {})[layer] = tensor
+        return {
+            name: _ticket(name, records, entry, header, parts)
+            for name, entry in header["tickets"].items()
+        }
+    except (LthlibError, LookupError, TypeError, ValueError, RecursionError) as error:
+        said = error if isinstance(error, LthlibError) else f"its header is malformed ({error!r})"
+        raise RecordError(
+            f"{path}: {said}. Take the file back from version control, or write it again with "
+            f"`lth record {study} --add --tickets`"
+        ) from error
+
+
+def find_ticket(tickets: Mapping[str, Ticket], name: str) -> Ticket:
+    """Return the one ticket whose name begins so. Raises ConfigError for none or several."""
+    found = [ticket for own, ticket in tickets.items() if own.startswith(name)]
+    if len(found) != 1:
+        several = (
+            f"{len(found)} published tickets' names begin" if found else "no published name begins"
+        )
+        raise ConfigError(f"{several} with {name!r}; `lth tickets STUDY` lists them")
+    return found[0]
+
+
+def tickets_file(results: str | Path, study: str) -> Path:
+    """Where the tickets of a study are published."""
+    return Path(results) / KIND / f"{study}.safetensors"
+
+
+def ticket_files(results: str | Path) -> list[Path]:
+    """All files of published tickets, sorted."""
+    return sorted((Path(results) / KIND).glob("*.safetensors"))
+
+
+def name_of(record: Mapping[str, Any]) -> str:
+    """The name of a record's ticket, RUN/POINT."""
+    return f"{record['run']}/{record['ticket']['point']}"
+
+
+def _add(tensors: dict[str, Tensor], part: Mapping[str, Tensor]) -> str:
+    """Put tensors under a name that follows from what they hold, and return it."""
+    name = hashlib.sha256(seal(part, KIND, "")).hexdigest()[:16]
+    tensors |= {f"{name}/{layer}": tensor for layer, tensor in part.items()}
+    return name
+
+
+def _ticket(
+    name: str,
+    records: Mapping[str, Mapping[str, Any]],
+    entry: Any,
+    header: Mapping[str, Any],
+    parts: Mapping[str, dict[str, Tensor]],
+) -> Ticket:
+    check_fields(entry, _ENTRY, f"ticket {name}")
+    if name not in records:
+        raise RecordError(f"the record has no ticket {name}")
+    record, shapes = records[name], header["shapes"]
+    masks = {
+        layer: unpack(bits, tuple(shapes[layer])) for layer, bits in parts[entry["mask"]].items()
+    }
+    _check_layers(Mask(masks), record, f"ticket {name}")
+    shown = {part: record[part] for part in ("study", "label", "seed", "config")}
+    return Ticket(
+        mask=Mask(masks),
+        rewind=parts[entry["rewind"]] if entry["rewind"] else None,
+        rewind_step=entry["rewind_step"],
+        judged=record["judged"],
+        **{part: record["ticket"][part] for part in ("point", "index", "target_density")},
+        info={"name": name, **shown, "computed": header["computed"], "sha256": entry["sha256"]},
+    )
+
+
+def _check_layers(mask: Mask, record: Mapping[str, Any], what: str) -> None:
+    kept = {layer: list(counts) for layer, counts in mask.layers().items()}
+    if kept != record["layers"]:
+        raise RecordError(f"{what} does not keep what its record says, layer by layer")
