@@ -176,6 +176,15 @@ def test_contestants_that_start_from_the_same_searches_share_them(tiny_recipe: P
     assert len(with_ancestors(study.configs)) == len(study.configs)
 
 
+def test_tickets_of_the_last_round_alone(tiny_recipe: Path) -> None:
+    recipe = load_recipe(tiny_recipe).with_(methods={"cs": {"rounds": 3}})
+    every, last = (
+        ticket_study(recipe, methods=[name], dense_seeds=1).entries for name in ("cs", "cs-last")
+    )
+    assert {entry.config.id for entry in last} < {entry.config.id for entry in every}
+    assert [e.config.parent.point for e in last if e.config.parent] == ["round-2"]
+
+
 def test_variants_change_one_setting_of_the_method_each(tiny_recipe: Path) -> None:
     changes = {"penalty": [0.0, 1e-4], "reset": ["formula", "release"], "scaled": [True]}
     recipe = load_recipe(tiny_recipe).with_(methods={"cs-variants": changes})
