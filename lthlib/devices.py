@@ -24,19 +24,23 @@ _FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "size calcula
 
 
 def chosen(name: str) -> torch.device:
-    """The device that `cpu`, `cuda`, `cuda:1`, or `auto` for cuda if there is one, names; of
-    several ranks on a host, each has a GPU of its own. Raises ConfigError when there is none such.
-    """
+    """The device that `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for cuda if there is one, names;
+    of several ranks on a host, each has a GPU of its own. Raises ConfigError when there is none
+    such."""
     cuda, ranks = torch.cuda.is_available(), current()
     if name == "auto":
         name = "cuda" if cuda else "cpu"
         _warn_of_unused_gpu()
     try:
         device = torch.device(name)
-        if device.type not in ("cpu", "cuda"):
+        if device.type not in ("cpu", "cuda", "mps"):
             raise RuntimeError
     except (RuntimeError, TypeError):
-        raise ConfigError(f"device is {name!r}; expected auto, cuda, cuda:0 or cpu") from None
+        raise ConfigError(f"device is {name!r}; expected auto, cuda, cuda:0, mps or cpu") from None
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError(f"device is {name!r}, but torch finds no Apple GPU; use cpu or auto")
+    if device.type == "mps" and ranks.world > 1:
+        raise ConfigError(f"device is {name!r}, which ranks cannot share; use cpu")
     count = torch.cuda.device_count() if cuda else 0
     if device.type == "cuda" and (device.index or 0) >= count:
         why = unused_gpu() or f"torch finds {count or 'no'} GPU"
@@ -49,14 +53,21 @@ def chosen(name: str) -> torch.device:
 def named(device: torch.device) -> str:
     """A device as users know it, such as `NVIDIA H200 (cuda:0)`."""
     if device.type != "cuda":
-        return "the CPU"
+        return "the Apple GPU (mps)" if device.type == "mps" else "the CPU"
     index = torch.cuda.current_device() if device.index is None else device.index
     return f"{torch.cuda.get_device_name(index)} (cuda:{index})"
 
 
+def with_float64(device: torch.device) -> torch.device:
+    """Where to compute in float64 for a device: there, or on the CPU where Apple's GPU has none."""
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def unused_gpu() -> str | None:
-    """Why torch cannot use the NVIDIA GPU of this machine; None where it can, where there is none,
+    """Why `auto` does not take the GPU of this machine; None where it does, where there is none,
     and where CUDA_VISIBLE_DEVICES hides it."""
+    if torch.backends.mps.is_available():
+        return "the Apple GPU is left alone, as nobody has measured it: device mps takes it"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
     here = DRIVER.exists() or shutil.which("nvidia-smi") is not None
     if hidden or not here or torch.cuda.is_available():
@@ -84,13 +95,15 @@ def memory_ended(error: BaseException) -> bool:
 def explained() -> Iterator[None]:
     """Turn torch's errors about what a device cannot do into ours, which say what to do: where
     memory ends, OutOfMemory, and the memory that the body used is given back; where a kernel is not
-    deterministic, ConfigError."""
+    deterministic, or there is no float64, ConfigError."""
     try:
         yield
-    except (RuntimeError, MemoryError) as error:
+    except (RuntimeError, MemoryError, TypeError) as error:
         text = str(error).partition("\n")[0] or type(error).__name__
         if "not have a deterministic implementation" in text:
             raise ConfigError(f"{text.partition(',')[0]}; leave out --deterministic") from None
+        if "support float64" in text:
+            raise ConfigError("mps has no float64; use .float(), or device cpu") from None
         if not memory_ended(error):
             raise
         traceback.clear_frames(error.__traceback__)  # their tensors

@@ -83,6 +83,8 @@ def _process_state(device: torch.device) -> Callable[[], None]:
         (torch.set_num_threads, torch.get_num_threads()),
         (torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode()),
     ]
+    if device.type == "mps":
+        state.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
     if generator := _generator(device):
         state.append((generator.graphsafe_set_state, generator.graphsafe_get_state()))
         state += [(partial(setattr, *place), getattr(*place)) for place in _SETTINGS]

@@ -35,7 +35,7 @@ DataOption = Annotated[
     ),
 ]
 DeviceOption = Annotated[
-    str, typer.Option("--device", help="cpu, cuda, or auto: cuda if there is one.")
+    str, typer.Option("--device", help="cpu, cuda, mps, or auto: cuda if there is one.")
 ]
 DeterministicOption = Annotated[
     bool,

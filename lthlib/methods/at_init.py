@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lthlib.data import EvaluationBatches, Part, generator
+from lthlib.devices import with_float64
 from lthlib.masks import Mask
 from lthlib.methods.base import make_ticket
 from lthlib.tickets import Ticket
@@ -55,7 +56,9 @@ def untrained(
     is in evaluation mode. Neither the trainer nor torch's generators see what happens to the copy.
     """
     network = trainer.network
-    model = copy.deepcopy(trainer.model).to(network.device, dtype or _precision(trainer))
+    dtype = dtype or _precision(trainer)
+    place = with_float64(network.device) if dtype == torch.float64 else network.device
+    model = copy.deepcopy(trainer.model).to(place, dtype)
     model.eval().requires_grad_(False)
     for module in model.modules():
         if batch_statistics and isinstance(module, _BatchNorm):

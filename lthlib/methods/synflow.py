@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lthlib.devices import with_float64
 from lthlib.masks import Mask, select
 from lthlib.methods.at_init import gradient_of_sum, pieces, train_pruned, untrained
 from lthlib.methods.base import Method
@@ -49,7 +50,8 @@ def ones(trainer: Trainer) -> Tensor:
     are."""
     first = trainer.dataset.train.select(torch.tensor([0]))
     x, _ = next(iter(pieces(trainer, first)))
-    return torch.ones_like(x, dtype=torch.float64 if x.is_floating_point() else None)
+    wide = torch.float64 if x.is_floating_point() else None
+    return torch.ones_like(x, dtype=wide, device=with_float64(x.device))
 
 
 def prune(trainer: Trainer, settings: SynFlowSettings) -> Mask:

@@ -54,8 +54,8 @@ from lthlib.workers import asked_to_stop
 class Machine:
     """Where and until when runs are executed; none of it changes a result's meaning.
 
-    device: `cuda`, `cpu`, or `auto` for cuda if there is one. data_root: folder with the data sets.
-    deadline: seconds of `time.time()` at which to stop. stop_file: stop when it exists.
+    device: `cuda`, `cpu`, `mps`, or `auto` for cuda if there is one. data_root: folder with the
+    data sets. deadline: seconds of `time.time()` at which to stop. stop_file: stop when it exists.
     checkpoint_every: seconds. deterministic: on a GPU, only kernels that give the same bits each
     time; slower.
     """

@@ -196,7 +196,7 @@ def gpus(machine: Machine) -> list[str]:
 
 def default_jobs(machine: Machine) -> int:
     """Runs at once where nobody says: one a GPU, or one a core of a CPU."""
-    on_gpu = machine.torch_device().type == "cuda"
+    on_gpu = machine.torch_device().type != "cpu"
     return len(gpus(machine)) or (1 if on_gpu else os.cpu_count() or 1)
 
 

@@ -87,7 +87,8 @@ class Network:
     @contextmanager
     def drawing(self, seed: int) -> Iterator[None]:
         """Draw numbers from a seed in the body; afterwards torch's generators are as before."""
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+        places = [] if self.device.type == "cpu" else [self.device]
+        with torch.random.fork_rng(places, device_type=self.device.type):
             self.draw_from(seed)
             yield
 
@@ -95,8 +96,8 @@ class Network:
         """Seed torch's generators of the CPU and of the device."""
         # torch.manual_seed also queues the seed for every accelerator there might be: 0.3 ms.
         torch.default_generator.manual_seed(seed)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(seed)
+        if self.device.type != "cpu":
+            getattr(torch, self.device.type).manual_seed(seed)
 
     def _hold(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
         """Let the module's own tensors be these. Those that stay at one place in memory are held
