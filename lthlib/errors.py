@@ -103,7 +103,7 @@ _SHORT.maxstring = _SHORT.maxother = 80
 
 def shown(value: Any) -> str:
     """A value of the user's as an error quotes it: short, however large or nested it is."""
-    text = _SHORT.repr(value)
+    text = " ".join(_SHORT.repr(value).splitlines())
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 

@@ -7,13 +7,14 @@ cheaper than a sort.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cached_property
 from typing import Annotated
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from lthlib.errors import MaskError, check_choice
 from lthlib.settings import PRUNABLE, one_of
@@ -21,7 +22,8 @@ from lthlib.settings import PRUNABLE, one_of
 STRUCTURES = ("unstructured", "filter", "channel")
 NORMS = ("l2", "sum")
 Structure = Annotated[str, one_of(STRUCTURES)]
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# Parameters that are weight matrices, in the modules that have them.
+_MATRICES = ("weight", "in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight")
 
 
 def prunable_names(
@@ -29,46 +31,77 @@ def prunable_names(
 ) -> tuple[str, ...]:
     """Names of the parameters that a mask may cover, in the order of the network.
 
-    which: `"conv+linear"` (weights of convolutions, linear layers and attention projections, the
-        density base of every cross-method figure), `"conv"` (convolutions alone),
-        `"conv>1x1"` (convolutions whose kernel is larger than 1x1, as the CS release masks them),
-        or the names themselves.
-    Raises MaskError for a name that the network lacks, and when nothing is prunable.
+    which: `"conv+linear"` (weights of convolutions, transposed ones among them, linear layers and
+        attention projections, the density base of every cross-method figure), `"conv"`
+        (convolutions alone), `"conv>1x1"` (convolutions whose kernel is larger than 1x1, as the CS
+        release masks them), or the names themselves, of any parameters that are trained.
+    Raises MaskError for a name that the network lacks or does not train, and when nothing is
+    prunable.
     """
-    if isinstance(which, tuple):
-        known = dict(model.named_parameters())
-        missing = [name for name in which if name not in known]
-        if missing:
+    if isinstance(which, str):
+        check_choice("prunable", which, (*PRUNABLE, "a tuple of names"), MaskError)
+        names = tuple(_weights(model, which))
+        if not names:
             raise MaskError(
-                f"the network has no parameter {missing[0]!r}; it has {', '.join(known)}"
+                f"the network has no {which} weights to prune that are trained (requires_grad); "
+                "name others with prunable=(...)"
             )
-        if not which:
-            raise MaskError("prunable names no parameter; name at least one")
-        return which
-    if which not in PRUNABLE:
-        raise MaskError(
-            f"prunable is {which!r}; expected one of {', '.join(PRUNABLE)} or a tuple of names"
-        )
-    names = tuple(_weights(model, which))
-    if not names:
-        raise MaskError(
-            f"the network has no {which} weights to prune; name them with prunable=(...)"
-        )
-    return names
+        return names
+    known = dict(model.named_parameters())
+    for name in which:
+        if name not in known:
+            raise MaskError(f"the network has no parameter {name!r}; it has {', '.join(known)}")
+        if not (is_trained(known[name]) and known[name].numel() and known[name].dim()):
+            raise MaskError(
+                f"prunable names {name!r}, whose weights are frozen (requires_grad=False) or none; "
+                "leave it out"
+            )
+    if not which:
+        raise MaskError("prunable names no parameter; name at least one")
+    return tuple(dict.fromkeys(which))
+
+
+def is_trained(parameter: Tensor) -> bool:
+    """Whether a training moves a parameter: real numbers with `requires_grad`."""
+    return parameter.requires_grad and parameter.is_floating_point()
+
+
+def left_out(model: nn.Module, names: Collection[str]) -> dict[str, int]:
+    """Trained tensors that a mask over `names` does not cover though they are matrices, with their
+    numbers of weights: recurrent layers, embeddings, parametrised layers and so on. Layers that
+    `prunable_names` knows are left out on purpose."""
+    covered = {*names, *_weights(model, "conv+linear")}
+    return {
+        name: parameter.numel()
+        for name, parameter in model.named_parameters()
+        if name not in covered
+        and is_trained(parameter)
+        and sum(side > 1 for side in parameter.shape) > 1
+    }
+
+
+def group_axes(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Where the output filters and the input channels of each convolution's weight lie."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {
+        names[id(module._parameters["weight"])]: (1, 0) if module.transposed else (0, 1)
+        for module in model.modules()
+        if isinstance(module, _ConvNd) and id(module._parameters.get("weight")) in names
+    }
 
 
 def _weights(model: nn.Module, which: str) -> Iterator[str]:
     # A weight shared by two modules goes by its first name, as in `named_parameters`.
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {id(p): name for name, p in model.named_parameters() if is_trained(p) and p.numel()}
     for module in model.modules():
-        own = module.parameters(recurse=False) if _is_prunable(module, which) else ()
-        for parameter in own:
-            if parameter.dim() > 1 and id(parameter) in names:
+        for key in _MATRICES if _is_prunable(module, which) else ():
+            parameter = module._parameters.get(key)
+            if id(parameter) in names:
                 yield names.pop(id(parameter))
 
 
 def _is_prunable(module: nn.Module, which: str) -> bool:
-    if isinstance(module, _CONVOLUTIONS):
+    if isinstance(module, _ConvNd):
         return which != "conv>1x1" or max(module.kernel_size) > 1
     return which == "conv+linear" and isinstance(module, (nn.Linear, nn.MultiheadAttention))
 
@@ -255,15 +288,17 @@ def select(
     structure: str = "unstructured",
     norm: str = "l2",
     within: Mapping[str, Tensor] | None = None,
+    axes: Mapping[str, tuple[int, int]] | None = None,
 ) -> Mask:
     """The mask of a density from scores.
 
     scores: one for each weight; of any sign for `unstructured` and norm `sum`. density: in (0, 1].
     structure: `unstructured` keeps the highest scores over all parameters together. `filter` and
-    `channel` keep whole output filters (dim 0) or input channels (dim 1) of every convolution, the
-    same share of each layer, and all of what is no convolution; see `kept_groups`.
+    `channel` keep whole output filters or input channels of every convolution, the same share of
+    each layer, and all of what is no convolution; see `kept_groups`.
     norm: score of a group: `l2` of its weights' scores, or their `sum`.
-    within: a mask outside which nothing is kept, for pruning step by step.
+    within: a mask outside which nothing is kept, for pruning step by step. axes: the dims of
+    filters and channels, of convolutions, see `group_axes`.
     Raises MaskError for an unknown structure or norm, for a structure where no parameter is a
     convolution's, for a density that keeps nothing, and for NaN.
     """
@@ -274,16 +309,17 @@ def select(
             lowest = float("-inf")
             scores = {n: torch.where(within[n], score, lowest) for n, score in scores.items()}
         return top_k_global(scores, kept_count(sum(s.numel() for s in scores.values()), density))
-    if not any(score.dim() > 2 for score in scores.values()):
+    axes = axes or {}
+    if axes.keys().isdisjoint(scores):
         raise MaskError(
             f"structure is {structure!r}, but no prunable parameter is a convolution's; "
             "use 'unstructured'"
         )
-    dim = STRUCTURES.index(structure) - 1
     masks = {}
     for name, score in scores.items():
         masks[name] = torch.ones_like(score, dtype=torch.bool)
-        if score.dim() > 2:
+        if name in axes:
+            dim = axes[name][STRUCTURES.index(structure) - 1]
             inside = None if within is None else within[name]
             masks[name] &= _top_groups(score, dim, density, norm, inside)
     return Mask(masks)

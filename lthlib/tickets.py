@@ -26,6 +26,7 @@ from torch.utils.hooks import RemovableHandle
 from lthlib.errors import ConfigError, MaskError, RecordError, TicketError, refusal
 from lthlib.files import TICKET_LIMIT, read_bounded, shallow, write_atomically
 from lthlib.masks import Mask, pack, unpack
+from lthlib.modules import unwrapped
 from lthlib.records import COUNT, DENSITY, OBJECT, check_fields
 from lthlib.settings import POINT, Field, matching, one_of
 
@@ -71,26 +72,36 @@ class Ticket:
         return self.mask.density
 
     def check(self, model: nn.Module) -> None:
-        """Raise TicketError unless the ticket fits `model`: same parameters, same shapes."""
-        own = dict(model.named_parameters()) | dict(model.named_buffers())
+        """Raise TicketError unless the ticket fits `model`: same parameters, same shapes, and none
+        that the ticket holds no value of."""
+        model = unwrapped(model)
+        own, saved = _tensors(model), model.state_dict().keys()
+        where = f"ticket {self.point!r} does not fit this network"
         try:
             self.mask.check(own)
         except MaskError as error:
-            raise TicketError(f"ticket {self.point!r} does not fit this network: {error}") from None
+            raise TicketError(f"{where}: {error}") from None
         for kind in ("weights", "rewind"):
-            for name, tensor in (getattr(self, kind) or {}).items():
+            held = getattr(self, kind)
+            for name, tensor in (held or {}).items():
                 if name not in own or own[name].shape != tensor.shape:
                     expected = tuple(own[name].shape) if name in own else "nothing of that name"
                     raise TicketError(
-                        f"ticket {self.point!r} does not fit this network: its {kind} hold "
-                        f"{name!r} of shape {tuple(tensor.shape)}, the network has {expected}"
+                        f"{where}: its {kind} hold {name!r} of shape {tuple(tensor.shape)}, the "
+                        f"network has {expected}"
                     )
+            lacking = [name for name in own if name in saved and name not in held] if held else ()
+            if lacking:
+                raise TicketError(
+                    f"{where}: the network has {lacking[0]!r}, of which its {kind} hold nothing; "
+                    "is it another architecture?"
+                )
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Put the ticket into `model`, in place: its own weights if it has any, else zeros where it
         prunes."""
         self.check(model)
-        own = dict(model.named_parameters()) | dict(model.named_buffers())
+        own = _tensors(unwrapped(model))
         with torch.no_grad():
             for name, tensor in (self.weights or {}).items():
                 own[name].copy_(tensor)
@@ -200,6 +211,10 @@ class Ticket:
         own = f"weights as {self.judged}" if self.weights else "no weights of its own"
         start = f"rewind point after {self.rewind_step} steps" if self.rewind else "no rewind point"
         return f"ticket {self.point!r}: {self.mask!r}; {own}; {start}"
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
 def _is_shape(value: Any) -> bool:

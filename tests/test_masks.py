@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import combinations
 
 import numpy as np
@@ -15,8 +16,10 @@ from lthlib._torchvision import torchvision
 from lthlib.errors import MaskError
 from lthlib.masks import (
     Mask,
+    group_axes,
     kept_count,
     kept_groups,
+    left_out,
     pack,
     prunable_names,
     random_mask,
@@ -92,6 +95,7 @@ WEIGHTS = {
     "conv": torch.tensor([[[[3.0]], [[0.1]]], [[[0.2]], [[4.0]]], [[[1.0]], [[1.0]]]]),
     "linear": torch.tensor([[9.0, 0.0]]),
 }
+AXES = {"conv": (0, 1)}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +105,7 @@ WEIGHTS = {
 def test_groups_are_kept_or_pruned_whole_by_the_norm_of_their_scores(
     structure: str, kept: list[list[int]]
 ) -> None:
-    mask = select(WEIGHTS, 0.5, structure)
+    mask = select(WEIGHTS, 0.5, structure, axes=AXES)
     assert mask["conv"].squeeze().int().tolist() == kept
     assert mask["linear"].all()
 
@@ -109,15 +113,19 @@ def test_groups_are_kept_or_pruned_whole_by_the_norm_of_their_scores(
 def test_the_sum_of_a_group_may_rank_it_otherwise_than_its_norm() -> None:
     signed = {"conv": WEIGHTS["conv"].clone()}
     signed["conv"][1, 1] = -4.0
-    assert select(signed, 0.5, "filter")["conv"][:, 0].flatten().tolist() == [True, True, False]
-    summed = select(signed, 0.5, "filter", norm="sum")
+    assert select(signed, 0.5, "filter", axes=AXES)["conv"][:, 0].flatten().tolist() == [
+        True,
+        True,
+        False,
+    ]
+    summed = select(signed, 0.5, "filter", norm="sum", axes=AXES)
     assert summed["conv"][:, 0].flatten().tolist() == [True, False, True]
 
 
 def test_groups_outside_a_mask_stay_pruned() -> None:
-    within = select({"conv": -WEIGHTS["conv"].abs()}, 0.5, "filter", norm="sum")
+    within = select({"conv": -WEIGHTS["conv"].abs()}, 0.5, "filter", norm="sum", axes=AXES)
     assert within["conv"][:, 0].flatten().tolist() == [True, False, True]
-    mask = select({"conv": WEIGHTS["conv"]}, 1 / 3, "filter", within=within)
+    mask = select({"conv": WEIGHTS["conv"]}, 1 / 3, "filter", within=within, axes=AXES)
     assert mask["conv"][:, 0].flatten().tolist() == [True, False, False]
     within = {name: torch.zeros_like(w, dtype=torch.bool) for name, w in WEIGHTS.items()}
     within["conv"][2] = True
@@ -359,6 +367,66 @@ def test_prunable_weights_of_a_transformer_are_its_matrices() -> None:
         "1.linear2.weight",
         "2.weight",
     )
+
+
+def test_biases_of_attention_are_no_matrices_and_its_projections_are() -> None:
+    attention = nn.MultiheadAttention(8, 2, kdim=4, vdim=6, add_bias_kv=True)
+    assert prunable_names(attention) == (
+        *("q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"),
+    )
+
+
+def test_transposed_convolutions_count_and_their_filters_lie_across() -> None:
+    model = nn.Sequential(nn.Conv1d(2, 3, 2), nn.ConvTranspose1d(3, 4, 2), nn.Flatten())
+    assert prunable_names(model, "conv") == ("0.weight", "1.weight")
+    axes = group_axes(model)
+    assert axes == {"0.weight": (0, 1), "1.weight": (1, 0)}
+    scores = {name: torch.ones_like(p) for name, p in model.named_parameters() if name in axes}
+    scores["1.weight"][:, [0, 2]] = 0.0
+    scores["1.weight"][1] = 0.0
+    filters = select(scores, 0.5, "filter", axes=axes)["1.weight"]
+    assert filters[:, :, 0].int().tolist() == [[0, 1, 0, 1]] * 3
+    channels = select(scores, 0.5, "channel", axes=axes)["1.weight"]
+    assert channels[:, 0, 0].tolist() == [True, False, True]
+
+
+def test_only_convolutions_have_filters_whatever_the_rank_of_others() -> None:
+    attention = nn.MultiheadAttention(8, 2, add_bias_kv=True)
+    biases = {"bias_k": torch.ones_like(attention.bias_k)}
+    with pytest.raises(MaskError, match="no prunable parameter is a convolution's"):
+        select(biases, 0.5, "filter", axes=group_axes(attention))
+
+
+def test_matrices_that_no_mask_covers_are_told_with_their_weights() -> None:
+    spectral = nn.utils.parametrizations.spectral_norm(nn.Linear(4, 3))
+    model = nn.ModuleDict({"words": nn.Embedding(5, 4), "past": nn.GRU(4, 2), "head": spectral})
+    model["norm"] = nn.LayerNorm(4)
+    model["scale"] = nn.ParameterList([torch.ones(4, 1, 1)])
+    model["last"] = nn.Linear(3, 2)
+    model["frozen"] = nn.Embedding(9, 9).requires_grad_(False)
+    names = prunable_names(model)
+    assert names == ("last.weight",)
+    assert left_out(model, names) == {
+        "words.weight": 20,
+        "past.weight_ih_l0": 24,
+        "past.weight_hh_l0": 12,
+        "head.parametrizations.weight.original": 12,
+    }
+    assert prunable_names(model, (*left_out(model, names), "last.weight", "last.weight")) == (
+        *left_out(model, names),
+        "last.weight",
+    )
+    # Whoever asks for convolutions leaves linear layers out on purpose.
+    assert left_out(nn.Sequential(nn.Conv1d(1, 2, 3), nn.Linear(4, 3)), ("0.weight",)) == {}
+
+
+def test_a_layer_without_weights_is_no_part_of_a_mask() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # torch's, of a layer without weights
+        model = nn.Sequential(nn.Linear(4, 0), nn.Linear(4, 2))
+    assert prunable_names(model) == ("1.weight",)
+    with pytest.raises(MaskError, match=r"'0.weight', whose weights are frozen .* or none"):
+        prunable_names(model, ("0.weight",))
 
 
 def test_a_shared_weight_is_listed_once_by_its_first_name() -> None:

@@ -203,3 +203,38 @@ def test_a_ticket_for_another_network_is_refused(model: nn.Module, expected: str
 def test_a_deeper_network_is_refused() -> None:
     with pytest.raises(TicketError, match="the network has nothing of that name"):
         full_ticket(network(architecture="resnet20")).check(network())
+
+
+def whole(model: nn.Module) -> Ticket:
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    return Ticket(Mask.full(state, ("0.weight",)), state)
+
+
+def test_a_network_with_more_than_a_ticket_holds_is_refused() -> None:
+    own = nn.Sequential(nn.Linear(4, 3), nn.Identity())
+    found = whole(own)
+    found.check(own)
+    Ticket(found.mask).check(nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)))  # a mask alone
+    for more in (nn.LayerNorm(3), nn.BatchNorm1d(3, affine=False)):
+        with pytest.raises(TicketError, match=r"has '1.[a-z_]*', of which its weights"):
+            found.check(nn.Sequential(nn.Linear(4, 3), more))
+    with pytest.raises(TicketError, match=r"has '1.weight', of which its rewind hold nothing"):
+        Ticket(found.mask, rewind=found.weights).apply(
+            nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+        )
+
+
+def test_a_cache_that_no_network_saves_need_not_be_in_a_ticket() -> None:
+    model = nn.Sequential(nn.Linear(4, 3))
+    model.register_buffer("cache", torch.zeros(2), persistent=False)
+    whole(model).check(model)
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, lambda m: torch.compile(m, backend="eager")])
+def test_a_ticket_is_applied_to_the_network_inside_a_wrapper(wrap) -> None:
+    model = nn.Sequential(nn.Linear(4, 3))
+    found = whole(model)
+    found.mask["0.weight"][0] = False
+    assert found.apply(wrap(model)) is not model
+    assert model[0].weight[0].count_nonzero() == 0
+    assert model[0].weight[1].count_nonzero() == 4

@@ -3,7 +3,6 @@ left."""
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from lthlib.data import EvaluationBatches, Part, generator
 from lthlib.devices import with_float64
 from lthlib.masks import Mask
 from lthlib.methods.base import make_ticket
+from lthlib.modules import copied
 from lthlib.tickets import Ticket
 from lthlib.training import Cost, Tensors, Trainer
 
@@ -58,13 +58,14 @@ def untrained(
     network = trainer.network
     dtype = dtype or _precision(trainer)
     place = with_float64(network.device) if dtype == torch.float64 else network.device
-    model = copy.deepcopy(trainer.model).to(place, dtype)
+    model = copied(trainer.model).to(place)
     model.eval().requires_grad_(False)
-    for module in model.modules():
-        if batch_statistics and isinstance(module, _BatchNorm):
-            module.train()
+    for module, training in zip(model.modules(), network.modes, strict=True):
+        module.training = training and batch_statistics and isinstance(module, _BatchNorm)
     state = trainer.group("weights") | trainer.group("buffers")
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if tensor.is_floating_point():
+            tensor.data = tensor.to(dtype)
         tensor.copy_(state[name])
     named = dict(model.named_parameters())
     # A network that draws numbers even in evaluation mode draws the same in every process.

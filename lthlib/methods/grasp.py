@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lthlib.data import Part
-from lthlib.masks import Structure, select
+from lthlib.masks import Structure
 from lthlib.methods.at_init import (
     gradient_of_sum,
     losses,
@@ -79,7 +79,7 @@ def search(trainer: Trainer, settings: GraSPSettings, parent: Ticket | None) -> 
     return train_pruned(
         trainer,
         settings.density,
-        lambda: select(
+        lambda: trainer.select(
             scores(trainer, images, settings.temperature),
             settings.density,
             settings.structure,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lthlib.errors import ConfigError
-from lthlib.masks import Mask, Structure, select
+from lthlib.masks import Mask, Structure
 from lthlib.methods.base import Method, make_ticket, steps_by_sgd
 from lthlib.methods.bip import batchnorm_names
 from lthlib.methods.retrain import load_start
@@ -82,15 +82,15 @@ def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Callable[...
         now = trainer.dial(rate, t)
         sgd_step(scores, found, momenta, now, **options)
         sgd_step(norms, gradients, trainer.group("momentum"), now, **options)
-        trainer.load("masks", _choose(scores, settings))
+        trainer.load("masks", _choose(trainer, scores, settings))
         return Outcome(loss, correct, len(y), len(y), len(y))
 
     return step
 
 
-def _choose(scores: Mapping[str, Tensor], settings: HydraSettings) -> Mask:
+def _choose(trainer: Trainer, scores: Mapping[str, Tensor], settings: HydraSettings) -> Mask:
     magnitudes = {name: score.abs() for name, score in scores.items()}
-    return select(magnitudes, settings.density, settings.structure)
+    return trainer.select(magnitudes, settings.density, settings.structure)
 
 
 def search(trainer: Trainer, settings: HydraSettings, parent: Ticket | None) -> Iterator[Ticket]:
@@ -105,7 +105,7 @@ def search(trainer: Trainer, settings: HydraSettings, parent: Ticket | None) -> 
     trainer.keep("score_momentum", {n: torch.zeros_like(score) for n, score in scores.items()})
     if not settings.aliased:
         trainer.keep("scores", scores)
-    trainer.keep("masks", _choose(scores, settings))
+    trainer.keep("masks", _choose(trainer, scores, settings))
     for _ in trainer.rounds(1):
         trainer.fit(_step(trainer, settings, steps), stop=steps)
         yield make_ticket(trainer, Mask(trainer.group("masks")), target_density=settings.density)

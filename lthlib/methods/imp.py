@@ -14,7 +14,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from lthlib.masks import Mask, Structure, select, top_k_global
+from lthlib.masks import Mask, Structure, top_k_global
 from lthlib.methods.base import Method, make_ticket, rewind_step
 from lthlib.settings import Count, Length, Settings, Share, one_of
 from lthlib.tickets import Ticket
@@ -61,7 +61,8 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
     its mask: retrained, or as found where nothing goes back."""
     total, k = trainer.steps(), rewind_step(trainer, "imp.rewind", settings.rewind, inside=True)
     weights = trainer.prunable_weights()
-    select(weights, 1.0, settings.structure)  # a structure it lacks is refused before training
+    # A structure that it lacks is refused before training.
+    trainer.select(weights, 1.0, settings.structure)
     masks = trainer.keep("masks", Mask.full(weights, trainer.names))
     start = 0 if settings.rewinding == "none" else k
     for r in trainer.rounds(settings.rounds + 1):
@@ -79,7 +80,7 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
             trainer, mask, point=f"round-{r}", index=r, judged="found" if found else "retrained",
             rewind_step=k, target_density=target,
         )  # fmt: skip
-        trainer.load("masks", _pruned(weights, mask, settings, r + 1))
+        trainer.load("masks", _pruned(trainer, mask, settings, r + 1))
         if settings.rewinding == "weights":
             trainer.rewind(settings.optimiser)
         else:
@@ -100,13 +101,14 @@ def go_on(trainer: Trainer, settings: IMPSettings, ticket: Ticket) -> bool:
     return True
 
 
-def _pruned(weights: Mapping[str, Tensor], mask: Mask, settings: IMPSettings, r: int) -> Mask:
+def _pruned(trainer: Trainer, mask: Mask, settings: IMPSettings, r: int) -> Mask:
     """The mask of round r."""
+    weights = trainer.prunable_weights()
     density = (1 - settings.fraction) ** r
     if settings.structure == "unstructured":
         return prune_by_magnitude(weights, mask, max(1, round(mask.total * density)))
     magnitudes = {name: weight.detach().abs() for name, weight in weights.items()}
-    return select(magnitudes, density, settings.structure, within=mask)
+    return trainer.select(magnitudes, density, settings.structure, within=mask)
 
 
 def _work(settings: IMPSettings, steps: Callable[[str], int], start: int) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from lthlib.masks import Structure, select
+from lthlib.masks import Structure
 from lthlib.methods.base import Method
 from lthlib.methods.retrain import STARTS, train_from
 from lthlib.settings import Density, OwnLength, Settings, one_of
@@ -33,7 +33,7 @@ def search(trainer: Trainer, settings: OMPSettings, parent: Ticket | None) -> It
     """Yield one ticket, judged after training under its mask. parent: the trained dense network."""
     assert parent is not None and parent.weights is not None
     magnitudes = {name: parent.weights[name].abs() for name in trainer.names}
-    mask = select(magnitudes, settings.density, settings.structure)
+    mask = trainer.select(magnitudes, settings.density, settings.structure)
     return train_from(trainer, parent, mask, settings.density, settings.start, settings.length)
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lthlib.data import Part
-from lthlib.masks import select
 from lthlib.methods.at_init import (
     gradient_of_sum,
     losses,
@@ -50,7 +49,7 @@ def search(trainer: Trainer, settings: SNIPSettings, parent: Ticket | None) -> I
     return train_pruned(
         trainer,
         settings.density,
-        lambda: select(scores(trainer, images), settings.density),
+        lambda: trainer.select(scores(trainer, images), settings.density),
         Cost(images=n, forward_passes=n, backward_passes=n),
     )
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lthlib.devices import with_float64
-from lthlib.masks import Mask, select
+from lthlib.masks import Mask
 from lthlib.methods.at_init import gradient_of_sum, pieces, train_pruned, untrained
 from lthlib.methods.base import Method
 from lthlib.settings import Count, Density, Settings
@@ -60,7 +60,7 @@ def prune(trainer: Trainer, settings: SynFlowSettings) -> Mask:
     mask, x = Mask.full(trainer.prunable_weights(), trainer.names).to("cpu"), ones(trainer)
     for i in range(1, settings.iterations + 1):
         density = settings.density ** (i / settings.iterations)
-        mask = select(scores(trainer, mask, x), density, within=mask)
+        mask = trainer.select(scores(trainer, mask, x), density, within=mask)
     return mask
 
 

@@ -6,7 +6,6 @@ parameters become views of, and every method starts from the gradient with respe
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +20,10 @@ from torch.optim.sgd import sgd
 from torch.utils.flop_counter import FlopCounterMode
 
 from lthlib.distributed import Ranks
+from lthlib.errors import ConfigError
 from lthlib.flat import Flat
+from lthlib.masks import is_trained
+from lthlib.modules import copied
 
 Tensors = dict[str, Tensor]
 
@@ -39,29 +41,46 @@ class Network:
         self.device = torch.device(device)
         self.precision = precision
         self.ranks = ranks or Ranks()
-        # In training mode as a whole, whatever mode its parts came in.
-        self.model = copy.deepcopy(model).to(self.device).train()
-        types = [p.dtype for p in model.parameters() if p.is_floating_point()]
+        self.model = copied(model).to(self.device)
+        self._resting = [m for m in self.model.modules() if self.model.training and not m.training]
+        self.train()
+        self.modes = [module.training for module in self.model.modules()]
+        parameters = dict(self.model.named_parameters())
+        types = [p.dtype for p in parameters.values() if p.is_floating_point()]
         self.dtype = types[0] if types else torch.float32
-        self._common = reduce(torch.promote_types, types, self.dtype)
-        self._parameters = {n: p.requires_grad_() for n, p in self.model.named_parameters()}
-        self._tensors = self._parameters | dict(self.model.named_buffers())
+        self._parameters = {n: p for n, p in parameters.items() if is_trained(p)}
+        trained = [p.dtype for p in self._parameters.values()]
+        self._common = reduce(torch.promote_types, trained, trained[0] if trained else self.dtype)
+        self._tensors = parameters | dict(self.model.named_buffers())
         self._held: list[Mapping[str, Tensor] | None] = [None, None]
-        places: list[dict[str, Any]] = [
-            place for m in self.model.modules() for place in (m._parameters, m._buffers)
+        self._slots: list[tuple[nn.Module, dict[str, Any], str, Any]] = [
+            (m, places, key, own)
+            for m in self.model.modules()
+            for places in (m._parameters, m._buffers)
+            for key, own in places.items()
         ]
-        self._slots = [(place, key, own) for place in places for key, own in place.items()]
+        self._written: list[tuple[Tensor, Tensor]] = []
 
     def weights(self) -> Tensors:
-        """Copies of the parameters, of one type, convolutions in channels_last layout."""
+        """Copies of the parameters that are trained, of one type, convolutions in channels_last
+        layout."""
         return {
             name: channels_last(p.detach().to(self._common, copy=True))
             for name, p in self._parameters.items()
         }
 
     def buffers(self) -> Tensors:
-        """Copies of the buffers (BatchNorm statistics)."""
-        return {name: b.detach().clone() for name, b in self.model.named_buffers()}
+        """Copies of all else: buffers, such as BatchNorm's statistics, and parameters that are
+        frozen or no real numbers."""
+        rest = {name: t for name, t in self._tensors.items() if name not in self._parameters}
+        return {name: tensor.detach().clone() for name, tensor in rest.items()}
+
+    def train(self) -> None:
+        """Put the network into training mode as a whole, but for parts that were put into
+        evaluation mode alone."""
+        self.model.train()
+        for module in self._resting:
+            module.training = False
 
     @contextmanager
     def arithmetic(self, precision: str = "") -> Iterator[None]:
@@ -120,9 +139,32 @@ class Network:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 logits: Tensor = self.model(x)
         finally:
-            for place, key, own in self._slots:
-                place[key] = own  # a forward pass may have put another there
+            self._put_back()
         return logits if logits.dtype == torch.float64 else logits.float()
+
+    def _put_back(self) -> None:
+        """Give each place in the module its own tensor again, where a forward pass put another, and
+        note what a buffer is to become: the backward pass may need what it is."""
+        self._written = []
+        for module, places, key, own in self._slots:
+            new = places.get(key)
+            if new is own:
+                continue
+            places[key] = own
+            if places is module._parameters or key in module._non_persistent_buffers_set:
+                continue  # a cache, which is made anew
+            if own is None or new is None or own.shape != new.shape:
+                raise ConfigError(
+                    f"a forward pass makes the buffer {key!r} of {type(module).__name__} "
+                    f"{_shape(new)}, which was {_shape(own)}; run the network on a batch once "
+                    "before, and keep the shape"
+                )
+            self._written.append((own, new))
+
+    def _settle(self) -> None:
+        for own, new in self._written:
+            own.data.copy_(new.detach())
+        self._written = []
 
     def forward(
         self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
@@ -130,18 +172,21 @@ class Network:
         """Logits [b, classes] in training mode without gradients; BatchNorm's statistics in
         `buffers` move."""
         if not self.model.training:
-            self.model.train()
+            self.train()
         with torch.no_grad():
-            return self._forward(weights, buffers, x)
+            logits = self._forward(weights, buffers, x)
+            self._settle()
+        return logits
 
     @contextmanager
     def averaging(self, buffers: Tensors) -> Iterator[None]:
-        """Start BatchNorm's statistics in `buffers` anew, and weigh all batches that follow
-        equally."""
+        """Start BatchNorm's statistics in `buffers` anew, those that move, and weigh all batches
+        that follow equally."""
+        self.train()
         norms = {
             name: module
             for name, module in self.model.named_modules()
-            if isinstance(module, _BatchNorm) and module.track_running_stats
+            if isinstance(module, _BatchNorm) and module.track_running_stats and module.training
         }
         momenta = {name: module.momentum for name, module in norms.items()}
         for name, module in norms.items():
@@ -173,12 +218,13 @@ class Network:
         name.
         """
         if not self.model.training:
-            self.model.train()
+            self.train()
         logits = self._forward(weights, buffers, x)
         alone = self.ranks.world == 1
         loss = F.cross_entropy(logits, y, reduction="mean" if alone else "sum")
         leaves = [self._parameters[name] for name in weights]
         parts = torch.autograd.grad(loss, leaves, materialize_grads=True)
+        self._settle()
         loss, correct = loss.detach(), (logits.detach().argmax(1) == y).sum()
         gradients = dict(zip(weights, parts, strict=True))
         if into is not None:
@@ -203,18 +249,27 @@ class Network:
         with self.arithmetic():
             for x, y in batches:
                 correct += (self._forward(weights, buffers, x).argmax(1) == y).sum()
+                self._settle()
                 total += len(y)
         hits, images = self.ranks.total(int(correct), total)
         return 100 * hits / images
 
     def flops_per_image(self, x: Tensor) -> int:
         """Floating-point operations of one forward pass of one image, two for each multiply-add. x:
-        [b, ...]."""
+        [2, ...], because a network may normalise by what it is given."""
         self.model.eval()
+        buffers = [(own, own.clone()) for own in self.model.buffers()]
         # With gradients on: without them an encoder layer becomes one operator that has no count.
         with FlopCounterMode(display=False) as counter, torch.enable_grad():
-            self.model(x[:1])
-        return int(counter.get_total_flops())
+            self.model(x)
+        self._put_back()
+        for own, before in buffers:
+            own.data.copy_(before)
+        return int(counter.get_total_flops()) // 2
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "None" if tensor is None else f"of shape {list(tensor.shape)}"
 
 
 def channels_last(tensor: Tensor) -> Tensor:

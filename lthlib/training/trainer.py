@@ -8,7 +8,6 @@ and rewinding are written once.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +21,8 @@ from lthlib.data import Batches, Dataset, DataSettings, EvaluationBatches, Part
 from lthlib.distributed import Ranks, current
 from lthlib.errors import Diverged, MaskError, Paused
 from lthlib.flat import Flat, memory_order
-from lthlib.masks import Mask, prunable_names
+from lthlib.masks import Mask, group_axes, prunable_names, select
+from lthlib.modules import copied, unwrapped
 from lthlib.training.cost import Cost, Meter, Outcome
 from lthlib.training.graphs import Recorder, Steps, record_graph
 from lthlib.training.network import Network, Tensors, adamw_step, moments_of, sgd_step
@@ -69,11 +69,12 @@ class Trainer:
     ranks: Ranks = field(default_factory=current)
 
     def __post_init__(self) -> None:
-        model = self.model
+        model = self.model = unwrapped(self.model)
         if self.settings.sync_batchnorm and torch.device(self.device).type == "cuda":
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(copied(model))
         self.network = Network(model, self.device, self.settings.precision, self.ranks)
         self.names = prunable_names(self.model, self.prunable)
+        self._axes = group_axes(self.model)
         self.state: Tensors = {}
         self._groups: dict[str, Flat] = {}
         weights, buffers = self.network.weights(), self.network.buffers()
@@ -158,6 +159,17 @@ class Trainer:
     def prunable_weights(self) -> Flat:
         """The weights that a mask may cover: the first of all in memory."""
         return self.flat("weights").head(self.names)
+
+    def select(
+        self,
+        scores: Mapping[str, Tensor],
+        density: float,
+        structure: str = "unstructured",
+        norm: str = "l2",
+        within: Mapping[str, Tensor] | None = None,
+    ) -> Mask:
+        """`lthlib.masks.select` among this network's weights, with the axes of its layers."""
+        return select(scores, density, structure, norm, within, self._axes)
 
     def steps(self, length: str = "") -> int:
         """A length (by default the whole training's) in optimiser steps."""
@@ -313,7 +325,8 @@ class Trainer:
     def flops_per_image(self) -> int:
         """Forward floating-point operations of one image."""
         if self._flops is None:
-            inputs, _ = next(iter(self.in_order(self.dataset.train, 1)))
+            rows = torch.tensor([0, 1 % len(self.dataset.train)])
+            inputs, _ = next(iter(self.in_order(self.dataset.train.select(rows))))
             self._flops = self.network.flops_per_image(inputs)
         return self._flops
 

@@ -472,15 +472,24 @@ def test_scores_that_cannot_be_ranked_are_a_divergence() -> None:
         tiny_trainer().fit(step, stop=7)
 
 
-def test_training_is_in_training_mode_whatever_mode_the_parts_came_in() -> None:
-    trainers = []
-    for frozen in (False, True):
-        model = tiny()
-        model.bn1.train(not frozen)
-        trainers.append(Trainer(model, images(), TrainingSettings("7it", 8)))
-        trainers[-1].fit(full_step(trainers[-1]), stop=2)
-    assert identical(trainers[0].state, trainers[1].state)
-    assert int(trainers[1].group("buffers")["bn1.num_batches_tracked"]) == 2
+@pytest.mark.parametrize(
+    ("as_a_whole", "bn1", "moves"), [(True, True, 2), (False, False, 2), (True, False, 0)]
+)
+def test_a_part_in_evaluation_mode_stays_there_in_a_network_that_is_not(
+    as_a_whole: bool, bn1: bool, moves: int
+) -> None:
+    model = tiny().train(as_a_whole)
+    model.bn1.train(bn1)
+    trainer = Trainer(model, images(), TrainingSettings("7it", 8))
+    trainer.fit(full_step(trainer), stop=1)
+    trainer.evaluate("test", trainer.group("weights"), trainer.group("buffers"))
+    trainer.fit(full_step(trainer), start=1, stop=2)
+    buffers = trainer.group("buffers")
+    assert int(buffers["bn1.num_batches_tracked"]) == moves
+    assert int(buffers["bn2.num_batches_tracked"]) == 2
+    gathered = trainer.gather_statistics(trainer.group("weights"))
+    assert gathered["bn1.running_mean"].equal(buffers["bn1.running_mean"]) == (moves == 0)
+    assert not gathered["bn2.running_mean"].equal(buffers["bn2.running_mean"])
 
 
 def test_evaluation_is_in_evaluation_mode() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lthlib.errors import ConfigError
 from lthlib.flat import Flat
-from lthlib.masks import Mask, Structure, kept_count, select, top_k, top_k_global
+from lthlib.masks import Mask, Structure, kept_count, top_k, top_k_global
 from lthlib.methods.base import steps_by_sgd
 from lthlib.settings import (
     Count,
@@ -207,7 +207,7 @@ class Alternation:
         ranked = {name: self.ranked(score) for name, score in scores.items()}
         if self.settings.structure == "unstructured":
             return top_k_global(ranked, self.kept(sum(s.numel() for s in ranked.values())))
-        return select(ranked, self.settings.density, self.settings.structure)
+        return self.trainer.select(ranked, self.settings.density, self.settings.structure)
 
     def ranked(self, scores: Tensor) -> Tensor:
         """What of the scores the mask ranks."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lthlib.flat import Flat
+from lthlib.masks import is_trained
 from lthlib.methods.bip.paper import Alternation, clip_norm, upper_gradient, zeros
 from lthlib.training import Outcome, sgd_step
 
@@ -119,12 +120,13 @@ class ReleasedAlternation(Alternation):
 
 
 def batchnorm_names(model: nn.Module) -> set[str]:
-    """Names of BatchNorm's affine parameters."""
+    """Names of BatchNorm's affine parameters that are trained."""
     return {
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
         if isinstance(module, _BatchNorm)
-        for name, _ in module.named_parameters()
+        for name, parameter in module.named_parameters()
+        if is_trained(parameter)
     }
 
 

@@ -1,0 +1,71 @@
+"""Networks as users bring them: what is inside their wrappers, and copies that can be trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.optim.swa_utils import AveragedModel
+
+from lthlib.devices import memory_ended
+from lthlib.errors import ConfigError, shown
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network without what torch.compile and DataParallel put around it or its parts, whose
+    names these change; with the same tensors. Raises ConfigError for what is no network."""
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"model is {shown(model)}; expected an nn.Module, made, not its class")
+    modules = list(model.modules())
+    if not any(map(_inside, modules)):
+        return model
+    memo: dict[int, Any] = {
+        id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())
+    }
+    for module in reversed(modules):  # those within others first
+        if (inner := _inside(module)) is not None:
+            memo[id(module)] = copied(inner, memo)
+    return copied(model, memo)
+
+
+def _inside(module: nn.Module) -> nn.Module | None:
+    return module._modules.get("module" if isinstance(module, _WRAPPERS) else "_orig_mod")
+
+
+def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Module:
+    """A copy of a network. known: what stands for what, by its id, in the copy. Raises ConfigError
+    for a network that cannot be copied or trained, naming what is in the way."""
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if is_lazy(tensor):
+            raise ConfigError(
+                f"{name!r} has no shape yet: its layer is lazy; run the network on a batch once "
+                "before"
+            )
+        if tensor.is_complex() and tensor.requires_grad and tensor.is_leaf:
+            raise ConfigError(
+                f"{name!r} holds complex numbers; only real ones are trained here: keep two real "
+                "parameters, or freeze it with requires_grad=False"
+            )
+    # What copy.deepcopy refuses: what torch's weight_norm and prune, and forward passes, computed.
+    places = [place for m in model.modules() for place in (vars(m), m._buffers)]
+    tensors = [t for place in places for t in place.values() if isinstance(t, Tensor)]
+    memo = {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}
+    try:
+        made: nn.Module = copy.deepcopy(model, memo | dict(known or {}))
+    except Exception as error:
+        if memory_ended(error):
+            raise
+        why = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"the network cannot be copied ({why}); remove what copy.deepcopy refuses, such as "
+            "hooks or files that it holds"
+        ) from error
+    for module in made.modules():
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+            module.sparse = False  # the same gradient, laid out as weights are
+    return made
