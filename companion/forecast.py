@@ -233,6 +233,6 @@ def measure(config: RunConfig, machine: Machine) -> Speed:
     if few is None:
         return Speed(image, 0.0, run, trainer.steps_per_epoch, flops)
     begun = time.perf_counter()
-    trainer.network.accuracy(weights, buffers, [few])
+    trainer.network.judge(weights, buffers, [few])
     ticket = (time.perf_counter() - begun) * sum(map(len, judged)) / len(few[1])
     return Speed(image, ticket, run, trainer.steps_per_epoch, flops)

@@ -11,23 +11,23 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from lthlib.bars import bar_of_images
-from lthlib.data import Dataset, DataSettings, Images
+from lthlib.data import Dataset, DataSettings, Images, read_all
 from lthlib.devices import chosen, explained, named
 from lthlib.distributed import check_ranks
-from lthlib.errors import ConfigError, DataError, MaskError, Paused, TicketError
+from lthlib.errors import ConfigError, MaskError, Paused, TicketError
 from lthlib.masks import Mask
 from lthlib.methods import Method, get_method
 from lthlib.methods.gates import bisect_initial_gate
 from lthlib.settings import Seed, build, coerce
 from lthlib.signals import interruptions
 from lthlib.tickets import Ticket
-from lthlib.training import Trainer, TrainingSettings
+from lthlib.training import Objective, Trainer, TrainingSettings
 from lthlib.turns import turn
 
-Data = Dataset | tuple[Tensor, Tensor]
+Data = Dataset | tuple[Any, Any] | Any
 
 
 @explained()
@@ -38,6 +38,8 @@ def find_tickets(
     *,
     density: float | None = None,
     seed: int = 0,
+    loss: Callable[[Any, Any], Any] | None = None,
+    metric: Callable[[Any, Any], Any] | None = None,
     pretrained: bool = False,
     rewind: str = "0it",
     prunable: str | tuple[str, ...] = "conv+linear",
@@ -48,14 +50,20 @@ def find_tickets(
     watch: Callable[[dict[str, Any]], bool | None] | None = None,
     **settings: Any,
 ) -> list[Ticket]:
-    """Find winning tickets of any network that maps inputs [b, ...] to logits [b, classes].
+    """Find winning tickets of any network that maps inputs [b, ...] to outputs, such as logits [b,
+    classes].
 
-    model: left as it is. data: a `Dataset`, or (inputs [n, ...], integer labels [n]). method: a
-    name in `lthlib.methods.METHODS`. density: kept fraction in (0, 1] that the last ticket has; CS
-    finds its own, so that up to eight searches look for the initial gate that gives it to within a
-    tenth; l0 and ISS take none. pretrained: the model's weights are the trained dense network that
-    BiP, OMP and random start from; otherwise it is trained first. rewind: the step k to retrain
-    from, such as `2ep` (`0it`: initialisation). prunable: which weights (see
+    model: left as it is. It takes a tensor, or several by a tuple or a mapping, and gives logits,
+    what has them as `logits`, or a tuple with them first; a loss of your own gets all else as it
+    is. data: a `Dataset`; (inputs [n, ...], integer labels [n]), tensors or arrays; or a map-style
+    torch data set (see `Dataset.from_torch`, and `Dataset.from_tensors` for targets of any kind).
+    method: a name in `lthlib.methods.METHODS`. density: kept fraction in (0, 1] that the last
+    ticket has; CS finds its own, so that up to eight searches look for the initial gate that gives
+    it to within a tenth; l0 and ISS take none. loss: a function of (output, target) of a batch that
+    gives one number to make small, by default the cross-entropy. metric: what `evaluate` is to
+    judge these tickets by, see there. pretrained: the model's weights are the trained dense network
+    that BiP, OMP and random start from; otherwise it is trained first. rewind: the step k to
+    retrain from, such as `2ep` (`0it`: initialisation). prunable: which weights (see
     `lthlib.masks.prunable_names`). training: length, batch size, learning rate and so on.
     augmentation: crop, flip and normalisation of image data. watch: called once an epoch with
     `round`, `step` and, where gates are trained, `density` (kept so far) and `gates` (how many have
@@ -77,7 +85,10 @@ def find_tickets(
     if density is not None:
         settings |= _for_density(chosen, density, settings)
     seed = coerce(seed, Seed, "seed")
-    fresh = partial(_trainer, model, data, seed, training, prunable, augmentation, device)
+    objective = Objective(loss, metric)
+    fresh = partial(
+        _trainer, model, _dataset(data), objective, seed, training, prunable, augmentation, device
+    )
     parent = _dense(fresh(), pretrained, rewind, progress) if chosen.parent != "none" else None
 
     def search(**more: Any) -> list[Ticket]:
@@ -90,7 +101,7 @@ def find_tickets(
     tickets = search() if density is None or method != "cs" else _at_density(search, density)
     for ticket in tickets:
         ticket.info = {"method": method, "settings": _readable(settings), "seed": seed}
-        ticket.model = model
+        ticket.model, ticket.objective = model, objective
         if ticket.rewind is None and parent is not None:
             ticket.rewind, ticket.rewind_step = parent.rewind, parent.rewind_step
     return tickets
@@ -141,6 +152,7 @@ def retrain(
     data: Data,
     *,
     model: nn.Module | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
     seed: int = 0,
     training: TrainingSettings | None = None,
     augmentation: DataSettings | None = None,
@@ -152,39 +164,53 @@ def retrain(
     its own.
 
     model: a network of the ticket's architecture; may be left out for a ticket that `find_tickets`
-    just returned. settings: of `lthlib.methods.retrain.RetrainSettings`, such as `start="own"` to
-    fine-tune. Raises TicketError when the ticket does not fit the network or lacks the weights to
-    start from.
+    just returned, and so may loss. data, loss, training: as `find_tickets` takes them. settings: of
+    `lthlib.methods.retrain.RetrainSettings`, such as `start="own"` to fine-tune. Raises TicketError
+    when the ticket does not fit the network or lacks the weights to start from.
     """
     model = _model(ticket, model)
     chosen = get_method("retrain")
     built = build(chosen.settings, settings, "retrain")
     seed = coerce(seed, Seed, "seed")
-    trainer = _trainer(model, data, seed, training, tuple(ticket.mask), augmentation, device)
+    objective = _objective(ticket, loss)
+    trainer = _trainer(
+        model, _dataset(data), objective, seed, training, tuple(ticket.mask), augmentation, device
+    )
     work = chosen.work(built, trainer.steps, ticket.rewind_step)
     with _bar(trainer, f"retraining {ticket.point}", work, progress):
         (trained,) = chosen.search(trainer, built, ticket)
-    return replace(trained, info=ticket.info, rewind=ticket.rewind, model=model)
+    return replace(
+        trained, info=ticket.info, rewind=ticket.rewind, model=model, objective=objective
+    )
 
 
 @explained()
 def evaluate(
     ticket: Ticket,
-    data: Dataset,
+    data: Data,
     *,
     model: nn.Module | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    metric: Callable[[Any, Any], Any] | None = None,
     part: str = "test",
     augmentation: DataSettings | None = None,
     device: str = "auto",
 ) -> float:
-    """Percent correct of the ticket's own weights on a part of the data (`test` or `validation`).
+    """Percent correct of the ticket's own weights on a part of a `Dataset` (`test` or
+    `validation`), or on all of other data.
 
-    Raises TicketError for a ticket without weights of its own, ConfigError for an empty part.
+    metric: what to give instead: a function of (outputs, targets) of the whole part, on the CPU, to
+    one number. Without one, and where targets are no classes, it is the mean loss. loss, metric,
+    model: may be left out for a ticket that `find_tickets` just returned. Raises TicketError for a
+    ticket without weights of its own, ConfigError for an empty part.
     """
     model = _model(ticket, model)
     if ticket.weights is None:
         raise TicketError(f"ticket {ticket.point!r} has no weights of its own; retrain it first")
-    trainer = _trainer(model, data, 0, None, tuple(ticket.mask), augmentation, device)
+    if not isinstance(data, Dataset):
+        data, part = _dataset(data, whole=True), "test"
+    objective = _objective(ticket, loss, metric)
+    trainer = _trainer(model, data, objective, 0, None, tuple(ticket.mask), augmentation, device)
     own = {name: tensor.to(trainer.network.device) for name, tensor in ticket.weights.items()}
     buffers = {name: own.pop(name) for name in trainer.group("buffers")}
     with turn(trainer.network.device):
@@ -202,16 +228,21 @@ def _model(ticket: Ticket, model: nn.Module | None) -> nn.Module:
     return model
 
 
+def _objective(ticket: Ticket, loss: Any, metric: Any = None) -> Objective:
+    known = ticket.objective or Objective()
+    return Objective(loss or known.loss, metric or known.metric)
+
+
 def _trainer(
     model: nn.Module,
-    data: Data,
+    dataset: Dataset,
+    objective: Objective,
     seed: int,
     training: TrainingSettings | None,
     prunable: str | tuple[str, ...],
     augmentation: DataSettings | None,
     device: str,
 ) -> Trainer:
-    dataset = _dataset(data)
     place = chosen(device)
     if augmentation is None:
         augmentation = DataSettings(dataset.name)
@@ -219,16 +250,18 @@ def _trainer(
             augmentation = DataSettings("digits", padding=1, mean=(0.3,), std=(0.37,))
     training = training or TrainingSettings()
     check_ranks(training.ranks, training.sync_batchnorm, place)
-    return Trainer(model, dataset, training, augmentation, seed, prunable, place)
+    return Trainer(
+        model, dataset, training, augmentation, seed, prunable, place, objective=objective
+    )
 
 
-def _dataset(data: Any) -> Dataset:
+def _dataset(data: Any, whole: bool = False) -> Dataset:
+    """The data as a `Dataset`. whole: all of it is to be the test part."""
     if isinstance(data, Dataset):
         return data
-    if not (isinstance(data, tuple | list) and len(data) == 2):
-        kind = type(data).__name__
-        raise DataError(f"data is a {kind}; expected a Dataset or (inputs, labels)")
-    return Dataset.from_tensors(*data)
+    pair = data if isinstance(data, tuple | list) and len(data) == 2 else read_all(data)
+    held_out: dict[str, Any] = {"test": pair, "validation_fraction": 0} if whole else {}
+    return Dataset.from_tensors(*pair, **held_out)
 
 
 def _dense(trainer: Trainer, pretrained: bool, rewind: str, progress: bool) -> Ticket:

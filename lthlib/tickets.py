@@ -53,6 +53,7 @@ class Ticket:
     judged: `found` if `weights` come from the search itself, `retrained` if they were trained under
     the fixed mask.
     info: provenance, plain JSON values.
+    model, objective: the network, and what it is judged by, of a ticket just found; not saved.
     """
 
     mask: Mask
@@ -65,6 +66,7 @@ class Ticket:
     target_density: float | None = None
     info: dict[str, Any] = field(default_factory=dict)
     model: nn.Module | None = field(default=None, repr=False, compare=False)
+    objective: Any = field(default=None, repr=False, compare=False)
 
     @property
     def density(self) -> float:

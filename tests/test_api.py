@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 
 import lthlib
 from lthlib._torchvision import torchvision
@@ -234,9 +234,111 @@ def test_a_ticket_for_another_number_of_classes_is_refused() -> None:
 
 
 def test_data_of_another_kind_are_refused() -> None:
-    pairs = TensorDataset(torch.randn(4, 2), torch.arange(4))
-    with pytest.raises(DataError, match="a TensorDataset; expected a Dataset or"):
-        lthlib.find_tickets(nn.Linear(2, 4), pairs, density=0.5, progress=False)
+    with pytest.raises(DataError, match="a dict; expected a Dataset or"):
+        lthlib.find_tickets(nn.Linear(2, 4), {"train": torch.randn(4, 2)}, progress=False)
+    loader = DataLoader(TensorDataset(torch.randn(4, 2), torch.arange(4)))
+    with pytest.raises(DataError, match="a DataLoader"):
+        lthlib.find_tickets(nn.Linear(2, 4), loader, progress=False)
+
+
+def test_a_torch_data_set_is_taken_and_judged_as_it_is() -> None:
+    pairs = TensorDataset(torch.randn(24, 2), torch.arange(24) % 4)
+    (ticket,) = lthlib.find_tickets(
+        nn.Linear(2, 4), pairs, "snip", density=0.5, training=SHORT, progress=False
+    )
+    right = ticket.apply(nn.Linear(2, 4))(pairs.tensors[0]).argmax(1) == pairs.tensors[1]
+    assert lthlib.evaluate(ticket, pairs) == pytest.approx(100 * int(right.sum()) / 24)
+
+
+class Pair(nn.Module):
+    """Two inputs by name, and another output beside the logits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(4, 8), nn.Linear(3, 8), nn.Linear(8, 2)
+
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> dict[str, torch.Tensor]:
+        hidden = torch.relu(self.left(left) + self.right(right))
+        return {"hidden": hidden, "logits": self.head(hidden)}
+
+
+@pytest.mark.parametrize("kind", [dict, tuple])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "retrain"])
+def test_every_method_takes_several_inputs_and_targets_of_any_kind(method: str, kind: Any) -> None:
+    left, right = torch.randn(40, 4), torch.randn(40, 3)
+    inputs = {"right": right, "left": left} if kind is dict else (left, right)
+    targets = torch.stack([left[:, 0] > 0, right[:, 0] > 0], 1).float()  # of two labels each
+    tickets = lthlib.find_tickets(
+        Pair(), (inputs, targets), method, loss=nn.BCEWithLogitsLoss(), training=SHORT,
+        progress=False, **settings_of(method),
+    )  # fmt: skip
+    ticket = tickets[-1]
+    dense = ticket.apply(Pair())(left, right)["logits"].detach()
+    expected = nn.functional.binary_cross_entropy_with_logits(dense, targets)
+    assert lthlib.evaluate(ticket, (inputs, targets)) == pytest.approx(float(expected), rel=1e-5)
+
+    def hamming(outputs: torch.Tensor, targets: torch.Tensor) -> float:
+        return float(((outputs > 0) == (targets > 0)).double().mean())
+
+    found = lthlib.evaluate(ticket, (inputs, targets), metric=hamming)
+    assert found == float(((dense > 0) == (targets > 0)).double().mean())
+    trained = lthlib.retrain(ticket, (inputs, targets), training=SHORT, progress=False)
+    assert trained.mask == ticket.mask
+
+
+def test_a_regression_in_numpy_is_learnt_and_judged_by_its_metric() -> None:
+    inputs = np.random.default_rng(0).standard_normal((120, 5))
+    targets = inputs @ np.array([[3.0], [0.0], [0.0], [-2.0], [0.0]])
+    training = TrainingSettings(length="10ep", batch_size=20, learning_rate=0.05)
+    tickets = lthlib.find_tickets(
+        nn.Linear(5, 1), (inputs, targets), "imp", density=0.4, rounds=1, training=training,
+        loss=nn.MSELoss(), metric=lambda out, y: 1 - (out - y).var() / y.var(), progress=False,
+    )  # fmt: skip
+    assert tickets[-1].mask["weight"].tolist() == [[True, False, False, True, False]]
+    assert lthlib.evaluate(tickets[-1], (inputs, targets)) > 0.95  # R^2
+
+
+def test_class_weights_decide_what_is_learnt() -> None:
+    inputs, labels = torch.zeros(30, 2), (torch.arange(30) < 10).long()
+    data = lthlib.Dataset.from_tensors(inputs, labels, test=(inputs, labels))
+    training = TrainingSettings(length="10ep", batch_size=30, learning_rate=0.5)
+    find = {"method": "dense", "training": training, "progress": False}
+    (plain,) = lthlib.find_tickets(nn.Linear(2, 2), data, **find)
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 9.0]))
+    (weighed,) = lthlib.find_tickets(nn.Linear(2, 2), data, loss=loss, **find)
+    assert lthlib.evaluate(plain, data) == pytest.approx(100 * 20 / 30)
+    assert lthlib.evaluate(weighed, data) == pytest.approx(100 * 10 / 30)
+
+
+def test_targets_without_a_loss_are_refused() -> None:
+    with pytest.raises(ConfigError, match="cross-entropy takes an integer class for each"):
+        lthlib.find_tickets(nn.Linear(2, 1), (torch.randn(8, 2), torch.randn(8)), progress=False)
+
+
+def test_a_hugging_face_classifier_goes_in_unwrapped_and_its_ticket_fits_it() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=6, num_labels=3,
+    )  # fmt: skip
+    model = transformers.BertForSequenceClassification(config)
+    mask = torch.arange(6) < 4
+    rows = [
+        {"input_ids": torch.randint(0, 20, (6,)), "attention_mask": mask, "labels": i % 3}
+        for i in range(24)
+    ]
+    tickets = lthlib.find_tickets(
+        model, lthlib.Dataset.from_torch(rows, test=rows), "imp", density=0.5, rounds=1,
+        training=replace(SHORT, optimiser="adamw"), progress=False,
+    )  # fmt: skip
+    sparse = tickets[-1].apply(model).eval()
+    weight = dict(sparse.named_parameters())["bert.encoder.layer.0.output.dense.weight"]
+    assert 0 < int((weight == 0).sum()) < weight.numel()
+    ids = torch.stack([row["input_ids"] for row in rows])
+    right = sparse(ids, mask.expand(24, 6)).logits.argmax(1) == torch.arange(24) % 3
+    assert lthlib.evaluate(
+        tickets[-1], lthlib.Dataset.from_torch(rows, test=rows)
+    ) == pytest.approx(100 * int(right.sum()) / 24)
 
 
 def test_labels_out_of_range_are_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator
 from itertools import count
@@ -11,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._pytree import tree_map
 
+from lthlib.data.items import rows_of
 from lthlib.data.parts import Images, Part
 from lthlib.data.settings import DataSettings
 from lthlib.data.splits import generator
 from lthlib.data.streaming import StreamingPart
 from lthlib.errors import ConfigError
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Any, Tensor]  # inputs, a tensor or several of them, and targets
 # Bytes of inputs that are made at once: batches of small images are made several at a time.
 AT_ONCE = 1 << 20
 
@@ -83,19 +84,20 @@ class _OnDevice:
         self.part, self.settings, self.batch_size = part, settings, batch_size
         self.device, self.dtype, self.workers = torch.device(device), dtype, _workers(workers)
         self._rank, self._ranks = share
-        self._labels = part.labels.to(self.device)
+        wide = torch.promote_types(dtype, torch.float32)
+        real = part.labels.is_floating_point()
+        self._labels = part.labels.to(self.device, wide if real else None)
         self._are_images = isinstance(part, Images | StreamingPart)
         if self._are_images:
             settings.check_channels(part.shape[0])
-        wide = torch.promote_types(dtype, torch.float32)
         self._mean = torch.tensor(settings.mean, dtype=wide, device=self.device)
         self._std = torch.tensor(settings.std, dtype=wide, device=self.device)
 
-    def _finish(self, inputs: Tensor, rows: Tensor) -> Batch:
+    def _finish(self, inputs: Any, rows: Tensor) -> Batch:
         if self._are_images:
             inputs = normalise(inputs, self._mean, self._std, self.dtype)
-        elif inputs.is_floating_point():
-            inputs = inputs.to(self.dtype)
+        else:
+            inputs = tree_map(lambda x: x.to(self.dtype if x.is_floating_point() else None), inputs)
         return inputs, self._labels[rows]
 
 
@@ -158,7 +160,7 @@ class Batches(_OnDevice):
 
     def batch(self, step: int) -> Batch:
         """The batch of a global step: inputs [b, channels, height, width] in channels_last for
-        images, and labels int64 [b], both on the device.
+        images, and labels int64 [b] or targets [b, ...], both on the device.
 
         Steps may be asked for in any order; those that follow one another are faster. Raises
         DataError where a streamed image cannot be decoded.
@@ -170,7 +172,7 @@ class Batches(_OnDevice):
         steps, (inputs, labels) = self._ready
         most = len(range(self._rank, self.batch_size, self._ranks))
         rows = slice((step - steps.start) * most, (step - steps.start) * most + self.size(step))
-        return inputs[rows], labels[rows]
+        return rows_of(inputs, rows), labels[rows]
 
     def size(self, step: int) -> int:
         """Images in the batch of a global step, this rank's share."""
@@ -199,7 +201,8 @@ class Batches(_OnDevice):
         plan, rows = self.draw(step // self.steps_per_epoch), self._rows(step)
         left = self.steps_per_epoch - step % self.steps_per_epoch
         even = self.batch_size % self._ranks == 0  # a rank's images then lie evenly in all batches
-        size = self.batch_size * math.prod(self.part.shape) * self.dtype.itemsize
+        assert not isinstance(self.part, StreamingPart)
+        size = max(1, self.batch_size * self.part.numbers * self.dtype.itemsize)
         most = max(1, min(left, AT_ONCE // size)) if even else 1
         stop = rows.stop if most == 1 else min(rows.start + most * self.batch_size, len(self.part))
         return range(step, step + most), self.cut(plan[:, slice(rows.start, stop, rows.step)])
@@ -222,7 +225,7 @@ class Batches(_OnDevice):
                 order = self._drawn(epoch)[0]
             yield epoch, order[self._rows(step)]
 
-    def _made(self, inputs: Tensor, chosen: Tensor) -> Batch:
+    def _made(self, inputs: Any, chosen: Tensor) -> Batch:
         rows, top, left, flip = chosen
         if self._augments:
             inputs = crop_and_flip(inputs, self._padding, top, left, flip > 0)

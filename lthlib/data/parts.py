@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
+from lthlib.data.items import read_all, rows_of, tensors_of
 from lthlib.data.settings import DataSettings
 from lthlib.data.splits import split_indices
 from lthlib.data.streaming import StreamingPart
@@ -20,61 +24,68 @@ class Tensors:
     """Inputs of any type and shape held in memory, with their labels; never augmented.
 
     Arguments:
-        storage: [m, ...], integers or floats; may be memory-mapped.
-        labels: int64 [n], class of each input.
+        storage: [m, ...], integers or floats, which may be memory-mapped; or a tuple or mapping of
+            such tensors, which a network takes together.
+        labels: int64 [n], class of each input; or targets [n, ...] of any type.
         rows: int64 [n], the rows of `storage` that belong to this part; None takes all, m = n.
     Raises:
         DataError: the shapes or types do not fit together, or a row holds what is no number of
             float32, such as NaN.
     """
 
-    storage: Tensor
+    storage: Any
     labels: Tensor
     rows: Tensor | None = None
-    _copies: dict[torch.device, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _copies: dict[torch.device, Any] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
-            raise DataError(
-                "labels must be one int64 number per input, "
-                f"not {self.labels.dtype} of shape {list(self.labels.shape)}"
-            )
-        if self.storage.dtype.is_complex or self.storage.dtype == torch.bool:
-            raise DataError(f"inputs must be integers or floats, not {self.storage.dtype}")
-        inputs = self.storage.shape[:1] if self.rows is None else self.rows.shape
-        if inputs != self.labels.shape:
-            raise DataError(f"{list(inputs)} inputs, but {len(self.labels)} labels")
-        if self.rows is None and self.storage.is_floating_point():
-            _check_finite(self.storage)
+        if not (tensors := tree_leaves(self.storage)):
+            raise DataError("inputs are none; expected at least one tensor")
+        for one in tensors:
+            if one.dtype.is_complex or (one is self.storage and one.dtype == torch.bool):
+                raise DataError(f"inputs must be integers or floats, not {one.dtype}")
+            inputs = one.shape[:1] if self.rows is None else self.rows.shape
+            if not inputs or inputs != self.labels.shape[:1]:
+                count = len(self.labels) if self.labels.ndim else 1
+                raise DataError(f"{list(inputs)} inputs, but {count} labels")
+            if self.rows is None and one.is_floating_point():
+                _check_finite(one)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
-    def inputs(self) -> Tensor:
+    def inputs(self) -> Any:
         """The inputs of this part, [n, ...]: `storage` itself, or a copy of its rows."""
-        return self.storage if self.rows is None else self.storage[self.rows]
+        return self.storage if self.rows is None else rows_of(self.storage, self.rows)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one input as a network sees it."""
-        return tuple(self.storage.shape[1:])
+        """Shape of one input as a network sees it; of several, where a network takes several."""
+        found: tuple[int, ...] = tree_map(lambda one: tuple(one.shape[1:]), self.storage)
+        return found
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers one input has."""
+        return sum(math.prod(one.shape[1:]) for one in tree_leaves(self.storage))
 
     def select(self, rows: Tensor) -> Tensors:
         """The part that holds these rows (int64 [k]) of this one, sharing its storage."""
         chosen = rows if self.rows is None else self.rows[rows]
         return replace(self, labels=self.labels[rows], rows=chosen)
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def gather(self, rows: Tensor) -> Any:
         """Inputs [k, ...] of these rows (int64 [k]), on the device of `rows`.
 
         Away from the CPU, the part is copied to that device once and stays there.
         """
         if rows.device.type == "cpu":
-            return self.storage[rows if self.rows is None else self.rows[rows]]
+            return rows_of(self.storage, rows if self.rows is None else self.rows[rows])
         if rows.device not in self._copies:
-            self._copies[rows.device] = self.inputs.to(rows.device)
-        return self._copies[rows.device][rows]
+            place = rows.device
+            self._copies[place] = tree_map(lambda one: one.to(place), self.inputs)
+        return rows_of(self._copies[rows.device], rows)
 
 
 class Images(Tensors):
@@ -109,7 +120,7 @@ class Dataset:
 
     Arguments:
         name: what figures and records call it.
-        classes: class names in label order.
+        classes: class names in label order; none where targets are no classes.
         train, validation, test: its parts.
     """
 
@@ -131,10 +142,11 @@ class Dataset:
 
     def describe(self) -> str:
         """One line: name, classes, shape, and how many inputs each part holds."""
-        shape = " x ".join(map(str, self.image_shape)) or "scalar"
+        single = isinstance(self.train, StreamingPart) or isinstance(self.train.storage, Tensor)
+        shape = " x ".join(map(str, self.image_shape)) or "scalar" if single else self.image_shape
         return (
-            f"{self.name}: {self.num_classes} classes, {shape}, {len(self.train)} training, "
-            f"{len(self.validation)} validation and {len(self.test)} test inputs"
+            f"{self.name}: {self.num_classes or 'no'} classes, {shape}, {len(self.train)} "
+            f"training, {len(self.validation)} validation and {len(self.test)} test inputs"
         )
 
     @classmethod
@@ -156,26 +168,30 @@ class Dataset:
     @classmethod
     def from_tensors(
         cls,
-        inputs: Tensor,
-        labels: Tensor,
+        inputs: Any,
+        labels: Any,
         *,
-        validation: tuple[Tensor, Tensor] | None = None,
-        test: tuple[Tensor, Tensor] | None = None,
+        validation: tuple[Any, Any] | None = None,
+        test: tuple[Any, Any] | None = None,
         validation_fraction: float = 0.1,
         split_seed: int = 0,
         num_classes: int | None = None,
     ) -> Dataset:
-        """A data set of tensors at hand: images already normalised, token ids, features.
+        """A data set of tensors or NumPy arrays at hand: images already normalised, token ids,
+        features.
 
         Arguments:
-            inputs: [n, ...], floats or integers, used as they are.
-            labels: [n], integer classes from 0.
+            inputs: [n, ...], floats or integers, used as they are; a network that takes several
+                inputs gets a tuple of such, or a mapping from the names of its arguments.
+            labels: [n], integer classes from 0; or, for a loss of one's own, targets [n, ...] of
+                any type.
             validation, test: (inputs, labels) of those parts. Without `validation`, a
-                class-balanced `validation_fraction` of the inputs is set aside; without `test`,
-                the test part is empty.
+                `validation_fraction` of the inputs is set aside, balanced by class; without
+                `test`, the test part is empty.
             validation_fraction: from 0 to below 1.
             split_seed: seed of that split.
-            num_classes: number of classes; None takes the largest label plus 1.
+            num_classes: number of classes; None takes the largest label plus 1, 0 says that
+                integers are no classes.
         Raises:
             DataError: lengths, types, shapes or labels do not fit together.
             ConfigError: the fraction leaves a class without training inputs.
@@ -183,22 +199,56 @@ class Dataset:
         train = _tensors("training", inputs, labels)
         if not len(train):
             raise DataError("there are no training inputs; give at least one")
-        classes = num_classes or int(train.labels.max()) + 1
-        held_out = {"test": _tensors("test", *(test or (inputs[:0], labels[:0])))}
+        kind = train.labels.dtype, train.labels.shape[1:]
+        if kind != (torch.int64, ()):
+            num_classes = 0
+        elif num_classes is None:
+            num_classes = max(1, int(train.labels.max()) + 1)
+        nothing = train.select(torch.empty(0, dtype=torch.int64))
+        held_out = {"test": _tensors("test", *test) if test is not None else nothing}
         if validation is not None:
             held_out["validation"] = _tensors("validation", *validation)
         for name, part in {"training": train, **held_out}.items():
-            check_labels(part.labels.numpy(), classes, f"{name} labels")
+            if (part.labels.dtype, part.labels.shape[1:]) != kind:
+                raise DataError(
+                    f"{name} labels are {part.labels.dtype} of shape {list(part.labels.shape)}, "
+                    f"training {train.labels.dtype} of shape {list(train.labels.shape)}"
+                )
+            if num_classes:
+                check_labels(part.labels.numpy(), num_classes, f"{name} labels")
             if part.shape != train.shape:
                 raise DataError(f"{name} inputs have shape {part.shape}, training {train.shape}")
         if not 0 <= validation_fraction < 1:
             raise ConfigError(f"validation_fraction must be in [0, 1), not {validation_fraction}")
         if validation is None:
             wanted = round(validation_fraction * len(train))
-            kept, set_aside = split_indices(train.labels, wanted, split_seed)
+            labels = train.labels if num_classes else torch.zeros(len(train), dtype=torch.int64)
+            kept, set_aside = split_indices(labels, wanted, split_seed)
             train, held_out["validation"] = train.select(kept), train.select(set_aside)
-        names = tuple(str(label) for label in range(classes))
+        names = tuple(str(label) for label in range(num_classes))
         return cls("tensors", names, train, held_out["validation"], held_out["test"])
+
+    @classmethod
+    def from_torch(
+        cls, train: Any, *, validation: Any = None, test: Any = None, **options: Any
+    ) -> Dataset:
+        """A data set of map-style torch ones, each read once and held in memory.
+
+        Arguments:
+            train, validation, test: with a length, and by index (input, target), (input, input,
+                target) and so on, or a mapping in which the target is called as in `TARGETS`; of
+                tensors, arrays or numbers.
+            options: `validation_fraction`, `split_seed` and `num_classes`, as `from_tensors` takes
+                them.
+        Raises:
+            DataError: a part is no such data set, or its items do not fit together.
+        """
+        held_out = {"validation": validation, "test": test}
+        given: dict[str, Any] = {
+            name: read_all(part, name) for name, part in held_out.items() if part is not None
+        }
+        inputs, labels = read_all(train)
+        return cls.from_tensors(inputs, labels, **given, **options)
 
 
 @dataclass(frozen=True)
@@ -241,10 +291,12 @@ def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
         )
 
 
-def _tensors(name: str, inputs: Tensor, labels: Tensor) -> Tensors:
-    if labels.dtype.is_floating_point or labels.dtype.is_complex or labels.dtype == torch.bool:
-        raise DataError(f"{name} labels must be integers, not {labels.dtype}")
+def _tensors(name: str, inputs: Any, labels: Any) -> Tensors:
+    inputs, labels = tensors_of(inputs, f"{name} inputs"), tensors_of(labels, f"{name} labels")
+    if not isinstance(labels, Tensor):
+        raise DataError(f"{name} labels are a {type(labels).__name__}; expected one tensor")
+    real = labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
     try:
-        return Tensors(inputs.detach().cpu(), labels.cpu().to(torch.int64))
+        return Tensors(inputs, labels if real else labels.to(torch.int64))
     except DataError as error:
         raise DataError(f"{name} {error}") from None

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import tree_map
 
 from lthlib.data import EvaluationBatches, Part, generator
 from lthlib.devices import with_float64
@@ -18,7 +18,7 @@ from lthlib.masks import Mask
 from lthlib.methods.base import make_ticket
 from lthlib.modules import copied
 from lthlib.tickets import Ticket
-from lthlib.training import Cost, Tensors, Trainer
+from lthlib.training import Cost, Tensors, Trainer, call, logits_of
 
 
 def train_pruned(
@@ -81,6 +81,9 @@ def scoring_images(trainer: Trainer, images_per_class: int) -> Part:
     """Training images drawn with the run's seed, as many of each class, or all that a class has;
     ordered so that every stretch of them is balanced."""
     labels = trainer.dataset.train.labels
+    if not trainer.dataset.num_classes:  # then as many as of ten classes (ours)
+        images_per_class *= 10
+        labels = torch.zeros(len(labels), dtype=torch.int64)
     order = torch.randperm(len(labels), generator=generator(trainer.seed, "scoring images"))
     classes = order[labels[order].argsort(stable=True)].split(torch.bincount(labels).tolist())
     chosen = [rows[:images_per_class] for rows in classes]
@@ -95,12 +98,12 @@ def pieces(trainer: Trainer, images: Part) -> EvaluationBatches:
 
 
 def losses(
-    model: nn.Module, batches: EvaluationBatches, temperature: float = 1.0
+    trainer: Trainer, model: nn.Module, batches: EvaluationBatches, temperature: float = 1.0
 ) -> Iterator[Tensor]:
-    """What each batch adds to the mean cross-entropy of all images, logits divided by
-    `temperature`."""
+    """What each batch adds to the mean loss of all images, outputs divided by `temperature`."""
     for x, y in batches:
-        yield F.cross_entropy(model(x) / temperature, y) * (len(y) / batches.images)
+        output = tree_map(lambda part: part / temperature, logits_of(call(model, x)))
+        yield trainer.network.objective.of(output, y) * (len(y) / batches.images)
 
 
 def gradient_of_sum(terms: Iterable[Tensor], weights: Tensors) -> Tensors:

@@ -41,7 +41,7 @@ class GraSPSettings(Settings):
 
 def scores(trainer: Trainer, images: Part, temperature: float) -> Tensors:
     """weight * (H g) by name, with g and H the gradient and Hessian, over all prunable weights, of
-    the mean cross-entropy of `images`; the largest are kept.
+    the mean loss of `images`; the largest are kept.
 
     To first order, removing a weight changes the gradient flow g.g by -2 weight * (H g). So what is
     kept is what would take most flow with it, and what goes is what holds flow back. This is the
@@ -56,8 +56,9 @@ def scores(trainer: Trainer, images: Part, temperature: float) -> Tensors:
         sdpa_kernel(SDPBackend.MATH),
     ):
         batches = pieces(trainer, images)
-        gradient = gradient_of_sum(losses(model, batches, temperature), weights)
-        flow = (_product(gradient, loss, weights) for loss in losses(model, batches, temperature))
+        gradient = gradient_of_sum(losses(trainer, model, batches, temperature), weights)
+        again = losses(trainer, model, batches, temperature)
+        flow = (_product(gradient, loss, weights) for loss in again)
         curved = gradient_of_sum(flow, weights)
         return {name: (w * curved[name]).detach().cpu() for name, w in weights.items()}
 

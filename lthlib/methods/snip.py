@@ -31,14 +31,14 @@ class SNIPSettings(Settings):
 
 
 def scores(trainer: Trainer, images: Part) -> Tensors:
-    """|weight * dL/dweight| by name, L the mean cross-entropy of `images`; the largest are kept.
+    """|weight * dL/dweight| by name, L the mean loss of `images`; the largest are kept.
 
     The release's connection sensitivity (snip/model.py) without the division by its sum, which
     changes no rank. BatchNorm normalises by the batch here; the release scores with is_train False,
     by BatchNorm's initial statistics, and draws other weights to score than to train.
     """
     with untrained(trainer, batch_statistics=True) as (model, weights):
-        gradient = gradient_of_sum(losses(model, pieces(trainer, images)), weights)
+        gradient = gradient_of_sum(losses(trainer, model, pieces(trainer, images)), weights)
         return {name: (w * gradient[name]).detach().abs().cpu() for name, w in weights.items()}
 
 

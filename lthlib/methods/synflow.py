@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lthlib.devices import with_float64
 from lthlib.masks import Mask
@@ -15,7 +17,7 @@ from lthlib.methods.at_init import gradient_of_sum, pieces, train_pruned, untrai
 from lthlib.methods.base import Method
 from lthlib.settings import Count, Density, Settings
 from lthlib.tickets import Ticket
-from lthlib.training import Cost, Tensors, Trainer
+from lthlib.training import Cost, Tensors, Trainer, call, logits_of
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class SynFlowSettings(Settings):
     iterations: Count = 100
 
 
-def scores(trainer: Trainer, mask: Mask, x: Tensor) -> Tensors:
+def scores(trainer: Trainer, mask: Mask, x: Any) -> Tensors:
     """|weight * dR/dweight| by name under a mask, with R the sum of the outputs for `x` of the
     network whose parameters and buffers are replaced by their absolute values.
 
@@ -41,15 +43,21 @@ def scores(trainer: Trainer, mask: Mask, x: Tensor) -> Tensors:
                     tensor.abs_()
             for name, kept in mask.items():
                 weights[name].mul_(kept.to(weights[name].device))
-        gradient = gradient_of_sum((f.sum() for f in [model(x)]), weights)
+        outputs = tree_leaves(logits_of(call(model, x)))
+        total = torch.stack([output.sum() for output in outputs]).sum()
+        gradient = gradient_of_sum([total], weights)
         return {name: (w * gradient[name]).detach().abs().cpu() for name, w in weights.items()}
 
 
-def ones(trainer: Trainer) -> Tensor:
+def ones(trainer: Trainer) -> Any:
     """Ones in the shape of one training input, [1, ...]: float64, or whole numbers if inputs
     are."""
     first = trainer.dataset.train.select(torch.tensor([0]))
     x, _ = next(iter(pieces(trainer, first)))
+    return tree_map_only(Tensor, _ones_like, x)
+
+
+def _ones_like(x: Tensor) -> Tensor:
     wide = torch.float64 if x.is_floating_point() else None
     return torch.ones_like(x, dtype=wide, device=with_float64(x.device))
 

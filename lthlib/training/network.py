@@ -13,10 +13,10 @@ from functools import reduce
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.sgd import sgd
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from lthlib.distributed import Ranks
@@ -24,6 +24,7 @@ from lthlib.errors import ConfigError
 from lthlib.flat import Flat
 from lthlib.masks import is_trained
 from lthlib.modules import copied
+from lthlib.training.objective import Objective, call, logits_of
 
 Tensors = dict[str, Tensor]
 
@@ -37,10 +38,12 @@ class Network:
         device: torch.device | str = "cpu",
         precision: str = "fp32",
         ranks: Ranks | None = None,
+        objective: Objective | None = None,
     ):
         self.device = torch.device(device)
         self.precision = precision
         self.ranks = ranks or Ranks()
+        self.objective = (objective or Objective()).on(self.device)
         self.model = copied(model).to(self.device)
         self._resting = [m for m in self.model.modules() if self.model.training and not m.training]
         self.train()
@@ -131,16 +134,14 @@ class Network:
                 own.data = tensor.detach().to(own.dtype)
             self._held[i] = named if stays else None
 
-    def _forward(
-        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
-    ) -> Tensor:
+    def _forward(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Any) -> Any:
         self._hold(weights, buffers)
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                logits: Tensor = self.model(x)
+                output = logits_of(call(self.model, x))
         finally:
             self._put_back()
-        return logits if logits.dtype == torch.float64 else logits.float()
+        return tree_map_only(Tensor, _widened, output)
 
     def _put_back(self) -> None:
         """Give each place in the module its own tensor again, where a forward pass put another, and
@@ -166,17 +167,15 @@ class Network:
             own.data.copy_(new.detach())
         self._written = []
 
-    def forward(
-        self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor
-    ) -> Tensor:
-        """Logits [b, classes] in training mode without gradients; BatchNorm's statistics in
-        `buffers` move."""
+    def forward(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Any) -> Any:
+        """Outputs, such as logits [b, classes], in training mode without gradients; BatchNorm's
+        statistics in `buffers` move."""
         if not self.model.training:
             self.train()
         with torch.no_grad():
-            logits = self._forward(weights, buffers, x)
+            output = self._forward(weights, buffers, x)
             self._settle()
-        return logits
+        return output
 
     @contextmanager
     def averaging(self, buffers: Tensors) -> Iterator[None]:
@@ -205,27 +204,27 @@ class Network:
         self,
         weights: Mapping[str, Tensor],
         buffers: Mapping[str, Tensor],
-        x: Tensor,
+        x: Any,
         y: Tensor,
         into: Flat | None = None,
     ) -> tuple[Tensor, Tensor, Tensors]:
         """One forward and backward pass in training mode; BatchNorm's statistics in `buffers` move.
         Where ranks share a run, each brings its images, and all get what one process would.
 
-        weights: effective weights by name. x: [b, ...]. y: int64 [b]. into: what the gradients are
-        copied into.
-        Returns the mean cross-entropy, the number of correct predictions and d loss / d weight by
+        weights: effective weights by name. x: [b, ...], or several of them. y: [b, ...]. into: what
+        the gradients are copied into.
+        Returns the mean loss, the number of correct predictions and d loss / d weight by
         name.
         """
         if not self.model.training:
             self.train()
-        logits = self._forward(weights, buffers, x)
+        output = self._forward(weights, buffers, x)
         alone = self.ranks.world == 1
-        loss = F.cross_entropy(logits, y, reduction="mean" if alone else "sum")
+        loss = self.objective.of(output, y, "mean" if alone else "sum")
         leaves = [self._parameters[name] for name in weights]
         parts = torch.autograd.grad(loss, leaves, materialize_grads=True)
         self._settle()
-        loss, correct = loss.detach(), (logits.detach().argmax(1) == y).sum()
+        loss, correct = loss.detach(), self.objective.correct(output, y)
         gradients = dict(zip(weights, parts, strict=True))
         if into is not None:
             torch._foreach_copy_(list(into.values()), [gradients[name] for name in into])
@@ -236,32 +235,32 @@ class Network:
         return loss, correct, gradients
 
     @torch.no_grad()
-    def accuracy(
+    def judge(
         self,
         weights: Mapping[str, Tensor],
         buffers: Mapping[str, Tensor],
-        batches: Iterable[tuple[Tensor, Tensor]],
+        batches: Iterable[tuple[Any, Tensor]],
     ) -> float:
-        """Percent of correct predictions over `batches`, those of all ranks, in evaluation mode."""
+        """The metric over `batches`, those of all ranks, in evaluation mode; by default the percent
+        of correct predictions."""
         self.model.eval()
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        total = 0
         with self.arithmetic():
-            for x, y in batches:
-                correct += (self._forward(weights, buffers, x).argmax(1) == y).sum()
-                self._settle()
-                total += len(y)
-        hits, images = self.ranks.total(int(correct), total)
-        return 100 * hits / images
+            return self.objective.judge(self._outputs(weights, buffers, batches), self.ranks)
 
-    def flops_per_image(self, x: Tensor) -> int:
+    def _outputs(self, weights: Any, buffers: Any, batches: Any) -> Iterator[tuple[Any, Tensor]]:
+        for x, y in batches:
+            output = self._forward(weights, buffers, x)
+            self._settle()
+            yield output, y
+
+    def flops_per_image(self, x: Any) -> int:
         """Floating-point operations of one forward pass of one image, two for each multiply-add. x:
         [2, ...], because a network may normalise by what it is given."""
         self.model.eval()
         buffers = [(own, own.clone()) for own in self.model.buffers()]
         # With gradients on: without them an encoder layer becomes one operator that has no count.
         with FlopCounterMode(display=False) as counter, torch.enable_grad():
-            self.model(x)
+            call(self.model, x)
         self._put_back()
         for own, before in buffers:
             own.data.copy_(before)
@@ -270,6 +269,11 @@ class Network:
 
 def _shape(tensor: Tensor | None) -> str:
     return "None" if tensor is None else f"of shape {list(tensor.shape)}"
+
+
+def _widened(output: Tensor) -> Tensor:
+    half = output.dtype in (torch.float16, torch.bfloat16)
+    return output.float() if half else output
 
 
 def channels_last(tensor: Tensor) -> Tensor:

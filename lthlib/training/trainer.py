@@ -26,6 +26,7 @@ from lthlib.modules import copied, unwrapped
 from lthlib.training.cost import Cost, Meter, Outcome
 from lthlib.training.graphs import Recorder, Steps, record_graph
 from lthlib.training.network import Network, Tensors, adamw_step, moments_of, sgd_step
+from lthlib.training.objective import Objective
 from lthlib.training.settings import TrainingSettings, learning_rate, steps_of
 
 
@@ -67,12 +68,16 @@ class Trainer:
     replays: bool | None = None
     recorder: Recorder = record_graph
     ranks: Ranks = field(default_factory=current)
+    objective: Objective = field(default_factory=Objective)
 
     def __post_init__(self) -> None:
         model = self.model = unwrapped(self.model)
         if self.settings.sync_batchnorm and torch.device(self.device).type == "cuda":
             model = nn.SyncBatchNorm.convert_sync_batchnorm(copied(model))
-        self.network = Network(model, self.device, self.settings.precision, self.ranks)
+        self.objective.check(self.dataset.train.labels, self.ranks.world)
+        self.network = Network(
+            model, self.device, self.settings.precision, self.ranks, self.objective
+        )
         self.names = prunable_names(self.model, self.prunable)
         self._axes = group_axes(self.model)
         self.state: Tensors = {}
@@ -350,13 +355,13 @@ class Trainer:
     def evaluate(
         self, part: str, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
     ) -> float | None:
-        """Percent correct on `validation` or `test`, from effective weights; None where that part
-        is empty."""
+        """The metric on `validation` or `test`, by default percent correct, from effective weights;
+        None where that part is empty."""
         images = getattr(self.dataset, part)
         if images is None or len(images) == 0:
             return None
         batches = self.in_order(images, share=self.ranks.share)
-        return self.network.accuracy(weights, buffers, batches)
+        return self.network.judge(weights, buffers, batches)
 
     def gather_statistics(self, weights: Mapping[str, Tensor]) -> Tensors:
         """BatchNorm's buffers averaged over one epoch forward with these effective weights; the
@@ -366,9 +371,9 @@ class Trainer:
         source = self.batches("statistics").stream()
         with self.network.averaging(buffers), self.network.arithmetic():
             for _ in range(self.steps_per_epoch):
-                x, _y = next(source)
+                x, y = next(source)
                 self.network.forward(weights, buffers, x)
-                images += len(x)
+                images += len(y)
         self.ranks.average(buffers.values())
         (images,) = self.ranks.total(images)
         self.cost += self.priced(Cost(images=images, forward_passes=images), begun)

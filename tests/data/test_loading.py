@@ -109,8 +109,15 @@ def test_tensors_with_few_labels_may_say_how_many_classes_there_are() -> None:
     [
         (torch.rand(0, 2), torch.zeros(0).long(), {}, "no training inputs"),
         (torch.rand(3, 2), torch.zeros(2).long(), {}, "3.* inputs, but 2 labels"),
-        (torch.rand(3, 2), torch.zeros(3), {}, "labels must be integers"),
-        (torch.rand(3, 2), torch.zeros(3, 1).long(), {}, "one int64 number per input"),
+        (torch.rand(3, 2), torch.zeros(()).long(), {}, r"\[3\] inputs, but 1 labels"),
+        ((), torch.zeros(3).long(), {}, "inputs are none"),
+        (torch.rand(3, 2), (torch.zeros(3),), {}, "labels are a tuple; expected one tensor"),
+        (
+            torch.rand(3, 2),
+            torch.zeros(3),
+            {"test": (torch.rand(1, 2), torch.zeros(1).long())},
+            r"test labels are torch.int64 of shape \[1\], training torch.float32",
+        ),
         (torch.ones(3, 2).bool(), torch.zeros(3).long(), {}, "integers or floats"),
         (torch.rand(3, 2), torch.tensor([0, 1, 2]), {"num_classes": 2}, "row 2: label 2"),
         (torch.rand(3, 2), torch.tensor([0, -1, 1]), {"validation_fraction": 0}, "row 1: label -1"),
