@@ -159,6 +159,35 @@ class Ticket:
         made.check(model)
         return made
 
+    def shrink(self, model: nn.Module, example: Any, *, progress: bool = True) -> nn.Module:
+        """A smaller network that gives what the ticket's does, in evaluation mode, to 1e-5: whole
+        filters and channels that the ticket prunes are cut out. On the CPU; an ordinary module.
+
+        model: a network of the ticket's architecture, left as it is; where the ticket has no
+        weights of its own, the model's count. example: a batch of its inputs [b, ...], a tensor, or
+        a tuple or mapping of tensors. progress: say on stderr what became of parameters, FLOPs and
+        size, or why nothing can be cut.
+        Raises TicketError when the ticket does not fit the network, ConfigError when the network
+        does not take the example, or without the extra `export`.
+        """
+        from lthlib.export import shrink
+
+        return shrink(self, model, example, progress)
+
+    def export(
+        self, model: nn.Module, example: Any, path: str | Path, *, progress: bool = True
+    ) -> None:
+        """Write the shrunk network to a file, atomically: `.onnx`, `.pt2` (torch.export) or `.pt`
+        (TorchScript). What the file gives for the example, `.onnx` in onnxruntime, is compared with
+        the network first. Batches of all sizes fit it.
+
+        model, example, progress: as `shrink` takes them. Raises as it does, ConfigError for another
+        suffix, TicketError when the network cannot be converted or the file not be written.
+        """
+        from lthlib.export import export
+
+        export(self.shrink(model, example, progress=progress), example, path)
+
     def save(self, path: str | Path) -> None:
         """Write the ticket to one file, atomically. Raises TicketError when that cannot be."""
         content = self.to_bytes()

@@ -52,6 +52,7 @@ def test_help_names_every_command_and_does_not_import_torch(tmp_path: Path) -> N
         "run",
         "sweep",
         "estimate",
+        "bench",
         "bisect",
         "facts",
         "check-results",

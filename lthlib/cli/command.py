@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from lthlib._version import __version__
-from lthlib.cli import computing, keeping
+from lthlib.cli import computing, keeping, timing
 from lthlib.cli.options import COME_AGAIN, again
 from lthlib.cli.terminal import outlive_terminal, say
 from lthlib.errors import LthlibError, Paused
@@ -72,6 +72,9 @@ for _commands in _packages():
 ticket_app = typer.Typer(no_args_is_help=True, help="Look at ticket files.")
 ticket_app.command("show")(keeping.ticket_show)
 app.add_typer(ticket_app, name="ticket", rich_help_panel="Look after runs")
+bench_app = typer.Typer(no_args_is_help=True, help="Measure how fast networks are.")
+bench_app.command("ticket")(timing.bench_ticket)
+app.add_typer(bench_app, name="bench", rich_help_panel="Compute")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,126 @@
+"""How fast the network of a ticket is here."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lthlib.cli.terminal import say
+from lthlib.errors import ConfigError, TicketError, shown
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from lthlib.runs import RunConfig
+    from lthlib.tickets import Ticket
+
+# Pixels a side, where the configuration of a run does not say.
+_SIDES = {"digits": 8, "cifar10": 32, "cifar100": 32, "tiny-imagenet": 64}
+_WHY = (
+    "Masked is no faster than dense: zeros are multiplied like any other number, and nothing that "
+    "runs here skips single ones. Only what is cut out, whole filters and channels, saves time."
+)
+
+
+def bench_ticket(
+    file: Annotated[Path, typer.Argument(help="A ticket, *.safetensors.")],
+    network: Annotated[
+        str,
+        typer.Option(
+            help="MODULE:FUNCTION that returns the ticket's network, for one of your own; a module "
+            "of this folder or an installed one."
+        ),
+    ] = "",
+    example: Annotated[
+        str, typer.Option(help="Shape of an input, such as 3x32x32; by default the run's.")
+    ] = "",
+    batch: Annotated[list[int] | None, typer.Option(min=1, help="Images at once.")] = None,
+    turns: Annotated[int, typer.Option(min=6, help="Times that each network is measured.")] = 21,
+) -> None:
+    """Measure on this CPU how long a ticket's network takes: dense, masked, shrunk, and as ONNX.
+
+    Example: lth bench ticket ticket.safetensors --network mynet:build --example 3x32x32
+    """
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from lthlib.export import bench
+    from lthlib.tickets import Ticket
+
+    ticket = Ticket.load(file)
+    model = _own(network) if network else _of_run(ticket)
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, *_shape(example, ticket), generator=draw)
+    found = bench(ticket, model, inputs, tuple(batch or (1, 128)), turns)
+    dense = {one.batch: one.median for one in found if one.network == "dense"}
+    table = Table("network", "images at once", "ms", "95 % interval", "times as fast as dense")
+    for one in found:
+        interval = f"{one.low:.3g} to {one.high:.3g}"
+        ratio = f"{dense[one.batch] / one.median:.2f}"
+        table.add_row(one.network, str(one.batch), f"{one.median:.3g}", interval, ratio)
+    Console(markup=False, emoji=False, highlight=False).print(table)
+    say(f"{torch.get_num_threads()} threads of {os.cpu_count()} cores; median of {turns} turns")
+    say(_WHY)
+
+
+def _run_of(ticket: Ticket) -> RunConfig:
+    from lthlib.runs import RunConfig
+
+    if "config" not in ticket.info:
+        raise ConfigError(
+            "the ticket comes from no run of lth; say what its network is, such as "
+            "--network mynet:build --example 3x32x32"
+        )
+    return RunConfig.from_json(ticket.info["config"])
+
+
+def _of_run(ticket: Ticket) -> nn.Module:
+    from lthlib.models import build_model
+
+    linear = [tensor for tensor in (ticket.weights or ticket.mask).values() if tensor.dim() == 2]
+    if not linear:
+        raise TicketError("the ticket does not hold the shape of its last layer; give --network")
+    classes = len(linear[-1])
+    return build_model(_run_of(ticket).model, classes, _channels(ticket), seed=0)
+
+
+def _own(network: str) -> nn.Module:
+    from torch import nn
+
+    name, _, function = network.partition(":")
+    sys.path.insert(0, os.getcwd())
+    try:
+        model = getattr(importlib.import_module(name), function)()
+    except Exception as error:  # whatever the user's own code raises
+        raise ConfigError(
+            f"--network {shown(network)}: {type(error).__name__}: {error}; expected "
+            "MODULE:FUNCTION, a function without arguments that returns the network"
+        ) from None
+    if not isinstance(model, nn.Module):
+        kind = type(model).__name__
+        raise ConfigError(f"--network {shown(network)} returned a {kind}; expected an nn.Module")
+    return model
+
+
+def _shape(example: str, ticket: Ticket) -> list[int]:
+    if example:
+        if not re.fullmatch(r"[1-9]\d{0,5}(x[1-9]\d{0,5})*", example, re.ASCII):
+            raise ConfigError(f"--example {shown(example)}; expected a shape such as 3x32x32")
+        return [int(side) for side in example.split("x")]
+    data = _run_of(ticket).data
+    side = data.image_size or _SIDES.get(data.dataset)
+    if side is None:
+        raise ConfigError(f"images of {data.dataset} have no size of their own; give --example")
+    return [_channels(ticket), side, side]
+
+
+def _channels(ticket: Ticket) -> int:
+    # A mask names layers in the order of the network.
+    return next((kept.shape[1] for kept in ticket.mask.values() if kept.dim() == 4), 1)
