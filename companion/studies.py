@@ -228,7 +228,6 @@ class Contestant:
             first = 0 if method.has_gates else 1  # IMP's round 0 is the dense network
             points = [f"round-{r}" for r in range(first, search.settings.rounds + first)]
             points = points[-1:] if self.last else points
-            points = points[-1:] if recipe.values["study"].get("last_round") else points
             scale = {"mask_value": search.settings.scale} if method.takes("scaled") else {}
             how = {**scale, **recipe.method("retrain"), **how}
         for one in _combinations(how):

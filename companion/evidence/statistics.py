@@ -25,6 +25,8 @@ EDGES = {"below": "at most ", "above": "at least ", "": ""}
 _CLOSE = 0.01
 # The widest gap, in log density, that verdicts follow a curve across: one of IMP's rounds.
 ROUND = math.log(1 / 0.8) + _CLOSE
+# How near to a density that was fixed beforehand a ticket lies, relative.
+NEAR = 0.1
 _REPLICATE = ["study", "seed"]
 
 
@@ -220,6 +222,24 @@ def on_grid(
 def by_replicate(rows: pd.DataFrame, value: str = "test_accuracy") -> pd.Series:
     """Return each replicate's mean over rows: (study, seed) -> value."""
     return rows.groupby(_REPLICATE)[value].mean()
+
+
+def last_tickets(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return of each run the ticket of its last round."""
+    return rows[rows["round"] == rows.groupby("run")["round"].transform("max")]
+
+
+def at_densities(
+    rows: pd.DataFrame, densities: Sequence[float], value: str = "test_accuracy"
+) -> pd.Series:
+    """Return each replicate's mean over fixed densities, of those that have a ticket within 10 % of
+    every one: (study, seed) -> value. Of a run its last ticket counts."""
+    last = last_tickets(rows)
+    found = {
+        density: by_replicate(last[(last["density"] / density - 1).abs() <= NEAR], value)
+        for density in densities
+    }
+    return pd.DataFrame(found).dropna().mean(axis=1)
 
 
 def in_band(rows: pd.DataFrame, grid: ArrayLike) -> pd.DataFrame:

@@ -106,6 +106,24 @@ def effects_figure(effects: pd.DataFrame, what: str) -> Figure:
     return labelled(fig, described_panels(lead, words, form, "name", "{name} ", " and "), what)
 
 
+@styled
+def head_figure(found: pd.DataFrame, methods: pd.Series) -> Figure:
+    """Draw differences under one budget, a panel for the mean over densities and for each.
+
+    Args:
+        found: from `analysis.head.differences`.
+        methods: which rows are of methods, from the top; the others are of controls.
+    """
+    rows = found.assign(series="")
+    places = list(dict.fromkeys(rows["where"]))
+    fig, axes = forest(rows, _GAP, LOOKS, panel="where", by="series", order=places)
+    for ax in axes.values():
+        ax.axhline(rows.loc[methods, "name"].nunique() - 0.5, color=FAINT, linewidth=0.8)
+    form = "{name} {difference:+.1f}"
+    text = described_panels("Differences in points", rows, form, "where", "{where}: ", ", ")
+    return labelled(fig, text, "test accuracy, difference (points)")
+
+
 def effects_in_words(effects: pd.DataFrame, base: str = "") -> pd.DataFrame:
     """Return a table for readers, a row a name: accuracy and difference with interval by density.
 

@@ -26,7 +26,12 @@ from lthlib.recipes import load_recipe, recipe_names
 from lthlib.runs import Machine, Store
 
 EMBEDDED = "digits"
-TUNING = "digits-tuning"
+# Studies of trials: the notebook of the study that they tuned shows them.
+TUNING = {
+    "digits-pruning": "digits-tuning",
+    "digits-head": "digits-head-tuning",
+    "head-to-head": "head-to-head-tuning",
+}
 # Studies with notebooks of their own, and what those take besides the study. The first study of a
 # notebook gives its page the notebook's name, another one adds its own.
 OWN_NOTEBOOKS: dict[str, dict[str, dict[str, Any]]] = {
@@ -34,6 +39,8 @@ OWN_NOTEBOOKS: dict[str, dict[str, dict[str, Any]]] = {
     "digits-sensitivity": {"sensitivity": {}},
     "digits-bip": {"sensitivity": {"method": "bip"}, "controls": {}},
     "digits-release": {"release": {}},
+    "digits-head": {"head-to-head": {}},
+    "head-to-head": {"head-to-head": {}},
     "digits-precision": {"precision": {}},
     "cifar10-precision": {"precision": {}},
     "bip-cifar10-resnet20-study": {"sensitivity": {"method": "bip"}, "controls": {}},
@@ -127,7 +134,7 @@ def pages(results: Path, study: str, records: list[dict[str, Any]]) -> Iterator[
         if files := bench_files(results, part):
             yield Page("speed", {"part": part}, digests(files[-1:]), name)
     for name in study_names(results):
-        if name in set(recipe_names()) - {EMBEDDED, TUNING}:
+        if name in set(recipe_names()) - {EMBEDDED, *TUNING.values()}:
             yield from recorded_pages(results, name)
 
 
@@ -142,9 +149,9 @@ def recorded_pages(results: Path, name: str) -> Iterator[Page]:
     }
     files = _recorded(results, name)
     for notebook, more in OWN_NOTEBOOKS.get(name, {}).items():
-        if notebook == "pruning":  # it shows the tuning too, where that is recorded
-            tuning = [path for path in [results / f"{TUNING}.jsonl"] if path.exists()]
-            files, more = files + tuning, {"tuning": TUNING if tuning else None}
+        if trials := TUNING.get(name):  # shown too, where they are recorded
+            tuning = [path for path in [results / f"{trials}.jsonl"] if path.exists()]
+            files, more = files + tuning, {"tuning": trials if tuning else None}
         first = next(study for study, own in OWN_NOTEBOOKS.items() if notebook in own)
         title = notebook if name == first else f"{notebook}-{name}"
         yield Page(notebook, {**shown, **more}, digests(files), title)

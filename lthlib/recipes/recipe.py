@@ -34,8 +34,7 @@ def _are_seeds(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Study(Settings, where="study."):
-    """What a study holds, where whoever makes it does not say otherwise. last_round: of a search
-    with rounds only the last ticket is trained again."""
+    """What a study holds, where whoever makes it does not say otherwise."""
 
     densities: tuple[float, ...]
     methods: tuple[Line, ...]
@@ -45,7 +44,6 @@ class _Study(Settings, where="study."):
     dense_seeds: Annotated[int, between(0, _MOST_SEEDS)]
     precisions: tuple[Line, ...] | None = None
     first_seed: Annotated[int, between(0, 1 << 62)] | None = None
-    last_round: bool | None = None
 
 
 _SETTINGS = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings}

@@ -177,6 +177,13 @@ VARIANTS = {"cs": GATES, "cs-variants": {"penalty": [1e-4, 1e-3], "rewind": ["2i
     [
         ("pruning", TWO_TRIALS, ["cs", "cs-fine-tuned"], ["accuracy", "points", "tuning"]),
         ("sensitivity", VARIANTS, ["cs-variants"], ["sensitivity", "table"]),
+        (
+            *("head-to-head", {"imp": {"fraction": 0.5, "rounds": 1}}),
+            *(
+                ["imp", "bip-retrained", "omp", "dense-search"],
+                ["budgets", "differences", "reached"],
+            ),
+        ),
     ],
 )
 def test_a_study_with_a_notebook_of_its_own(
@@ -185,7 +192,8 @@ def test_a_study_with_a_notebook_of_its_own(
     recipe = str(rewritten(tmp_path, methods, {"methods": contestants, "densities": [0.5]}))
     given = {"recipe": recipe, "source": "local", "store": str(tmp_path / "store"), "jobs": 1}
     given |= {"device": "cpu", "artefacts": str(tmp_path / "made")}
-    given |= {"tuning": recipe} if name == "pruning" else {}
+    tuning = {"pruning": recipe, "head-to-head": None}
+    given |= {"tuning": tuning[name]} if name in tuning else {}
     execute(f"{name}.ipynb", tmp_path / "out.ipynb", given)
     assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
 

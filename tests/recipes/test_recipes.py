@@ -241,17 +241,6 @@ def test_a_list_makes_a_search_of_each_value_whatever_the_method(tiny_recipe: Pa
     assert off == {1.0, 9.0}
 
 
-def test_only_the_last_rounds_ticket_is_trained_again_where_a_study_says_so(
-    tiny_recipe: Path,
-) -> None:
-    recipe = load_recipe(tiny_recipe).with_(methods={"cs": {"rounds": 3}, "imp": {"rounds": 2}})
-    last = recipe.with_(study={"last_round": True})
-    for one, points in ((recipe, 5), (last, 2)):
-        study = ticket_study(one, methods=["cs", "imp-shuffled"], dense_seeds=1)
-        own = [e.config.parent.point for e in study.entries if e.config.method == "retrain"]
-        assert len(own) == points and {*own} >= {"round-2"}
-
-
 def test_imp_c_is_judged_as_found_and_retrained_and_imp_lr_once(tiny_recipe: Path) -> None:
     study = ticket_study(load_recipe(tiny_recipe), methods=["imp-c", "imp-lr"], dense_seeds=1)
     assert labels(study) == {

@@ -113,6 +113,7 @@ def test_without_a_record_of_the_tuning_there_is_none(tmp_path: Path) -> None:
         ("digits-sensitivity", ["sensitivity"]),
         ("digits-bip", ["sensitivity-digits-bip", "controls"]),
         ("digits-release", ["release"]),
+        ("digits-head", ["head-to-head"]),
         ("digits-precision", ["precision"]),
         ("cifar10-precision", ["precision-cifar10-precision"]),
         ("bip-cifar10-resnet20-release", ["release-bip-cifar10-resnet20-release"]),
