@@ -53,29 +53,43 @@ def find_tickets(
     """Find winning tickets of any network that maps inputs [b, ...] to outputs, such as logits [b,
     classes].
 
-    model: left as it is. It takes a tensor, or several by a tuple or a mapping, and gives logits,
-    what has them as `logits`, or a tuple with them first; a loss of your own gets all else as it
-    is. data: a `Dataset`; (inputs [n, ...], integer labels [n]), tensors or arrays; or a map-style
-    torch data set (see `Dataset.from_torch`, and `Dataset.from_tensors` for targets of any kind).
-    method: a name in `lthlib.methods.METHODS`. density: kept fraction in (0, 1] that the last
-    ticket has; CS finds its own, so that up to eight searches look for the initial gate that gives
-    it to within a tenth; l0 and ISS take none. loss: a function of (output, target) of a batch that
-    gives one number to make small, by default the cross-entropy. metric: what `evaluate` is to
-    judge these tickets by, see there. pretrained: the model's weights are the trained dense network
-    that BiP, OMP and random start from; otherwise it is trained first. rewind: the step k to
-    retrain from, such as `2ep` (`0it`: initialisation). prunable: which weights (see
-    `lthlib.masks.prunable_names`). training: length, batch size, learning rate and so on.
-    augmentation: crop, flip and normalisation of image data. watch: called once an epoch with
-    `round`, `step` and, where gates are trained, `density` (kept so far) and `gates` (how many have
-    their soft value in each of 20 bins of [0, 1]); a true answer ends the search. settings: the
-    method's own, such as `rounds=5` (see its settings class).
-
-    Returns the tickets in the order found; IMP, CS, l0 and ISS yield one a round, the others one. A
-    search that `watch` or Ctrl-C ends gives those found so far and, where gates are trained, the
-    one they stand for by then, at point `stopped`. Raises ConfigError, MaskError or DataError for
-    what makes no sense, Diverged when the loss stops being finite, OutOfMemory, Paused when a
-    search ends before it has any ticket. Searches in several threads take turns, and find what each
-    finds alone.
+    Arguments:
+        model: left as it is. It takes a tensor, or several by a tuple or a mapping, and gives
+            logits, what has them as `logits`, or a tuple with them first; a loss of your own gets
+            all else as it is.
+        data: a `Dataset`; (inputs [n, ...], integer labels [n]), tensors or arrays; or a map-style
+            torch data set (see `Dataset.from_torch`, and `Dataset.from_tensors` for targets of any
+            kind).
+        method: a name in `lthlib.methods.METHODS`.
+        density: kept fraction in (0, 1] that the last ticket has; CS finds its own, so that up to
+            eight searches look for the initial gate that gives it to within a tenth; l0 and ISS
+            take none.
+        seed: of the order of the data, and of whatever the method or the network draws.
+        loss: a function of (output, target) of a batch that gives one number to make small, by
+            default the cross-entropy.
+        metric: what `evaluate` is to judge these tickets by, see there.
+        pretrained: the model's weights are the trained dense network that BiP, OMP and random start
+            from; otherwise it is trained first.
+        rewind: the step k to retrain from, such as `2ep` (`0it`: initialisation).
+        prunable: which weights (see `lthlib.masks.prunable_names`).
+        training: length, batch size, learning rate and so on.
+        augmentation: crop, flip and normalisation of image data.
+        device: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for cuda if there is one.
+        progress: whether to show a bar, with the density by now where gates are trained.
+        watch: called once an epoch with `round`, `step` and, where gates are trained, `density`
+            (kept so far) and `gates` (how many have their soft value in each of 20 bins of [0, 1]);
+            a true answer ends the search.
+        settings: the method's own, such as `rounds=5` (see its settings class).
+    Returns:
+        The tickets in the order found; IMP, CS, l0 and ISS yield one a round, the others one. A
+        search that `watch` or Ctrl-C ends gives those found so far and, where gates are trained,
+        the one they stand for by then, at point `stopped`. Searches in several threads take turns,
+        and find what each finds alone.
+    Raises:
+        ConfigError, MaskError, DataError: something makes no sense.
+        Diverged: the loss stopped being finite.
+        OutOfMemory: memory does not hold it.
+        Paused: the search ended before it had any ticket.
     """
     chosen = get_method(method)
     if method == "retrain":
@@ -160,13 +174,21 @@ def retrain(
     progress: bool = True,
     **settings: Any,
 ) -> Ticket:
-    """Train a ticket under its mask from its rewind point; returns it with the trained weights as
-    its own.
+    """Train a ticket under its mask from its rewind point.
 
-    model: a network of the ticket's architecture; may be left out for a ticket that `find_tickets`
-    just returned, and so may loss. data, loss, training: as `find_tickets` takes them. settings: of
-    `lthlib.methods.retrain.RetrainSettings`, such as `start="own"` to fine-tune. Raises TicketError
-    when the ticket does not fit the network or lacks the weights to start from.
+    Arguments:
+        ticket: with a rewind point, or with what `settings` start from.
+        data: as `find_tickets` takes it.
+        model: a network of the ticket's architecture; may be left out for a ticket that
+            `find_tickets` just returned.
+        loss: as `find_tickets` takes it; by default the one that this ticket was found with.
+        seed, training, augmentation, device, progress: as `find_tickets` takes them.
+        settings: of `lthlib.methods.retrain.RetrainSettings`, such as `start="own"` to fine-tune.
+    Returns:
+        The ticket, with the trained weights as its own.
+    Raises:
+        TicketError: the ticket does not fit the network, or lacks the weights to start from.
+        ConfigError, DataError, Diverged, OutOfMemory, Paused: as of `find_tickets`.
     """
     model = _model(ticket, model)
     chosen = get_method("retrain")
@@ -196,13 +218,23 @@ def evaluate(
     augmentation: DataSettings | None = None,
     device: str = "auto",
 ) -> float:
-    """Percent correct of the ticket's own weights on a part of a `Dataset` (`test` or
-    `validation`), or on all of other data.
+    """How good a ticket's own weights are.
 
-    metric: what to give instead: a function of (outputs, targets) of the whole part, on the CPU, to
-    one number. Without one, and where targets are no classes, it is the mean loss. loss, metric,
-    model: may be left out for a ticket that `find_tickets` just returned. Raises TicketError for a
-    ticket without weights of its own, ConfigError for an empty part.
+    Arguments:
+        ticket: with weights of its own.
+        data: a `Dataset`, or all that `find_tickets` takes.
+        model: a network of the ticket's architecture; this, loss and metric may be left out for a
+            ticket that `find_tickets` just returned.
+        loss: as `find_tickets` takes it.
+        metric: what to give instead of percent correct: a function of (outputs, targets) of the
+            whole part, on the CPU, to one number.
+        part: of a `Dataset`, `test` or `validation`; of other data all counts.
+        augmentation, device: as `find_tickets` takes them.
+    Returns:
+        Percent correct; without a metric, and where targets are no classes, the mean loss.
+    Raises:
+        TicketError: the ticket has no weights of its own, or does not fit the network.
+        ConfigError: the part is empty.
     """
     model = _model(ticket, model)
     if ticket.weights is None:

@@ -31,12 +31,14 @@ def prunable_names(
 ) -> tuple[str, ...]:
     """Names of the parameters that a mask may cover, in the order of the network.
 
-    which: `"conv+linear"` (weights of convolutions, transposed ones among them, linear layers and
-        attention projections, the density base of every cross-method figure), `"conv"`
-        (convolutions alone), `"conv>1x1"` (convolutions whose kernel is larger than 1x1, as the CS
-        release masks them), or the names themselves, of any parameters that are trained.
-    Raises MaskError for a name that the network lacks or does not train, and when nothing is
-    prunable.
+    Arguments:
+        model: any network.
+        which: `"conv+linear"` (weights of convolutions, transposed ones among them, linear layers
+            and attention projections, the density base of every cross-method figure), `"conv"`
+            (convolutions alone), `"conv>1x1"` (convolutions whose kernel is larger than 1x1, as
+            the CS release masks them), or the names themselves, of any parameters that are trained.
+    Raises:
+        MaskError: the network lacks a name or does not train it, or nothing is prunable.
     """
     if isinstance(which, str):
         check_choice("prunable", which, (*PRUNABLE, "a tuple of names"), MaskError)

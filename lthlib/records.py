@@ -109,6 +109,7 @@ def emptied(record: Mapping[str, Any]) -> list[str]:
 
 
 def is_number(value: Any) -> bool:
+    """Whether a value is a number that JSON can hold, and no truth value."""
     # Not math.isfinite, which cannot take every whole number.
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
 

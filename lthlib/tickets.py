@@ -45,15 +45,19 @@ _NO_SAFETENSORS = (
 class Ticket:
     """A sparse subnetwork.
 
-    mask: which weights are kept. weights: the ticket's own effective parameters and buffers by name
-    (pruned entries are 0), or None. rewind: the dense parameters, `buffers` included, to retrain
-    from, or None.
-    rewind_step: how many optimiser steps they had been trained. point: name of the ticket within
-    its search.
-    judged: `found` if `weights` come from the search itself, `retrained` if they were trained under
-    the fixed mask.
-    info: provenance, plain JSON values.
-    model, objective: the network, and what it is judged by, of a ticket just found; not saved.
+    Arguments:
+        mask: which weights are kept.
+        weights: the ticket's own effective parameters and buffers by name (pruned entries are 0),
+            or None.
+        rewind: the dense parameters, buffers included, to retrain from, or None.
+        rewind_step: how many optimiser steps they had been trained.
+        point: name of the ticket within its search.
+        index: number of the ticket within its search, from 0.
+        judged: `found` if `weights` come from the search itself, `retrained` if they were trained
+            under the fixed mask.
+        target_density: kept fraction that was asked for, or None.
+        info: provenance, plain JSON values.
+        model, objective: the network, and what it is judged by, of a ticket just found; not saved.
     """
 
     mask: Mask

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -23,8 +24,9 @@ LAYERS = {
         ["errors", "flat", "signals", "source", "texts", "_torchvision", "_version"],
         ["bars", "files", "turns", "workers"],
         ["distributed", "leases", "settings"],
-        ["data", "devices", "models", "masks", "records"],
-        ["training"],
+        ["data", "devices", "models", "masks", "records", "shrinking"],
+        ["modules"],
+        ["export", "training"],
         ["tickets"],
         ["checkpoints"],
         ["methods"],
@@ -35,7 +37,7 @@ LAYERS = {
     ],
     "companion": [
         ["archive", "cluster", "forecast", "generated", "markdown", "published"],
-        ["evidence"],
+        ["evidence", "tickets"],
         ["analysis", "studies"],
         ["figures"],
         ["bilevel"],
@@ -245,12 +247,19 @@ def parts(package: str) -> list[str]:
     return sorted(found - {"__init__"})
 
 
+def executed(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield child
+            yield from executed(child)
+
+
 def imports(package: str, part: str = "") -> set[str]:
-    """What a package or a part of it imports, anywhere in its code."""
+    """What a package or a part of it imports, anywhere in its code but for the names of types."""
     folder = ROOT / package / part
     files = list(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
     names: set[str] = set()
-    for node in (node for file in files for node in ast.walk(ast.parse(file.read_bytes()))):
+    for node in (node for file in files for node in executed(ast.parse(file.read_bytes()))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -158,7 +158,9 @@ def _site(files: stage.Mirror, build_dir: Path, say: Callable[[str], None]) -> P
     """Build the site anew unless the mirror is what it was; a warning of Sphinx is a failure."""
     index = build_dir / "_build" / "html" / "index.html"
     stamp = build_dir / "_build" / "mirror.json"
-    contents = {name: freshness.digest(content) for name, content in sorted(files.items())}
+    code = {str(path): path.read_bytes() for one in _PACKAGES for path in one.rglob("*.py")}
+    every = sorted({**files, **code}.items())  # the reference shows what docstrings say
+    contents = {name: freshness.digest(content) for name, content in every}
     made_from = json.dumps({**contents, **{tool: metadata.version(tool) for tool in _TOOLS}})
     if index.exists() and stamp.exists() and stamp.read_text("utf-8") == made_from:
         say("the book is up to date")

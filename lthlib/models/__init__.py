@@ -70,17 +70,19 @@ ARCHITECTURES = {
 class ModelSettings(Settings):
     """Which network, how its weights are drawn, and which of them may be pruned.
 
-    architecture: for small images, `resnet8`, `resnet20`, `resnet56`, `resnet18` (3x3 stem without
-        max-pooling, projections), `vgg16` (one linear layer) and `vgg16-fc` (three, as the BiP
-        release has it); for ImageNet, torchvision's `resnet50` and, for `resnet18-7x7`, its
-        resnet18 (7x7 stem of stride 2 and max-pooling).
-    width: channels of the first stage of any architecture. The papers' networks have 16
-        (`resnet20`, `resnet56`) and 64 (all others); torchvision's have no other.
-    shortcut: of `resnet8`, `resnet20` and `resnet56` alone, see `CifarResNet`.
-    prunable: see `lthlib.masks.prunable_names`.
-    initialisation: `kaiming` (for torchvision's networks, what torchvision does) or `xavier` (the
-        CS release).
-    Raises ConfigError for a value that makes no sense, or none for that architecture.
+    Arguments:
+        architecture: for small images, `resnet8`, `resnet20`, `resnet56`, `resnet18` (3x3 stem
+            without max-pooling, projections), `vgg16` (one linear layer) and `vgg16-fc` (three, as
+            the BiP release has it); for ImageNet, torchvision's `resnet50` and, for
+            `resnet18-7x7`, its resnet18 (7x7 stem of stride 2 and max-pooling).
+        width: channels of the first stage of any architecture. The papers' networks have 16
+            (`resnet20`, `resnet56`) and 64 (all others); torchvision's have no other.
+        shortcut: of `resnet8`, `resnet20` and `resnet56` alone, see `CifarResNet`.
+        prunable: see `lthlib.masks.prunable_names`.
+        initialisation: `kaiming` (for torchvision's networks, what torchvision does) or `xavier`
+            (the CS release).
+    Raises:
+        ConfigError: a value makes no sense, or none for that architecture.
     """
 
     architecture: Annotated[str, one_of(ARCHITECTURES)] = "resnet8"

@@ -61,6 +61,7 @@ class Meter:
         self.reset()
 
     def reset(self) -> None:
+        """Begin to count anew."""
         self.first = 0
         self.steps = self.images = self.forward_passes = self.backward_passes = 0
         self.started = time.perf_counter()
@@ -88,6 +89,8 @@ class Meter:
         )
 
     def read(self) -> dict[str, float]:
+        """Mean loss and percent correct since the reset. Raises Diverged for a loss that is not
+        finite."""
         start = self.first % len(self.losses)
         places = slice(start, start + self.steps)
         losses = self.losses[places].cpu().numpy()

@@ -31,14 +31,25 @@ class TrainingSettings(Settings):
     """How a network is trained. Lengths are text with a unit: `85ep` (epochs) or `500it` (optimiser
     steps).
 
-    optimiser: `sgd`, with `momentum` and `nesterov`, its `weight_decay` added to the gradient; or
-    `adamw`, with `betas` and `epsilon`, whose decay is decoupled and whose `learning_rate` is about
-    a hundredth of SGD's. Gates and scores that a method trains beside the weights follow SGD, as
-    its paper has it.
-    precision: of products and convolutions, everything that is kept being in single precision:
-    `fp32`, `bf16` (autocast), or `tf32` (10 bits of mantissa, on a GPU; as fp32 elsewhere).
-    ranks: processes that share the run, see `lthlib.distributed`; `batch_size` counts the images of
-    all. sync_batchnorm: BatchNorm normalises over all ranks, on CUDA.
+    Arguments:
+        length: of the whole training.
+        batch_size: images of a step, those of all ranks.
+        learning_rate: its largest value.
+        schedule: `cosine` (half a period, down to 0), `step` (divided by 10 at each milestone) or
+            `constant`.
+        milestones: of schedule `step`, lengths.
+        warmup: a length, in which the rate rises linearly.
+        momentum, nesterov: of SGD.
+        weight_decay: added to the gradient by SGD, decoupled for AdamW; biases and BatchNorm too.
+        precision: of products and convolutions, everything that is kept being in single precision:
+            `fp32`, `bf16` (autocast), or `tf32` (10 bits of mantissa, on a GPU; as fp32 elsewhere).
+        ranks: processes that share the run, see `lthlib.distributed`.
+        sync_batchnorm: BatchNorm normalises over all ranks, on CUDA.
+        optimiser: `sgd`, or `adamw`, whose learning rate is about a hundredth of SGD's. Gates and
+            scores that a method trains beside the weights follow SGD, as its paper has it.
+        betas, epsilon: of AdamW.
+    Raises:
+        ConfigError: a value makes no sense, or does not go with another.
     """
 
     length: Length = "20ep"

@@ -234,6 +234,7 @@ class Alternation:
 
 
 def zeros(tensors: Flat) -> Flat:
+    """Zeros in the layout of named tensors."""
     return tensors.like(torch.zeros_like(tensors.data))
 
 
