@@ -1,4 +1,4 @@
-"""Tickets of your own network, from Python, without a store."""
+"""Tickets of your own network, from Python."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -21,6 +22,7 @@ from lthlib.errors import ConfigError, MaskError, Paused, TicketError
 from lthlib.masks import Mask
 from lthlib.methods import Method, get_method
 from lthlib.methods.gates import bisect_initial_gate
+from lthlib.resuming import tickets_of
 from lthlib.settings import Seed, build, coerce
 from lthlib.signals import interruptions
 from lthlib.tickets import Ticket
@@ -48,6 +50,7 @@ def find_tickets(
     device: str = "auto",
     progress: bool = True,
     watch: Callable[[dict[str, Any]], bool | None] | None = None,
+    store: str | Path | None = None,
     **settings: Any,
 ) -> list[Ticket]:
     """Find winning tickets of any network that maps inputs [b, ...] to outputs, such as logits [b,
@@ -79,6 +82,8 @@ def find_tickets(
         watch: called once an epoch with `round`, `step` and, where gates are trained, `density`
             (kept so far) and `gates` (how many have their soft value in each of 20 bins of [0, 1]);
             a true answer ends the search.
+        store: a folder to save what is found and, now and then, the state in: called again with the
+            same arguments, a search that was stopped or killed goes on from there.
         settings: the method's own, such as `rounds=5` (see its settings class).
     Returns:
         The tickets in the order found; IMP, CS, l0 and ISS yield one a round, the others one. A
@@ -103,14 +108,16 @@ def find_tickets(
     fresh = partial(
         _trainer, model, _dataset(data), objective, seed, training, prunable, augmentation, device
     )
-    parent = _dense(fresh(), pretrained, rewind, progress) if chosen.parent != "none" else None
+    parent = None
+    if chosen.parent != "none":
+        parent = _dense(fresh(), pretrained, rewind, progress, store)
 
     def search(**more: Any) -> list[Ticket]:
         built = build(chosen.settings, settings | more, method)
         trainer = fresh()
         work = chosen.work(built, trainer.steps, parent.rewind_step if parent else 0)
         with _bar(trainer, chosen.title, work, progress, watch):
-            return _until_stopped(trainer, chosen.search(trainer, built, parent))
+            return _until_stopped(trainer, tickets_of(trainer, chosen, built, parent, store))
 
     tickets = search() if density is None or method != "cs" else _at_density(search, density)
     for ticket in tickets:
@@ -125,13 +132,12 @@ def _until_stopped(trainer: Trainer, search: Iterator[Ticket]) -> list[Ticket]:
     tickets: list[Ticket] = []
     try:
         tickets.extend(search)
-    except Paused:
+    except Paused as stopped:
         standing = trainer.standing() if trainer.standing else None
         if standing is not None and standing.mask.kept:
             tickets.append(standing)
         if not tickets:
-            where = f"step {trainer.step} of round {trainer.round}"
-            raise Paused(f"stopped before {where}; there is no ticket yet") from None
+            raise Paused(f"{stopped}; there is no ticket yet") from None
     return tickets
 
 
@@ -144,14 +150,15 @@ def _at_density(search: Callable[..., list[Ticket]], density: float) -> list[Tic
             found[gate] = search(initial_gate=gate)
         except MaskError:
             return 0.0  # no gate stayed open
-        return found[gate][-1].density
+        ended = found[gate][-1].point == "stopped"  # and nobody wants another trial
+        return density if ended else found[gate][-1].density
 
     trials = bisect_initial_gate(density_of, density)
     if not found:
         raise MaskError(f"no search left a weight; tried s0 = {[gate for gate, _ in trials]}")
     nearest = min(found, key=lambda gate: abs(math.log(found[gate][-1].density / density)))
     reached = found[nearest][-1].density
-    if abs(reached / density - 1) > 0.1:
+    if abs(reached / density - 1) > 0.1 and found[nearest][-1].point != "stopped":
         warnings.warn(
             f"no initial gate gave density {density}: the nearest is {reached:.4f}; "
             "another penalty may help",
@@ -296,14 +303,16 @@ def _dataset(data: Any, whole: bool = False) -> Dataset:
     return Dataset.from_tensors(*pair, **held_out)
 
 
-def _dense(trainer: Trainer, pretrained: bool, rewind: str, progress: bool) -> Ticket:
+def _dense(
+    trainer: Trainer, pretrained: bool, rewind: str, progress: bool, store: str | Path | None
+) -> Ticket:
     if pretrained:
         state = trainer.group("weights") | trainer.group("buffers")
         weights = {name: tensor.cpu().clone() for name, tensor in state.items()}
         return Ticket(Mask.full(weights, trainer.names), weights, weights, point="dense")
     method = get_method("dense")
     with _bar(trainer, "dense network", trainer.steps(), progress):
-        (ticket,) = method.search(trainer, method.settings(rewind), None)
+        (ticket,) = tickets_of(trainer, method, method.settings(rewind), None, store)
     return ticket
 
 
@@ -352,23 +361,29 @@ def _bar(
         turn(device) as pause,
         bar_of_images(f"{title} on {named(device)}", total, shown=shown) as bar,
     ):
-        told = 0.0
+        told, stopped = 0.0, False
+        began: tuple[int, int] | None = None
 
         def tell(trainer: Trainer) -> bool:
-            nonlocal told
+            nonlocal told, stopped, began
+            place = trainer.round, trainer.step
+            began = began or place  # what was watched before a search that goes on from there
             pause()
             bar.update(trainer.passes - bar.n)
             last = max(trainer.step - 1, 0)
             if shown and trainer.observe and time.monotonic() - told > 1:
                 bar.set_postfix_str(f"density {trainer.observe(last)['density']:.4f}")
                 told = time.monotonic()
-            due = watch is not None and trainer.step and trainer.step % trainer.steps_per_epoch == 0
+            due = trainer.step and trainer.step % trainer.steps_per_epoch == 0 and place != began
             if watch is not None and due:
                 seen = trainer.observe(last) if trainer.observe else {}
-                if watch({"round": trainer.round, "step": trainer.step, **seen}):
-                    return True
-            return interrupted()
+                stopped = bool(watch({"round": trainer.round, "step": trainer.step, **seen}))
+            stopped = stopped or interrupted()
+            return stopped
 
         trainer.hooks.should_stop = tell
         yield
+        if not stopped:  # the last batch of an epoch may be shorter than the others
+            bar.total = trainer.passes
         bar.update(trainer.passes - bar.n)
+        bar.refresh()

@@ -314,7 +314,7 @@ def seal(tensors: Mapping[str, Tensor], kind: str, text: str) -> bytes:
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in tensors.items()
     }
-    return save(copies, metadata={kind: _digest(copies, text) + text})
+    return save(copies, metadata={kind: digest(copies, text) + text})
 
 
 def unseal(content: bytes, kind: str) -> tuple[dict[str, Tensor], str]:
@@ -330,8 +330,8 @@ def unseal(content: bytes, kind: str) -> tuple[dict[str, Tensor], str]:
         metadata = header.get("__metadata__") or {}
         if kind not in metadata:
             raise TicketError(f"a safetensors file, but not a {kind}")
-        digest, text = metadata[kind][:_DIGEST_LENGTH], metadata[kind][_DIGEST_LENGTH:]
-        if digest != _digest(tensors, text):
+        found, text = metadata[kind][:_DIGEST_LENGTH], metadata[kind][_DIGEST_LENGTH:]
+        if found != digest(tensors, text):
             raise TicketError(
                 "the digest does not match: the file was altered after it was written"
             )
@@ -340,10 +340,11 @@ def unseal(content: bytes, kind: str) -> tuple[dict[str, Tensor], str]:
     return tensors, text
 
 
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+def digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    """BLAKE2b of named tensors and a text, in hexadecimal, whatever the order of the names."""
     digest = hashlib.blake2b(text.encode(), digest_size=_DIGEST_LENGTH // 2)
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -30,6 +30,7 @@ LAYERS = {
         ["tickets"],
         ["checkpoints"],
         ["methods"],
+        ["resuming"],
         ["runs"],
         ["api", "recipes"],
         ["cli"],

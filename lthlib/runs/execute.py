@@ -313,6 +313,7 @@ class _Execution:
             lambda trainer: ranks.any(asked(trainer)),
             lambda: ranks.first(due),
             lambda trainer: ranks.first(lambda: save(trainer)),
+            "the state is saved",
         )
 
     def _search(self, trainer: Trainer) -> None:

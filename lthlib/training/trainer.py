@@ -33,11 +33,13 @@ from lthlib.training.settings import TrainingSettings, learning_rate, steps_of
 @dataclass
 class Hooks:
     """What the owner of a training is asked: before each step, whether to stop; now and then,
-    whether a checkpoint is due, and to save it. The defaults do nothing."""
+    whether a checkpoint is due, and to save it. The defaults do nothing. kept: what whoever stops
+    it is told of its state."""
 
     should_stop: Callable[[Trainer], bool] = lambda trainer: False
     due: Callable[[], bool] = lambda: False
     save: Callable[[Trainer], None] = lambda trainer: None
+    kept: str = "nothing is saved"
 
 
 @dataclass
@@ -261,7 +263,7 @@ class Trainer:
                     self._book(t)
                     self.hooks.save(self)
                     raise Paused(
-                        f"stopped before step {t} of round {self.round}; the state is saved"
+                        f"stopped before step {t} of round {self.round}; {self.hooks.kept}"
                     )
                 self.network.draw_from(salt + t)
                 try:
