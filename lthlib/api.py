@@ -10,44 +10,52 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 from torch import nn
 
 from lthlib.bars import bar_of_images
+from lthlib.boundary import checked, try_out
 from lthlib.data import Dataset, DataSettings, Images, read_all
 from lthlib.devices import chosen, explained, named
 from lthlib.distributed import check_ranks
 from lthlib.errors import ConfigError, MaskError, Paused, TicketError
-from lthlib.masks import Mask
+from lthlib.masks import Mask, kept_count
 from lthlib.methods import Method, get_method
 from lthlib.methods.gates import bisect_initial_gate
+from lthlib.modules import copied, unwrapped
 from lthlib.resuming import tickets_of
-from lthlib.settings import Seed, build, coerce
+from lthlib.settings import Density, Length, Seed, build, one_of
 from lthlib.signals import interruptions
 from lthlib.tickets import Ticket
 from lthlib.training import Objective, Trainer, TrainingSettings
 from lthlib.turns import turn
 
+_ADVICE = (
+    "where gates move too little to tell weights apart, a longer training.length or a higher "
+    "gate_learning_rate helps; else another penalty"
+)
 Data = Dataset | tuple[Any, Any] | Any
 
 
 @explained()
+@checked
 def find_tickets(
     model: nn.Module,
     data: Data,
     method: str = "imp",
     *,
-    density: float | None = None,
-    seed: int = 0,
+    density: Density | None = None,
+    seed: Seed = 0,
     loss: Callable[[Any, Any], Any] | None = None,
     metric: Callable[[Any, Any], Any] | None = None,
     pretrained: bool = False,
-    rewind: str = "0it",
+    rewind: Length = "0it",
     prunable: str | tuple[str, ...] = "conv+linear",
     training: TrainingSettings | None = None,
     augmentation: DataSettings | None = None,
-    device: str = "auto",
+    device: Any = "auto",
     progress: bool = True,
     watch: Callable[[dict[str, Any]], bool | None] | None = None,
     store: str | Path | None = None,
@@ -103,11 +111,11 @@ def find_tickets(
         settings.setdefault("rewind", rewind)
     if density is not None:
         settings |= _for_density(chosen, density, settings)
-    seed = coerce(seed, Seed, "seed")
     objective = Objective(loss, metric)
     fresh = partial(
         _trainer, model, _dataset(data), objective, seed, training, prunable, augmentation, device
     )
+    _try(fresh(), density)
     parent = None
     if chosen.parent != "none":
         parent = _dense(fresh(), pretrained, rewind, progress, store)
@@ -125,7 +133,20 @@ def find_tickets(
         ticket.model, ticket.objective = model, objective
         if ticket.rewind is None and parent is not None:
             ticket.rewind, ticket.rewind_step = parent.rewind, parent.rewind_step
+    if chosen.has_gates and tickets[-1].density == 1 and tickets[-1].point != "stopped":
+        warnings.warn(
+            f"{method} pruned nothing: its gates did not close in so short a training, or under so "
+            "low a penalty; a longer training.length or a higher penalty (lambda) may help",
+            stacklevel=4,  # where find_tickets was called, within `explained` and `checked`
+        )
     return tickets
+
+
+def _try(trainer: Trainer, density: float | None) -> None:
+    with turn(trainer.network.device):
+        try_out(trainer)
+    if density is not None:  # one that keeps nothing
+        kept_count(len(trainer.prunable_weights().data), density)
 
 
 def _until_stopped(trainer: Trainer, search: Iterator[Ticket]) -> list[Ticket]:
@@ -155,29 +176,31 @@ def _at_density(search: Callable[..., list[Ticket]], density: float) -> list[Tic
 
     trials = bisect_initial_gate(density_of, density)
     if not found:
-        raise MaskError(f"no search left a weight; tried s0 = {[gate for gate, _ in trials]}")
+        raise MaskError(
+            f"no search left a weight; tried s0 = {[gate for gate, _ in trials]}; {_ADVICE}"
+        )
     nearest = min(found, key=lambda gate: abs(math.log(found[gate][-1].density / density)))
     reached = found[nearest][-1].density
     if abs(reached / density - 1) > 0.1 and found[nearest][-1].point != "stopped":
         warnings.warn(
-            f"no initial gate gave density {density}: the nearest is {reached:.4f}; "
-            "another penalty may help",
-            stacklevel=4,  # where find_tickets was called, within `explained`
+            f"no initial gate gave density {density}: the nearest is {reached:.4f}; {_ADVICE}",
+            stacklevel=5,  # where find_tickets was called, within `explained` and `checked`
         )
     return found[nearest]
 
 
 @explained()
+@checked
 def retrain(
     ticket: Ticket,
     data: Data,
     *,
     model: nn.Module | None = None,
     loss: Callable[[Any, Any], Any] | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     training: TrainingSettings | None = None,
     augmentation: DataSettings | None = None,
-    device: str = "auto",
+    device: Any = "auto",
     progress: bool = True,
     **settings: Any,
 ) -> Ticket:
@@ -200,11 +223,11 @@ def retrain(
     model = _model(ticket, model)
     chosen = get_method("retrain")
     built = build(chosen.settings, settings, "retrain")
-    seed = coerce(seed, Seed, "seed")
     objective = _objective(ticket, loss)
     trainer = _trainer(
         model, _dataset(data), objective, seed, training, tuple(ticket.mask), augmentation, device
     )
+    _try(trainer, None)
     work = chosen.work(built, trainer.steps, ticket.rewind_step)
     with _bar(trainer, f"retraining {ticket.point}", work, progress):
         (trained,) = chosen.search(trainer, built, ticket)
@@ -214,6 +237,7 @@ def retrain(
 
 
 @explained()
+@checked
 def evaluate(
     ticket: Ticket,
     data: Data,
@@ -221,9 +245,9 @@ def evaluate(
     model: nn.Module | None = None,
     loss: Callable[[Any, Any], Any] | None = None,
     metric: Callable[[Any, Any], Any] | None = None,
-    part: str = "test",
+    part: Annotated[str, one_of(("train", "validation", "test"))] = "test",
     augmentation: DataSettings | None = None,
-    device: str = "auto",
+    device: Any = "auto",
 ) -> float:
     """How good a ticket's own weights are.
 
@@ -235,7 +259,7 @@ def evaluate(
         loss: as `find_tickets` takes it.
         metric: what to give instead of percent correct: a function of (outputs, targets) of the
             whole part, on the CPU, to one number.
-        part: of a `Dataset`, `test` or `validation`; of other data all counts.
+        part: of a `Dataset`, `test`, `validation` or `train`; of other data all counts.
         augmentation, device: as `find_tickets` takes them.
     Returns:
         Percent correct; without a metric, and where targets are no classes, the mean loss.
@@ -243,7 +267,9 @@ def evaluate(
         TicketError: the ticket has no weights of its own, or does not fit the network.
         ConfigError: the part is empty.
     """
-    model = _model(ticket, model)
+    model = copied(_model(ticket, model))
+    for parameter in model.parameters():  # frozen or not
+        parameter.requires_grad_(parameter.is_floating_point())
     if ticket.weights is None:
         raise TicketError(f"ticket {ticket.point!r} has no weights of its own; retrain it first")
     if not isinstance(data, Dataset):
@@ -263,6 +289,7 @@ def _model(ticket: Ticket, model: nn.Module | None) -> nn.Module:
     model = model or ticket.model
     if model is None:
         raise TicketError("a ticket from a file does not hold the network's code; give model=...")
+    model = unwrapped(model)
     ticket.check(model)
     return model
 
@@ -280,7 +307,7 @@ def _trainer(
     training: TrainingSettings | None,
     prunable: str | tuple[str, ...],
     augmentation: DataSettings | None,
-    device: str,
+    device: Any,
 ) -> Trainer:
     place = chosen(device)
     if augmentation is None:
@@ -317,8 +344,6 @@ def _dense(
 
 
 def _for_density(method: Method, density: float, settings: dict[str, Any]) -> dict[str, Any]:
-    if not 0 < density <= 1:
-        raise ConfigError(f"density is {density}; expected a kept fraction in (0, 1]")
     if method.takes_density:
         return {"density": density}
     if method.name == "dense":
@@ -333,6 +358,10 @@ def _for_density(method: Method, density: float, settings: dict[str, Any]) -> di
         )
     if method.name != "imp":
         raise ConfigError(f"{method.name} takes no density; leave it out")
+    if density > 1 - 1e-6:
+        raise ConfigError(f"density is {density}, at which imp prunes nothing; give less than 1")
+    if {"rounds", "fraction"} <= settings.keys():
+        raise ConfigError("density and rounds set the fraction; give two of the three")
     fraction = settings.get("fraction", 0.2)
     rounds = settings.get("rounds") or max(
         1, math.ceil(round(math.log(density) / math.log(1 - fraction), 6))
@@ -341,10 +370,8 @@ def _for_density(method: Method, density: float, settings: dict[str, Any]) -> di
 
 
 def _readable(settings: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value if isinstance(value, (int, float, bool)) else str(value)
-        for name, value in settings.items()
-    }
+    plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in settings.items()}
+    return {n: v if isinstance(v, (int, float, bool)) else str(v) for n, v in plain.items()}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from lthlib.errors import MaskError, check_choice
+from lthlib.errors import MaskError, check_choice, shown
 from lthlib.settings import PRUNABLE, one_of
 
 STRUCTURES = ("unstructured", "filter", "channel")
@@ -49,10 +49,14 @@ def prunable_names(
                 "name others with prunable=(...)"
             )
         return names
+    if not isinstance(which, (tuple, list)):
+        raise MaskError(f"prunable is {shown(which)}; expected a tuple of names, or a word")
     known = dict(model.named_parameters())
     for name in which:
-        if name not in known:
-            raise MaskError(f"the network has no parameter {name!r}; it has {', '.join(known)}")
+        if not isinstance(name, str) or name not in known:
+            raise MaskError(
+                f"the network has no parameter {shown(name)}; it has {', '.join(known)}"
+            )
         if not (is_trained(known[name]) and known[name].numel() and known[name].dim()):
             raise MaskError(
                 f"prunable names {name!r}, whose weights are frozen (requires_grad=False) or none; "

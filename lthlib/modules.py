@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim.swa_utils import AveragedModel
@@ -46,6 +47,8 @@ def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Modul
                 f"{name!r} has no shape yet: its layer is lazy; run the network on a batch once "
                 "before"
             )
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            raise ConfigError(f"{name!r} is sparse or quantised; keep it dense, in real numbers")
         if tensor.is_complex() and tensor.requires_grad and tensor.is_leaf:
             raise ConfigError(
                 f"{name!r} holds complex numbers; only real ones are trained here: keep two real "

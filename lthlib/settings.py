@@ -11,6 +11,8 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any
 
+import numpy as np
+
 from lthlib.errors import ConfigError, shown
 from lthlib.files import NUMBER
 
@@ -58,6 +60,10 @@ def _length(value: str) -> bool:
     return LENGTH.fullmatch(value) is not None
 
 
+def _some(length: str) -> bool:
+    return any(digit in length for digit in "123456789")
+
+
 # Bounds are far from what makes sense. Beyond them numbers overflow single precision, or a run
 # would never end.
 _MOST = 1e38
@@ -81,7 +87,10 @@ Density = Annotated[
     float, Field("a kept fraction in (0, 1], at least 1e-12", lambda v: 1e-12 <= v <= 1)
 ]
 Length = Annotated[str, Field(_LENGTHS, _length)]
-OwnLength = Annotated[str, Field(f"{_LENGTHS}, or nothing", lambda v: v == "" or _length(v))]
+OwnRewind = Annotated[str, Field(f"{_LENGTHS}, or nothing", lambda v: v == "" or _length(v))]
+OwnLength = Annotated[
+    str, Field(f"{_LENGTHS}, not 0, or nothing", lambda v: v == "" or (_length(v) and _some(v)))
+]
 
 
 class Settings:
@@ -130,6 +139,8 @@ def coerce(value: Any, kind: Any, where: str) -> Any:
     if kind is Any or (value is None and types.NoneType in options):
         return value
     if origin is Annotated:
+        if options[0] is str and not isinstance(value, str):
+            raise ConfigError(f"{where} is {shown(value)}; expected {options[1].expected}")
         value = coerce(value, options[0], where)
         for rule in options[1:]:
             if not rule.check(value):
@@ -151,6 +162,8 @@ def coerce(value: Any, kind: Any, where: str) -> Any:
 
 
 def _converted(value: Any, kind: type) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
     if isinstance(value, bool) != (kind is bool):
         raise TypeError
     if kind is int:

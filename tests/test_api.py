@@ -22,6 +22,10 @@ from lthlib.methods import METHODS
 from lthlib.training import TrainingSettings
 from tests.conftest import needs
 
+# A few steps close no gate, and embeddings are no part of a mask unless they are named.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.* pruned nothing:UserWarning", "ignore:prunable .* leaves out:UserWarning"
+)
 SHORT = TrainingSettings(length="6it", batch_size=8, learning_rate=0.01)
 
 

@@ -412,7 +412,7 @@ def test_a_recipe_that_would_do_more_than_say_is_refused(
     [
         ("name: tiny", "name: ../../x", "name is '../../x'; expected letters"),
         ("densities:", "densitys:", "unknown name .study.densitys.; expected one of densities"),
-        ("value: resnet8", "value: 8", "model.architecture is 8; expected str"),
+        ("value: resnet8", "value: 8", "model.architecture is 8; expected one of resnet8"),
     ],
 )
 def test_a_recipe_with_a_value_that_makes_no_sense_is_refused(

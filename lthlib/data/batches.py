@@ -112,6 +112,7 @@ class Batches(_OnDevice):
         part: training images; plain tensors are shuffled only, whatever the settings say.
         settings: padding, flip and normalisation.
         batch_size: images per batch; the last batch of an epoch may be shorter.
+        whole: leave out that shorter batch.
         seed: seed of order and augmentation.
         stream: name that tells several streams of one run apart.
         device: where batches are wanted.
@@ -133,12 +134,13 @@ class Batches(_OnDevice):
         *,
         seed: int,
         stream: str,
+        whole: bool = False,
         **place: Any,
     ) -> None:
         super().__init__(part, settings, batch_size, **place)
         if not len(part):
             raise ConfigError(f"0 images give no batch of {batch_size}; give at least one")
-        self.steps_per_epoch = -(-len(part) // batch_size)
+        self.steps_per_epoch = len(part) // batch_size if whole else -(-len(part) // batch_size)
         smallest = len(part) - (self.steps_per_epoch - 1) * batch_size
         if smallest < self._ranks:
             raise ConfigError(

@@ -92,9 +92,12 @@ def scoring_images(trainer: Trainer, images_per_class: int) -> Part:
 
 
 def pieces(trainer: Trainer, images: Part) -> EvaluationBatches:
-    """The images, not augmented, in batches as even as can be, none larger than in training."""
+    """The images, not augmented, in batches as even as can be, none of one image."""
     count = -(-len(images) // trainer.settings.batch_size)
-    return trainer.in_order(images, -(-len(images) // count), dtype=_precision(trainer))
+    size = -(-len(images) // count)
+    while len(images) % size == 1:  # which BatchNorm could not normalise
+        size += 1
+    return trainer.in_order(images, size, dtype=_precision(trainer))
 
 
 def losses(

@@ -72,7 +72,8 @@ def temperature(settings: CSSettings, step: int, steps: int, steps_per_epoch: in
     last = math.ceil(steps / unit) - 1
     if last < 1:
         raise ConfigError(
-            f"a round of {steps} steps is too short for a temperature that grows every {unit} steps"
+            f"a round of {steps} steps is too short for a temperature that grows every {unit} "
+            "steps; give a longer training.length, or cs.temperature_per step"
         )
     return float(settings.final_temperature ** (step // unit / last))
 

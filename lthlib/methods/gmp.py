@@ -21,8 +21,9 @@ from lthlib.training import Outcome, Trainer
 @dataclass(frozen=True)
 class GMPSettings(Settings):
     """density: kept fraction in (0, 1] at the end. begin, end: shares of training in [0, 1] between
-    which weights are pruned. every: time between two prunings, such as `100it`. rewind: the step
-    k that the ticket can be retrained from.
+    which weights are pruned. every: time between two prunings, such as `100it`; a twentieth of the
+    time in which weights are pruned where that is shorter. rewind: the step k that the ticket can
+    be retrained from.
     """
 
     density: Density = 0.1
@@ -49,12 +50,15 @@ def density_at(settings: GMPSettings, step: int, begin: int, end: int) -> float:
 def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Yield one ticket, judged as found: one training, pruned on its way; what was pruned stays
     pruned."""
-    stop, every = trainer.steps(), trainer.steps(settings.every)
+    stop = trainer.steps()
     begin, end = round(settings.begin * stop), min(round(settings.end * stop), stop - 1)
-    if not 0 < every <= end - begin:
+    every = trainer.steps(settings.every)
+    if every > end - begin:
+        every = max(1, (end - begin) // 20)
+    if end <= begin or not every:
         raise ConfigError(
-            f"gmp.every {settings.every} does not fit between steps {begin} and {end}, where "
-            "weights are pruned"
+            f"no step lies between steps {begin} and {end}, where weights are pruned; give a "
+            "longer training.length, or gmp.every of at least '1it'"
         )
     k = rewind_step(trainer, "gmp.rewind", settings.rewind)
     masks = trainer.keep("masks", Mask.full(trainer.prunable_weights(), trainer.names))

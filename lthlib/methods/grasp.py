@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -56,11 +57,42 @@ def scores(trainer: Trainer, images: Part, temperature: float) -> Tensors:
         sdpa_kernel(SDPBackend.MATH),
     ):
         batches = pieces(trainer, images)
-        gradient = gradient_of_sum(losses(trainer, model, batches, temperature), weights)
-        again = losses(trainer, model, batches, temperature)
-        flow = (_product(gradient, loss, weights) for loss in again)
-        curved = gradient_of_sum(flow, weights)
+
+        def terms() -> Iterator[Tensor]:
+            return losses(trainer, model, batches, temperature)
+
+        gradient = gradient_of_sum(terms(), weights)
+        try:
+            curved = gradient_of_sum((_product(gradient, t, weights) for t in terms()), weights)
+        except RuntimeError as error:
+            if "not implemented" not in str(error):
+                raise
+            why = str(error).partition("\n")[0]
+            warnings.warn(f"grasp takes finite differences: {why}", stacklevel=2)
+            curved = _by_differences(gradient, lambda: gradient_of_sum(terms(), weights), weights)
         return {name: (w * curved[name]).detach().cpu() for name, w in weights.items()}
+
+
+def _by_differences(
+    direction: Tensors, gradient: Callable[[], Tensors], weights: Tensors
+) -> Tensors:
+    """The Hessian times a direction, from the gradients a little to either side along it."""
+    size, length = (
+        torch.stack([torch.linalg.vector_norm(t.detach()) for t in tensors.values()]).norm()
+        for tensors in (weights, direction)
+    )
+    step = float(1e-3 * size / length.clamp_min(1e-30))
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    sides = []
+    for signed in (step, -step):
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(before[name] + signed * direction[name])
+        sides.append(gradient())
+    with torch.no_grad():
+        for name, weight in weights.items():
+            weight.copy_(before[name])
+    return {name: (sides[0][name] - sides[1][name]) / (2 * step) for name in weights}
 
 
 def _product(gradient: Tensors, loss: Tensor, weights: Tensors) -> Tensor:

@@ -11,7 +11,7 @@ from lthlib.data import generator
 from lthlib.errors import ConfigError, TicketError
 from lthlib.masks import Mask
 from lthlib.methods.base import Method, make_ticket, rewind_step
-from lthlib.settings import OwnLength, Positive, Settings, one_of
+from lthlib.settings import OwnLength, OwnRewind, Positive, Settings, one_of
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 
@@ -39,7 +39,7 @@ class RetrainSettings(Settings):
     schedule: Annotated[str, one_of(SCHEDULES)] = "continue"
     length: OwnLength = ""
     mask_value: Positive = 1.0
-    rewind: OwnLength = ""
+    rewind: OwnRewind = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()

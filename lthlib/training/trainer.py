@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from lthlib.data import Batches, Dataset, DataSettings, EvaluationBatches, Part
 from lthlib.distributed import Ranks, current
-from lthlib.errors import Diverged, MaskError, Paused
+from lthlib.errors import ConfigError, Diverged, MaskError, Paused
 from lthlib.flat import Flat, memory_order
 from lthlib.masks import Mask, group_axes, prunable_names, select
 from lthlib.modules import copied, unwrapped
@@ -102,12 +103,40 @@ class Trainer:
         # What the run has found, by the ticket's name, and the SHA-256 of the files it has written.
         self.records: dict[str, dict[str, Any]] = {}
         self.files: dict[str, str] = {}
+        images, size, ranks = len(self.dataset.train), self.settings.batch_size, self.ranks.world
+        self._alone = (images % size or size) // ranks == 1 and self._refuses_one()
+        self._drops_last = self._alone and min(images, size) // ranks > 1
         self.steps_per_epoch = self.batches("train").steps_per_epoch
         self._flops: int | None = None
         self.maker: Steps | None = None
         self._made: Any = None
         wide = torch.promote_types(self.network.dtype, torch.float32)
         self._meter = Meter(self.steps_per_epoch, self.network.device, wide)
+
+    def _check_batches(self) -> None:
+        """Say what becomes of a batch of one image, which BatchNorm cannot normalise."""
+        size, images = self.settings.batch_size, len(self.dataset.train)
+        what = f"{images} images in batches of {size}"
+        if self._drops_last:
+            warnings.warn(
+                f"{what} leave one, which BatchNorm cannot normalise: each epoch leaves out its "
+                "last; another training.batch_size keeps all",
+                stacklevel=3,
+            )
+        elif self._alone:
+            raise ConfigError(
+                f"{what} leave BatchNorm a single one to normalise by; give it two at least"
+            )
+
+    def _refuses_one(self) -> bool:
+        network = self.network
+        x, _ = self.first_two(1)
+        try:
+            with network.drawing(self.seed):
+                network.forward(network.weights(), network.buffers(), x)
+        except ValueError as error:
+            return "more than 1 value per channel" in str(error)
+        return False
 
     def group(self, prefix: str) -> Tensors:
         """The tensors of the state under `prefix/`, by the rest of their names; in-place changes
@@ -179,8 +208,16 @@ class Trainer:
         return select(scores, density, structure, norm, within, self._axes)
 
     def steps(self, length: str = "") -> int:
-        """A length (by default the whole training's) in optimiser steps."""
-        return steps_of(length or self.settings.length, self.steps_per_epoch)
+        """A length (by default the whole training's) in optimiser steps. Raises ConfigError for one
+        that is more than nothing and yet no step."""
+        length = length or self.settings.length
+        steps = steps_of(length, self.steps_per_epoch)
+        if not steps and steps_of(length, 10**12):
+            raise ConfigError(
+                f"a length of {length} is no step where an epoch has {self.steps_per_epoch}; give "
+                "at least '1it'"
+            )
+        return steps
 
     def rate(self, step: int, steps: int) -> float:
         """Learning rate of `step` in a training of `steps`."""
@@ -216,7 +253,14 @@ class Trainer:
             device=self.network.device,
             dtype=self.network.dtype,
             share=self.ranks.share,
+            whole=self._drops_last,
         )
+
+    def first_two(self, count: int = 2) -> Any:
+        """The batch of the first two training inputs, or of one twice if there is only one; or of
+        the first alone, where `count` is 1."""
+        rows = torch.arange(count) % len(self.dataset.train)
+        return next(iter(self.in_order(self.dataset.train.select(rows))))
 
     def in_order(self, images: Part, batch_size: int = 1000, **more: Any) -> EvaluationBatches:
         """Every image of a part once, as judging takes them. more: arguments of
@@ -250,6 +294,7 @@ class Trainer:
         its batches and dials, so that it may be replayed. Raises Diverged for a loss that is not
         finite, Paused when asked to stop.
         """
+        self._check_batches()
         begin = max(start, self.step)
         salt = _salt(self.seed, self.round, *streams)
         self._meter.reset()
@@ -332,8 +377,7 @@ class Trainer:
     def flops_per_image(self) -> int:
         """Forward floating-point operations of one image."""
         if self._flops is None:
-            rows = torch.tensor([0, 1 % len(self.dataset.train)])
-            inputs, _ = next(iter(self.in_order(self.dataset.train.select(rows))))
+            inputs, _ = self.first_two()
             self._flops = self.network.flops_per_image(inputs)
         return self._flops
 

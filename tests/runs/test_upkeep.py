@@ -175,7 +175,7 @@ def test_a_forged_run_is_found(
     ("change", "said"),
     [
         ({"threads": "one"}, "threads is 'one'; expected int"),
-        ({"settings": {"rewind": [2]}}, "rewind is [2]; expected str"),
+        ({"settings": {"rewind": [2]}}, "rewind is [2]; expected epochs such as"),
         ({"unheard": 1}, "unknown name 'unheard'"),
     ],
 )

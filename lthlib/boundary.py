@@ -1,0 +1,147 @@
+"""What stands between a user's call and a search: the arguments are held against their types, and
+the network is tried with its data before anything is trained."""
+
+from __future__ import annotations
+
+import types
+import typing
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor
+
+from lthlib.devices import memory_ended
+from lthlib.errors import ConfigError, LthlibError, shown
+from lthlib.masks import left_out
+from lthlib.settings import Settings, coerce
+from lthlib.tickets import seal
+from lthlib.training import Trainer
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checked(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function's arguments what their annotations say, as settings are, numbers of numpy and
+    mappings for settings included; raises ConfigError, naming the argument. It runs outside of
+    torch.inference_mode, whose tensors cannot be trained."""
+    shape, kinds = signature(function), typing.get_type_hints(function, include_extras=True)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = shape.bind(*args, **kwargs)
+        for name, value in given.arguments.items():
+            if shape.parameters[name].kind is not shape.parameters[name].VAR_KEYWORD:
+                given.arguments[name] = _as(value, kinds[name], name)
+        with torch.inference_mode(False):
+            return function(*given.args, **given.kwargs)
+
+    return call
+
+
+def _as(value: Any, kind: Any, name: str) -> Any:
+    options = [kind]
+    if typing.get_origin(kind) in (types.UnionType, typing.Union):
+        options = [option for option in typing.get_args(kind) if option is not types.NoneType]
+        if value is None and len(options) < len(typing.get_args(kind)):
+            return None
+    if len(options) > 1 or Any in options:  # what takes it knows what it may be
+        return value
+    (kind,) = options
+    known = (Settings, str, int, float, bool)
+    if typing.get_origin(kind) is Callable or kind is Callable:
+        suits, expected = callable(value) and not isinstance(value, type), "a function"
+    elif isinstance(kind, type) and not issubclass(kind, known):
+        suits, expected = isinstance(value, kind), f"a {kind.__name__}, made, not its class"
+    else:
+        return coerce(value, kind, name)
+    if not suits:
+        raise ConfigError(f"{name} is {shown(value)}; expected {expected}")
+    return value
+
+
+def try_out(trainer: Trainer) -> None:
+    """Send two training inputs forward and backward, and forward in evaluation mode; the trainer's
+    state stays as it is. Says which matrices the mask leaves out.
+
+    Raises ConfigError, in words of this library, where that fails, where the outputs do not suit
+    the labels, and for what a ticket could not hold.
+    """
+    network = trainer.network
+    weights, buffers = network.weights(), network.buffers()
+    for name, tensor in (weights | buffers).items():
+        _check_saved(name, tensor)
+    x, y = trainer.first_two()
+    try:
+        with network.drawing(trainer.seed), network.arithmetic():
+            output = network.forward(weights, buffers, x)
+            if trainer.objective.loss is None:
+                _check_outputs(output, trainer)
+            _, _, gradients = network.gradients(weights, buffers, x, y)
+            if trainer.objective.metric is None:
+                network.judge(weights, buffers, [(x, y)])
+    except LthlibError:
+        raise
+    except Exception as error:
+        if memory_ended(error) or "deterministic" in str(error):
+            raise
+        if "does not require grad" in str(error):
+            raise ConfigError(
+                "no weight that is trained reaches the network's output; does its forward detach "
+                "it, or run under torch.no_grad?"
+            ) from None
+        why = " ".join(str(error).split())
+        raise ConfigError(
+            f"the network fails on two training inputs ({_told(x)}): {type(error).__name__}: {why}"
+        ) from error
+    for name, gradient in gradients.items():
+        if gradient.layout != torch.strided:
+            raise ConfigError(f"the gradient of {name!r} is sparse; make it dense (sparse=False)")
+    _tell_left_out(trainer)
+
+
+def _check_saved(name: str, tensor: Tensor) -> None:
+    try:
+        seal({"one": tensor.reshape(-1)[:1]}, "ticket", "")
+    except Exception:
+        raise ConfigError(
+            f"{name!r} holds {tensor.dtype}, which a ticket cannot hold; give it another type"
+        ) from None
+
+
+def _check_outputs(logits: Any, trainer: Trainer) -> None:
+    classes = trainer.dataset.num_classes
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        raise ConfigError(f"the network gives {_told(logits)}; expected logits, real numbers")
+    if logits.ndim < 2 or len(logits) != 2 or logits.shape[1] < classes:
+        raise ConfigError(
+            f"the network gives {_told(logits)} for two inputs, but the labels go from "
+            f"{int(trainer.dataset.train.labels.min())} to {classes - 1}: expected shape "
+            f"[2, {classes}] or more; labels count from 0"
+        )
+    if bool(logits.isnan().any()):
+        raise ConfigError("the network gives NaN before it is trained; look for NaN in its weights")
+
+
+def _told(value: Any) -> str:
+    if not isinstance(value, Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
+
+
+def _tell_left_out(trainer: Trainer) -> None:
+    rest = left_out(trainer.model, trainer.names)
+    if isinstance(trainer.prunable, str) and rest:
+        names = list(rest)
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        warnings.warn(
+            f"prunable {trainer.prunable!r} leaves out {sum(rest.values()):,} weights in "
+            f"{', '.join(names[:3])}{more}: density refers to the other "
+            f"{len(trainer.prunable_weights().data):,}; to prune them too, name all that is to be "
+            "pruned: prunable=(...)",
+            stacklevel=7,  # where find_tickets was called, within `explained` and `checked`
+        )
