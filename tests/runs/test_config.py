@@ -228,7 +228,7 @@ def test_what_runs_of_one_kind_differ_in_is_told_beside_their_length() -> None:
         "training.length=20ep, training.batch_size=128",
         "training.length=20ep, training.batch_size=32",
         "training.length=40ep",
-        "training.length=20ep, parent.training.batch_size=128, parent.settings.rounds=6",
+        "training.length=20ep, parent.training.batch_size=128, parent.settings.rounds=10",
         "training.length=20ep, parent.training.batch_size=32, parent.settings.rounds=2",
     ]
     assert differences([]) == []
