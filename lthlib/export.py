@@ -26,7 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lthlib.errors import ConfigError, TicketError, check_choice, refusal
 from lthlib.files import write_atomically
 from lthlib.modules import copied, unwrapped
-from lthlib.shrinking import agree, call, cut
+from lthlib.shrinking import agree, cut
+from lthlib.training.objective import call
 
 if TYPE_CHECKING:
     from lthlib.tickets import Ticket
@@ -63,10 +64,8 @@ def _summary(
     ticket: Ticket, before: Sequence[float], after: Sequence[float], left: Sequence[str]
 ) -> str:
     if before == after:
-        text = (
-            f"nothing can be cut: {ticket.mask.sparsity:.1%} of the weights are pruned, but every "
-            "filter and channel that could go has a weight left"
-        )
+        sparsity = f"{ticket.mask.sparsity:.1%} of the weights are pruned"
+        text = f"nothing can be cut: {sparsity}, but too few filters or channels as a whole"
     else:
         pairs = [
             f"{old:,.{n}f} -> {new:,.{n}f}"
@@ -129,7 +128,7 @@ def _converted(network: nn.Module, example: Any, suffix: str) -> tuple[bytes, Ru
 def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(example, Mapping):
         return (), dict(example)
-    return tuple(example) if isinstance(example, (tuple, list)) else (example,), {}
+    return example if isinstance(example, tuple) else (example,), {}
 
 
 def _traced(network: nn.Module, args: Any, kwargs: Any) -> torch.export.ExportedProgram:
@@ -217,10 +216,23 @@ def bench(
         networks["shrunk"] = small
     runs: dict[str, Run] = {name: partial(call, one) for name, one in networks.items()}
     for name in ("dense", [*networks][-1]):
-        runs[f"{name}, ONNX"] = _converted(networks[name], example, ".onnx")[1]
+        runs[f"{name}, ONNX"] = onnx_run(networks[name], example)
+    return latencies(runs, example, batches, turns)
+
+
+def onnx_run(network: nn.Module, example: Any) -> Run:
+    """What runs a network's ONNX file, in onnxruntime on the CPU, with torch's number of threads.
+    Raises as `Ticket.export`."""
+    return _converted(network, example, ".onnx")[1]
+
+
+def latencies(
+    runs: Mapping[str, Run], example: Any, batches: Sequence[int], turns: int
+) -> list[Latency]:
+    """Measure in turns what takes a batch of inputs. runs: by name. The others as `bench`."""
     found = []
     for batch in batches:
-        inputs = tree_map_only(Tensor, partial(_resized, batch), example)
+        inputs = tree_map_only(Tensor, partial(_resized, batch), _on_cpu(example))
         times = _taken(runs, inputs, turns)
         found += [Latency(name, batch, *_interval(times[name])) for name in runs]
     return found

@@ -9,6 +9,7 @@ computes what it did before, or the cut is taken back.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import warnings
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lthlib.errors import ConfigError
+from lthlib.training.objective import call
 
 # How far outputs may lie apart, in units of the largest one where that is above 1.
 TOLERANCE = 1e-5
@@ -66,13 +68,6 @@ def _like(x: Tensor, draw: torch.Generator) -> Tensor:
         return x
     noise = torch.randn(x.shape, generator=draw, dtype=x.dtype)
     return noise * (x.std(correction=0) or 1) + x.mean()
-
-
-def call(network: nn.Module, inputs: Any) -> Any:
-    """What a network gives for a tensor, a tuple of tensors, or a mapping from names to them."""
-    if isinstance(inputs, Mapping):
-        return network(**inputs)
-    return network(*inputs) if isinstance(inputs, (tuple, list)) else network(inputs)
 
 
 def agree(expected: list[Tensor], found: list[Tensor], tolerance: float = TOLERANCE) -> bool:
@@ -291,23 +286,22 @@ def _narrow_all(small: nn.Module, trial: Trial) -> list[str]:
     layers = {name: layer for name, layer in small.named_modules() if isinstance(layer, _LAYERS)}
     for name, layer in layers.items():
         groups = getattr(layer, "groups", 1)
+        alone = groups > 1 and groups == layer.in_channels == layer.out_channels
         writes = _used(layer, True)
-        reads = _used(layer, False) if groups == 1 else writes
+        reads = writes if alone else _used(layer, False)
         share = float(reads.float().mean() * writes.float().mean())
         unused = int((~reads).sum() + (~writes).sum())
         if share > _WORTH or unused < 2:  # one may stand for constants
             continue
         for needed in (reads, writes):
             needed[0] |= not needed.any()  # a layer has one filter at least
-        home = small.get_submodule(name.rpartition(".")[0])
-        fits = groups == 1 or groups == layer.in_channels == layer.out_channels
-        try:
-            if fits:
-                setattr(home, name.rpartition(".")[2], Narrow(layer, reads, writes))
-            fits = fits and trial.passes(small)
-        except Exception:  # a layer of another kind under the name of these
-            fits = False
-        if not fits:
-            setattr(home, name.rpartition(".")[2], layer)
-            left.append(name)
+        path, _, own = name.rpartition(".")
+        home = small.get_submodule(path)
+        with contextlib.suppress(Exception):  # a layer of another kind under the name of these
+            if groups == 1 or alone:
+                setattr(home, own, Narrow(layer, reads, writes))
+                if trial.passes(small):
+                    continue
+        setattr(home, own, layer)
+        left.append(name)
     return left

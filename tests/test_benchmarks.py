@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
 
+from benchmarks.tickets import unfolded
 from companion.published import read_published
 
 ROOT = Path(__file__).parents[1]
@@ -57,3 +60,10 @@ def test_the_report_describes_the_machine_and_the_table_shows_every_row(measured
     assert report["schema"] == 1 and report["started"] <= report["finished"]
     assert {"device", "processor", "cores", "torch", "python"} < set(report["machine"])
     assert all(row["name"] in table for row in report["rows"])
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
+def test_an_unfolded_convolution_is_one():
+    images, kernels = torch.randn(2, 3, 5, 4), torch.randn(6, 3, 3, 3)
+    found = unfolded(kernels.flatten(1).to_sparse_csr(), images)
+    torch.testing.assert_close(found, F.conv2d(images, kernels, padding=1), rtol=1e-4, atol=1e-4)

@@ -14,7 +14,12 @@ import lthlib
 from lthlib._torchvision import torchvision  # noqa: F401 (before what may import it)
 
 PAGE = Path(__file__).parents[1] / "book" / "own-network.md"
-NEEDS = {"import transformers": "transformers", ".shrink(": "torch_pruning", ".onnx": "onnxscript"}
+NEEDS = {
+    "import transformers": "transformers",
+    ".shrink(": "torch_pruning",
+    ".onnx": "onnxscript",
+    "import bench": "onnxruntime",
+}
 
 
 def test_every_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

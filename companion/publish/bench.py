@@ -56,6 +56,22 @@ class Benchmarks:
         lines = [[one, *(self.bench(part, f"{one}: {name}") for name in columns)] for one in groups]
         return table(["", *head], lines)
 
+    def bench_latencies(self, part: str, network: str) -> Markdown:
+        """What took how long, in milliseconds with 95 % intervals, and how many times as fast as
+        the first: of `ResNet-20, dense: 1 image` the network is `ResNet-20`."""
+        lines: dict[str, list[str]] = {}
+        heads: dict[str, None] = {}
+        for row in self.read(part)["rows"]:
+            if row["name"].startswith(f"{network}, "):
+                name, _, images = row["name"].removeprefix(f"{network}, ").partition(": ")
+                heads |= {f"{images}, ms": None, f"{images}, times as fast": None}
+                took = float(format(row["ours"], ".3g"))
+                cells = f"{took:,g} ({row['note']})", f"{row['ratio']:.2f}"
+                lines.setdefault(name, [name]).extend(cells)
+        if not lines:
+            raise PublishError(f"benchmark {part!r} has no network {network!r}")
+        return table(["", *heads], lines.values())
+
     def bench_made(self, part: str) -> str:
         """What measured a benchmark, and when."""
         report = self.read(part)

@@ -16,6 +16,8 @@ ROWS = [
     {"name": "imp: runs", "ours": 628, "unit": "", "note": ""},
     {"name": "imp: on 8", "ours": 7.4312, "unit": "h", "note": ""},
     {"name": "cs: on 8", "ours": 0.5, "unit": "h", "note": ""},
+    {"name": "net, dense: 1 image", "ours": 4.0, "ratio": 1.0, "unit": "ms", "note": "3 to 5"},
+    {"name": "net, cut: 1 image", "ours": 1.25, "ratio": 3.2, "unit": "ms", "note": "1 to 2"},
     {"name": "load", "ours": 99.6091, "unit": "%", "note": ""},
     {"name": "cs: runs", "ours": 4.0, "unit": "", "note": ""},
 ]
@@ -46,6 +48,15 @@ def test_rows_of_a_group_are_a_line_of_a_table(quote: dict[str, Any]) -> None:
     assert head.replace(" ", "") == "||runs|on8,h|"
     assert imp.replace(" ", "") == "|imp|628|7.43|"
     assert cs.replace(" ", "") == "|cs|4|0.5|"
+
+
+def test_latencies_of_a_network_stand_beside_their_intervals(quote: dict[str, Any]) -> None:
+    head, _, dense, cut = quote["bench_latencies"]("cluster", "net").splitlines()
+    assert head.replace(" ", "") == "||1image,ms|1image,timesasfast|"
+    assert dense == "| dense | 4 (3 to 5) | 1.00 |"
+    assert cut == "| cut | 1.25 (1 to 2) | 3.20 |"
+    with pytest.raises(PublishError, match="no network 'other'"):
+        quote["bench_latencies"]("cluster", "other")
 
 
 def test_unknown_rows_and_reports_stop_the_build(quote: dict[str, Any]) -> None:
