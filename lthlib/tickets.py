@@ -41,7 +41,7 @@ _NO_SAFETENSORS = (
 )
 
 
-@dataclass
+@dataclass(repr=False)
 class Ticket:
     """A sparse subnetwork.
 
@@ -69,8 +69,8 @@ class Ticket:
     judged: str = "found"
     target_density: float | None = None
     info: dict[str, Any] = field(default_factory=dict)
-    model: nn.Module | None = field(default=None, repr=False, compare=False)
-    objective: Any = field(default=None, repr=False, compare=False)
+    model: nn.Module | None = field(default=None, compare=False)
+    objective: Any = field(default=None, compare=False)
 
     @property
     def density(self) -> float:
@@ -241,6 +241,9 @@ class Ticket:
     def sha256(self) -> str:
         """Digest of the ticket's file, in hexadecimal."""
         return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
     def __str__(self) -> str:
         own = f"weights as {self.judged}" if self.weights else "no weights of its own"

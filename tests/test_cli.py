@@ -140,7 +140,7 @@ def test_runs_travel_and_are_looked_after(tmp_path: Path, tiny_recipe: Path) -> 
     assert "2 same" in lth_here("import", archive, store="here")
     assert "0 faults" in lth_here("verify", store="here")
     table = lth_here("list", store="here")
-    assert table.count("imported") == 2
+    assert table.count("imported") == table.count("; training.length=20it\n") == 2
     folder = next((tmp_path / "here" / "runs").iterdir())
     shown = json.loads(lth_here("show", folder.name, store="here"))
     assert shown["imported"]["archive"] == "results.tar"

@@ -66,6 +66,7 @@ def test_a_bare_mask_is_a_ticket_too() -> None:
     assert found.weights is None
     assert found.rewind is None
     assert found.mask["a"].tolist() == [True, False]
+    assert repr(found) == f"<{found}>"
     assert str(found) == (
         "ticket 'ticket': Mask(1 of 2 weights kept, density 0.5000, 1 tensors); "
         "no weights of its own; no rewind point"

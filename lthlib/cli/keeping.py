@@ -11,27 +11,35 @@ import typer
 from lthlib.cli.options import StoreOption
 from lthlib.cli.terminal import say
 from lthlib.errors import ConfigError
+from lthlib.texts import visible
 
 if TYPE_CHECKING:
     from lthlib.runs import RunResult
 
 
 def list_(store: StoreOption = Path("store")) -> None:
-    """List the complete runs in the store, imported ones too."""
+    """List the complete runs in the store, imported ones too: how long each trains, and in which
+    values runs of one method, data set and architecture differ."""
     from lthlib.runs import Store
+    from lthlib.runs.identity import differences
 
     runs = Store(store)
-    lines = [_ROW.format("id", "tickets", "density", "test %", "seconds", "run")]
+    rows, configs = [], []
     for place, origin in (("runs", "imported"), ("imported", "imported, only to look at")):
         for result in runs.load_each(place):
             try:
-                lines.append(_row(result, origin))
+                row, _ = _row(result, origin), differences([result.values])
             except (LookupError, TypeError, ValueError, AttributeError, ConfigError):
                 # To check all of each would take too long: whoever sealed it wrote what no run
                 # says.
                 run_id = result.records[0]["run"]
                 say(f"{run_id}: its run.json is malformed; `lth verify` says where", err=True)
-    say("\n".join(lines))
+                continue
+            rows.append(row)
+            configs.append(result.values)
+    head = _ROW.format("id", "tickets", "density", "test %", "seconds", "run")
+    found = zip(rows, differences(configs), strict=True)
+    say("\n".join([head, *(f"{row}; {visible(more)}" for row, more in found)]))
 
 
 _ROW = "{:16}  {:>7}  {:>7}  {:>6}  {:>7}  {}"
@@ -40,7 +48,6 @@ _ROW = "{:16}  {:>7}  {:>7}  {:>6}  {:>7}  {}"
 def _row(result: RunResult, origin: str) -> str:
     from lthlib.records import emptied
     from lthlib.runs.identity import describe
-    from lthlib.texts import visible
 
     last, about = result.records[-1], [describe(result.values)]
     density, test = "", "failed"
@@ -99,7 +106,6 @@ def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket, *.safetenso
     from rich.console import Console
     from rich.table import Table
 
-    from lthlib.texts import visible
     from lthlib.tickets import Ticket
 
     ticket = Ticket.load(file)

@@ -19,7 +19,7 @@ from lthlib.data.streaming import StreamingPart
 from lthlib.errors import ConfigError, DataError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tensors:
     """Inputs of any type and shape held in memory, with their labels; never augmented.
 
@@ -53,6 +53,9 @@ class Tensors:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} inputs of shape {self.shape}>"
 
     @property
     def inputs(self) -> Any:
@@ -114,7 +117,7 @@ class Images(Tensors):
 Part = Tensors | StreamingPart
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """A data set in three parts; the validation part may be empty.
 
@@ -139,6 +142,9 @@ class Dataset:
     def image_shape(self) -> tuple[int, ...]:
         """Shape of one input: (channels, height, width) for images."""
         return self.train.shape
+
+    def __repr__(self) -> str:
+        return f"<{self.describe()}>"
 
     def describe(self) -> str:
         """One line: name, classes, shape, and how many inputs each part holds."""

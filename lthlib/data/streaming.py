@@ -19,7 +19,7 @@ from lthlib.data.pictures import open_rgb
 from lthlib.data.splits import generator
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class StreamingPart:
     """Image files that stay encoded on disk and are decoded batch by batch, in worker processes.
 
@@ -37,6 +37,9 @@ class StreamingPart:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} image files>"
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,33 @@ def describe(values: Mapping[str, Any]) -> str:
     place = f"{values['data']['dataset']}/{values['model']['architecture']}"
     line = f"{method}{point} on {place} seed {values['seed']}"
     return f"{line} ({settings})" if settings else line
+
+
+def differences(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A line for people on each of some configurations: its length, and the values in which those
+    of one method, data set and architecture differ, as `--set` takes them. What `describe` tells is
+    left out: the seed, and the method's own settings."""
+    kinds = [(v["method"], v["data"]["dataset"], v["model"]["architecture"]) for v in configs]
+    told = [dict(_told(values)) for values in configs]
+    seen: dict[Any, set[str]] = {}
+    for kind, own in zip(kinds, told, strict=True):
+        for name, value in own.items():
+            seen.setdefault((kind, name), set()).add(repr(value))
+    return [
+        ", ".join(
+            f"{name}={value}"
+            for name, value in own.items()
+            if name == "training.length" or len(seen[kind, name]) > 1
+        )
+        for kind, own in zip(kinds, told, strict=True)
+    ]
+
+
+def _told(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for part in ("training", "data", "model", *(["settings"] if above else [])):
+        yield from ((f"{above}{part}.{name}", value) for name, value in values[part].items())
+    if parent := values["parent"]:
+        yield from _told(parent["config"], f"{above}parent.")
 
 
 def identify(values: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import torch
 
 from lthlib import data
 from lthlib.data import SUPPORTED, Dataset, DataSettings, Images, Tensors, load_dataset
+from lthlib.data.streaming import StreamingPart
 from lthlib.errors import ConfigError, DataError
 
 DIGITS = Path(data.__file__).with_name("digits.npz")
@@ -19,6 +20,13 @@ def test_digits_need_no_files() -> None:
     assert (digits.name, digits.num_classes, digits.image_shape) == ("digits", 10, (1, 8, 8))
     assert (len(digits.train), len(digits.validation), len(digits.test)) == (1000, 300, 497)
     assert digits.classes == tuple("0123456789")
+
+
+def test_data_say_in_a_line_what_they_hold() -> None:
+    digits = load_dataset("digits")
+    assert repr(digits) == f"<{digits.describe()}>"
+    assert repr(digits.train) == "<1000 inputs of shape (1, 8, 8)>"
+    assert repr(StreamingPart((Path("a.png"),), torch.zeros(1), None, 8)) == "<1 image files>"
 
 
 def test_digits_are_scaled_by_exactly_15_and_used_once_each() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lthlib.errors import ConfigError
 from lthlib.methods import METHODS
 from lthlib.runs import Parent, RunConfig
-from lthlib.runs.identity import DEFAULTS, _changed, identify
+from lthlib.runs.identity import DEFAULTS, _changed, differences, identify
 from lthlib.settings import build
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -216,6 +216,22 @@ def test_a_line_for_people() -> None:
     assert config.describe() == "imp on digits/resnet8 seed 4 (rounds=2)"
     retrained = RunConfig(method="retrain", parent=Parent(config, "round-1"))
     assert retrained.describe() == "retrain of imp round-1 on digits/resnet8 seed 0"
+
+
+def test_what_runs_of_one_kind_differ_in_is_told_beside_their_length() -> None:
+    first = RunConfig(method="imp")
+    other = first.changed(seed=1, training={"batch_size": 32}, settings={"rounds": 2})
+    long = RunConfig(training={"length": "40ep"})  # type: ignore[arg-type]
+    last = [RunConfig(method="retrain", parent=Parent(one, "round-1")) for one in (first, other)]
+    configs = [first, other, long, *last]
+    assert differences([config.to_json() for config in configs]) == [
+        "training.length=20ep, training.batch_size=128",
+        "training.length=20ep, training.batch_size=32",
+        "training.length=40ep",
+        "training.length=20ep, parent.training.batch_size=128, parent.settings.rounds=10",
+        "training.length=20ep, parent.training.batch_size=32, parent.settings.rounds=2",
+    ]
+    assert differences([]) == []
 
 
 def test_published_runs_have_the_ids_of_their_configurations() -> None:
