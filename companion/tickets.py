@@ -37,23 +37,25 @@ _ENTRY = {"sha256": SHA256, "mask": TEXT, "rewind": TEXT.or_null(), "rewind_step
 
 def published_tickets(records: Iterable[Mapping[str, Any]], store: Store) -> bytes:
     """Return the content of a study's file: of each published ticket that keeps at most half of the
-    weights the mask, and the weights to train it from. What several share is written once.
+    weights, and whose run the store holds, the mask and the weights to train it from. What several
+    share is written once.
 
     Args:
         records: of one study, as published.
-        store: that holds their runs, whatever source computed them.
+        store: of their runs, whatever source computed them.
 
     Raises:
-        StoreError: it lacks one of the runs.
         RecordError: there is no such ticket, a mask is not as the record says, or the file would be
             too large.
     """
     tensors: dict[str, Tensor] = {}
     header: dict[str, Any] = {"format": 1, "shapes": {}, "computed": None, "tickets": {}}
     for record in records:
-        if record["status"] == "ok" and record["density"] <= DENSEST:
+        config = RunConfig.from_json(record["config"])
+        sparse = record["status"] == "ok" and record["density"] <= DENSEST
+        if sparse and (store.folder(config) / "run.json").exists():
             name = name_of(record)
-            ticket = store.ticket(RunConfig.from_json(record["config"]), record["ticket"]["point"])
+            ticket = store.ticket(config, record["ticket"]["point"])
             _check_layers(ticket.mask, record, f"the store's ticket {name}")
             header["shapes"] |= {layer: list(kept.shape) for layer, kept in ticket.mask.items()}
             packed = {layer: pack(kept) for layer, kept in ticket.mask.items()}
@@ -66,7 +68,10 @@ def published_tickets(records: Iterable[Mapping[str, Any]], store: Store) -> byt
                 "rewind_step": ticket.rewind_step,
             }
     if not header["tickets"]:
-        raise RecordError(f"no published ticket keeps at most {100 * DENSEST:g} % of the weights")
+        raise RecordError(
+            f"{store.root} holds no published ticket that keeps at most {100 * DENSEST:g} % of the "
+            "weights; `lth sweep` computes them"
+        )
     content = seal(tensors, KIND, json.dumps(header))
     if len(content) > SIZE_LIMIT:
         raise RecordError(

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from companion.studies import Entry, Study
+from companion.tickets import load_tickets
 from lthlib.masks import Mask
 from lthlib.runs import RunResult, Store
-from lthlib.tickets import Ticket
 
 
 def histories(study: Study, store: Store) -> dict[tuple[str, int], list[dict[str, Any]]]:
@@ -20,31 +20,27 @@ def histories(study: Study, store: Store) -> dict[tuple[str, int], list[dict[str
     return {(entry.label, entry.config.seed): result.history for entry, result in complete}
 
 
-def study_masks(
-    study: Study,
-    store: Store,
-    table: pd.DataFrame,
-    density: float,
-    published: Mapping[str, Ticket] | None = None,
-) -> dict[str, dict[int, Mask]]:
+def study_masks(parameters: Any, study: Study, table: pd.DataFrame) -> dict[str, dict[int, Mask]]:
     """Return the masks of a study's tickets near a density: curve -> seed -> mask.
 
     Args:
+        parameters: of the notebook. Per seed the ticket nearest to `density` counts, if within
+            25 %. Masks are those that `results` publishes, unless `source` is `local`, then those
+            in `store`; rows whose ticket is in neither are left out.
         study: which runs.
-        store: that holds tickets.
         table: of the same study, from `ticket_table`.
-        density: a kept fraction; per seed the ticket nearest to it counts, if within 25 %.
-        published: tickets from `load_tickets`, which come first. Rows whose ticket is neither there
-            nor in the store are left out.
     """
+    store, density = Store(parameters.store), parameters.density
+    published = {}
+    if parameters.source != "local":
+        published = load_tickets(parameters.results or "results", study.name)
     known = {
         (entry.config.id, record["ticket"]["index"]): (entry.config, record["ticket"]["point"])
         for entry, result in _complete(study, store)
         for record in result.records
     }
     masks = {
-        (name.partition("/")[0], ticket.index): ticket.mask
-        for name, ticket in (published or {}).items()
+        (name.partition("/")[0], ticket.index): ticket.mask for name, ticket in published.items()
     }
     keys = pd.Series(zip(table["run"], table["round"], strict=True), table.index, dtype=object)
     rows = table[keys.isin({*known, *masks}) & (table["curve"] != "dense")]

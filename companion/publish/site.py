@@ -44,7 +44,7 @@ OWN_NOTEBOOKS: dict[str, dict[str, dict[str, Any]]] = {
     "digits-precision": {"precision": {}},
     "cifar10-precision": {"precision": {}},
     "bip-cifar10-resnet20-study": {"sensitivity": {"method": "bip"}, "controls": {}},
-    "bip-cifar10-resnet20-release": {"release": {"mask_seeds": None}},
+    "bip-cifar10-resnet20-release": {"release": {}},
 }
 # Notebooks that any other study has, if it holds these curves.
 _COMPARING = {

@@ -26,7 +26,7 @@ from companion.tickets import (
     tickets_file,
 )
 from lthlib.cli.command import app
-from lthlib.errors import ConfigError, RecordError, StoreError
+from lthlib.errors import ConfigError, RecordError
 from lthlib.models import build_model
 from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, RunConfig, Store, execute
@@ -106,15 +106,17 @@ def test_a_name_that_is_none_or_several_is_refused(made: Path) -> None:
         find_ticket(found, "")
 
 
-def test_a_store_that_lacks_a_run_is_refused(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="has no ticket 'round-1'"):
-        published_tickets(load_study(made, "tiny"), Store(tmp_path))
-
-
-def test_what_is_hardly_pruned_is_not_published(made: Path) -> None:
-    dense = [one for one in load_study(made, "tiny") if one["label"] == "dense"]
-    with pytest.raises(RecordError, match="no published ticket keeps at most 50 %"):
-        published_tickets(dense, Store(made / "store"))
+def test_what_the_store_lacks_or_hardly_prunes_is_not_published(
+    made: Path, folder: Path, tmp_path: Path
+) -> None:
+    records, half = load_study(made, "tiny"), Store(folder / "store")
+    shutil.rmtree(half.folder(_config(records[-1]["config"])))
+    tickets_file(folder, "tiny").write_bytes(published_tickets(records, half))
+    assert list(load_tickets(folder, "tiny")) == list(load_tickets(made, "tiny"))[:-1]
+    dense = [one for one in records if one["label"] == "dense"]
+    for rest, store in ((records, Store(tmp_path)), (dense, half)):
+        with pytest.raises(RecordError, match="holds no published ticket that keeps at most 50 %"):
+            published_tickets(rest, store)
 
 
 def test_a_changed_byte_shows(folder: Path) -> None:
@@ -169,6 +171,14 @@ def test_the_command_lists_and_writes_them(folder: Path, tmp_path: Path) -> None
     assert lth("tickets", "tiny", listed[-1].split()[0], target).exit_code == 0
     assert lthlib.Ticket.load(target).density == pytest.approx(0.2, abs=1e-3)
     assert isinstance(lth("tickets", "none").exception, ConfigError)
+
+
+def test_a_study_is_recorded_with_its_tickets(made: Path, tmp_path: Path) -> None:
+    options = ["--methods", "imp,bip", "--store", str(made / "store"), "--results", str(tmp_path)]
+    command = ["record", str(made / "tiny.yaml"), "--tickets", *options]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert tickets_file(tmp_path, "tiny").read_bytes() == tickets_file(made, "tiny").read_bytes()
 
 
 def test_all_that_is_published_is_small() -> None:

@@ -242,12 +242,12 @@ def test_other_studies_from_the_local_store(
 def test_a_published_release_without_tickets_shows_no_masks(tmp_path: Path) -> None:
     study = ticket_study(load_recipe("digits-release"), seeds=1, dense_seeds=1, densities=[0.05])
     write(tmp_path / "results", study, published(study))
-    given = {"source": "results", "results": str(tmp_path / "results"), "mask_seeds": None}
+    given = {"source": "results", "results": str(tmp_path / "results")}
     given |= {"artefacts": str(tmp_path / "made"), "store": str(tmp_path / "store")}
     output = tmp_path / "out.ipynb"
     execute("release.ipynb", output, given)
     assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == ["effects", "table"]
-    assert "No masks here" in words(output)
+    assert "masks are not published" in words(output)
     assert not (tmp_path / "store").exists()
 
 

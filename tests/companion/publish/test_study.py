@@ -24,12 +24,13 @@ from companion.publish.study import (
     study_records,
     topped_up,
 )
+from companion.published import published as lines
 from companion.studies import Study, ticket_study
+from companion.tickets import published_tickets, tickets_file
 from lthlib.errors import ConfigError
 from lthlib.masks import Mask
 from lthlib.recipes import Recipe, load_recipe
 from lthlib.runs import Machine, Store, execute
-from lthlib.tickets import Ticket
 from tests.companion.publish.records import published, write
 
 CPU = Machine("cpu")
@@ -244,17 +245,25 @@ def test_an_unknown_source_is_refused(study: Study, tmp_path: Path) -> None:
         study_records(study, Store(tmp_path), CPU, source="web")
 
 
-def test_masks_near_a_density(study: Study, tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
-    table = ticket_table(study_records(study, store, CPU, source="local", jobs=1).records)
-    masks = study_masks(study, store, table, 0.22)
-    assert list(masks) == ["BiP"]
-    assert masks["BiP"][0].density == pytest.approx(0.2, abs=0.001)
-    other = Store(tmp_path / "other")
-    assert study_masks(study, other, table, 0.2) == {}
-    key = study.entries[-1].config.id
-    ticket = Ticket(Mask({"w": torch.tensor([True, False])}))
-    assert study_masks(study, other, table, 0.2, {f"{key}/ticket": ticket})["BiP"][0] is ticket.mask
+def test_masks_near_a_density_are_those_published_or_stored(study: Study, tmp_path: Path) -> None:
+    store, results = Store(tmp_path / "store"), tmp_path / "results"
+    records = study_records(study, store, CPU, source="local", jobs=1).records
+    table = ticket_table(records)
+
+    def masks(**given: Any) -> dict[str, dict[int, Mask]]:
+        base = {"density": 0.22, "source": "published", "results": str(results)}
+        given = {**base, "store": str(tmp_path / "empty"), **given}
+        return study_masks(namedtuple("Parameters", given)(**given), study, table)
+
+    assert masks() == {}
+    stored = masks(store=str(store.root))
+    assert list(stored) == ["BiP"]
+    assert stored["BiP"][0].density == pytest.approx(0.2, abs=0.001)
+    tickets_file(results, study.name).parent.mkdir(parents=True)
+    tickets_file(results, study.name).write_bytes(published_tickets(records, store))
+    (results / f"{study.name}.jsonl").write_bytes(lines(records))
+    assert masks()["BiP"][0].overlap(stored["BiP"][0]) == 1
+    assert masks(source="local") == {} and masks(density=0.05) == {}
 
 
 def test_overlap_and_chance_of_small_masks() -> None:
