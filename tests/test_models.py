@@ -153,6 +153,15 @@ def test_torchvision_is_imported_for_its_own_networks_alone() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_a_torchvision_that_could_not_be_imported_before_can_be_afterwards() -> None:
+    code = (
+        "try:\n    import torchvision\nexcept RuntimeError:\n    pass\n"
+        "from lthlib._torchvision import torchvision as ours\nimport torchvision\n"
+        "assert torchvision is ours and ours.models.resnet50"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_the_embedded_study_prunes_19_144_convolution_weights() -> None:
     model = network(architecture="resnet8", width=8, shortcut="projection", channels=1)
     assert weights_of(model, nn.Conv2d) == 19_144
