@@ -76,9 +76,11 @@ def try_out(trainer: Trainer) -> None:
     for name, tensor in (weights | buffers).items():
         _check_saved(name, tensor)
     x, y = trainer.first_two()
+    what = "the network fails"
     try:
         with network.drawing(trainer.seed), network.arithmetic():
             output = network.forward(weights, buffers, x)
+            what = "the loss or its gradient fails" if trainer.objective.loss else what
             if trainer.objective.loss is None:
                 _check_outputs(output, trainer)
             _, _, gradients = network.gradients(weights, buffers, x, y)
@@ -96,7 +98,7 @@ def try_out(trainer: Trainer) -> None:
             ) from None
         why = " ".join(str(error).split())
         raise ConfigError(
-            f"the network fails on two training inputs ({_told(x)}): {type(error).__name__}: {why}"
+            f"{what} on two training inputs ({_told(x)}): {type(error).__name__}: {why}"
         ) from error
     for name, gradient in gradients.items():
         if gradient.layout != torch.strided:

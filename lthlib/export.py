@@ -25,9 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lthlib.errors import ConfigError, TicketError, check_choice, refusal
 from lthlib.files import write_atomically
-from lthlib.modules import copied, unwrapped
+from lthlib.modules import call, copied, unwrapped
 from lthlib.shrinking import agree, cut
-from lthlib.training.objective import call
 
 if TYPE_CHECKING:
     from lthlib.tickets import Ticket

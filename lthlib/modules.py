@@ -72,3 +72,20 @@ def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Modul
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             module.sparse = False  # the same gradient, laid out as weights are
     return made
+
+
+def call(network: nn.Module, inputs: Any) -> Any:
+    """What a network gives for a tensor, a tuple of tensors, or a mapping from names to them."""
+    if isinstance(inputs, Mapping):
+        return network(**inputs)
+    return network(*inputs) if isinstance(inputs, (tuple, list)) else network(inputs)
+
+
+def logits_of(output: Any) -> Any:
+    """The logits in what a network gives: its `logits`, by key or by name, or the first of a tuple;
+    all else as it is."""
+    if isinstance(output, Mapping):
+        return output.get("logits", output)
+    if isinstance(output, (tuple, list)) and not hasattr(output, "logits"):
+        return output[0] if output else output
+    return getattr(output, "logits", output)

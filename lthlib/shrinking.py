@@ -22,7 +22,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from lthlib.errors import ConfigError
-from lthlib.training.objective import call
+from lthlib.modules import call
 
 # How far outputs may lie apart, in units of the largest one where that is above 1.
 TOLERANCE = 1e-5

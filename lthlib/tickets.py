@@ -128,7 +128,7 @@ class Ticket:
         not fit the network, ConfigError for what is no optimiser, or steps other weights.
         """
         self.check(model)
-        own = dict(model.named_parameters())
+        own = _tensors(unwrapped(model))
         pruned = {name: ~kept for name, kept in self.mask.items()}
 
         def enforce(*_: Any) -> None:
@@ -155,7 +155,7 @@ class Ticket:
     def with_weights(self, model: nn.Module) -> Ticket:
         """This ticket with a network's present weights as its own, judged as retrained: what a
         training loop of one's own has made of it."""
-        tensors = dict(model.named_parameters()) | dict(model.named_buffers())
+        tensors = _tensors(unwrapped(model))
         own = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         for name, kept in self.mask.items():
             own[name].mul_(kept)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections import namedtuple
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from torch.nn.utils import prune
 from torch.optim.swa_utils import AveragedModel
 
 from lthlib.errors import ConfigError
-from lthlib.modules import copied, unwrapped
+from lthlib.modules import call, copied, logits_of, unwrapped
 
 
 def network() -> nn.Sequential:
@@ -120,3 +123,37 @@ def test_what_holds_something_that_cannot_be_copied_is_refused() -> None:
     model.lock = threading.Lock()
     with pytest.raises(ConfigError, match=r"cannot be copied \(cannot pickle"):
         copied(model)
+
+
+LOGITS = torch.tensor([[2.0, 1.0], [0.0, 3.0]])
+Named = namedtuple("Named", ["auxiliary", "logits"])
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        LOGITS,
+        {"loss": torch.zeros(()), "logits": LOGITS},
+        SimpleNamespace(logits=LOGITS),
+        Named(torch.zeros(3), LOGITS),
+        (LOGITS, torch.zeros(3, 7)),
+        [LOGITS],
+    ],
+)
+def test_logits_are_found_in_what_networks_give(output: Any) -> None:
+    assert logits_of(output) is LOGITS
+
+
+def test_what_holds_no_logits_is_left_as_it_is() -> None:
+    output = {"mean": torch.zeros(3)}
+    assert logits_of(output) is output
+
+
+class Difference(nn.Module):
+    def forward(self, left: Any, right: Any) -> Any:
+        return left - right
+
+
+@pytest.mark.parametrize("inputs", [(5, 3), [5, 3], {"right": 3, "left": 5}])
+def test_several_inputs_are_handed_over_by_place_or_by_name(inputs: Any) -> None:
+    assert call(Difference(), inputs) == 2

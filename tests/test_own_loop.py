@@ -154,3 +154,17 @@ def test_what_cannot_be_enforced_is_refused() -> None:
         ticket.enforced(model, other)
     with pytest.raises(TicketError, match="does not fit this network"):
         ticket.enforced(nn.Linear(6, 3), other)
+
+
+def compiled(model: nn.Module) -> Any:
+    return torch.compile(model, backend="eager")
+
+
+@pytest.mark.parametrize("wrapped", [nn.DataParallel, compiled])
+def test_wrapped_networks_are_held_too(wrapped: Any) -> None:
+    ticket, model = half(), network()
+    optimiser = OPTIMISERS["sgd"](model.parameters())
+    with ticket.enforced(wrapped(model), optimiser):
+        steps(model, optimiser, 2)
+    assert pruned(ticket, model).count_nonzero() == 0
+    assert ticket.with_weights(wrapped(model)).weights.keys() == model.state_dict().keys()

@@ -221,7 +221,8 @@ class Dataset:
                     f"training {train.labels.dtype} of shape {list(train.labels.shape)}"
                 )
             if num_classes:
-                check_labels(part.labels.numpy(), num_classes, f"{name} labels")
+                where = f"{name} labels (num_classes=0 if they are no classes)"
+                check_labels(part.labels.numpy(), num_classes, where)
             if part.shape != train.shape:
                 raise DataError(f"{name} inputs have shape {part.shape}, training {train.shape}")
         if not 0 <= validation_fraction < 1:

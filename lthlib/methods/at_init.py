@@ -16,9 +16,9 @@ from lthlib.data import EvaluationBatches, Part, generator
 from lthlib.devices import with_float64
 from lthlib.masks import Mask
 from lthlib.methods.base import make_ticket
-from lthlib.modules import copied
+from lthlib.modules import call, copied, logits_of
 from lthlib.tickets import Ticket
-from lthlib.training import Cost, Tensors, Trainer, call, logits_of
+from lthlib.training import Cost, Tensors, Trainer
 
 
 def train_pruned(

@@ -15,9 +15,10 @@ from lthlib.devices import with_float64
 from lthlib.masks import Mask
 from lthlib.methods.at_init import gradient_of_sum, pieces, train_pruned, untrained
 from lthlib.methods.base import Method
+from lthlib.modules import call, logits_of
 from lthlib.settings import Count, Density, Settings
 from lthlib.tickets import Ticket
-from lthlib.training import Cost, Tensors, Trainer, call, logits_of
+from lthlib.training import Cost, Tensors, Trainer
 
 
 @dataclass(frozen=True)

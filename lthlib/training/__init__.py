@@ -2,6 +2,6 @@
 
 from lthlib.training.cost import Cost, Outcome
 from lthlib.training.network import Network, Tensors, channels_last, sgd_step
-from lthlib.training.objective import Objective, call, logits_of
+from lthlib.training.objective import Objective
 from lthlib.training.settings import TrainingSettings, learning_rate, steps_of
 from lthlib.training.trainer import Hooks, Trainer

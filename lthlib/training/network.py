@@ -23,8 +23,8 @@ from lthlib.distributed import Ranks
 from lthlib.errors import ConfigError
 from lthlib.flat import Flat
 from lthlib.masks import is_trained
-from lthlib.modules import copied
-from lthlib.training.objective import Objective, call, logits_of
+from lthlib.modules import call, copied, logits_of
+from lthlib.training.objective import Objective
 
 Tensors = dict[str, Tensor]
 

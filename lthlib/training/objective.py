@@ -1,9 +1,9 @@
-"""What a network takes and gives, and the loss and the metric that it is trained and judged by."""
+"""The loss and the metric that a network is trained and judged by."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,23 +18,6 @@ from lthlib.errors import ConfigError, shown
 Measure = Callable[[Any, Tensor], Any]
 
 
-def call(network: nn.Module, inputs: Any) -> Any:
-    """What a network gives for a tensor, a tuple of tensors, or a mapping from names to them."""
-    if isinstance(inputs, Mapping):
-        return network(**inputs)
-    return network(*inputs) if isinstance(inputs, tuple) else network(inputs)
-
-
-def logits_of(output: Any) -> Any:
-    """The logits in what a network gives: its `logits`, by key or by name, or the first of a tuple;
-    all else as it is."""
-    if isinstance(output, Mapping):
-        return output.get("logits", output)
-    if isinstance(output, (tuple, list)) and not hasattr(output, "logits"):
-        return output[0] if output else output
-    return getattr(output, "logits", output)
-
-
 @dataclass(frozen=True)
 class Objective:
     """loss: a function of (output, target) of a batch that gives one number to make small, a mean;
@@ -42,7 +25,7 @@ class Objective:
     CPU, that gives one number; by default the percentage of correct predictions or, where targets
     are no classes, the mean loss.
 
-    An output is what `logits_of` finds; what it holds comes in single precision at least.
+    An output is what `lthlib.modules.logits_of` finds, in single precision at least.
     """
 
     loss: Measure | None = None

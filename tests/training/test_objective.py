@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections import namedtuple
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,31 +8,10 @@ from torch import Tensor, nn
 
 from lthlib.distributed import Ranks
 from lthlib.errors import ConfigError
-from lthlib.training import Objective, logits_of
+from lthlib.training import Objective
 
 LOGITS = torch.tensor([[2.0, 1.0], [0.0, 3.0], [1.0, 0.0]])  # classes 0, 1, 0
 LABELS = torch.tensor([0, 0, 0])
-Named = namedtuple("Named", ["auxiliary", "logits"])
-
-
-@pytest.mark.parametrize(
-    "output",
-    [
-        LOGITS,
-        {"loss": torch.zeros(()), "logits": LOGITS},
-        SimpleNamespace(logits=LOGITS),
-        Named(torch.zeros(3), LOGITS),
-        (LOGITS, torch.zeros(3, 7)),
-        [LOGITS],
-    ],
-)
-def test_logits_are_found_in_what_networks_give(output: Any) -> None:
-    assert logits_of(output) is LOGITS
-
-
-def test_what_holds_no_logits_is_left_as_it_is() -> None:
-    output = {"mean": torch.zeros(3)}
-    assert logits_of(output) is output
 
 
 def judged(objective: Objective, output: Tensor, target: Tensor) -> float:
