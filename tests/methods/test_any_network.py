@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,9 +16,13 @@ from lthlib.data import Dataset
 from lthlib.methods import get_method
 from lthlib.settings import build
 from lthlib.training import Trainer, TrainingSettings
+from lthlib.training.objective import logits_of
 from lthlib.turns import turn
 from tests.conftest import NEEDS_GPU
 from tests.training.toys import dense_parent
+
+efficient = torchvision.models.efficientnet
+mobilenetv3, resnet = torchvision.models.mobilenetv3, torchvision.models.resnet
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "dense": {},
@@ -76,9 +82,117 @@ def embeddings() -> tuple[nn.Module, Tensor]:
     return nn.Sequential(*layers), torch.randint(0, 11, (12, 6))
 
 
+def mobilenet_v3() -> tuple[nn.Module, Tensor]:
+    block = partial(mobilenetv3.InvertedResidualConfig, dilation=1, width_mult=1)
+    blocks = [
+        block(8, 3, 8, 8, True, "RE", stride=2),
+        block(8, 5, 16, 8, True, "HS", stride=1),
+    ]
+    model = mobilenetv3.MobileNetV3(blocks, last_channel=16, num_classes=2)
+    return model, torch.randn(12, 3, 16, 16)
+
+
+def efficientnet() -> tuple[nn.Module, Tensor]:
+    block = partial(efficient.MBConvConfig, width_mult=1, depth_mult=1)
+    blocks = [block(1, 3, 1, 8, 8, num_layers=1), block(6, 5, 2, 8, 12, num_layers=2)]
+    return efficient.EfficientNet(blocks, 0.2, num_classes=2), torch.randn(12, 3, 16, 16)
+
+
+def bottlenecks() -> tuple[nn.Module, Tensor]:
+    """Blocks of a ResNet-50, with and without a projection."""
+    shortcut = nn.Sequential(nn.Conv2d(6, 16, 1, 2), nn.BatchNorm2d(16))
+    blocks = [resnet.Bottleneck(6, 4, 2, shortcut), resnet.Bottleneck(16, 4)]
+    start = [nn.Conv2d(3, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 2)]
+    return nn.Sequential(*start, *blocks, *head), torch.randn(12, 3, 10, 10)
+
+
+def vision_transformer() -> tuple[nn.Module, Tensor]:
+    model = torchvision.models.VisionTransformer(8, 4, 1, 2, 8, 16, num_classes=2)
+    nn.init.normal_(model.heads.head.weight)  # zeros at first, which tell no weights apart
+    return model, torch.randn(12, 3, 8, 8)
+
+
+@dataclass
+class Output:
+    """What a classifier of Hugging Face gives: its logits, and more."""
+
+    logits: Tensor
+    states: Tensor
+
+
+class Named(Classifier):
+    """Gives its logits by name, and caches what no checkpoint holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("places", torch.arange(6), persistent=False)
+        self.place = nn.Embedding(6, 8)
+
+    def forward(self, tokens: Tensor) -> Any:
+        states = self.encoder(self.embedding(tokens) + self.place(self.places)).mean(1)
+        return Output(self.head(states), states)
+
+
+def with_named_output() -> tuple[nn.Module, Tensor]:
+    return Named(), torch.randint(0, 11, (12, 6))
+
+
+class Recurrent(nn.Module):
+    """[b, 5, 4] -> logits [b, 2] by a GRU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gru = nn.GRU(4, 6, batch_first=True)
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.gru(x)[0][:, -1])
+        return logits
+
+
+def recurrent() -> tuple[nn.Module, Tensor]:
+    return Recurrent(), torch.randn(12, 5, 4)
+
+
+def frozen_backbone() -> tuple[nn.Module, Tensor]:
+    backbone, inputs = over_time()
+    backbone[:-1].requires_grad_(False).apply(lambda module: module.eval())
+    backbone.training = True
+    return nn.Sequential(backbone[:-1], nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2)), inputs
+
+
+class UNet(nn.Module):
+    """Down, up by a transposed convolution, and a skip connection; then the mean of each map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.deep = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU())
+        self.up = nn.ConvTranspose2d(8, 4, 2, stride=2)
+        self.out = nn.Conv2d(8, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        skipped = self.down(x)
+        both = torch.cat([skipped, self.up(self.deep(skipped))], 1)
+        logits: Tensor = self.out(both).mean((2, 3))
+        return logits
+
+
+def u_net() -> tuple[nn.Module, Tensor]:
+    return UNet(), torch.randn(12, 1, 8, 8)
+
+
+NETWORKS = [
+    *(mobilenet, mobilenet_v3, efficientnet, bottlenecks, vision_transformer, transformer),
+    *(with_named_output, over_time, embeddings, recurrent, frozen_backbone, u_net),
+]
+
+
+@pytest.mark.filterwarnings("ignore:grasp takes finite differences:UserWarning")
 @pytest.mark.parametrize(("device", "deterministic"), PLACES)
 @pytest.mark.parametrize("method", SETTINGS)
-@pytest.mark.parametrize("network", [mobilenet, transformer, over_time, embeddings])
+@pytest.mark.parametrize("network", NETWORKS)
 def test_every_method_prunes_it(
     network: Any, method: str, device: str, deterministic: bool
 ) -> None:
@@ -104,8 +218,9 @@ def pruned(model: nn.Module, data: Dataset, method: str, trainer: Callable[[], T
     parent = dense_parent(trainer()) if chosen.parent != "none" else None
     own = trainer()
     *_, ticket = chosen.search(own, build(chosen.settings, SETTINGS[method], method), parent)
-    matrices = [m for m in model.modules() if isinstance(m, (nn.Conv1d, nn.Conv2d, nn.Linear))]
-    assert ticket.mask.total >= sum(m.weight.numel() for m in matrices)
+    kinds = (nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+    matrices = [m.weight for m in model.modules() if isinstance(m, kinds)]
+    assert ticket.mask.total >= sum(m.numel() for m in matrices if m.requires_grad)
     if method in ("dense", "retrain"):
         assert ticket.density == 1.0
     elif method in OF_OWN_DENSITY:
@@ -113,7 +228,11 @@ def pruned(model: nn.Module, data: Dataset, method: str, trainer: Callable[[], T
     else:
         assert ticket.mask.kept == round(ticket.mask.total / 2)
     assert ticket.weights is not None
-    assert ticket.weights.keys() == model.state_dict().keys()
+    assert ticket.weights.keys() == {
+        n for n, _ in (*model.named_parameters(), *model.named_buffers())
+    }
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad or ticket.weights[name].equal(parameter)
     assert all(bool(tensor.isfinite().all()) for tensor in ticket.weights.values())
     for name, kept in ticket.mask.items():
         assert ticket.weights[name][~kept].count_nonzero() == 0
@@ -127,7 +246,8 @@ def pruned(model: nn.Module, data: Dataset, method: str, trainer: Callable[[], T
     )
     sparse = ticket.apply(model).eval()
     with torch.no_grad():
-        right = (sparse(data.test.inputs).argmax(1) == data.test.labels).sum()  # type: ignore[union-attr]
+        logits = logits_of(sparse(data.test.inputs))  # type: ignore[union-attr]
+        right = (logits.argmax(1) == data.test.labels).sum()
     assert accuracy is not None
     # Another device may round one image's logits to the other side.
     assert abs(accuracy - 100 * int(right) / 8) <= (0 if place.type == "cpu" else 100 / 8)
