@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,7 +20,7 @@ from lthlib.data import Dataset, DataSettings, Images, read_all
 from lthlib.devices import chosen, explained, named
 from lthlib.distributed import check_ranks
 from lthlib.errors import ConfigError, MaskError, Paused, TicketError
-from lthlib.masks import Mask, kept_count
+from lthlib.masks import Mask, already_pruned, kept_count
 from lthlib.methods import Method, get_method
 from lthlib.methods.gates import bisect_initial_gate
 from lthlib.modules import copied, unwrapped
@@ -109,13 +108,19 @@ def find_tickets(
         raise ConfigError("retrain takes a ticket: call lthlib.retrain(ticket, data)")
     if chosen.takes("rewind"):
         settings.setdefault("rewind", rewind)
+    objective, dataset = Objective(loss, metric), _dataset(data)
+
+    def fresh() -> Trainer:
+        trainer = _trainer(
+            model, dataset, objective, seed, training, prunable, augmentation, device
+        )
+        if (mask := already_pruned(trainer.prunable_weights())) is not None:
+            trainer.confine(mask)
+        return trainer
+
+    start = _try(fresh(), density)
     if density is not None:
-        settings |= _for_density(chosen, density, settings)
-    objective = Objective(loss, metric)
-    fresh = partial(
-        _trainer, model, _dataset(data), objective, seed, training, prunable, augmentation, device
-    )
-    _try(fresh(), density)
+        settings |= _for_density(chosen, density, start, settings)
     parent = None
     if chosen.parent != "none":
         parent = _dense(fresh(), pretrained, rewind, progress, store)
@@ -142,11 +147,20 @@ def find_tickets(
     return tickets
 
 
-def _try(trainer: Trainer, density: float | None) -> None:
+def _try(trainer: Trainer, density: float | None) -> float:
+    """Try what is to be trained; returns the density that it has before."""
     with turn(trainer.network.device):
         try_out(trainer)
     if density is not None:  # one that keeps nothing
         kept_count(len(trainer.prunable_weights().data), density)
+    start = trainer.within.density if trainer.within else 1.0
+    if start < 1:
+        warnings.warn(
+            f"of the prunable weights {start:.1%} are not 0; the rest stay pruned", stacklevel=5
+        )
+    if density is not None and density > start:
+        raise ConfigError(f"density is {density}, but the network is pruned to {start:.4f} already")
+    return start
 
 
 def _until_stopped(trainer: Trainer, search: Iterator[Ticket]) -> list[Ticket]:
@@ -343,7 +357,9 @@ def _dense(
     return ticket
 
 
-def _for_density(method: Method, density: float, settings: dict[str, Any]) -> dict[str, Any]:
+def _for_density(
+    method: Method, density: float, start: float, settings: dict[str, Any]
+) -> dict[str, Any]:
     if method.takes_density:
         return {"density": density}
     if method.name == "dense":
@@ -358,8 +374,11 @@ def _for_density(method: Method, density: float, settings: dict[str, Any]) -> di
         )
     if method.name != "imp":
         raise ConfigError(f"{method.name} takes no density; leave it out")
+    target, density = density, density / start
     if density > 1 - 1e-6:
-        raise ConfigError(f"density is {density}, at which imp prunes nothing; give less than 1")
+        raise ConfigError(
+            f"density is {target}, at which imp prunes nothing; give less than {start}"
+        )
     if {"rounds", "fraction"} <= settings.keys():
         raise ConfigError("density and rounds set the fraction; give two of the three")
     fraction = settings.get("fraction", 0.2)

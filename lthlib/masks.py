@@ -210,6 +210,14 @@ class Mask(Mapping[str, Tensor]):
         return cls({name: torch.ones_like(tensors[name], dtype=torch.bool) for name in names})
 
 
+def already_pruned(weights: Mapping[str, Tensor]) -> Mask | None:
+    """Where weights are not 0, if a share of them is that only pruning gives: 1 % or more, not
+    counting tensors that are 0 as a whole, which start so."""
+    found = {name: weight.detach().cpu() != 0 for name, weight in weights.items()}
+    mask = Mask({name: kept | ~kept.any() for name, kept in found.items()})
+    return mask if mask.density <= 0.99 else None
+
+
 def check_density(density: float) -> None:
     """Raise MaskError unless a density is in (0, 1]."""
     if not 0 < density <= 1:

@@ -14,6 +14,7 @@ import lthlib
 from lthlib import TrainingSettings, find_tickets
 from lthlib.boundary import try_out
 from lthlib.errors import ConfigError, DataError, LthlibError, MaskError
+from lthlib.methods import METHODS
 from lthlib.training import Trainer
 
 SHORT = TrainingSettings("6it", 8, 0.05)
@@ -263,3 +264,47 @@ def test_every_refusal_is_one_line() -> None:
         with pytest.raises(LthlibError) as refused:
             find(model)
         assert "\n" not in str(refused.value)
+
+
+PRUNING: dict[str, dict[str, Any]] = {
+    "imp": {"rounds": 2, "fraction": 0.5},
+    "cs": {"temperature_per": "step"},
+    "l0": {},
+    "iss": {"initial_gate": 0.5},
+}
+
+
+@pytest.mark.filterwarnings(
+    "ignore:.* pruned nothing:UserWarning", "ignore:.* are stepped by SGD:UserWarning"
+)
+@pytest.mark.parametrize("optimiser", ["sgd", "adamw"])
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "retrain"])
+def test_a_pruned_network_stays_pruned(method: str, optimiser: str) -> None:
+    torch.manual_seed(0)
+    model = network()
+    first = find(model, "omp", density=0.5, start="own")[-1]
+    first.apply(model)
+    settings = PRUNING.get(method, {"density": 0.25} if METHODS[method].takes_density else {})
+    training = TrainingSettings("6it", 8, 0.05, optimiser=optimiser, weight_decay=0.1)
+    with pytest.warns(UserWarning, match=r"of the prunable weights [0-9.]+% are not 0; the rest"):
+        tickets = find(model, method, training=training, **settings)
+    for ticket in tickets:
+        for name, kept in first.mask.items():
+            assert not (ticket.mask[name] & ~kept).any()
+            assert ticket.weights[name][~kept].count_nonzero() == 0
+    if method == "imp":
+        assert [ticket.mask.kept for ticket in tickets] == [33, 16, 8]
+    if METHODS[method].takes_density:
+        assert tickets[-1].mask.kept == round(66 * 0.25)
+
+
+def test_a_pruned_network_has_a_density_below_which_it_is_pruned() -> None:
+    model = network()
+    find(model, "omp", density=0.5)[-1].apply(model)
+    with pytest.warns(UserWarning, match="50.0% are not 0"):
+        assert find(model, density=0.1)[-1].mask.kept == round(66 * 0.1)
+    with (
+        pytest.warns(UserWarning, match="50.0% are not 0"),
+        pytest.raises(ConfigError, match=r"density is 0.6, but the network is pruned to 0.5000"),
+    ):
+        find(model, density=0.6)

@@ -16,6 +16,7 @@ from lthlib._torchvision import torchvision
 from lthlib.errors import MaskError
 from lthlib.masks import (
     Mask,
+    already_pruned,
     group_axes,
     kept_count,
     kept_groups,
@@ -418,6 +419,16 @@ def test_matrices_that_no_mask_covers_are_told_with_their_weights() -> None:
     )
     # Whoever asks for convolutions leaves linear layers out on purpose.
     assert left_out(nn.Sequential(nn.Conv1d(1, 2, 3), nn.Linear(4, 3)), ("0.weight",)) == {}
+
+
+def test_zeros_tell_of_pruning_where_they_are_many_and_not_all() -> None:
+    weights = {"conv": torch.ones(10, 10), "new": torch.zeros(5)}
+    weights["conv"][0, 0] = 0.0
+    assert already_pruned(weights) is None  # one in a hundred may be drawn
+    weights["conv"][1] = 0.0
+    mask = already_pruned(weights)
+    assert mask.layers() == {"conv": (89, 100), "new": (5, 5)}
+    assert mask["conv"].equal(weights["conv"] != 0)
 
 
 def test_a_layer_without_weights_is_no_part_of_a_mask() -> None:

@@ -90,6 +90,9 @@ def make_ticket(
 ) -> Ticket:
     """A ticket whose own weights are the trainer's weights and buffers, but for those `changed`,
     under `mask`, all copied to the CPU. about: its other fields, see `Ticket`."""
+    if trainer.within is not None:
+        inside = trainer.within.items()
+        mask = Mask({name: mask[name] & kept.to(mask[name].device) for name, kept in inside})
     if mask.kept == 0:
         raise MaskError(f"the mask of {about.get('point', Ticket.point)} keeps no weight")
     tensors = trainer.group("buffers") | trainer.group("weights") | dict(changed or {})

@@ -63,7 +63,7 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
     weights = trainer.prunable_weights()
     # A structure that it lacks is refused before training.
     trainer.select(weights, 1.0, settings.structure)
-    masks = trainer.keep("masks", Mask.full(weights, trainer.names))
+    masks = trainer.keep("masks", trainer.within or Mask.full(weights, trainer.names))
     start = 0 if settings.rewinding == "none" else k
     for r in trainer.rounds(settings.rounds + 1):
         mask = Mask(masks)
@@ -74,7 +74,7 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
             streams=("train",) if settings.rewinding != "none" or r == 0 else (f"round-{r}",),
             snapshot_at=k if r == 0 else None,
         )
-        target = (1 - settings.fraction) ** r
+        target = _density(trainer, settings, r)
         found = r == 0 or settings.rewinding == "none"
         yield make_ticket(
             trainer, mask, point=f"round-{r}", index=r, judged="found" if found else "retrained",
@@ -101,10 +101,15 @@ def go_on(trainer: Trainer, settings: IMPSettings, ticket: Ticket) -> bool:
     return True
 
 
+def _density(trainer: Trainer, settings: IMPSettings, r: int) -> float:
+    start = trainer.within.density if trainer.within else 1.0
+    return start * (1 - settings.fraction) ** r
+
+
 def _pruned(trainer: Trainer, mask: Mask, settings: IMPSettings, r: int) -> Mask:
     """The mask of round r."""
     weights = trainer.prunable_weights()
-    density = (1 - settings.fraction) ** r
+    density = _density(trainer, settings, r)
     if settings.structure == "unstructured":
         return prune_by_magnitude(weights, mask, max(1, round(mask.total * density)))
     magnitudes = {name: weight.detach().abs() for name, weight in weights.items()}

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
+import torch
+
 from lthlib.data import generator
-from lthlib.masks import kept_count, random_mask
 from lthlib.methods.base import Method
 from lthlib.methods.retrain import train_from
 from lthlib.settings import Density, Settings, one_of
@@ -34,8 +35,8 @@ def search(trainer: Trainer, settings: RandomSettings, parent: Ticket | None) ->
     if settings.layers == "parent":
         mask = parent.mask.shuffled(draw)
     else:
-        shapes = {name: kept.shape for name, kept in parent.mask.items()}
-        mask = random_mask(shapes, kept_count(parent.mask.total, settings.density), draw)
+        scores = {n: torch.rand(kept.shape, generator=draw) for n, kept in parent.mask.items()}
+        mask = trainer.select(scores, settings.density)
     return train_from(trainer, parent, mask, mask.density)
 
 

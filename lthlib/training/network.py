@@ -62,6 +62,8 @@ class Network:
             for places in (m._parameters, m._buffers)
             for key, own in places.items()
         ]
+        # By what gradients are multiplied, as they lie in `into`; None stands for ones.
+        self.open: Tensor | None = None
         self._written: list[tuple[Tensor, Tensor]] = []
 
     def weights(self) -> Tensors:
@@ -229,6 +231,8 @@ class Network:
         if into is not None:
             torch._foreach_copy_(list(into.values()), [gradients[name] for name in into])
             gradients = into
+            if self.open is not None:
+                into.data.mul_(self.open)
         if not alone:
             gradients = into or Flat.of(gradients)
             loss, correct = self.ranks.mean(loss, correct, gradients.data, len(y))

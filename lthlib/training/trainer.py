@@ -81,6 +81,7 @@ class Trainer:
         self.network = Network(
             model, self.device, self.settings.precision, self.ranks, self.objective
         )
+        self.within: Mask | None = None
         self.names = prunable_names(self.model, self.prunable)
         self._axes = group_axes(self.model)
         self.state: Tensors = {}
@@ -205,7 +206,18 @@ class Trainer:
         within: Mapping[str, Tensor] | None = None,
     ) -> Mask:
         """`lthlib.masks.select` among this network's weights, with the axes of its layers."""
+        if within is None and self.within is not None:
+            within = {n: self.within[n].to(score.device) for n, score in scores.items()}
         return select(scores, density, structure, norm, within, self._axes)
+
+    def confine(self, mask: Mask) -> None:
+        """Leave what is 0 outside of a mask as it is, whatever the method: a network that was
+        pruned stays so."""
+        self.within = mask.to(self.network.device)
+        factor = self.flat("weights").like(torch.ones_like(self.flat("weights").data))
+        for name, kept in mask.items():
+            factor[name].copy_(kept)
+        self.network.open = factor.data
 
     def steps(self, length: str = "") -> int:
         """A length (by default the whole training's) in optimiser steps. Raises ConfigError for one
