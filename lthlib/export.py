@@ -18,12 +18,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
 
-from lthlib.errors import ConfigError, TicketError, check_choice, refusal
+from lthlib.errors import ConfigError, TicketError, check_choice, refusal, shown
 from lthlib.files import write_atomically
 from lthlib.modules import call, copied, unwrapped
 from lthlib.shrinking import agree, cut
@@ -41,6 +42,7 @@ Run = Callable[[Any], Any]
 def shrink(ticket: Ticket, model: nn.Module, example: Any, progress: bool = True) -> nn.Module:
     """`Ticket.shrink`, which says what it takes and gives."""
     _check_installed("torch_pruning")
+    example = _batch(example)
     masked = ticket.apply(copied(unwrapped(model)).cpu()).eval()
     small, left = cut(masked, example)
     if progress:
@@ -51,7 +53,6 @@ def shrink(ticket: Ticket, model: nn.Module, example: Any, progress: bool = True
 
 def _sizes(network: nn.Module, example: Any) -> tuple[int, float, float]:
     """Parameters, millions of floating-point operations of an image, and megabytes."""
-    example = _on_cpu(example)
     with FlopCounterMode(display=False) as counter, torch.enable_grad():
         call(network, example)
     flops = counter.get_total_flops() / len(tree_leaves(example)[0])
@@ -82,8 +83,17 @@ def _check_installed(*packages: str) -> None:
         )
 
 
-def _on_cpu(example: Any) -> Any:
-    return tree_map_only(Tensor, lambda x: x.detach().cpu(), example)
+def _batch(example: Any) -> Any:
+    """A batch of inputs as tensors on the CPU. Raises ConfigError for what is none."""
+    kinds = (Tensor, np.ndarray)
+    example = tree_map_only(kinds, lambda x: torch.as_tensor(x).detach().cpu(), example)
+    tensors = [x for x in tree_leaves(example) if isinstance(x, Tensor)]
+    if not tensors or not all(x.dim() and len(x) for x in tensors):
+        raise ConfigError(
+            f"example is {shown(example)}; expected a batch [b, ...] of the network's inputs, a "
+            "tensor, or a tuple or mapping of tensors"
+        )
+    return example
 
 
 def export(network: nn.Module, example: Any, path: str | Path) -> None:
@@ -92,15 +102,22 @@ def export(network: nn.Module, example: Any, path: str | Path) -> None:
     network: in evaluation mode from then on. example, path: as `Ticket.export` takes them, which
     says what is raised.
     """
-    path = Path(path)
-    check_choice("the suffix", path.suffix, tuple(_FORMATS))
+    path, example = checked_path(path), _batch(example)
     content, run = _converted(network, example, path.suffix)
     with torch.no_grad():
-        expected, found = (_tensors(one(_on_cpu(example))) for one in (partial(call, network), run))
+        expected, found = (_tensors(one(example)) for one in (partial(call, network), run))
     if not agree(expected, found, _RUNTIME_TOLERANCE):
         raise TicketError(f"{path.name} would not give what the network gives; nothing is written")
     with refusal(TicketError, f"cannot write {str(path)!r}"):
         write_atomically(path, content)
+
+
+def checked_path(path: str | Path) -> Path:
+    """Where to write. Raises ConfigError for a suffix of which no format is known."""
+    if not isinstance(path, (str, Path)):
+        raise ConfigError(f"path is {shown(path)}; expected the name of a file")
+    check_choice("the suffix", Path(path).suffix, tuple(_FORMATS))
+    return Path(path)
 
 
 def _tensors(given: Any) -> list[Tensor]:
@@ -118,7 +135,7 @@ def _converted(network: nn.Module, example: Any, suffix: str) -> tuple[bytes, Ru
     with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of what torch will once give up
         try:
-            return convert(network.eval(), *_arguments(_on_cpu(several)))
+            return convert(network.eval(), *_arguments(several))
         except Exception as error:  # of three converters
             reason = str(error).strip().partition("\n")[0]
             raise TicketError(f"the network cannot be written as {suffix}: {reason}") from None
@@ -206,7 +223,10 @@ def bench(
     Returns a line for each network and size of batch. Where nothing can be cut, there is no shrunk
     network. Raises as `Ticket.shrink` and `Ticket.export`.
     """
-    example = _on_cpu(example)
+    example = _batch(example)
+    for name, value, least in (("turns", turns, 6), *(("batches", one, 1) for one in batches)):
+        if value < least:
+            raise ConfigError(f"{name} is {value}; expected {least} at least")
     dense = copied(unwrapped(model)).cpu().eval()
     masked = ticket.apply(copy.deepcopy(dense))
     small = shrink(ticket, model, example)
@@ -231,7 +251,7 @@ def latencies(
     """Measure in turns what takes a batch of inputs. runs: by name. The others as `bench`."""
     found = []
     for batch in batches:
-        inputs = tree_map_only(Tensor, partial(_resized, batch), _on_cpu(example))
+        inputs = tree_map_only(Tensor, partial(_resized, batch), _batch(example))
         times = _taken(runs, inputs, turns)
         found += [Latency(name, batch, *_interval(times[name])) for name in runs]
     return found

@@ -39,15 +39,18 @@ class Trial:
     """Inputs to try networks on, an example and noise like it, and what the first network gave."""
 
     def __init__(self, network: nn.Module, example: Any):
-        self.example = tree_map_only(Tensor, lambda x: x.detach().cpu(), example)
+        self.example = example
         draw = torch.Generator().manual_seed(0)
         self.inputs = [self.example, tree_map_only(Tensor, lambda x: _like(x, draw), self.example)]
         try:
             self.expected = self.outputs(network)
         except Exception as error:  # whatever the network's own code raises
+            why = str(error).strip().partition("\n")[0]
             raise ConfigError(
-                f"the network does not take the example: {error}; give a batch of its inputs"
+                f"the network does not take the example: {why}; give a batch of its inputs"
             ) from None
+        if not all(bool(given.isfinite().all()) for given in self.expected):
+            raise ConfigError("the network gives NaN or infinity for the example, or for noise")
 
     @torch.no_grad()
     def outputs(self, network: nn.Module) -> list[Tensor]:
@@ -102,6 +105,8 @@ def _without_channels(masked: nn.Module, trial: Trial) -> nn.Module:
     refused: list[str] = []
     while True:
         small = copy.deepcopy(masked)
+        for parameter in small.parameters():  # frozen ones leave no trace
+            parameter.requires_grad_(parameter.is_floating_point())
         kept = [small.get_submodule(name) for name in refused]
         graph = tp.DependencyGraph()
         try:

@@ -188,9 +188,10 @@ class Ticket:
         model, example, progress: as `shrink` takes them. Raises as it does, ConfigError for another
         suffix, TicketError when the network cannot be converted or the file not be written.
         """
-        from lthlib.export import export
+        from lthlib.export import checked_path, export
 
-        export(self.shrink(model, example, progress=progress), example, path)
+        target = checked_path(path)
+        export(self.shrink(model, example, progress=progress), example, target)
 
     def save(self, path: str | Path) -> None:
         """Write the ticket to one file, atomically. Raises TicketError when that cannot be."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -81,6 +83,31 @@ def test_an_example_that_the_network_does_not_take_is_refused() -> None:
         filters().shrink(NETWORK, torch.randn(4, 3, 6, 6))
 
 
+@pytest.mark.parametrize(
+    ("example", "message"),
+    [
+        ("images", "example is 'images'; expected a batch"),
+        (torch.tensor(1.0), "expected a batch"),
+        (IMAGES[:0], "expected a batch"),
+        (IMAGES * float("nan"), "gives NaN or infinity for the example"),
+    ],
+)
+def test_what_is_no_batch_of_inputs_is_refused(example: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        filters().shrink(NETWORK, example)
+
+
+def test_arrays_will_do_and_frozen_networks_too(capsys: pytest.CaptureFixture[str]) -> None:
+    frozen = copy.deepcopy(NETWORK).requires_grad_(False)
+    assert len(filters().shrink(frozen, IMAGES.numpy()).first.weight) == 4
+
+
+@pytest.mark.parametrize(("batches", "turns"), [((0,), 6), ((1,), 5)])
+def test_nothing_is_measured_less_than_once(batches: tuple[int, ...], turns: int) -> None:
+    with pytest.raises(ConfigError, match="at least"):
+        bench(filters(), NETWORK, IMAGES, batches, turns)
+
+
 @pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".pt"])
 def test_files_give_what_the_network_gives_for_any_batch(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"net{suffix}"
@@ -102,7 +129,9 @@ def test_files_give_what_the_network_gives_for_any_batch(suffix: str, tmp_path: 
 
 def test_what_is_no_format_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"suffix is '\.h5'; expected one of \.onnx, \.pt2, \.pt"):
-        export(NETWORK, IMAGES, tmp_path / "net.h5")
+        filters().export(NETWORK, IMAGES, tmp_path / "net.h5")
+    with pytest.raises(ConfigError, match="path is 3"):
+        filters().export(NETWORK, IMAGES, 3)  # type: ignore[arg-type]
 
 
 def test_a_network_that_cannot_be_converted_is_refused_by_name(tmp_path: Path) -> None:
