@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from lthlib._torchvision import torchvision
 from lthlib.data import Dataset
 from lthlib.methods import get_method
+from lthlib.modules import logits_of
 from lthlib.settings import build
 from lthlib.training import Trainer, TrainingSettings
-from lthlib.training.objective import logits_of
 from lthlib.turns import turn
 from tests.conftest import NEEDS_GPU
 from tests.training.toys import dense_parent
