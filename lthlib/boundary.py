@@ -100,6 +100,10 @@ def try_out(trainer: Trainer) -> None:
         raise ConfigError(
             f"{what} on two training inputs ({_told(x)}): {type(error).__name__}: {why}"
         ) from error
+    if added := network.model.state_dict().keys() - trainer.model.state_dict().keys():
+        raise ConfigError(
+            f"a forward pass adds {min(added)!r} to the network; run it on a batch once before"
+        )
     for name, gradient in gradients.items():
         if gradient.layout != torch.strided:
             raise ConfigError(f"the gradient of {name!r} is sparse; make it dense (sparse=False)")

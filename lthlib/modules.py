@@ -23,6 +23,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model is {shown(model)}; expected an nn.Module, made, not its class")
     modules = list(model.modules())
+    if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
+        raise ConfigError("the network is TorchScript; give the nn.Module that it was made from")
     if not any(map(_inside, modules)):
         return model
     memo: dict[int, Any] = {

@@ -102,6 +102,18 @@ def test_what_a_ticket_is_judged_with_is_checked(argument, message: str) -> None
         lthlib.evaluate(**(usual | argument))
 
 
+class Late(nn.Module):
+    """Makes its last layer when it sees its first batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = network(4), None
+
+    def forward(self, x: Tensor) -> Any:
+        self.head = self.head or nn.Linear(4, 3)
+        return self.head(self.body(x))
+
+
 class Wrapped(nn.Module):
     """What a function makes of a network and its inputs."""
 
@@ -136,6 +148,7 @@ def plainly(model: Any, x: Tensor) -> Any:
         ),
         (Wrapped(lambda model, x: model.inner(x).detach()), "no weight that is trained reaches"),
         (Wrapped(torch.no_grad()(plainly)), "no weight that is trained reaches"),
+        (Late(), "a forward pass adds 'head.bias' to the network; run it on a batch once before"),
         (broken(network()), "gives NaN before it is trained"),
         (
             Wrapped(plainly, table=nn.Buffer(torch.eye(3).to_sparse())),

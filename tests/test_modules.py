@@ -51,6 +51,13 @@ def test_a_network_without_a_wrapper_is_itself() -> None:
     assert unwrapped(model) is model
 
 
+@pytest.mark.filterwarnings("ignore:.*jit:DeprecationWarning")
+def test_torchscript_is_refused() -> None:
+    scripted = torch.jit.script(nn.Linear(2, 2))
+    with pytest.raises(ConfigError, match="the network is TorchScript"):
+        unwrapped(nn.Sequential(scripted))
+
+
 @pytest.mark.parametrize("wrong", [nn.Linear, "resnet20", None, [network()]])
 def test_what_is_no_network_is_refused(wrong) -> None:
     with pytest.raises(ConfigError, match=r"model is .*; expected an nn.Module"):
