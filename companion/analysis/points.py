@@ -10,8 +10,7 @@ from typing import Any
 import pandas as pd
 
 from companion.evidence.records import search_config, seedless, tidy
-from companion.evidence.statistics import by_replicate, compare, summarise
-from lthlib.errors import ConfigError
+from companion.evidence.statistics import summarise
 
 _METHODS = ("IMP, learning-rate rewinding",)  # a method, for all its comma
 
@@ -100,26 +99,6 @@ def judged(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of runs that succeeded, with `pruned`."""
     good = table[table["status"] == "ok"]
     return good.assign(pruned=pruned(good))
-
-
-def judged_beside_dense(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows of runs that succeeded, with `pruned`: those of tickets, and dense's.
-
-    Raises:
-        ConfigError: the table has no dense network.
-    """
-    good = judged(table)
-    dense = good[good["curve"] == "dense"]
-    if dense.empty:
-        raise ConfigError("tickets are judged against dense networks, and the table has none")
-    return good[~good["curve"].str.startswith("dense")], dense
-
-
-def difference_to(rows: pd.DataFrame, reference: pd.DataFrame) -> dict[str, float]:
-    """Return how far test accuracy lies above that of other rows: difference, low, high (points,
-    95 %), paired by seed where seeds are shared."""
-    gap = compare(by_replicate(rows), by_replicate(reference))
-    return {"difference": gap.mean, "low": gap.low, "high": gap.high}
 
 
 def in_order(table: pd.DataFrame, names: Iterable[str], *then: str) -> pd.DataFrame:

@@ -2,72 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from companion.analysis.cost import UNITS, costs_at, curve_costs
+from companion.analysis.cost import UNITS, curve_costs
 from companion.analysis.points import in_order, pruned
-from companion.analysis.search import ONE
-from companion.analysis.words import described_curves, described_rows, in_percent, short
+from companion.analysis.words import described_curves, described_rows, short
 from companion.evidence.costs import spent
 from companion.evidence.reported import reported, reported_curve
 from companion.evidence.statistics import estimates
-from companion.figures.charts import curves, grid, key, labelled, marks
-from companion.figures.style import DASHED, INK, look_of, looks, scaled, styled
-from lthlib.errors import ConfigError
-
-_STAR: dict[str, Any] = {"color": INK, "marker": "*", "markersize": 9, "linestyle": ""}
-_BILLS = {"": "one ticket", "_so_far": "all tickets down to it"}
-
-
-@styled
-def accuracy_against_cost(table: pd.DataFrame, unit: str, densities: Sequence[float]) -> Figure:
-    """Draw the accuracy reached against the cost of one ticket, a panel a density.
-
-    Bars are 95 % t-intervals (from three seeds on); variants of a method have hollow or half-filled
-    markers. The dense network stands in every panel: what rests on it includes its cost.
-
-    Args:
-        table: from `ticket_table`.
-        unit: one of `UNITS`.
-        densities: kept fractions, one panel each where any curve has it.
-
-    Raises:
-        ConfigError: no curve has any of them.
-    """
-    points = costs_at(table, densities, unit)
-    if points.empty:
-        raise ConfigError(f"no curve reaches any of the densities {', '.join(map(str, densities))}")
-    shown = [one for one in densities if one in set(points["density"])]
-    known = looks(points["curve"])
-    dense = table[(table["curve"] == "dense") & (table["status"] == "ok")]
-    values = ["accuracy", "low", "high"]
-    sure = points.assign(**{end: points[end].where(points["n"] >= 3) for end in values[1:]})
-    fig, axes = grid(
-        points, 7.4, 1.1 + 2.6 * -(-len(shown) // 2),
-        lambda density: f"{in_percent(density)} of the weights kept",
-        col="density", col_order=shown, col_wrap=min(2, len(shown)),
-    )  # fmt: skip
-    for (density, curve), own in sure.groupby(["density", "curve"], sort=False):
-        look = known[curve]
-        marks(axes[density], own, own["cost"], values, look, curve, upright=True, markersize=6.5)
-    for ax in axes.values() if len(dense) else ():
-        ax.axhline(dense["test_accuracy"].mean(), **DASHED)
-        ax.plot([dense[unit].mean()], [dense["test_accuracy"].mean()], **_STAR)
-    first = axes[shown[0]]
-    scaled(first, "y", "error", [*points["accuracy"], *dense["test_accuracy"]])
-    scaled(first, "x", "cost", [*points["cost"], *dense[unit]])
-    star = {"dense": _STAR} if len(dense) else {}
-    key(fig, star | {name: look.line for name, look in known.items()}, 4, linestyle="")
-    form = f"{{curve}} reaches {{accuracy:.1f}} % for {{cost!k}} {unit} at {{density!p}} density"
-    text = described_rows("Accuracy against cost", points, form)
-    x = f"cost of one ticket, from initialisation on: {UNITS[unit]}"
-    return labelled(fig, text, x, "test accuracy (%)")
+from companion.figures.charts import curves, grid, key, labelled
+from companion.figures.style import DASHED, INK, looks, scaled, styled
 
 
 @styled
@@ -95,34 +43,6 @@ def cost_of_curves(table: pd.DataFrame, unit: str) -> Figure:
     ax.set(xlim=(0, 1.35 * costs["cost"].max()), ylabel="")
     ax.set_xlabel(f"cost of all tickets of one seed: {UNITS[unit]}")
     return labelled(fig, described_rows("Bars", bills, "{curve} {cost:.3g}"))
-
-
-@styled
-def cost_against_ratio(costs: pd.DataFrame) -> Figure:
-    """Draw cost against the percentage pruned, a row a unit: one ticket, and the curve so far.
-
-    Args:
-        costs: from `costs_by_ratio`.
-    """
-    known = looks(costs["curve"])
-    every = pd.DataFrame(product(UNITS, _BILLS), columns=["unit", "bill"])
-    fig, axes = grid(every, 7.4, 8.4, _bill, row="unit", col="bill", sharey="row")
-    for (unit, bill), ax in axes.items():
-        column = f"{unit}{bill}"
-        curves(ax, costs, "pruned", column, known, gid=column)
-        scaled(ax, "y", "cost", costs[[unit, f"{unit}_so_far"]].to_numpy().ravel())
-        scaled(ax, "x", "error", [0, costs["pruned"].max()])
-    key(fig, known, 5)
-    groups = costs.groupby("curve", sort=False)
-    ends = groups.first().add_suffix("_first").join(groups.last()).reset_index()
-    form = "{curve} from {passes_first!k} passes at {pruned_first:.0f} % pruned to {passes!k} at "
-    form += "{pruned:.0f} %, all tickets {passes_so_far!k}"
-    text = described_rows("Cost against the percentage pruned", ends, form)
-    return labelled(fig, text, "pruned (%)")
-
-
-def _bill(names: tuple[str, str]) -> str:
-    return f"{names[0].replace('flops', 'FLOPs')}, {_BILLS[names[1]]}"
 
 
 PUBLISHED = ("CIFAR-10", "ResNet-20")  # of the paper's Fig 1
@@ -206,39 +126,3 @@ def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> 
     form = f"{{accuracy:.1f}} % for {{cost!k}} {unit} at {{pruned:.0f}} % pruned"
     text = described_curves("Test accuracy and cost by the percentage pruned", points, form)
     return labelled(fig, text, "pruned (%)", ends=ends)
-
-
-_KINDS = {"sequence": "One after the other", "total": "All together"}
-
-
-@styled
-def search_figure(costs: pd.DataFrame) -> Figure:
-    """Draw epochs against the number of tickets, in sequence and in total.
-
-    Filled markers: masks found; hollow ones, dotted: their tickets retrained as well.
-
-    Args:
-        costs: from `search_costs`; what yields a single ticket and random masks are left out.
-    """
-    at_once = costs["curve"] + ", " + costs["arrangement"]
-    lines = costs.assign(name=at_once.where(costs["arrangement"] != ONE, costs["curve"]))
-    most = lines.groupby("name")["tickets"].transform("max")
-    lines = lines[(most > 1) & (lines["curve"] != "random")]
-    known = {
-        name: look_of(curve, dash="-" if name == curve else (0, (5, 2)))
-        for name, curve in zip(lines["name"], lines["curve"], strict=True)
-    }
-    kinds = pd.DataFrame({"kind": [*_KINDS]})
-    fig, axes = grid(kinds, 6.2, 5.6, _KINDS.__getitem__, row="kind", sharey=True)
-    again: dict[str, Any] = {"linestyle": (0, (1, 2)), "linewidth": 1, "markerfacecolor": "white"}
-    ends = {}
-    for kind, ax in axes.items():
-        ends[ax] = curves(ax, lines, "tickets", f"epochs_{kind}", known, "name", gid="found")
-        later = f"epochs_{kind}_retrained"
-        curves(ax, lines, "tickets", later, known, "name", gid="retrained", **again)
-        ax.set(ylabel="epochs")
-    ax.set(xlabel="tickets", xlim=(0, None), ylim=(0, None))
-    last = costs.groupby(["curve", "arrangement"], sort=False).tail(1)
-    form = "{curve}, {arrangement}: {tickets} tickets after {epochs_sequence:.3g} epochs in "
-    form += "sequence, {epochs_total:.3g} in total"
-    return labelled(fig, described_rows("Epochs to the tickets", last, form), ends=ends)

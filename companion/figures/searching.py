@@ -4,7 +4,7 @@ binary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from companion.analysis.words import described_curves, described_rows
-from companion.evidence.records import tidy
-from companion.evidence.statistics import estimates
 from companion.figures.charts import curves, grid, labelled
 from companion.figures.style import BLUES, INK, looks, scaled, styled
 from lthlib.errors import ConfigError
@@ -54,36 +52,6 @@ def gate_table(histories: Mapping[tuple[str, int], History]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def gap_table(
-    histories: Mapping[tuple[str, int], History], records: Iterable[Mapping[str, Any]]
-) -> pd.DataFrame:
-    """Return how far a ticket's validation accuracy lies from that with the gates of training.
-
-    The gates of training are soft (CS) or drawn (mean of five draws); the ticket's are binary.
-
-    Args:
-        histories: as for `gate_table`; the last entry of a round holds `gated_validation`.
-        records: of the same searches, their `label` being the method.
-
-    Returns:
-        Columns method, round, n (seeds), density, gated, ticket (percent), gap (ticket minus
-        gated, points), low, high (95 % t-interval of the gap), means over seeds.
-    """
-    rows = [
-        (method, seed, entry["round"], entry.get("gated_validation"))
-        for (method, seed), history in histories.items()
-        for entry in history
-    ]
-    gated = pd.DataFrame(rows, columns=["label", "seed", "round", "gated"])
-    tickets = tidy(records).rename(columns={"validation_accuracy": "ticket"})
-    pairs = tickets.merge(gated, on=["label", "seed", "round"]).dropna(subset=["gated", "ticket"])
-    pairs = pairs.assign(gap=pairs["ticket"] - pairs["gated"], round=pairs["round"] + 1)
-    means = ["density", "gated", "ticket"]
-    found = estimates(pairs, ["label", "round"], "gap", means)
-    found = found.rename(columns={"label": "method", "mean": "gap"})
-    return found[["method", "round", "n", *means, "gap", "low", "high"]]
-
-
 @styled
 def gates_figure(table: pd.DataFrame) -> Figure:
     """Draw the share of gates by soft value after each epoch, a panel a method, of its first seed.
@@ -111,26 +79,6 @@ def gates_figure(table: pd.DataFrame) -> Figure:
     lead = "Soft values of the gates after the last epoch"
     form = "{method}: {settled!p} of the gates in the outermost bins"
     return labelled(fig, described_rows(lead, last, form))
-
-
-@styled
-def gate_density_figure(table: pd.DataFrame) -> Figure:
-    """Draw the share of open gates after each epoch: the ticket's density if the search ended then.
-
-    Args:
-        table: from `gate_table`.
-    """
-    shown = table.assign(open=100 * table["density"])
-    fig, axes = grid(shown, 5.6, 2.9)
-    (ax,) = axes.values()
-    seeds: Any = {"units": "seed", "estimator": None, "marker": "", "gid": "density"}
-    ends = curves(ax, shown, "epoch", "open", looks(table["method"]), "method", **seeds)
-    scaled(ax, "y", "log", shown.loc[shown["open"] > 0, "open"])
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    ax.set(xlabel="epoch", ylabel="open gates (%)")
-    form = "{density!p} after epoch {epoch}"
-    text = described_curves("Open gates", table, form, "method")
-    return labelled(fig, text, ends={ax: ends})
 
 
 _COLOURS = ("#009E73", "#0072B2", "#D55E00", INK, "#AA4499", "#E69F00")
@@ -163,24 +111,6 @@ def convergence_table(
     return pd.DataFrame(rows, columns=["tickets", "seed", "epoch", "density", "overlap"])
 
 
-def convergence_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Return when each mask settles, a row a label.
-
-    Returns:
-        Columns tickets, first, half, last (overlap after the first epoch, half the epochs and the
-        last, means over seeds), settled (the epoch from which 99 of 100 stay, of the slowest seed;
-        None where the last epoch still changes more), epochs.
-    """
-    rows = []
-    for label, own in table.groupby("tickets", sort=False):
-        at = own.groupby("epoch")["overlap"].mean()
-        epochs = int(at.index.max())
-        settled = 1 + max([0, *own.loc[own["overlap"] < 0.99, "epoch"]])
-        known = settled if settled <= epochs else None
-        rows.append((label, at[1], at[max(1, epochs // 2)], at[epochs], known, epochs))
-    return pd.DataFrame(rows, columns=["tickets", "first", "half", "last", "settled", "epochs"])
-
-
 @styled
 def convergence_figure(table: pd.DataFrame) -> Figure:
     """Draw the overlap of each epoch's mask with the one before, in percent.
@@ -201,6 +131,8 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
     scaled(ax, "y", "error", [*shown["percent"], _TOP])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="overlap with the epoch before (%)")
-    form = "{tickets} {first:.2f} after the first epoch, {half:.2f} half-way, {last:.3f} at the end"
-    text = described_rows("Overlap of successive masks", convergence_means(table), form)
+    means = table.groupby(["tickets", "epoch"], sort=False)["overlap"].mean().reset_index()
+    text = described_curves(
+        "Overlap of successive masks", means, "{overlap:.3f} after epoch {epoch}", "tickets"
+    )
     return labelled(fig, text, ends={ax: ends})

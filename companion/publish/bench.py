@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from companion.markdown import Markdown, table
+from companion.markdown import Markdown, in_words, table
 from companion.published import read_published
 from lthlib.errors import PublishError
 
@@ -71,6 +71,15 @@ class Benchmarks:
         if not lines:
             raise PublishError(f"benchmark {part!r} has no network {network!r}")
         return table(["", *heads], lines.values())
+
+    def bench_list(self, part: str) -> Markdown:
+        """All rows of a benchmark, and what measured them: reference, ours, the ratio, the aim."""
+        names = ("name", "reference", "ours", "unit", "ratio", "target", "met", "note")
+        rows = [
+            [in_words(row.get(name), ".4g") for name in names] for row in self.read(part)["rows"]
+        ]
+        shown = table(["benchmark", *names[1:6], "target met", "note"], rows, (1, 2, 4))
+        return Markdown("{}\n\n{}").format(shown, self.bench_made(part))
 
     def bench_made(self, part: str) -> str:
         """What measured a benchmark, and when."""

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from torch import Tensor
 
 from companion.studies import Entry, Study
 from companion.tickets import load_tickets
 from lthlib.masks import Mask
-from lthlib.runs import RunResult, Store
+from lthlib.methods import get_method
+from lthlib.runs import Machine, RunConfig, RunResult, Store
+from lthlib.runs.execute import build_trainer
+from lthlib.training import Trainer
 
 
 def histories(study: Study, store: Store) -> dict[tuple[str, int], list[dict[str, Any]]]:
     """Return the history of each run that a store holds complete: (label, seed) -> its epochs."""
     complete = _complete(study, store)
     return {(entry.label, entry.config.seed): result.history for entry, result in complete}
+
+
+def nearest(study: Study, table: pd.DataFrame, density: float) -> Study:
+    """Return of each label and seed the run with the ticket nearest to a density, as a study.
+
+    Args:
+        study, table: the study, and its table from `ticket_table`.
+        density: a kept fraction.
+    """
+    rows = table[table["status"] == "ok"]
+    away = np.log(rows["density"] / density).abs()
+    runs = {*rows.loc[away.groupby([rows["label"], rows["seed"]]).idxmin(), "run"]}
+    return replace(study, entries=tuple(one for one in study.entries if one.config.id in runs))
 
 
 def study_masks(parameters: Any, study: Study, table: pd.DataFrame) -> dict[str, dict[int, Mask]]:
@@ -72,24 +90,32 @@ def overlaps(masks: Mapping[str, Mapping[int, Mask]]) -> tuple[pd.DataFrame, pd.
     return overlap, chance
 
 
-def round_agreement(study: Study, store: Store) -> pd.DataFrame:
-    """Return how far the masks of successive rounds of a search agree, a row a pair of rounds.
+def states(
+    config: RunConfig, store: Store, machine: Machine, group: str, layer: str
+) -> list[tuple[int, Tensor]]:
+    """Search again, and return what a layer's masks, scores or gates are after each epoch.
+
+    Args:
+        config: of a search whose parent the store holds.
+        store, machine: where to find that, and where to compute.
+        group: of the search's state: `masks`, `scores`, `gates`.
+        layer: the name of its weights.
 
     Returns:
-        Columns method, seed, round (the later one, from 1), density (of its mask, percent), again
-        (percent of its kept weights that the round before kept too), chance (what masks drawn at
-        random with the same counts in every layer would share).
+        (step, values) at the beginning, after each epoch, and when the first ticket is found.
     """
-    rows = []
-    for entry, result in _complete(study, store):
-        points = [record["ticket"]["point"] for record in result.records]
-        masks = [store.ticket(entry.config, point).mask for point in points]
-        for number, (one, other) in enumerate(pairwise(masks), start=2):
-            both = sum(int((one[name] & other[name]).sum()) for name in other)
-            shares = (100 * part / other.kept for part in (both, _shared_by_chance(one, other)))
-            rows.append((entry.label, entry.config.seed, number, 100 * other.density, *shares))
-    names = ["method", "seed", "round", "density", "again", "chance"]
-    return pd.DataFrame(rows, columns=names)
+    trainer, seen = build_trainer(config, machine), []
+
+    def look(trainer: Trainer) -> bool:
+        if trainer.step % trainer.steps_per_epoch == 0:
+            seen.append((trainer.step, trainer.group(group)[layer].detach().clone()))
+        return False
+
+    trainer.hooks.should_stop = look
+    start = config.parent
+    parent = store.ticket(start.config, start.point) if start else None
+    next(get_method(config.method).search(trainer, config.settings, parent))
+    return [*seen, (trainer.step, trainer.group(group)[layer].detach().clone())]
 
 
 def _complete(study: Study, store: Store) -> Iterator[tuple[Entry, RunResult]]:

@@ -13,13 +13,12 @@ import pandas as pd
 from companion.analysis.paper_panels import panel_of, paper_panels
 from companion.analysis.points import ticket_table
 from companion.markdown import Markdown, code
-from companion.publish.study import PUBLISHED, Gathered, open_study, study_of
+from companion.publish.study import Gathered, open_study, study_of
 from companion.published import load_results
 from lthlib.errors import ConfigError
 from lthlib.methods import METHODS
 from lthlib.recipes import Recipe, load_recipe, recipe_names
 from lthlib.recipes.recipe import SCALES
-from lthlib.runs import RunConfig
 
 STRUCTURES = ("unstructured", "filter", "channel")
 LABELS = {name: METHODS[name].title for name in ("bip", "imp", "omp", "hydra", "grasp")}
@@ -54,35 +53,6 @@ class PanelRecords:
         words = self.words.items()
         shown = (item(code(name), scale, self.recipes[name].about) for name, scale in words)
         return Markdown("\n").join([self.gathered._repr_markdown_(), "", *shown])
-
-
-def joined(
-    found: Gathered, also: Sequence[str] | None, results: str | Path | None = None
-) -> Gathered:
-    """Return a study's records and the curves that other published studies have beyond its own.
-
-    Args:
-        found: the study's records, with dense.
-        also: names of published studies on the same data, network and training.
-        results: folder of the published record, default `results`.
-
-    Raises:
-        ConfigError: such a study is not published, or trains otherwise.
-    """
-    records = list(found.records)
-    for name in also or ():
-        theirs = [record for record in _published(results) if record["study"] == name]
-        if not theirs:
-            where = results or "results"
-            raise ConfigError(f"also is {name!r}, and {where} holds no record of it")
-        if _set_up(theirs) != _set_up(found.records):
-            raise ConfigError(f"also is {name!r}, which has other data, network or training")
-        known = {record["label"] for record in records}
-        # One study, so that equal seeds count as pairs: they share split and initialisation.
-        study = found.records[0]["study"]
-        records += [{**one, "study": study} for one in theirs if one["label"] not in known]
-    origins = {**{record["run"]: PUBLISHED for record in records}, **found.origins}
-    return replace(found, records=records, origins=origins)
 
 
 def shown_labels(methods: Sequence[str] | None) -> list[str]:
@@ -173,12 +143,6 @@ def _panel(recipe: Recipe) -> tuple[str, str]:
 def _published(results: str | Path | None) -> list[dict[str, Any]]:
     folder = Path(results or "results")
     return load_results(folder) if folder.is_dir() else []
-
-
-def _set_up(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    config = next(one["config"] for one in records if one["label"] == "dense")
-    now = RunConfig.from_json(config).to_json()  # with the fields that it was recorded without
-    return {part: now[part] for part in ("data", "model", "training")}
 
 
 def _shortfalls(ours: Any, papers: Any) -> Iterator[str]:

@@ -10,13 +10,11 @@ from typing import Any
 
 from companion.analysis.points import curve_points, ticket_table
 from companion.evidence.facts import load_facts
-from companion.publish.bench import bench_files
 from companion.publish.book import Page, build
 from companion.publish.checks import load_reports
 from companion.publish.context import page_context
 from companion.publish.freshness import digest, digests
 from companion.publish.results import faults_of
-from companion.publish.several import STRUCTURES
 from companion.publish.source import quoting
 from companion.publish.study import compute
 from companion.published import load_results, load_study, study_names
@@ -41,20 +39,11 @@ OWN_NOTEBOOKS: dict[str, dict[str, dict[str, Any]]] = {
     "digits-release": {"release": {}},
     "digits-head": {"head-to-head": {}},
     "head-to-head": {"head-to-head": {}},
-    "digits-precision": {"precision": {}},
-    "cifar10-precision": {"precision": {}},
+    "digits-precision": {},
+    "cifar10-precision": {},
     "bip-cifar10-resnet20-study": {"sensitivity": {"method": "bip"}, "controls": {}},
     "bip-cifar10-resnet20-release": {"release": {}},
 }
-# Notebooks that any other study has, if it holds these curves.
-_COMPARING = {
-    "tickets": set(),
-    "winners": {"CS", "IMP"},
-    "search-cost": {"CS", "IMP"},
-    "dilemma": {"BiP", "IMP"},
-}
-_JOINING = ("digits-bip",)  # the embedded study's network, with more methods
-_PANELS = 4
 
 
 def build_site(
@@ -116,23 +105,16 @@ def pages(results: Path, study: str, records: list[dict[str, Any]]) -> Iterator[
     """
     local, own = {study: digest(records)}, {"source": "local"}
     yield Page("quickstart")
-    for name in ("tickets", "cost", "winners", "search-cost"):
+    for name in ("tickets", "cost"):
         yield Page(name, own, local)
     # Its masks are those that are published.
     yield Page("masks", {}, digests(_recorded(results, study)))
-    for name in ("gates", "convergence", "bilevel"):
+    for name in ("inside", "bilevel"):
         yield Page(name)
-    joining = [path for name in _JOINING if (path := results / f"{name}.jsonl").exists()]
-    also = {"also": [path.stem for path in joining]} if joining else {}
-    yield Page("dilemma", {**own, **also}, local | digests(joining))
     published = digests(results.glob("*.jsonl"))
-    for structure in STRUCTURES:
-        name = "panels" if structure == STRUCTURES[0] else f"panels-{structure}"
+    for structure in ("unstructured", "filter"):
+        name = "panels" if structure == "unstructured" else f"panels-{structure}"
         yield Page("panels", {"structure": structure}, published, name)
-    yield Page("table1", {}, published)
-    for part, name in (("cpu", "speed"), ("cuda", "speed-cuda")):
-        if files := bench_files(results, part):
-            yield Page("speed", {"part": part}, digests(files[-1:]), name)
     for name in study_names(results):
         if name in set(recipe_names()) - {EMBEDDED, *TUNING.values()}:
             yield from recorded_pages(results, name)
@@ -156,26 +138,17 @@ def recorded_pages(results: Path, name: str) -> Iterator[Page]:
         title = notebook if name == first else f"{notebook}-{name}"
         yield Page(notebook, {**shown, **more}, digests(files), title)
     if name not in OWN_NOTEBOOKS:
-        for notebook, more in _comparing(load_study(results, name)).items():
-            yield Page(notebook, {**shown, **more}, digests(files), f"{notebook}-{name}")
+        densities = _most_shared(load_study(results, name))
+        found = {"tickets": {}, "cost": {}, "masks": {"density": next(densities, None)}}
+        for notebook, more in found.items():
+            if None not in more.values():
+                yield Page(notebook, {**shown, **more}, digests(files), f"{notebook}-{name}")
 
 
 def _recorded(results: Path, study: str) -> list[Path]:
     """The files of what is published of a study, those that there are."""
     paths = [results / f"{study}.jsonl", tickets_file(results, study)]
     return [path for path in paths if path.exists()]
-
-
-def _comparing(records: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The notebooks that a study's curves are enough for, and what they take besides the study."""
-    labels = {record["label"] for record in records}
-    found: dict[str, dict[str, Any]] = {
-        name: {} for name, own in _COMPARING.items() if own <= labels
-    }
-    if densities := _most_shared(records):
-        found["cost"] = {"at": sorted(densities[:_PANELS], reverse=True)}
-        found["masks"] = {"density": densities[0]}
-    return found
 
 
 def is_shown(root: Path, page: Page) -> bool:
@@ -186,7 +159,7 @@ def is_shown(root: Path, page: Page) -> bool:
     return not book.is_dir() or any(mention.search(path.read_text("utf-8")) for path in files)
 
 
-def _most_shared(records: Iterable[Mapping[str, Any]]) -> list[float]:
+def _most_shared(records: Iterable[Mapping[str, Any]]) -> Iterator[float]:
     """Densities of a study's tickets, first those that most curves have a ticket near; then sparse.
 
     Near: within 1 %, as figures interpolate.
@@ -199,4 +172,4 @@ def _most_shared(records: Iterable[Mapping[str, Any]]) -> list[float]:
         near = (points["density"] / density).between(0.99, 1.01)
         return int(points.loc[near, "curve"].nunique())
 
-    return sorted(densities, key=curves, reverse=True)
+    return iter(sorted(densities, key=curves, reverse=True))

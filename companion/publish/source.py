@@ -21,7 +21,7 @@ def quoting(root: Path) -> dict[str, Callable[..., Any]]:
         root: the repository: the folder that holds `results`.
     """
     functions = (
-        *(source, test_source, about, setting, setting_source, recipe_table, departures),
+        *(source, test_source, recipes, about, setting, setting_source, recipe_table, departures),
         *(reported_tickets, reported_minutes, reported_epochs, reported_faster),
         *(reported_rewinding, quoted_table, price_table),
     )
@@ -46,6 +46,13 @@ def test_source(node: str) -> Markdown:
     """Return a test as `source` does: `test_source("tests/methods/test_bip.py::test_signs")`."""
     path, _, name = node.partition("::")
     return _quoted(path, name.replace("::", "."))
+
+
+def recipes() -> dict[str, Any]:
+    """Return all recipes that come with lthlib, by name: `recipes()["digits"].scale`."""
+    from lthlib.recipes import recipe_names
+
+    return {name: _recipe(name) for name in recipe_names()}
 
 
 def about(recipe: str) -> str:

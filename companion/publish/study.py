@@ -15,7 +15,7 @@ from companion.markdown import Markdown
 from companion.publish.artefacts import Artefacts
 from companion.publish.parameters import choice, declare, some
 from companion.published import load_study
-from companion.studies import CONTESTANTS, Entry, Study, ticket_study
+from companion.studies import CONTESTANTS, Study, ticket_study
 from lthlib.errors import ConfigError, Paused, check_choice
 from lthlib.methods import METHODS, get_method
 from lthlib.recipes import Recipe, dense_run, load_recipe, recipe_names
@@ -293,27 +293,6 @@ def compute(
     if swept.unfinished:
         raise Paused(f"{name}: stopped with {swept.unfinished} runs to go, their state saved")
     return swept.failed
-
-
-def gate_study(recipe: Recipe, penalties: Mapping[str, float], seeds: int = 1) -> Study:
-    """Return one search with gates a method and seed, without retraining.
-
-    Args:
-        recipe: gives the methods' settings; of a list its first value.
-        penalties: method (`cs`, `l0`, `iss`) -> lambda.
-        seeds: replicates.
-
-    Raises:
-        ConfigError: a method without gates, or a bad value.
-    """
-    first = recipe.values["study"].get("first_seed", 0)
-    entries = []
-    for method, penalty in penalties.items():
-        check_choice("method", method, GATED)
-        for seed in range(first, first + seeds):
-            config = _first_search(recipe, method, seed, penalty=penalty)
-            entries.append(Entry(config, get_method(method).title))
-    return Study(recipe.name, recipe.scale, tuple(entries))
 
 
 def base_settings(recipe: Recipe, method: str = "cs") -> dict[str, Any]:

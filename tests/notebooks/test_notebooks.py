@@ -23,7 +23,6 @@ from companion.publish.notebooks import (
 )
 from companion.publish.study import shared_parameters
 from companion.studies import ticket_study
-from lthlib.files import sealed
 from lthlib.recipes import load_recipe
 from tests.companion.publish.records import published, write
 from tests.companion.publish.toys import REPOSITORY
@@ -65,8 +64,7 @@ def words(notebook: Path) -> str:
 
 
 def test_they_are_found() -> None:
-    assert {"gates", "pruning", "search-cost", "sensitivity", "winners"} < set(NAMES)
-    assert {"dilemma", "panels", "table1"} < set(NAMES)
+    assert {"cost", "inside", "panels", "pruning", "sensitivity"} < set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -109,13 +107,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         ("tickets", {"dense_seeds": 1}, ["accuracy", "points", "variants"]),
         (
-            *("cost", {"at": [0.5]}),
-            ["against-ratio", "faster", "one-ticket", "units", "whole-curve"],
+            *("cost", {"pretraining": False}),
+            ["as-published", "dilemma", "faster", "units", "whole-curve"],
         ),
-        ("dilemma", {"pretraining": False}, ["as-published", "dilemma"]),
         ("masks", {"density": 0.5}, ["layers", "overlap"]),
-        ("winners", {"dense_seeds": 1}, ["beside-dense", "winners"]),
-        ("search-cost", {}, ["derived", "same-density", "search-cost", "table"]),
     ],
 )
 def test_a_study_from_the_local_store(
@@ -134,18 +129,13 @@ def test_a_study_from_the_local_store(
     assert "Runs: " in words(output)
 
 
-@pytest.mark.parametrize(
-    ("name", "made"),
-    [("panels", ["bip-minus-imp", "panels"]), ("table1", ["beside-paper", "ours"])],
-)
-def test_ours_beside_the_papers_panels(
-    name: str, made: list[str], store: Path, tiny_recipe: Path, tmp_path: Path
-) -> None:
+def test_ours_beside_the_papers_panels(store: Path, tiny_recipe: Path, tmp_path: Path) -> None:
     given = {"recipes": [str(tiny_recipe)], "source": "local", "store": str(store), "jobs": 1}
     given |= {"device": "cpu", "artefacts": str(tmp_path / "made"), "methods": ["bip", "imp"]}
     output = tmp_path / "out.ipynb"
-    execute(f"{name}.ipynb", output, given)
-    assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
+    execute("panels.ipynb", output, given)
+    made = sorted(path.stem for path in (tmp_path / "made").glob("*.csv"))
+    assert made == ["bip-minus-imp", "panels"]
     assert "`tiny` (embedded scale): a few steps on digits" in words(output)
 
 
@@ -215,12 +205,6 @@ def test_a_study_with_a_notebook_of_its_own(
             *(["bip", "bip-release", "bip-departures"], {"density": 0.5}),
             ["effects", "masks", "table"],
         ),
-        (
-            *("convergence", {}, ["bip"], {"density": 0.5, "methods": ["bip", "bip-frozen"]}),
-            ["overlap", "table"],
-        ),
-        ("precision", {}, ["omp"], {"seeds": 2, "precisions": ["bf16"]}, []),
-        ("precision", {}, ["omp"], {"seeds": 2}, ["differences", "table"]),
     ],
 )
 def test_other_studies_from_the_local_store(
@@ -233,8 +217,7 @@ def test_other_studies_from_the_local_store(
 ) -> None:
     recipe = str(rewritten(tmp_path, methods, {"methods": contestants, "densities": [0.5]}))
     given = {"recipe": recipe, "store": str(tmp_path / "store"), "jobs": 1, "device": "cpu", **more}
-    given |= {"artefacts": str(tmp_path / "made")}
-    given |= {} if name == "convergence" else {"source": "local"}
+    given |= {"artefacts": str(tmp_path / "made"), "source": "local"}
     execute(f"{name}.ipynb", tmp_path / "out.ipynb", given)
     assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == made
 
@@ -251,31 +234,15 @@ def test_a_published_release_without_tickets_shows_no_masks(tmp_path: Path) -> N
     assert not (tmp_path / "store").exists()
 
 
-def test_benchmarks_are_drawn_as_they_were_recorded(tmp_path: Path) -> None:
-    lines = {"ours": 2.0, "reference": 5.0, "unit": "ms", "ratio": 2.5, "target": ">= 2 x"}
-    rows = [lines | {"name": "a step", "met": True, "note": ""}]
-    machine = {"processor": "a processor", "cores": 2, "device": "cpu", "torch": "2.13.0"}
-    machine |= {"load average, before and after": [0.1, 1.5]}
-    report = {"started": "2026-01-01T10:00:00+00:00", "machine": machine, "rows": rows}
-    (tmp_path / "results" / "bench").mkdir(parents=True)
-    (tmp_path / "results" / "bench" / "2026-01-01-cpu.json").write_bytes(sealed(report) + b"\n")
-    given = {"root": str(tmp_path), "artefacts": str(tmp_path / "made")}
-    output = tmp_path / "out.ipynb"
-    execute("speed.ipynb", output, given)
-    assert sorted(path.stem for path in (tmp_path / "made").glob("*.csv")) == ["ratios", "table"]
-    assert "load average before and after: 0.1, 1.5" in words(output)
-
-
-def test_gates_are_computed_where_they_are_missing(tiny_recipe: Path, tmp_path: Path) -> None:
-    given = {"recipe": str(tiny_recipe), "length": "30it", "l0_penalty": None, "device": "cpu"}
-    given |= {"store": str(tmp_path / "store"), "artefacts": str(tmp_path / "made"), "jobs": 1}
-    output = tmp_path / "out.ipynb"
-    execute("gates.ipynb", output, given)
-    made = sorted(path.stem for path in (tmp_path / "made").glob("*.csv"))
-    assert made == ["agreement", "density", "gap", "gates"]
-    assert "Runs: 2 computed just now." in words(output)
-    gap = (tmp_path / "made" / "gap.csv").read_text().splitlines()
-    assert [line.partition(",")[0] for line in gap[1:]] == ["CS", "CS", "ISS", "ISS"]
+def test_a_layer_is_looked_at_while_its_masks_are_found(
+    tiny_recipe: Path, store: Path, tmp_path: Path
+) -> None:
+    given = {"recipe": str(tiny_recipe), "device": "cpu", "store": str(store), "jobs": 1}
+    given |= {"artefacts": str(tmp_path / "made"), "methods": ["imp", "cs", "bip"], "seeds": 2}
+    given |= {"density": 0.5}
+    execute("inside.ipynb", tmp_path / "out.ipynb", given)
+    made = sorted(path.stem for path in (tmp_path / "made").glob("*.svg"))
+    assert made == ["bip", "cs", "gates", "imp", "overlap", "sigmoid", "two-seeds"]
 
 
 def test_the_hypergradient_is_looked_at_on_quadratics_and_on_a_network(

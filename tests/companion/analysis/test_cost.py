@@ -2,28 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
-from companion.analysis.cost import costs_at, curve_costs
+from companion.analysis.cost import curve_costs
 from companion.analysis.points import ticket_table
 from tests.companion.figures.toys import record, table
-
-
-def test_a_ticket_carries_the_whole_bill() -> None:
-    reached = costs_at(table(), [0.5, 0.25], "epochs").set_index(["curve", "density"])
-    assert reached.loc[("BiP", 0.5), "cost"] == 30.0
-    assert reached.loc[("IMP", 0.25), "cost"] == pytest.approx(30.0)
-    assert reached.loc[("CS", 0.5), "cost"] == pytest.approx(20.0)
-    assert reached.loc[("IMP", 0.5), "accuracy"] == pytest.approx(97.2)
-
-
-def test_passes_are_images_forward_plus_images_backward() -> None:
-    reached = costs_at(table(), [0.5], "passes").set_index("curve")
-    assert reached.loc["BiP", "cost"] == 60.0
-
-
-def test_nothing_is_extrapolated() -> None:
-    assert costs_at(table(), [0.01], "epochs").empty
 
 
 def test_a_run_that_several_tickets_rest_on_counts_once() -> None:

@@ -6,43 +6,18 @@ import math
 
 import pytest
 
-from companion.analysis.cost import costs_by_ratio
 from companion.analysis.points import ticket_table
 from companion.analysis.speed import speed_up, speed_up_in_words
 from companion.evidence.costs import spent
 from tests.companion.figures.toys import record, study, table
 
 
-def test_one_sequence_yields_all_tickets_and_bip_repeats_for_each() -> None:
-    costs = costs_by_ratio(table()).set_index(["curve", "pruned"])
-    assert costs.loc[("IMP", 50.0), ["epochs", "epochs_so_far"]].tolist() == [20.0, 20.0]
-    assert costs.loc[("IMP", 75.0), ["epochs", "epochs_so_far"]].tolist() == [30.0, 30.0]
-    assert costs.loc[("BiP", 50.0), ["epochs", "epochs_so_far"]].tolist() == [30.0, 30.0]
-    # The dense network that both tickets rest on is trained once.
-    assert costs.loc[("BiP", 75.0), ["epochs", "epochs_so_far", "n"]].tolist() == [30.0, 50.0, 3.0]
-
-
-def test_passes_are_images_forward_plus_images_backward() -> None:
-    costs = costs_by_ratio(table()).set_index(["curve", "pruned"])
-    assert costs.loc[("BiP", 75.0), ["passes", "passes_so_far"]].tolist() == [60.0, 100.0]
-
-
 def test_pretraining_is_left_out_for_everybody_or_for_nobody() -> None:
-    costs = costs_by_ratio(table(), pretraining=False).set_index(["curve", "pruned"])
-    # IMP's own run begins with the dense training; CS starts untrained and has none.
-    assert costs.loc[("IMP", 75.0), ["epochs", "epochs_so_far"]].tolist() == [20.0, 20.0]
-    assert costs.loc[("BiP", 75.0), ["epochs", "epochs_so_far"]].tolist() == [20.0, 40.0]
     shown = table()
-    found = shown["curve"] == "CS, as found"
-    assert spent(shown, "epochs", pretraining=False)[found].tolist() == [10.0] * found.sum()
-
-
-def test_a_mask_retrained_carries_what_it_rests_on_once() -> None:
-    rows = table()
-    costs = costs_by_ratio(rows)
-    cs = costs[costs["curve"] == "CS"]
-    assert cs["epochs"].tolist() == [20.0, 20.0]
-    assert cs["epochs_so_far"].tolist() == [20.0, 40.0]
+    own = {name: shown["curve"] == name for name in ("IMP", "BiP", "CS, as found")}
+    bills = [spent(shown, "epochs", pretraining=False)[rows].tolist() for rows in own.values()]
+    # IMP's own run begins with the dense training; CS starts untrained and has none.
+    assert bills == [[10.0, 20.0] * 3, [20.0] * 6, [10.0] * 6]
 
 
 def test_imp_over_bip_at_bips_densities() -> None:
@@ -76,8 +51,3 @@ def test_where_imp_does_not_reach_there_is_no_ratio() -> None:
     found = speed_up(ticket_table([*sparse, record("BiP", "bip", 0, 0.2, 97.0, density=0.2)]))
     assert math.isnan(found["low"].iloc[0])
     assert found["epochs_both"].iloc[0] == pytest.approx(1.0)
-
-
-def test_failed_runs_cost_nothing_and_break_nothing() -> None:
-    records = [*study(1), record("BiP", "bip", 1, 0.1, None, density=0.1)]
-    assert len(costs_by_ratio(ticket_table(records))) == len(costs_by_ratio(table(1)))

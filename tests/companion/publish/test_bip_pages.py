@@ -14,7 +14,7 @@ from lthlib.recipes import load_recipe
 from tests.companion.publish.records import published
 from tests.companion.publish.toys import REPOSITORY
 
-PAGES = ("bip", "bip-inside", "bip-release")
+PAGES = ("bip", "bip-release")
 
 
 def read(page: str, *studies: str) -> tuple[str, set[str]]:
@@ -35,14 +35,14 @@ def read(page: str, *studies: str) -> tuple[str, set[str]]:
 @pytest.mark.parametrize("page", PAGES)
 def test_without_records_only_what_the_book_computes_is_shown(page: str) -> None:
     text, shown = read(page)
-    assert shown <= {"convergence"}
+    assert shown <= {"inside"}
     assert not re.search(r"\n{4}", text)
 
 
 def test_records_of_digits_bring_their_sections() -> None:
-    text, shown = read("bip-inside", "digits-bip")
-    assert shown == {"convergence", "controls", "sensitivity-digits-bip"}
-    assert "## What is left without" in text
+    text, shown = read("bip", "digits-bip")
+    assert shown == {"inside", "controls", "sensitivity-digits-bip"}
+    assert "### What is left without" in text
     text, shown = read("bip-release", "digits-release")
     assert shown == {"release"}
     assert "## What each is worth" in text
@@ -50,8 +50,8 @@ def test_records_of_digits_bring_their_sections() -> None:
 
 
 def test_records_at_full_size_do_too() -> None:
-    _, shown = read("bip-inside", "bip-cifar10-resnet20-study")
+    _, shown = read("bip", "bip-cifar10-resnet20-study")
     study = "bip-cifar10-resnet20-study"
-    assert shown == {"convergence", f"controls-{study}", f"sensitivity-{study}"}
+    assert shown == {"inside", f"controls-{study}", f"sensitivity-{study}"}
     _, shown = read("bip-release", "bip-cifar10-resnet20-release")
     assert shown == {"release-bip-cifar10-resnet20-release"}

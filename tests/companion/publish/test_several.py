@@ -9,7 +9,6 @@ import pytest
 
 from companion.publish.several import (
     PanelRecords,
-    joined,
     open_panels,
     published_panels,
     scale_in_words,
@@ -93,29 +92,3 @@ def test_what_a_reduced_recipe_lacks_is_said() -> None:
     assert scale_in_words(short) == "reduced scale; width 4 of 16, 8 of 200 epochs, 5,000 images"
     assert scale_in_words(load_recipe("digits-channel")) == "embedded scale"
     assert structure_of(load_recipe("digits-channel")) == "channel"
-
-
-def test_curves_that_another_study_has_beyond_its_own_join(tmp_path: Path) -> None:
-    publish(tmp_path, "digits-bip", methods=["bip", "hydra"])
-    found = publish(tmp_path / "own", "digits", methods=["bip", "imp"])
-    together = joined(found, ["digits-bip"], tmp_path)
-    assert {one["label"] for one in together.records} == {
-        *("dense", "BiP", "IMP", "Hydra", "Hydra, as found"),
-    }
-    assert {one["study"] for one in together.records} == {"digits"}
-    assert sum(one["label"] == "BiP" for one in together.records) == sum(
-        one["label"] == "BiP" for one in found.records
-    )
-    densities = load_recipe("digits-bip").values["study"]["densities"]
-    more = 2 * len(densities)  # found and fine-tuned
-    assert together.counts[PUBLISHED] == found.counts[PUBLISHED] + more
-    assert joined(found, None) == found
-
-
-def test_what_cannot_join_is_refused(tmp_path: Path) -> None:
-    found = publish(tmp_path, "digits", methods=["bip"])
-    publish(tmp_path, "cifar10-bip", methods=["bip"])
-    with pytest.raises(ConfigError, match=r"'digits-bip', and .* holds no record of it"):
-        joined(found, ["digits-bip"], tmp_path)
-    with pytest.raises(ConfigError, match="which has other data, network or training"):
-        joined(found, ["cifar10-bip"], tmp_path)

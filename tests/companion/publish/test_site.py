@@ -66,20 +66,12 @@ def test_published_studies_have_pages_of_their_own(built: dict[str, Any]) -> Non
         "quickstart",
         "tickets",
         "cost",
-        "winners",
-        "search-cost",
         "masks",
-        "gates",
-        "convergence",
+        "inside",
         "bilevel",
-        "dilemma",
         "panels",
         "panels-filter",
-        "panels-channel",
-        "table1",
         "tickets-cifar10-cs",
-        "winners-cifar10-cs",
-        "search-cost-cifar10-cs",
         "cost-cifar10-cs",
         "masks-cifar10-cs",
         "pruning",
@@ -114,8 +106,7 @@ def test_without_a_record_of_the_tuning_there_is_none(tmp_path: Path) -> None:
         ("digits-bip", ["sensitivity-digits-bip", "controls"]),
         ("digits-release", ["release"]),
         ("digits-head", ["head-to-head"]),
-        ("digits-precision", ["precision"]),
-        ("cifar10-precision", ["precision-cifar10-precision"]),
+        ("digits-precision", []),
         ("bip-cifar10-resnet20-release", ["release-bip-cifar10-resnet20-release"]),
     ],
 )
@@ -127,41 +118,6 @@ def test_a_study_with_notebooks_of_its_own(name: str, titles: list[str], tmp_pat
     for page in pages:
         assert takes(page) >= set(page.parameters)
         assert page.parameters["recipe"] == name
-
-
-def test_a_study_of_bip_and_imp_has_a_page_of_the_dilemma(tmp_path: Path) -> None:
-    study = ticket_study(load_recipe("cifar10-bip"), methods=["bip", "imp"], seeds=1, dense_seeds=1)
-    write(tmp_path, study, published(study))
-    pages = list(site.recorded_pages(tmp_path, "cifar10-bip"))
-    assert "dilemma-cifar10-bip" in [page.title for page in pages]
-    for page in pages:
-        assert takes(page) >= set(page.parameters)
-
-
-def pages(results: Path) -> dict[str, Page]:
-    """The notebooks of a book without an embedded study, by title."""
-    return {page.title: page for page in site.pages(results, "digits", [])}
-
-
-def test_other_studies_join_the_embedded_dilemma_once_they_are_published(tmp_path: Path) -> None:
-    assert "also" not in pages(tmp_path)["dilemma"].parameters
-    more = ticket_study(load_recipe("digits-bip"), methods=["hydra"], seeds=1, dense_seeds=1)
-    write(tmp_path, more, published(more))
-    page = pages(tmp_path)["dilemma"]
-    assert page.parameters["also"] == ["digits-bip"]
-    assert sorted(page.inputs) == ["digits", "digits-bip.jsonl"]
-
-
-def test_a_benchmark_has_a_page_once_it_was_recorded(tmp_path: Path) -> None:
-    assert "speed" not in pages(tmp_path)
-    (tmp_path / "bench").mkdir()
-    for name in ("2026-01-01-cpu", "2026-01-02-cpu", "2026-01-01-cuda"):
-        (tmp_path / "bench" / f"{name}.json").write_text("{}")
-    found = {title: page for title, page in pages(tmp_path).items() if "speed" in title}
-    assert list(found) == ["speed", "speed-cuda"]
-    assert list(found["speed"].inputs) == ["2026-01-02-cpu.json"]
-    for page in found.values():
-        assert takes(page) >= set(page.parameters)
 
 
 def test_a_search_alone_has_no_page_of_comparisons(tmp_path: Path) -> None:

@@ -10,14 +10,13 @@ import pytest
 import torch
 
 from companion.analysis.points import ticket_table
-from companion.publish.masks import histories, overlaps, round_agreement, study_masks
+from companion.publish.masks import histories, nearest, overlaps, states, study_masks
 from companion.publish.study import (
     COMPUTED,
     PUBLISHED,
     STORED,
     base_settings,
     begin,
-    gate_study,
     recipe_of,
     recipe_pairs,
     study_of,
@@ -155,37 +154,29 @@ def test_the_base_of_bip_is_what_its_recipe_says() -> None:
     assert "rewind" not in base
 
 
-def test_gates_are_watched_in_one_search_a_method(tiny_recipe: Path, tmp_path: Path) -> None:
-    study = gate_study(load_recipe(tiny_recipe), {"cs": 1e-3, "iss": 1e-5}, seeds=2)
-    assert [(one.label, one.config.seed) for one in study.entries] == [
-        ("CS", 0),
-        ("CS", 1),
-        ("ISS", 0),
-        ("ISS", 1),
-    ]
-    assert study.entries[0].config.settings.penalty == 1e-3
-    with pytest.raises(ConfigError, match="method is 'imp'; expected one of cs, l0, iss"):
-        gate_study(load_recipe(tiny_recipe), {"imp": 0.0})
-    store = Store(tmp_path / "store")
-    execute(study.entries[0].config, store, CPU)
-    found = histories(study, store)
-    assert list(found) == [("CS", 0)]
-    assert sum(found["CS", 0][-1]["gates"]) > 0
-    assert round_agreement(study, store).empty  # one round agrees with nothing
+def test_a_search_is_seen_from_within(tiny_recipe: Path, tmp_path: Path) -> None:
+    study, store = ticket_study(load_recipe(tiny_recipe), methods=["cs"]), Store(tmp_path / "store")
+    search = next(one.config for one in study.entries if one.config.method == "cs")
+    execute(search, store, CPU)
+    layer = "stem.weight"
+    seen = states(search, store, CPU, "gates", layer)
+    steps = [step for step, _ in seen]
+    assert steps[0] == 0
+    assert steps == sorted(steps)
+    assert (seen[0][1] == search.settings.initial_gate).all()
+    # What it ends with is the ticket that the store has.
+    assert torch.equal(seen[-1][1] > 0, store.ticket(search, "round-0").mask[layer])
+    assert sum(histories(study, store)["CS, as found", search.seed][-1]["gates"]) > 0
 
 
-def test_masks_of_successive_rounds_are_compared(tiny_recipe: Path, tmp_path: Path) -> None:
-    recipe = load_recipe(tiny_recipe).with_(methods={"cs": {"rounds": 3}})
-    study, store = gate_study(recipe, {"cs": 1e-3}), Store(tmp_path / "store")
-    config = study.entries[0].config
-    execute(config, store, CPU)
-    table = round_agreement(study, store)
-    assert table["round"].tolist() == [2, 3]
-    first, second = (store.ticket(config, f"round-{r}").mask for r in (0, 1))
-    shared = sum(int((first[name] & second[name]).sum()) for name in second)
-    assert table["again"][0] == pytest.approx(100 * shared / second.kept)
-    assert table["density"][0] == pytest.approx(100 * second.density)
-    assert (table["again"] > table["chance"]).all()
+def test_of_each_label_and_seed_the_nearest_run_is_taken(study: Study, tmp_path: Path) -> None:
+    found = study_records(study, Store(tmp_path / "store"), CPU, source="local", jobs=1)
+    table = ticket_table(found.records)
+    bip = table[table["label"] == "BiP"]
+    assert len(bip) > 1
+    sparse = bip.loc[bip["density"].idxmin()]
+    chosen = nearest(study, table, sparse["density"] / 2)
+    assert [one.config.id for one in chosen.entries if one.label == "BiP"] == [sparse["run"]]
 
 
 def test_what_is_missing_is_computed_once(study: Study, tmp_path: Path) -> None:
