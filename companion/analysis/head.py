@@ -26,7 +26,7 @@ from companion.evidence.statistics import (
 
 PAIRS = (("CS", "IMP"), ("BiP", "IMP"), ("BiP", "CS"))
 METHODS = ("IMP", "CS", "BiP")
-WHOLE = "dense, search epochs"
+WHOLE = "dense, whole budget"
 BOTH = "mean of the densities"
 TRAININGS = 4
 # Settings that say where on a curve a ticket lies, not which trial it is of.
@@ -41,7 +41,7 @@ def tickets(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         table: from `ticket_table`.
     """
     good = table[table["status"] == "ok"]
-    names = good["label"].str.removesuffix(", retrained")
+    names = good["label"].str.removesuffix(", retrained").replace("dense, search epochs", WHOLE)
     kept = ((good["judged"] == "retrained") & (good["method"] != "dense")) | (names == WHOLE)
     return {str(name): last_tickets(own) for name, own in good[kept].groupby(names, sort=False)}
 
@@ -174,7 +174,9 @@ def _told_apart(settings: pd.Series) -> pd.Series:
     """The settings in which trials differ, as a text each."""
     table = pd.DataFrame(list(settings), settings.index).drop(columns=_TRACING, errors="ignore")
     varied = table.loc[:, table.astype(str).nunique() > 1]
-    pairs = varied.apply(lambda row: [f"{name} {value}" for name, value in row.items()], axis=1)
+    pairs = varied.apply(
+        lambda row: [f"{name.replace('_', ' ')} {value}" for name, value in row.items()], axis=1
+    )
     return pairs.map(", ".join)
 
 

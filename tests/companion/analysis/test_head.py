@@ -32,7 +32,18 @@ def study(seeds: int = 4, kept: float = 1.0) -> list[Record]:
     for seed in range(seeds):
         wave = (seed % 2) / 10
         found.append(record("dense", "dense", seed, 1.0, 96.0, judged="found"))
-        found.append(record(WHOLE, "dense", seed, 1.0, 97.0, judged="found", own=40.0, length="4"))
+        found.append(
+            record(
+                "dense, search epochs",
+                "dense",
+                seed,
+                1.0,
+                97.0,
+                judged="found",
+                own=40.0,
+                length="4",
+            )
+        )
         for density in DENSITIES:
             for r in (1, 2, 3):  # the rounds before the last do not count
                 test = 50.0 if r < 3 else LEVELS["IMP"] + wave
@@ -118,7 +129,7 @@ def test_a_trial_is_scored_on_validation_where_its_tickets_reach() -> None:
     records = [*trial(0.1, 0.2, 90), *trial(0.1, 0.05, 80), *trial(1.0, 0.2, 99)]
     records += [*trial(3.0, 0.4, 94), *trial(3.0, 0.025, 82)]
     found = trials(records, DENSITIES)
-    assert found["trial"].tolist() == [f"gate_learning_rate {rate}" for rate in (0.1, 1.0, 3.0)]
+    assert found["trial"].tolist() == [f"gate learning rate {rate}" for rate in (0.1, 1.0, 3.0)]
     assert found["score"].tolist() == pytest.approx([85, math.nan, 88], nan_ok=True)
     assert found["chosen"].tolist() == [False, False, True] and found["tickets"].tolist() == [
         2,
