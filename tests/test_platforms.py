@@ -81,6 +81,7 @@ def command(tmp_path: Path) -> Callable[..., str]:
     return run
 
 
+@pytest.mark.skipif(os.name != "posix", reason="takes away what is not there")
 def test_a_study_is_computed_and_kept_where_posix_is_missing(
     command: Callable[..., str], tiny_recipe: Path
 ) -> None:
