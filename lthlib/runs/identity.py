@@ -32,7 +32,7 @@ def describe(values: Mapping[str, Any]) -> str:
 def differences(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for people on each of some configurations: its length, and the values in which those
     of one method, data set and architecture differ, as `--set` takes them. What `describe` tells is
-    left out: the seed, and the method's own settings."""
+    left out: the seed, and the method's own settings; so is what a parent has in common."""
     kinds = [(v["method"], v["data"]["dataset"], v["model"]["architecture"]) for v in configs]
     told = [dict(_told(values)) for values in configs]
     seen: dict[Any, set[str]] = {}
@@ -43,10 +43,16 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> list[str]:
         ", ".join(
             f"{name}={value}"
             for name, value in own.items()
-            if name == "training.length" or len(seen[kind, name]) > 1
+            if name == "training.length"
+            or (len(seen[kind, name]) > 1 and not _inherited(own, name, value))
         )
         for kind, own in zip(kinds, told, strict=True)
     ]
+
+
+def _inherited(own: Mapping[str, Any], name: str, value: Any) -> bool:
+    below = name.removeprefix("parent.")
+    return below != name and own.get(below) == value
 
 
 def _told(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

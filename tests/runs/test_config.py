@@ -228,8 +228,13 @@ def test_what_runs_of_one_kind_differ_in_is_told_beside_their_length() -> None:
         "training.length=20ep, training.batch_size=128",
         "training.length=20ep, training.batch_size=32",
         "training.length=40ep",
-        "training.length=20ep, parent.training.batch_size=128, parent.settings.rounds=10",
+        "training.length=20ep, parent.settings.rounds=10",
         "training.length=20ep, parent.training.batch_size=32, parent.settings.rounds=2",
+    ]
+    same = last[1].changed(training={"batch_size": 32})  # as its parent has it
+    assert differences([last[0].to_json(), same.to_json()]) == [
+        "training.length=20ep, training.batch_size=128, parent.settings.rounds=10",
+        "training.length=20ep, training.batch_size=32, parent.settings.rounds=2",
     ]
     assert differences([]) == []
 
