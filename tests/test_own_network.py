@@ -22,6 +22,7 @@ NEEDS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:prunable .* leaves out")  # the transformer's embeddings
 def test_every_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)

@@ -134,6 +134,19 @@ def test_replayed_steps_find_what_steps_find(
     assert_same(trainer, reference)
 
 
+@pytest.mark.parametrize("name", ["imp", "cs"])
+def test_steps_of_adamw_are_replayed(name: str) -> None:
+    settings = {"rounds": 1} | (
+        {"temperature_per": "step", "rewind": "1it"} if name == "cs" else {}
+    )
+    how = {"optimiser": "adamw", "learning_rate": 0.01, "dropout": 0.4}
+    theirs, reference = searched(name, settings, replays=False, **how)
+    ours, trainer = searched(name, settings, replays=True, **how)
+    assert trainer.recorder.replayed > 7
+    assert_same(trainer, reference)
+    assert [ticket.mask for ticket in ours] == [ticket.mask for ticket in theirs]
+
+
 def test_a_run_that_stops_within_an_epoch_goes_on_with_replays_as_without() -> None:
     settings = {"rounds": 2, "rewind": "1it", "temperature_per": "step"}
     _, reference = searched("cs", settings, replays=False, dropout=0.4)
