@@ -26,8 +26,8 @@ from lthlib.export import Latency, latencies, onnx_run, shrink
 from lthlib.files import sealed, write_atomically
 from lthlib.masks import group_axes, prunable_names, select, top_k
 from lthlib.models import ModelSettings, build_model
+from lthlib.modules import call
 from lthlib.tickets import Ticket
-from lthlib.training.objective import call
 
 NETWORKS = {"ResNet-20": ModelSettings("resnet20", 16), "VGG-16": ModelSettings("vgg16", 64)}
 BATCHES = (1, 128)
