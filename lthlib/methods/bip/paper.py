@@ -64,7 +64,8 @@ class BiPSettings(Settings):
     upper_momentum: of the scores. weight_decay: of the weights, by default the recipe's.
     clip: bound on the norm of the upper gradient, 0 for none; a bound is a departure from the
     paper.
-    lower_steps: SGD steps on the weights for each on the scores.
+    lower_steps: SGD steps on the weights for each on the scores; both levels step by SGD, whatever
+    optimiser the recipe has.
     variant: `paper`, or `release` for what the released code does, bugs included.
     implicit_rate: the release's lr2, in place of 1/gamma.
     structure: `unstructured`, or whole `filter`s or `channel`s of convolutions, layer by layer (see
