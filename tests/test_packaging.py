@@ -152,6 +152,7 @@ def test_lthlib_computes_without_its_extras(tmp_path: Path) -> None:
         "density 0.1000"
         in lth("run", "omp", "--set", "training.length=3it", "--set", "rewind=0it").stdout
     )
+    assert "0 faults" in lth("verify").stdout
     refused = lth("record", "digits")
     assert refused.returncode == 2
     assert re.fullmatch(r"lth: .*pandas.*; pip install 'lthlib\[book\]'.*\n", refused.stderr)

@@ -31,7 +31,7 @@ from lthlib.cli.options import (
     machine_of,
 )
 from lthlib.cli.terminal import say
-from lthlib.errors import ConfigError, DataError
+from lthlib.errors import ConfigError, DataError, RecordError
 from lthlib.files import write_atomically
 
 if TYPE_CHECKING:
@@ -147,7 +147,6 @@ def verify(
     """Check the checksums of all that is stored, of decoded images and of all that is published.
     Exit status 1 if any is wrong, also where it was repaired; 2 if something cannot be read.
     """
-    from companion.publish.results import faults_of
     from lthlib.data import verify_cache
     from lthlib.runs import Store, upkeep
 
@@ -160,7 +159,11 @@ def verify(
     damaged = verify_cache(repair=repair)
     for why in damaged:
         say(f"{why}{'; removed, to be decoded again' if repair else ''}", err=True)
-    wrong = list(faults_of(results)) if results.exists() else []
+    wrong: list[RecordError] = []
+    if results.exists():  # which takes the book's extra
+        from companion.publish.results import faults_of
+
+        wrong += faults_of(results)
     for error in wrong:
         say(error, err=True)
     if wrong:
