@@ -42,6 +42,7 @@ LAYERS = {
         ["archive", "cluster", "forecast", "generated", "markdown", "published"],
         ["evidence", "tickets"],
         ["analysis", "studies"],
+        ["counting"],
         ["figures"],
         ["bilevel"],
         ["publish"],

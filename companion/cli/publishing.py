@@ -342,7 +342,7 @@ def facts(
     """Measure what no run records, for the claims that need it, and write results/facts.json: how
     BiP's hypergradient lies to the exact one. A minute or two.
     """
-    from companion.bilevel.measured import measure
+    from companion.bilevel.measured import CIFAR, measure
     from lthlib.runs import Store
 
     found = measure(Store(store), machine_of(data, device))
@@ -351,7 +351,7 @@ def facts(
         say(f"{name} = {fact.value:.4g}: {fact.definition}")
     say(f"{results / 'facts.json'}: {len(found)} facts")
     if missing := [name for name in facts_of("B4") if name not in found]:
-        reason = "the lower level has no minimum for some seed"
+        reason = f"the store lacks dense networks of {CIFAR}, or a lower level has no minimum"
         say(f"not measured, since {reason}: {', '.join(missing)}", err=True)
 
 

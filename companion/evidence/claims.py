@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from companion.evidence import criteria, packaged
-from companion.evidence.comparisons import View
-from companion.evidence.criteria import INCONCLUSIVE, NOT, NOT_RUN, PARTLY, REPRODUCED
+from companion.evidence.comparisons import COUNTING, Look, Part, View
+from companion.evidence.criteria import (
+    INCONCLUSIVE,
+    INTERIM,
+    NOT,
+    NOT_RUN,
+    PARTLY,
+    REPRODUCED,
+)
 from companion.evidence.facts import FACTS
 from lthlib.errors import ConfigError
 
-OUTCOMES = (REPRODUCED, PARTLY, NOT, INCONCLUSIVE, NOT_RUN)
+OUTCOMES = (REPRODUCED, PARTLY, NOT, INTERIM, INCONCLUSIVE, NOT_RUN)
+DECISIVE = OUTCOMES[:3]
 DIRECTIONS = {REPRODUCED: "for", NOT: "against"}
+WITHHELD = "withheld"
+_COUNTED = {
+    REPRODUCED: "follows from counting",
+    PARTLY: "partly follows from counting",
+    NOT: "contradicted by counting",
+}
+_SO_FAR = {REPRODUCED: "for", PARTLY: "partly for", NOT: "against"}
 
 
 @dataclass(frozen=True)
 class Verdict:
     """How a claim stands.
 
-    `outcome` is one of `OUTCOMES` and belongs to `scale` "paper"; at "reduced" it is None and
-    `direction` says for, against or undecided. `effect` and `interval` are those of the median
+    `outcome` is one of `OUTCOMES` and belongs to the scales "paper" and "counting"; at "reduced" it
+    is None and `direction` says for, against, undecided, or that it is withheld. `so_far` says
+    where an outcome that is interim leans. `effect`, `unit` and `interval` are those of the median
     comparison of the claim's first criterion, `n` its seeds. `because` gives every comparison with
     its numbers, `needs` what is missing.
     """
@@ -37,93 +53,167 @@ class Verdict:
     n: int
     because: str
     needs: tuple[str, ...]
+    so_far: str = ""
+    unit: str = ""
 
     @property
     def headline(self) -> str:
         """The verdict in a few words."""
-        return self.outcome or f"not run at paper scale; {self.direction} at {self.scale} scale"
+        if self.outcome is None:
+            return f"not run at paper scale; {self.standing} at {self.scale} scale"
+        return self.standing
+
+    @property
+    def standing(self) -> str:
+        """The same at its scale: the outcome, or the direction."""
+        if self.outcome is None:
+            withheld = self.direction == WITHHELD
+            return f"direction {WITHHELD}" if withheld else str(self.direction)
+        if self.outcome == INTERIM:
+            return f"interim: n = {self.n}, so far {self.so_far}"
+        return _COUNTED.get(self.outcome, NOT_RUN) if self.scale == COUNTING else self.outcome
 
 
 @dataclass(frozen=True)
 class Claim:
     """A claim as `claims.csv` has it: its criterion, and what judging it requires.
 
-    lead: the label whose studies it is judged on. gated: `yes` if the gate must stand first, as for
-    all claims that rest on trained networks. rule: how its comparisons are judged, of
-    `criteria.RULES`.
+    lead: the label whose studies it is judged on. studies: their order, the first that holds the
+    label counts. family: whose protocol a run has to follow to be at paper scale, of
+    `protocols.csv`. gated: `yes` if the gate must stand first, as for all claims that rest on
+    trained networks. rule: how its comparisons are judged, of `criteria.RULES`. looks: at how many
+    seeds, and at which level of significance; `counting` if it follows from what methods declare to
+    cost. minimal: the fewest runs that decide it, `RECIPE: CONTESTANTS; DENSITIES; SEEDS`, or
+    `none`. Lists have `|` between them.
     """
 
     id: str
     paper: str
     lead: str
+    studies: str
+    family: str
     gated: str
     rule: str
+    looks: str
+    minimal: str
     statement: str
     criterion: str
     requires: str
+
+    def views(self, table: pd.DataFrame, facts: Mapping[str, float]) -> list[View]:
+        """Return what the claim is judged on, at each scale it may be judged at."""
+        studies = self.studies.split("|")
+        counted = View.of(table, COUNTING, facts, self.family).led_by(self.lead, studies)
+        if self.looks == COUNTING:
+            return [counted]
+        looks = {"paper": Look.read(self.looks), "reduced": ()}
+        return [
+            replace(View.of(table, scale, facts, self.family), looks=own, counted=counted).led_by(
+                self.lead, studies
+            )
+            for scale, own in looks.items()
+        ]
 
     def judge(self, table: pd.DataFrame, facts: Mapping[str, float] | None = None) -> Verdict:
         """Judge this claim alone, without the gate; at reduced scale if none ran at the paper's.
 
         Args:
-            table: from `tidy`.
+            table: from `tidy`; with `companion.counting.counted` for what follows from counting.
             facts: measurements that no record holds, by the names in `FACTS`.
 
         Raises:
             ConfigError: a fact is unknown or not finite, or the table lacks a column.
         """
-        for name, value in (facts or {}).items():
-            if name not in FACTS or not math.isfinite(value):
-                raise ConfigError(f"fact {name} = {value}; expected finite numbers for {FACTS}")
-        scales = (View.of(table, scale, facts or {}) for scale in ("paper", "reduced"))
-        views = [view.led_by(self.lead) for view in scales]
-        findings = [(view, criteria.find(self.id, self.rule, view)) for view in views]
-        run = (found for found in findings if found[1].outcome != NOT_RUN)
-        return self._verdict(*next(run, findings[0]))
+        return self._judge(self.views(table, _checked(facts)))
 
-    def _verdict(self, view: View, found: criteria.Finding) -> Verdict:
+    def gated_by(self, gate: Claim, table: pd.DataFrame, facts: Mapping[str, float]) -> Verdict:
+        """Judge this claim, and the gate on the same studies: where that does not stand at paper
+        scale, nothing is decided there; where it is against at reduced scale, no direction is
+        given."""
+        views = self.views(table, facts)
+        verdict = self._judge(views)
+        if self.gated == "no" or not (verdict.direction or verdict.outcome in DECISIVE):
+            return verdict
+        view = next(view for view in views if view.scale == verdict.scale)
+        found = criteria.find(gate.id, gate.rule, view)
+        if verdict.direction and found.outcome == NOT:
+            said = f"the gate is against: {found.parts[0].text}; so {verdict.direction} is withheld"
+            because = f"{verdict.because} At this scale {said}."
+            return replace(verdict, direction=WITHHELD, because=because)
+        if verdict.direction or found.outcome == REPRODUCED:
+            return verdict
+        held = f"Held back: on these studies the gate is {found.outcome}; without it this is"
+        because = f"{verdict.because} {held} {verdict.outcome}."
+        needs = (*verdict.needs, "the gate G to stand")
+        return replace(verdict, outcome=INCONCLUSIVE, because=because, needs=needs)
+
+    def _judge(self, views: Sequence[View]) -> Verdict:
+        first = criteria.find(self.id, self.rule, views[0])
+        found = [(views[0], first)]
+        if first.outcome == NOT_RUN:
+            found += [(view, criteria.find(self.id, self.rule, view)) for view in views[1:]]
+        run = (one for one in found if one[1].outcome != NOT_RUN)
+        return self._verdict(*next(run, found[0]), views[0].apart)
+
+    def _verdict(self, view: View, found: criteria.Finding, apart: Sequence[str]) -> Verdict:
         needs = tuple(dict.fromkeys(found.needs)) or (() if found.complete else (self.requires,))
         outcome: str | None = found.outcome
+        sentences = list(_sentences(self.id, view, found))
+        if apart:
+            sentences.append(f"Not at paper scale, whatever their recipe says: {', '.join(apart)}")
         if outcome == NOT_RUN:
-            because = f"No runs that this can be judged on. Needed: {self.requires}."
-            return Verdict(self.id, NOT_RUN, "paper", None, None, None, 0, because, needs)
-        texts = "; ".join(dict.fromkeys(part.text for part in found.parts))
-        sentences = [f"At {view.scale} scale: {texts}", *criteria.beside(self.id, view)]
-        if found.left:
-            sentences.append(f"Without their minimum these do not count: {', '.join(found.left)}")
-        if view.failed:
-            sentences.append(f"{view.failed} failed runs at this scale are left out")
+            lacking = f"No runs that this can be judged on. Needed: {self.requires}"
+            because = ". ".join([lacking, *sentences]) + "."
+            return Verdict(self.id, NOT_RUN, view.scale, None, None, None, 0, because, needs)
         direction = None
-        if view.scale != "paper":
+        if view.scale == "reduced":
             outcome, direction = None, DIRECTIONS.get(found.outcome, "undecided")
         elif outcome == REPRODUCED and not found.complete:
             outcome = PARTLY
-        lead = sorted((part.value for part in found.lead), key=lambda value: value.mean)
+        so_far = _SO_FAR.get(found.so_far, "undecided") if outcome == INTERIM else ""
+        lead = sorted(found.lead, key=lambda part: part.value.mean)
         middle = lead[(len(lead) - 1) // 2]
-        interval = None if math.isnan(middle.low) else (middle.low, middle.high)
-        numbers = (middle.mean, interval, middle.n)
-        because = ". ".join(sentences) + "."
-        return Verdict(self.id, outcome, view.scale, direction, *numbers, because, needs)
+        value, because = middle.value, ". ".join(sentences) + "."
+        interval = (value.low, value.high) if value.low < value.high else None
+        numbers = (value.mean, interval, value.n)
+        return Verdict(
+            self.id, outcome, view.scale, direction, *numbers, because, needs, so_far, middle.unit
+        )
+
+
+def _sentences(claim: str, view: View, found: criteria.Finding) -> Iterator[str]:
+    """What a finding rests on, a sentence each."""
+    if found.parts:
+        where = "From counting" if view.scale == COUNTING else f"At {view.scale} scale"
+        yield f"{where}: {_texts(found.parts)}"
+    if any(part.open for part in found.parts) or found.outcome == INTERIM:
+        looks = " and ".join(str(look.n) for look in view.looks)
+        yield f"Decided at {looks} seeds and not between"
+    if found.premises:
+        yield f"Premises: {_texts(found.premises)}"
+    if found.parts:
+        yield from criteria.beside(claim, view)
+    if found.left:
+        yield f"Without their minimum these do not count: {', '.join(found.left)}"
+    if found.parts and view.failed:
+        yield f"{view.failed} failed runs at this scale are left out"
+
+
+def _texts(parts: Sequence[Part]) -> str:
+    return "; ".join(dict.fromkeys(part.text for part in parts))
 
 
 def judge(table: pd.DataFrame, facts: Mapping[str, float] | None = None) -> list[Verdict]:
-    """Judge the gate and every claim, in the order of `CLAIMS`; arguments as of `Claim.judge`.
+    """Judge the gate and every claim, in the order of `CLAIMS`; arguments as of `Claim.judge`."""
+    known, gate = _checked(facts), CLAIMS[0]
+    return [claim.gated_by(gate, table, known) for claim in CLAIMS]
 
-    While the gate does not stand at paper scale, no claim that rests on trained networks gets a
-    decisive outcome there: it is inconclusive.
-    """
-    gate, *others = (claim.judge(table, facts) for claim in CLAIMS)
-    if gate.outcome == REPRODUCED:
-        return [gate, *others]
-    held = f"Held back: the gate is {gate.headline}; without it this is"
-    verdicts = [gate]
-    for claim, verdict in zip(CLAIMS[1:], others, strict=True):
-        if claim.gated == "yes" and verdict.outcome in (REPRODUCED, PARTLY, NOT):
-            because = f"{verdict.because} {held} {verdict.outcome}."
-            needs = (*verdict.needs, "the gate G to stand")
-            verdict = replace(verdict, outcome=INCONCLUSIVE, because=because, needs=needs)
-        verdicts.append(verdict)
-    return verdicts
+
+def _checked(facts: Mapping[str, float] | None) -> Mapping[str, float]:
+    for name, value in (facts or {}).items():
+        if name not in FACTS or not math.isfinite(value):
+            raise ConfigError(f"fact {name} = {value}; expected finite numbers for {FACTS}")
+    return facts or {}
 
 
 CLAIMS = tuple(Claim(**row) for row in packaged("claims.csv"))

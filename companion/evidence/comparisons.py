@@ -22,19 +22,22 @@ from companion.evidence.costs import spent
 from companion.evidence.facts import FACTS
 from companion.evidence.records import COLUMNS
 from companion.evidence.reported import plain_name, reported_curve
+from companion.evidence.scales import departures
 from companion.evidence.statistics import Crossing, Difference, Floats
 from lthlib.errors import ConfigError
 
 Side = Literal["for", "against", "undecided"]
 
 DATASETS = ("cifar10", "cifar100", "tinyimagenet", "imagenet")
-# The fewest seeds of a curve, of a dense reference, and at the two densities that decide d*; and
-# the fewest networks of which 'most' can be said. At reduced scale one is enough.
-_FEWEST = {"any": 1, "seeds": 3, "dense seeds": 10, "deciding seeds": 8, "networks": 3}
+# The fewest seeds of a dense reference and at the two densities that decide d*, and the fewest
+# networks of which 'most' can be said; of a curve, as many as the look has. One is enough where
+# nothing is decided.
+_FEWEST = {"dense seeds": 10, "deciding seeds": 10, "networks": 3}
 _OTHERS = ("GMP", "IMP", "IMP-C", "OMP", "BiP", "Hydra", "SNIP", "GraSP", "SynFlow")
 _WHERE = ["dataset", "architecture", "structure"]
 _REPLICATE = ["study", "seed"]
 _TINY = 1e-9
+COUNTING = "counting"
 
 
 class Lacking(Exception):
@@ -42,12 +45,42 @@ class Lacking(Exception):
 
 
 @dataclass(frozen=True)
+class Look:
+    """A number of seeds at which a comparison is decided, at a two-sided level of significance."""
+
+    n: int
+    alpha: float
+
+    @classmethod
+    def read(cls, text: str) -> tuple[Look, ...]:
+        """Return the looks that a text names: `5:0.0052|10:0.048`."""
+        pairs = (one.split(":") for one in text.split("|"))
+        return tuple(cls(int(n), float(alpha)) for n, alpha in pairs)
+
+
+_COUNTED = Look(1, 1 - stats.LEVEL)
+
+
+@dataclass(frozen=True)
 class Part:
-    """One comparison: the side of the claim it falls on, what was found, its sentence."""
+    """One comparison: the side of the claim it falls on, what was found, its sentence.
+
+    look: at which it was decided, None where that takes more seeds. open: whether a later look may
+    change it. lean: the side if the mean stays what it is. unit: of the value; none of a ratio.
+    """
 
     side: Side
     value: Difference
     text: str
+    look: Look | None = None
+    open: bool = False
+    lean: Side = "undecided"
+    unit: str = ""
+
+    @property
+    def alpha(self) -> float:
+        """The level of significance it is judged at."""
+        return self.look.alpha if self.look else 1 - stats.LEVEL
 
 
 @dataclass(frozen=True)
@@ -55,7 +88,9 @@ class View:
     """The rows that may feed a verdict at one scale, and facts measured outside any record.
 
     Only runs that succeeded on the papers' data sets count: no digits, no generated image folders.
-    `failed` is the number of runs that did not succeed.
+    `failed` is the number of runs that did not succeed. looks: when comparisons are decided; none
+    where they only show a direction. apart: runs that were said to be at the papers' scale and are
+    not, with the reason, a text each. counted: the view of what methods declare to cost.
 
     A network is named with its data set, `cifar10 / resnet20`, and with the structure of its
     tickets if they have one: `cifar10 / resnet20, filter`. A curve is named by a record's label and
@@ -66,34 +101,59 @@ class View:
     scale: str
     facts: Mapping[str, float]
     failed: int = 0
+    looks: tuple[Look, ...] = ()
+    apart: tuple[str, ...] = ()
+    counted: View | None = None
 
     @classmethod
-    def of(cls, table: pd.DataFrame, scale: str, facts: Mapping[str, float]) -> View:
-        """Return the view of a tidy table at `paper` or `reduced` scale.
+    def of(cls, table: pd.DataFrame, scale: str, facts: Mapping[str, float], families: str) -> View:
+        """Return the view of a tidy table at `paper` or `reduced` scale, or of `counting`.
+
+        Args:
+            table: from `tidy`.
+            scale: one of these.
+            facts: measured outside any record.
+            families: whose protocols a run has to follow to be at paper scale, with `|` between
+                them. One that does not is at reduced scale, whatever its recipe says.
 
         Raises:
             ConfigError: the table lacks a column of `tidy`.
         """
         if missing := sorted(set(COLUMNS) - set(table.columns)):
             raise ConfigError(f"the table lacks columns {missing}; make it with tidy(records)")
-        rows = table[table["scale"] == scale]
-        names = {name: rows[name].map(plain_name) for name in ("dataset", "architecture")}
-        rows = rows.assign(**names)
-        rows = rows[rows["dataset"].isin(DATASETS)]
+        names = {name: table[name].map(plain_name) for name in ("dataset", "architecture")}
+        rows = table.assign(**names)
+        own = ["paper", "reduced"] if scale == "reduced" else [scale]
+        rows = rows[rows["dataset"].isin(DATASETS) & rows["scale"].isin(own)]
+        asked = rows[["scale", "setup", "dataset", "architecture", "label"]]
+        reasons = [
+            departures(setup, families, *net, label.startswith("dense, ")) * (said == "paper")
+            for said, setup, *net, label in asked.itertuples(index=False)
+        ]
+        rows = rows.assign(reason=np.array(reasons, object))
+        off = rows[rows["reason"] != ""].groupby("reason")["run"].nunique()
+        apart = tuple(f"{count} runs ({reason})" for reason, count in off.items())
+        rows = rows[(rows["scale"] != scale) == (rows["reason"] != "")]
         good = rows["status"] == "ok"
-        return cls(rows[good], scale, facts, int(rows.loc[~good, "run"].nunique()))
+        return cls(rows[good], scale, facts, int(rows.loc[~good, "run"].nunique()), apart=apart)
 
-    def led_by(self, label: str) -> View:
-        """Return the view of one study for each network and structure: the one with most tickets of
-        this label.
+    def led_by(self, label: str, studies: Sequence[str] = ()) -> View:
+        """Return the view of one study for each network and structure: the first of `studies` that
+        has tickets of this label, then the first other by name.
 
-        Studies train one network by different recipes; rows of two are never compared. The dense
+        Studies train one network by different recipes; rows of two are never compared. One that
+        has too few seeds of the label for the first look comes after all that have them. The dense
         rows are those of the studies chosen. A network where no study has the label keeps all.
         """
         named = self.rows["label"].isin([label, f"{label}, as found"])  # and no precision of it
-        counts = self.rows[named].groupby([*_WHERE, "study"]).size()
-        # Of two with as many, the first by name.
-        leads = {tuple(where): study for *where, study in counts.groupby(_WHERE).idxmax()}
+        seeds = self.rows[named].groupby([*_WHERE, "study"])["seed"].nunique()
+        first = self.looks[0].n if self.looks else 1
+
+        ranks: dict[tuple[str, ...], list[tuple[bool, int, str]]] = {}
+        for *where, study, count in seeds.reset_index().itertuples(index=False):
+            listed = studies.index(study) if study in studies else len(studies)
+            ranks.setdefault(tuple(where), []).append((count < first, listed, study))
+        leads = {where: min(found)[-1] for where, found in ranks.items()}
         kept = []
         for *where, name, study in self.rows[[*_WHERE, "label", "study"]].itertuples(index=False):
             own = {lead for place, lead in leads.items() if place[:2] == tuple(where[:2])}
@@ -103,12 +163,20 @@ class View:
         rows = self.rows[np.array(kept, bool)]
         return replace(self, rows=rows.drop_duplicates(["label", "run", "round", "judged"]))
 
-    def fewest(self, what: str) -> int:
-        """The fewest of something that decide: `seeds`, `dense seeds`, `networks`, ..."""
-        return _FEWEST[what] if self.scale == "paper" else 1
+    @property
+    def networks(self) -> int:
+        """The fewest networks of which 'most' can be said."""
+        return _FEWEST["networks"] if self.looks else 1
 
     def select(self, net: str, curve: str) -> pd.DataFrame:
-        """Return the rows of one curve on one network."""
+        """Return the rows of one curve on one network; `replicate` counts its seeds in order."""
+        if (net, curve) not in self._selected:
+            rows = self._select(net, curve)
+            counted = rows.groupby(_REPLICATE).ngroup()
+            self._selected[net, curve] = rows.assign(replicate=counted)
+        return self._selected[net, curve]
+
+    def _select(self, net: str, curve: str) -> pd.DataFrame:
         where, _, structure = net.partition(", ")
         dataset, architecture = where.split(" / ")
         label, manner = (*re.split(r" (as found|retrained)$", curve), "")[:2]
@@ -118,6 +186,10 @@ class View:
         named = [(*key, label), (*key, f"{label}, {manner}")]
         parts = [self._curves[one] for one in named if one in self._curves] or [self.rows[:0]]
         return pd.concat(parts) if len(parts) > 1 else parts[0]
+
+    @cached_property
+    def _selected(self) -> dict[tuple[str, str], pd.DataFrame]:
+        return {}
 
     @cached_property
     def _curves(self) -> dict[Any, pd.DataFrame]:
@@ -135,7 +207,8 @@ class Case:
     """Two curves on a network, to be compared over a view.
 
     stands: for which values the claim stands, as for `side_of`. of: what else the comparison needs.
-    compare: its name.
+    compare: its name. look: at which it is to be decided; None to see how it stands with the seeds
+    there are. first: how many of each curve's seeds count, in their order; all if None.
     """
 
     view: View
@@ -145,6 +218,20 @@ class Case:
     stands: str
     of: str
     compare: str
+    look: Look | None = None
+    first: int | None = None
+
+    @property
+    def level(self) -> float:
+        """Of the intervals: that of the look, or of the first there will be."""
+        look = self.look or next(iter(self.view.looks), None)
+        return 1 - look.alpha if look else stats.LEVEL
+
+    def fewest(self, what: str) -> int:
+        """The fewest of something that decide: `seeds`, `dense seeds`, `networks`, ..."""
+        if self.look is None or what == "any":
+            return 1
+        return max(self.look.n, _FEWEST.get(what, 0))
 
     @property
     def band(self) -> Floats:
@@ -152,8 +239,12 @@ class Case:
         return stats.band(self.net.partition(" / ")[2])
 
     def rows(self, curve: str) -> pd.DataFrame:
-        """The rows of a curve."""
-        return self.view.select(self.net, curve)
+        """The rows of a curve, of its first seeds; of a dense network, of as many as it needs."""
+        rows = self.view.select(self.net, curve)
+        if self.first is None:
+            return rows
+        count = max(self.first, _FEWEST["dense seeds"] * curve.startswith("dense"))
+        return rows[rows["replicate"] < count]
 
     @property
     def limit(self) -> float:
@@ -175,17 +266,23 @@ class Case:
         ours, theirs = (self.rows(curve)[[*_REPLICATE, "density", value]] for curve in names)
         seeds = [set(stats.in_band(own, self.band)["seed"]) for own in (ours, theirs)]
         self.demand(dict(zip(names, seeds, strict=True)), self.band)
-        means = stats.shared_means(ours, theirs, self.band, value, self.view.fewest("seeds"))
+        means = stats.shared_means(ours, theirs, self.band, value, self.fewest("seeds"))
         if means[0].empty:
             both = f"{self.ours} and {self.theirs} on {self.net}"
             raise Lacking(f"{both} at densities in common over {_percent(self.band)}")
         return means
 
+    def seeds(self) -> int:
+        """How many replicates the longer of both curves has."""
+        curves = (self.ours, self.theirs) if self.net else ()
+        counts = (self.rows(curve)["replicate"].max() + 1 for curve in curves)
+        return int(np.nanmax([0, *counts]))
+
     def short(
         self, samples: Mapping[str, Sized], grid: Floats | None = None, what: str = "seeds"
     ) -> list[str]:
         """Name the curves of which there are too few replicates."""
-        fewest, where = self.view.fewest(what), ""
+        fewest, where = self.fewest(what), ""
         if grid is not None:
             where = f" over {_percent(grid)} density"
         amount = f"({fewest} seeds or more at {self.view.scale} scale)"
@@ -202,12 +299,22 @@ class Case:
     def part(self, value: Difference, what: str, unit: str, where: str, stands: str = "") -> Part:
         """Return a comparison with its sentence, `what = effect unit [interval] where, n = ...`."""
         form = "+.2f" if unit else ".2f"
+        words = [what, "=", f"{value.mean:{form}}", *unit.split()]
+        if self.view.scale == COUNTING:
+            value = exact(value.mean)
+            return Part(side_of(value, self.stands), value, " ".join((*words, where)), _COUNTED)
         interval = "without interval"
-        if not math.isnan(value.low):
+        if value.high - value.low <= _TINY * abs(value.mean):
+            interval = "in every seed,"
+        elif not math.isnan(value.low):
             interval = f"[{value.low:{form}}, {value.high:{form}}]"
-        words = (what, "=", f"{value.mean:{form}}", *unit.split(), interval, f"{where},")
-        text = " ".join((*words, f"n = {value.n}{' pairs' if value.paired else ''}"))
-        return Part(side_of(value, stands or self.stands), value, text)
+        text = " ".join((*words, interval, f"{where}, n = {value.n}{' pairs' * value.paired}"))
+        return Part(side_of(value, stands or self.stands), value, text, unit=unit)
+
+
+def exact(value: float) -> Difference:
+    """Return a value without doubt, as a count is."""
+    return Difference(1, False, value, value, value, value, value, 0.0)
 
 
 def side_of(value: Difference, stands: str) -> Side:
@@ -240,8 +347,8 @@ def all_of(parts: Sequence[Part]) -> Side | None:
     """
     if not parts:
         return None
-    against = [part.value.p for part in parts if part.side == "against"]
-    if any(not len(parts) * p / 2 > 1 - stats.LEVEL for p in against):
+    against = [part for part in parts if part.side == "against"]
+    if any(not len(parts) * part.value.p / 2 > part.alpha for part in against):
         return "against"
     return "for" if {part.side for part in parts} == {"for"} else "undecided"
 
@@ -264,7 +371,7 @@ def band(case: Case) -> Part:
     roots = [set(case.rows(curve)["root"]) for curve in (case.ours, case.theirs)]
     compare = stats.compare if roots[0] == roots[1] else stats.welch_difference
     where = f"over {_percent(case.band)} density ({case.net})"
-    gap = compare(ours, theirs, case.limit)
+    gap = compare(ours, theirs, case.limit, case.level)
     return case.part(gap, f"{case.ours} - {case.theirs}", "points", where)
 
 
@@ -290,7 +397,7 @@ def point(case: Case) -> Part:
         case.on_grid(curve, grid)[density].dropna() for curve in (case.ours, case.theirs)
     )
     case.demand({case.ours: ours, case.theirs: theirs}, grid)
-    gap = stats.welch_difference(ours, theirs, case.limit)
+    gap = stats.welch_difference(ours, theirs, case.limit, case.level)
     where = f"at {_percent(grid)} density ({case.net})"
     return case.part(gap, f"{case.ours} - {case.theirs}", "points", where)
 
@@ -304,7 +411,7 @@ def level(case: Case) -> Part:
     found = near.loc[near.groupby(_REPLICATE)["density"].idxmax(), "test_accuracy"]
     case.demand({case.ours: found}, np.array([middle, 0.8 * middle]))
     where = f"at {100 * middle:.2g} % density ({case.net})"
-    gap = stats.welch_difference(found, dense, case.limit)
+    gap = stats.welch_difference(found, dense, case.limit, case.level)
     return case.part(gap, f"{case.ours} - dense", "points", where)
 
 
@@ -314,7 +421,7 @@ def gain(case: Case) -> Part:
     chosen = stats.best_on_validation(case.rows(case.ours)).set_index(_REPLICATE)
     if few := case.short({case.ours: chosen}, what="dense seeds"):
         raise Lacking(f"{few[0]}, with validation accuracy")
-    gap = stats.compare(chosen["test_accuracy"], reference, float(case.of))
+    gap = stats.compare(chosen["test_accuracy"], reference, float(case.of), case.level)
     what = f"validation-chosen CS ticket - {case.theirs}"
     stands = case.stands if gap.lower > 0 else f"above {case.of}"
     return case.part(gap, what, "points", f"({case.net})", stands)
@@ -337,7 +444,7 @@ def gate(case: Case) -> Part:
     imp = theirs.loc["IMP, weight rewinding"]
     published = stats.interpolate(imp["density"], imp["value"], case.band).mean()
     expected = float(published - theirs.loc[["dense"], "value"].iloc[0])
-    gap = stats.welch_difference(curve - expected, dense)
+    gap = stats.welch_difference(curve - expected, dense, level=case.level)
     where = f"from Renda et al.'s {expected:+.2f} over {_percent(case.band)} density"
     return case.part(gap, "our IMP - dense, apart", "points", where)
 
@@ -361,13 +468,13 @@ def cost(case: Case) -> Part:
     costs = [
         stats.on_grid(rows[rows["cost"] > 0], grid, "cost", widest=stats.ROUND) for rows in paid
     ]
-    enough = [found.notna().sum() >= case.view.fewest("seeds") for found in costs]
+    enough = [found.notna().sum() >= case.fewest("seeds") for found in costs]
     logs = [np.log(found.loc[:, enough[0] & enough[1]]).mean() for found in costs]
     if logs[0].empty:
         case.demand(dict.fromkeys(names, ()), grid)
     density = (logs[0] - logs[1]).idxmax()
     ours, theirs = (found[density].dropna() for found in costs)
-    value = stats.ratio(ours, theirs, case.limit)
+    value = stats.ratio(ours, theirs, case.limit, case.level)
     where = f"at {100 * density:.2g} % density {counted} ({case.net})"
     return case.part(value, f"{unit} of {case.ours} / {case.theirs}", "", where)
 
@@ -377,7 +484,7 @@ def growth(case: Case) -> Part:
     ends = case.band[[-1, 0]]
     costs = case.on_grid(case.ours, ends, "passes").dropna()
     case.demand({case.ours: costs}, ends)
-    value = stats.ratio(costs.iloc[:, 0], costs.iloc[:, 1], case.limit)
+    value = stats.ratio(costs.iloc[:, 0], costs.iloc[:, 1], case.limit, case.level)
     where = f"from {_percent(ends)} density ({case.net})"
     return case.part(value, f"passes of {case.ours}, growth", "", where)
 
@@ -406,7 +513,7 @@ def _stars(case: Case) -> list[Crossing]:
     found = []
     for curve, rng in zip((case.ours, case.theirs), np.random.default_rng(0).spawn(2), strict=True):
         own = stats.d_star(case.on_grid(curve, stats.IMP_DENSITIES), dense, rng)
-        if own is None or own.n < case.view.fewest("deciding seeds"):
+        if own is None or own.n < case.fewest("deciding seeds"):
             raise Lacking(f"{case.short({curve: ()}, what='deciding seeds')[0]} around d*")
         found.append(own)
     return found
@@ -418,7 +525,7 @@ def _compare_stars(case: Case, first: Crossing, second: Crossing) -> Part:
     with np.errstate(divide="ignore"):
         least = first.draws[:, 0] / second.draws[:, 1]
         most = first.draws[:, 1] / second.draws[:, 0]
-    tail = (1 - stats.LEVEL) / 2
+    tail = (1 - case.level) / 2
     low, high = np.sort(least)[int(tail * least.size)], np.sort(most)[-1 - int(tail * most.size)]
     ratio, n = first.density / second.density, min(first.n, second.n)
     p = float(2 * min((least <= 1).mean(), (most >= 1).mean()))
@@ -438,7 +545,7 @@ def sequence(case: Case) -> Part:
         raise Lacking(f"IMP on {case.net} for 30 rounds")
     theirs, ours = (rows.groupby(_REPLICATE)["epochs"].max() for rows in (imp, search))
     case.demand({case.ours: min(ours, theirs, key=len)})
-    value = stats.ratio(theirs, ours, case.limit)
+    value = stats.ratio(theirs, ours, case.limit, case.level)
     return case.part(value, "epochs in sequence of IMP / CS", "", f"({case.net})")
 
 
@@ -446,7 +553,7 @@ def spread(case: Case) -> Part:
     """Compare how far seeds' means over the band spread, as a ratio of standard deviations."""
     where = f"over {_percent(case.band)} density ({case.net})"
     what = f"spread over seeds of {case.ours} / {case.theirs}".replace(" as found", "")
-    return case.part(stats.spread_ratio(*case.shared()), what, "", where)
+    return case.part(stats.spread_ratio(*case.shared(), case.level), what, "", where)
 
 
 def fact(case: Case) -> Part:
@@ -455,21 +562,13 @@ def fact(case: Case) -> Part:
     if missing := [name for name in names if name not in case.view.facts]:
         raise Lacking(*(f"fact {name}: {FACTS[name]}" for name in missing))
     values = [case.view.facts[name] for name in names]
-    value = values[0] - sum(values[1:])
-    side = side_of(Difference(1, False, value, value, value), case.stands)
-    return Part(side, Difference(1, False, value), case.of.format(*values))
-
-
-def premise(case: Case) -> None:
-    """Nothing to compare, but a fact that has to hold."""
-    if fact(case).side != "for":
-        raise Lacking(f"fact {case.ours}: {FACTS[case.ours]}")
+    value = exact(values[0] - sum(values[1:]))
+    return Part(side_of(value, case.stands), value, case.of.format(*values), _COUNTED)
 
 
 def enough_networks(case: Case) -> None:
     """Nothing to compare, but enough networks of which 'most' can be said; `of` names them."""
-    few = len(case.view.nets(case.ours, case.theirs)) < case.view.fewest("networks")
-    if few and case.view.scale == "paper":
+    if len(case.view.nets(case.ours, case.theirs)) < case.view.networks:
         raise Lacking(case.of)
 
 

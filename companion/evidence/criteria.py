@@ -2,8 +2,9 @@
 
 A row of the file is comparisons of one kind, of every network, curve and unit that it names, with
 `|` between them. Networks are named, or are those that hold all of some curves; `;` stands between
-alternatives. Rows with one number in `line` are judged together, lines by the claim's rule. The
-other columns are fields of `comparisons.Case`.
+alternatives. Rows with one number in `line` are judged together, lines by the claim's rule; what
+stands in line `premise` has to hold, and decides nothing by itself. The other columns are fields of
+`comparisons.Case`.
 """
 
 from __future__ import annotations
@@ -16,14 +17,25 @@ from typing import NamedTuple
 
 from companion.evidence import comparisons, packaged
 from companion.evidence import statistics as stats
-from companion.evidence.comparisons import Case, Lacking, Part, Side, View, all_of, most_of
+from companion.evidence.comparisons import (
+    Case,
+    Lacking,
+    Part,
+    Side,
+    View,
+    all_of,
+    exact,
+    most_of,
+    side_of,
+)
 
 REPRODUCED, PARTLY, NOT = "reproduced", "partly", "not reproduced"
-INCONCLUSIVE, NOT_RUN = "inconclusive", "not run"
-# Lines in order: the first has to stand. `whole` lets nothing be missing, `most` asks of a line
-# that most comparisons stand and not all, `network by network` judges each by itself.
-RULES = IN_ORDER, WHOLE, MOST, NETWORKS, EITHER, MOSTLY, HOLM = (
-    *("in order", "whole, in order", "most, in order", "network by network"),
+INTERIM, INCONCLUSIVE, NOT_RUN = "interim", "inconclusive", "not run"
+PREMISE = "premise"
+# Lines in order: the first has to stand. `most` asks of a line that most comparisons stand and not
+# all, `network by network` judges each by itself.
+RULES = IN_ORDER, MOST, NETWORKS, EITHER, MOSTLY, HOLM = (
+    *("in order", "most, in order", "network by network"),
     *("either", "mostly", "mostly, by Holm"),
 )
 CRITERIA = packaged("criteria.csv")
@@ -32,7 +44,7 @@ CRITERIA = packaged("criteria.csv")
 @dataclass(frozen=True)
 class Finding:
     """What a criterion came to, whatever the scale; `lead` are the parts of the headline, `left`
-    the networks that do not count yet."""
+    the networks that do not count yet, `so_far` the outcome if means stay as they are."""
 
     outcome: str
     parts: Sequence[Part]
@@ -40,6 +52,8 @@ class Finding:
     needs: Sequence[str]
     complete: bool
     left: Sequence[str] = ()
+    so_far: str = NOT_RUN
+    premises: Sequence[Part] = ()
 
 
 class Tried(NamedTuple):
@@ -53,15 +67,27 @@ class Tried(NamedTuple):
 def find(claim: str, rule: str, view: View) -> Finding:
     """Make a claim's comparisons over a view, and judge them by one of `RULES`."""
     rows = [row for row in CRITERIA if row["claim"] == claim]
-    lines = [
-        [_tried(case) for row in rows if row["line"] == number for case in _cases(view, row)]
-        for number in dict.fromkeys(row["line"] for row in rows)
-    ]
+    lines: dict[str, list[Tried]] = {row["line"]: [] for row in rows}
+    for row in rows:
+        lines[row["line"]] += map(_tried, _cases(view, row))
+    premises = lines.pop(PREMISE, None)
+    named = any(" / " in row["nets"] for row in rows)
+    found = _found(list(lines.values()), rule, view, named)
+    if premises is None:
+        return found
+    parts, needs = _made(premises), [need for tried in premises for need in tried.needs]
+    if found.outcome != NOT_RUN and any(part.side == "against" for part in parts):
+        found = replace(found, outcome=NOT)
+    whole = found.complete and bool(parts) and not needs
+    return replace(found, premises=parts, needs=[*needs, *found.needs], complete=whole)
+
+
+def _found(lines: Sequence[Sequence[Tried]], rule: str, view: View, named: bool) -> Finding:
     nets = dict.fromkeys(tried.net for line in lines for tried in line)
     if rule == NETWORKS:
         alone = ([_on(line, [net]) for line in lines] for net in nets)
-        return _together([_judged(own, rule, view) for own in alone])
-    if any(" / " in row["nets"] for row in rows):
+        return _together([_judged(own, rule, view) for own in alone], view)
+    if named:
         return _judged(lines, rule, view)
     # Where a claim is about whatever networks were run, those that lack their minimum do not count.
     about = [line for line in lines if any(tried.net for tried in line)]
@@ -69,7 +95,7 @@ def find(claim: str, rule: str, view: View) -> Finding:
     left = [
         net for net in on if any(not own or any(tried.needs for tried in own) for own in on[net])
     ]
-    if len(on) - len(left) < (view.fewest("networks") if rule == MOST else 1):
+    if len(on) - len(left) < (view.networks if rule == MOST else 1):
         return _judged(lines, rule, view)
     whole = [net for net in nets if net not in left]
     return replace(_judged([_on(line, whole) for line in lines], rule, view), left=left)
@@ -88,6 +114,7 @@ def beside(claim: str, view: View) -> list[str]:
 
 
 def _cases(view: View, row: Mapping[str, str]) -> Iterator[Case]:
+    view = view.counted or view if row["on"] else view
     nets = row["nets"].split("|")
     if row["nets"] and " / " not in row["nets"]:
         alternatives = (view.nets(*curves.split("|")) for curves in row["nets"].split(";"))
@@ -98,10 +125,39 @@ def _cases(view: View, row: Mapping[str, str]) -> Iterator[Case]:
 
 
 def _tried(case: Case) -> Tried:
+    """Make a comparison at the last look that its seeds reach, else as far as there are any.
+
+    At a look only as many seeds count as it has, the first of each curve; so more of them change
+    nothing until the next.
+    """
+    looks = case.view.looks
+    for look in reversed(looks):
+        for first in range(look.n, case.seeds() + 1):
+            part, _ = _attempt(replace(case, look=look, first=first))
+            if part is None:
+                continue
+            part = replace(part, look=look, open=look != looks[-1], lean=_lean(case, part))
+            # Where nothing is decided yet, all that there is says more than the first seeds.
+            now = _attempt(case)[0] if part.open and part.side == "undecided" else None
+            return Tried(case.net, replace(part, value=now.value, text=now.text) if now else part)
+    part, needs = _attempt(case)
+    if not looks or (part.look if part else not needs):
+        return Tried(case.net, part, needs)
+    needs = _attempt(replace(case, look=looks[0]))[1]
+    if part:
+        part = replace(part, side="undecided", lean=_lean(case, part))
+    return Tried(case.net, part, needs)
+
+
+def _lean(case: Case, part: Part) -> Side:
+    return side_of(exact(part.value.mean), case.stands)
+
+
+def _attempt(case: Case) -> tuple[Part | None, Sequence[str]]:
     try:
-        return Tried(case.net, getattr(comparisons, case.compare)(case))
+        return getattr(comparisons, case.compare)(case), ()
     except Lacking as lack:
-        return Tried(case.net, needs=lack.args)
+        return None, lack.args
 
 
 def _made(line: Iterable[Tried]) -> list[Part]:
@@ -112,23 +168,43 @@ def _judged(lines: Sequence[Sequence[Tried]], rule: str, view: View) -> Finding:
     made = list(map(_made, lines))
     counted = lines[:1] if rule == NETWORKS and not made[0] else lines
     needs = [need for line in counted for tried in line for need in tried.needs]
-    if not made[0] or (rule == WHOLE and needs):
+    if not made[0]:
         return Finding(NOT_RUN, (), (), needs, False)
     every = [part for parts in made for part in parts]
-    outcome = _outcome(rule, made, view.fewest("networks"))
-    return Finding(outcome, every, made[0], needs, not needs and all(made))
+    so_far = _outcome(rule, [list(map(_leaning, parts)) for parts in made], view.networks)
+    decided = [[part for part in parts if part.look or not view.looks] for parts in made]
+    outcome = _outcome(rule, decided, view.networks) if decided[0] else INTERIM
+    if outcome == INCONCLUSIVE and any(part.open for part in every):
+        outcome = INTERIM
+    complete = not needs and all(decided)
+    return Finding(outcome, every, made[0], needs, complete, so_far=so_far)
 
 
-def _together(findings: Sequence[Finding]) -> Finding:
+def _leaning(part: Part) -> Part:
+    return replace(part, side=part.lean, value=replace(part.value, p=0.0))
+
+
+def _together(findings: Sequence[Finding], view: View) -> Finding:
     """The outcome that networks have in common, or partly where the claim stands on some."""
-    judged = [found for found in findings if found.parts]
-    outcomes = {found.outcome for found in judged}
-    if len(outcomes) > 1:
-        outcomes = {PARTLY if outcomes & {REPRODUCED, PARTLY} else INCONCLUSIVE}
-    outcome = outcomes.pop() if outcomes else NOT_RUN
-    parts = [part for found in judged for part in found.parts]
+    run = [found for found in findings if found.parts]
+    parts = [part for found in run for part in found.parts]
     needs = [need for found in findings for need in found.needs]
-    return Finding(outcome, parts, [found.parts[0] for found in judged], needs, not needs)
+    if not run:
+        return Finding(NOT_RUN, (), (), needs, False)
+    # A network that has reached no look yet takes nothing from those that have.
+    judged = [found for found in run if not view.looks or found.lead[0].look] or run
+    outcome = _common({found.outcome for found in judged})
+    so_far = _common({found.so_far for found in run})
+    lead = [found.parts[0] for found in run]
+    return Finding(outcome, parts, lead, needs, not needs, so_far=so_far)
+
+
+def _common(outcomes: set[str]) -> str:
+    if len(outcomes) == 1:
+        return outcomes.pop()
+    if outcomes & {REPRODUCED, PARTLY}:
+        return PARTLY
+    return INTERIM if INTERIM in outcomes else INCONCLUSIVE
 
 
 def _outcome(rule: str, lines: Sequence[Sequence[Part]], fewest: int) -> str:
@@ -167,8 +243,8 @@ def _sides(parts: Sequence[Part]) -> list[Side]:
 def _by_holm(parts: Sequence[Part]) -> list[Side]:
     """Sides of those that are significant after Holm's correction."""
     adjusted = stats.holm([1.0 if math.isnan(part.value.p) else part.value.p for part in parts])
-    pairs = zip(_sides(parts), adjusted, strict=True)
-    return [side if p < 1 - stats.LEVEL else "undecided" for side, p in pairs]
+    pairs = zip(parts, adjusted, strict=True)
+    return [part.side if p < part.alpha else "undecided" for part, p in pairs]
 
 
 def _implicit_term(view: View) -> Iterator[str]:
@@ -177,18 +253,14 @@ def _implicit_term(view: View) -> Iterator[str]:
     nets = view.nets(ours, theirs)
     cases = (Case(view, net, ours, theirs, "above 0", "", "band") for net in nets)
     gains = _made(map(_tried, cases))
-    yield from (part.text for part in gains)
-    if not gains:
-        yield f"The implicit term on against off was not run at {view.scale} scale"
-    elif all(part.value.high < -stats.MARGIN for part in gains):
-        yield "The implicit term is immaterial"
-    names = ("implicit_cosine_quadratic", "implicit_cosine_network", "direct_cosine_network")
+    if gains and all(part.value.high < -stats.MARGIN for part in gains):
+        yield "The implicit term is immaterial: it is worth less than 0.2 points"
+    names = ("implicit_cosine_network", "cosine_network", "direct_cosine_network")
     if all(name in view.facts for name in names):
-        quadratic, network, direct = (view.facts[name] for name in names)
         yield (
-            f"Of the implicit term alone the cosine is {quadratic:.2f} on quadratics and "
-            f"{network:.2f} on the network; with that term left out, the network's is {direct:.2f}"
-        )
+            "On the digits, which decide nothing, the cosine of the term alone is {:.2f}, of the "
+            "whole hypergradient {:.2f}, and with the term left out {:.2f}"
+        ).format(*(view.facts[name] for name in names))
 
 
 def _other_counts(view: View, net: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from companion.evidence.costs import UNITS, with_costs
+from companion.evidence.scales import setup
 from lthlib.records import COSTS, emptied
 
 _COPIED = ("study", "scale", "label", "seed", "judged", "density", "status", "failure", "run")
@@ -17,7 +18,7 @@ _READ = (
     *("study", "scale", "dataset", "architecture", "structure", "method", "label", "seed"),
     *("judged", "round", "target_density", "density", "emptied"),
     *("test_accuracy", "validation_accuracy", "status", "failure"),
-    *(*_COSTS, *_FROM_PROVENANCE, "run", "parent"),
+    *(*_COSTS, *_FROM_PROVENANCE, "run", "parent", "setup"),
 )
 COLUMNS = (*_READ, "passes", "own_passes", *(f"pretraining_{unit}" for unit in UNITS), "root")
 
@@ -27,7 +28,8 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
     `method` is the search's method: a `retrain` record appears under the method that found its
     mask. Densities are fractions in (0, 1], accuracies percent, costs as of `with_costs`;
-    `round` is the ticket's index in its search, `emptied` the number of layers that keep no weight.
+    `round` is the ticket's index in its search, `emptied` the number of layers that keep no weight,
+    `setup` what decides a run's scale.
     A failed run has no density and no accuracy.
 
     Args:
@@ -70,6 +72,7 @@ def _row(record: Mapping[str, Any]) -> dict[str, Any]:
         "round": ticket.get("index"),
         "target_density": ticket.get("target_density"),
         "emptied": len(emptied(record)) if ok else None,
+        "setup": setup(record["config"]),
         "test_accuracy": accuracy.get("test"),
         "validation_accuracy": accuracy.get("validation"),
         **record["cost"]["cumulative"],

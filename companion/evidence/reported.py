@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib.resources import files
 
 import pandas as pd
@@ -90,6 +91,7 @@ def reported_speed_up() -> pd.DataFrame:
     return found
 
 
+@cache
 def plain_name(name: str) -> str:
     """Return a data set's or network's name as the library spells it: `ResNet-20` -> `resnet20`."""
     return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -104,9 +104,11 @@ def pooled_std(samples: Iterable[ArrayLike]) -> tuple[float, int]:
     return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
 
 
-def welch_difference(ours: ArrayLike, theirs: ArrayLike, limit: float = 0.0) -> Difference:
+def welch_difference(
+    ours: ArrayLike, theirs: ArrayLike, limit: float = 0.0, level: float = LEVEL
+) -> Difference:
     """Return the difference of two means without assuming equal spread (Welch); `p` is of 'the
-    difference is `limit`'."""
+    difference is `limit`'. level: of the interval and the one-sided bounds, here and below."""
     samples = [_finite(ours), _finite(theirs)]
     spreads = [pooled_std([sample]) for sample in samples]
     parts = [std**2 / len(sample) for sample, (std, _) in zip(samples, spreads, strict=True)]
@@ -114,10 +116,12 @@ def welch_difference(ours: ArrayLike, theirs: ArrayLike, limit: float = 0.0) -> 
     weighted = sum(part**2 / n for part, n in zip(parts, freedoms, strict=True) if n)
     joint = sum(parts) ** 2 / weighted if weighted else sum(freedoms)
     mean = float(samples[0].mean() - samples[1].mean())
-    return _difference(mean, sum(parts), joint, min(map(len, samples)), limit)
+    return _difference(mean, sum(parts), joint, min(map(len, samples)), limit, level)
 
 
-def compare(ours: pd.Series, theirs: pd.Series, limit: float = 0.0) -> Difference:
+def compare(
+    ours: pd.Series, theirs: pd.Series, limit: float = 0.0, level: float = LEVEL
+) -> Difference:
     """Return the difference of two per-replicate series, paired where replicates are equal.
 
     The index names the replicate, (study, seed): within a study a seed fixes the initialisation and
@@ -126,26 +130,28 @@ def compare(ours: pd.Series, theirs: pd.Series, limit: float = 0.0) -> Differenc
     """
     second = theirs.to_dict()
     if len(ours) < 2 or set(ours.index) != set(second):
-        return welch_difference(ours, theirs, limit)
+        return welch_difference(ours, theirs, limit, level)
     gaps = [value - second[name] for name, value in ours.to_dict().items()]
     mean, variance = float(np.mean(gaps)), float(np.var(gaps, ddof=1))
-    return _difference(mean, variance / len(gaps), len(gaps) - 1, len(gaps), limit, paired=True)
+    return _difference(mean, variance / len(gaps), len(gaps) - 1, len(gaps), limit, level, True)
 
 
-def ratio(ours: pd.Series, theirs: pd.Series, limit: float = 1.0) -> Difference:
+def ratio(
+    ours: pd.Series, theirs: pd.Series, limit: float = 1.0, level: float = LEVEL
+) -> Difference:
     """Return the ratio of two positive series' geometric means: `compare` of their logarithms."""
-    logs = compare(np.log(ours), np.log(theirs), math.log(limit))
+    logs = compare(np.log(ours), np.log(theirs), math.log(limit), level)
     bounds = (logs.mean, logs.low, logs.high, logs.lower, logs.upper)
     mean, low, high, lower, upper = map(math.exp, bounds)
     return Difference(logs.n, logs.paired, mean, low, high, lower, upper, logs.p)
 
 
-def spread_ratio(ours: ArrayLike, theirs: ArrayLike) -> Difference:
+def spread_ratio(ours: ArrayLike, theirs: ArrayLike, level: float = LEVEL) -> Difference:
     """Return the ratio of two samples' standard deviations, with F-distributed intervals."""
     (first, n), (second, m) = pooled_std([ours]), pooled_std([theirs])
     if not (n and m and second > 0):
         return Difference(0, False, math.nan)
-    value, tail = (first / second) ** 2, (1 - LEVEL) / 2
+    value, tail = (first / second) ** 2, (1 - level) / 2
     quantiles = stats.f.ppf([1 - tail, tail, 1 - 2 * tail, 2 * tail], n, m)
     low, high, lower, upper = np.sqrt(value / quantiles).tolist()
     p = 2 * float(min(stats.f.sf(value, n, m), stats.f.cdf(value, n, m)))
@@ -388,12 +394,18 @@ def _finite(values: ArrayLike) -> Floats:
 
 
 def _difference(
-    mean: float, variance: float, freedom: float, n: int, limit: float, *, paired: bool = False
+    mean: float,
+    variance: float,
+    freedom: float,
+    n: int,
+    limit: float,
+    level: float,
+    paired: bool = False,
 ) -> Difference:
     if not (freedom > 0 and variance >= 0):
         return Difference(n, paired, mean)
     error = math.sqrt(variance)
-    two, one = (stats.t.ppf([(1 + LEVEL) / 2, LEVEL], freedom) * error).tolist()
+    two, one = (stats.t.ppf([(1 + level) / 2, level], freedom) * error).tolist()
     apart = abs(mean - limit)
     p = 2 * float(stats.t.sf(apart / error, freedom)) if error else float(apart == 0)
     return Difference(n, paired, mean, mean - two, mean + two, mean - one, mean + one, p)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -10,9 +11,14 @@ from typing import Any
 import pandas as pd
 
 from companion.analysis.points import ticket_table
+from companion.analysis.words import in_brackets
+from companion.counting import counted, counted_table, missing
 from companion.evidence.claims import CLAIMS, judge
+from companion.evidence.comparisons import COUNTING
 from companion.evidence.facts import FACTS, Fact
+from companion.evidence.records import tidy
 from companion.markdown import Markdown
+from companion.markdown import table as markdown_table
 from companion.publish import checks
 from companion.publish.curves import Curves
 from lthlib.errors import PublishError
@@ -37,7 +43,7 @@ def page_context(
         return reports or {}
 
     table = ticket_table(rows)
-    parts = (Curves(rows, table), Claims(table, known), Facts(known))
+    parts = (Curves(rows, table), Claims(tidy(rows), known), Facts(known))
     return {
         **{name: getattr(one, name) for one in parts for name in dir(one) if name[0] != "_"},
         "reports": published,
@@ -53,6 +59,17 @@ class Claims:
     def __init__(self, table: pd.DataFrame, facts: Mapping[str, Fact]) -> None:
         self._table, self._values = table, {name: fact.value for name, fact in facts.items()}
 
+    def board(self) -> Markdown:
+        """A table of all claims: what the paper says, what was measured and how it stands, what
+        would decide it, and how many minutes of a GPU that still takes."""
+        heads = ("claim", "the paper says", "measured", "scale", "it stands", "what decides it")
+        return markdown_table([*heads, "GPU minutes missing"], map(_line, self.claims()), {6})
+
+    def counts(self) -> Markdown:
+        """A table of what tickets cost by what their methods declare, which some claims follow
+        from."""
+        return counted_table(self._counted)
+
     def claims(self) -> list[dict[str, Any]]:
         """All claims as `claim` gives them, the gate G first."""
         return list(self._judged.values())
@@ -67,18 +84,53 @@ class Claims:
         return self._judged[claim_id]
 
     @cached_property
+    def _counted(self) -> pd.DataFrame:
+        return counted()
+
+    @cached_property
     def _judged(self) -> dict[str, dict[str, Any]]:
-        claims = {claim.id: asdict(claim) for claim in CLAIMS}
+        table = pd.concat([self._table, self._counted], ignore_index=True)
+        claims = {
+            claim.id: {
+                **asdict(claim),
+                "missing": asdict(missing(claim, claim.views(table, self._values)[0].rows)),
+            }
+            for claim in CLAIMS
+        }
         sentence = Markdown("**{}**. {}").format
         return {
             one.claim: {
                 **claims[one.claim],
                 **asdict(one),
                 "headline": one.headline,
+                "standing": one.standing,
                 "verdict": sentence(one.headline, one.because),
             }
-            for one in judge(self._table, self._values)
+            for one in judge(table, self._values)
         }
+
+
+def _line(claim: Mapping[str, Any]) -> list[str]:
+    """A claim's line on the board."""
+    minutes, n, measured = claim["missing"]["minutes"], claim["n"], "–"
+    if claim["effect"] is not None:
+        low, high = claim["interval"] or (math.nan, math.nan)
+        unit = claim["unit"]
+        effect = in_brackets(claim["effect"], low, high, "+.2f" if unit else ".2f")
+        measured = " ".join(filter(None, (effect, unit)))
+    if measured != "–" and claim["scale"] != COUNTING:
+        measured += f", n = {n}"
+    takes = claim["requires"] if claim["looks"] == COUNTING else _decides(claim)
+    return [
+        *(claim["id"], claim["statement"], measured),
+        *(claim["scale"] if measured != "–" else "–", claim["standing"], takes),
+        f"{minutes:,.0f}",
+    ]
+
+
+def _decides(claim: Mapping[str, Any]) -> str:
+    seeds = max(int(part.rpartition("; ")[2]) for part in claim["minimal"].split("|"))
+    return f"{claim['requires']}; {seeds} seeds"
 
 
 class Facts:

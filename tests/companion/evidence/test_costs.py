@@ -7,7 +7,7 @@ import math
 import pandas as pd
 import pytest
 
-from companion.evidence.comparisons import Case, View, cost
+from companion.evidence.comparisons import COUNTING, Case, View, cost
 from companion.evidence.costs import UNITS, spent, spent_so_far, with_costs
 from companion.evidence.records import COLUMNS, tidy
 from lthlib.records import COSTS
@@ -72,7 +72,8 @@ def test_retrained_cs_keeps_its_search_when_pretraining_is_left_out() -> None:
     rows["run"] += rows["seed"].astype(str)
     rows["device_name"] = "A"
     rows["density"] = rows["density"].where(rows["label"] == "dense", 0.512)
-    view = View.of(rows.reindex(columns=list(COLUMNS)), "paper", {})
+    rows = rows.assign(scale=COUNTING, setup=[()] * len(rows))
+    view = View.of(rows.reindex(columns=list(COLUMNS)), COUNTING, {}, "cs")
     curves = ("IMP retrained", "CS retrained")
     of = "passes without pretraining"
     case = Case(view, "cifar10 / resnet20", *curves, "at least 1", of, "cost")

@@ -7,15 +7,16 @@ points. The noise of a seed's tickets may be correlated along a curve, and share
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.stats import binom
 
+from companion.counting import counted
 from companion.evidence.claims import CLAIMS
 from companion.evidence.records import tidy
 from companion.evidence.statistics import IMP_DENSITIES
@@ -192,12 +193,26 @@ def _record(curve: Curve, seed: int, index: int, kept: int) -> dict[str, Any]:
     }
 
 
+@cache
+def counts() -> pd.DataFrame:
+    return counted()
+
+
 def outcomes(
-    claim: str, world: World, repetitions: int, facts: dict[str, float] | None = None
-) -> Counter[str | None]:
-    """How often a claim came out how, judged on each repetition of a world."""
+    claim: str,
+    world: World,
+    repetitions: int,
+    facts: dict[str, float] | None = None,
+    looks: tuple[int, ...] = (),
+) -> Iterator[list[str | None]]:
+    """How a claim comes out on each repetition of a world, at so many of its seeds; by default at
+    all. Dense networks are there from the beginning."""
     judged = next(one for one in CLAIMS if one.id == claim)
-    return Counter(judged.judge(table, facts).outcome for table in world.tables(repetitions))
+    for table in world.tables(repetitions):
+        dense = table["method"] == "dense"
+        parts = (table[dense | (table["seed"] < n)] for n in looks or (world.seeds,))
+        known = [pd.concat([part, counts()], ignore_index=True) for part in parts]
+        yield [judged.judge(part, facts).outcome for part in known]
 
 
 def most_wrong(repetitions: int, rate: float = 0.05, doubt: float = 1e-3) -> int:

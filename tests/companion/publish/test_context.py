@@ -55,7 +55,8 @@ def say(expression: str) -> str:
         ('has_study("moon")', "False"),
         ('claim("B1").paper', "BiP"),
         ('claim("B1").verdict[:11]', "**not run**"),
-        ('claim("A2").needs|length', "1"),
+        ('claim("A2").headline', "follows from counting"),
+        ('claim("B1").missing.runs > 100', "True"),
     ],
 )
 def test_values(expression: str, words: str) -> None:
