@@ -33,9 +33,9 @@ REPRODUCED, PARTLY, NOT = "reproduced", "partly", "not reproduced"
 INTERIM, INCONCLUSIVE, NOT_RUN = "interim", "inconclusive", "not run"
 PREMISE = "premise"
 # Lines in order: the first has to stand. `most` asks of a line that most comparisons stand and not
-# all, `network by network` judges each by itself.
-RULES = IN_ORDER, MOST, NETWORKS, EITHER, MOSTLY, HOLM = (
-    *("in order", "most, in order", "network by network"),
+# all, `network by network` judges each by itself, `some network` lets one of them be enough.
+RULES = IN_ORDER, MOST, NETWORKS, SOME, EITHER, MOSTLY, HOLM = (
+    *("in order", "most, in order", "network by network", "some network"),
     *("either", "mostly", "mostly, by Holm"),
 )
 CRITERIA = packaged("criteria.csv")
@@ -84,9 +84,11 @@ def find(claim: str, rule: str, view: View) -> Finding:
 
 def _found(lines: Sequence[Sequence[Tried]], rule: str, view: View, named: bool) -> Finding:
     nets = dict.fromkeys(tried.net for line in lines for tried in line)
-    if rule == NETWORKS:
+    if rule in (NETWORKS, SOME):
         alone = ([_on(line, [net]) for line in lines] for net in nets)
-        return _together([_judged(own, rule, view) for own in alone], view)
+        judged = [_judged(own, NETWORKS, view) for own in alone]
+        together = _together(judged, view)
+        return together if rule == NETWORKS else _of_some(judged, together)
     if named:
         return _judged(lines, rule, view)
     # Where a claim is about whatever networks were run, those that lack their minimum do not count.
@@ -197,6 +199,15 @@ def _together(findings: Sequence[Finding], view: View) -> Finding:
     so_far = _common({found.so_far for found in run})
     lead = [found.parts[0] for found in run]
     return Finding(outcome, parts, lead, needs, not needs, so_far=so_far)
+
+
+def _of_some(findings: Sequence[Finding], together: Finding) -> Finding:
+    """One network on which the claim stands is enough; against it are only all of them."""
+    if any(found.outcome == REPRODUCED for found in findings):
+        return replace(together, outcome=REPRODUCED, needs=(), complete=True)
+    if together.outcome == NOT and not together.complete:
+        return replace(together, outcome=INCONCLUSIVE)
+    return together
 
 
 def _common(outcomes: set[str]) -> str:

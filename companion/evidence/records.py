@@ -16,7 +16,7 @@ _FROM_PROVENANCE = ("device", "device_name", "commit", "dirty", "started", "fini
 _COSTS = (*COSTS, *(f"own_{name}" for name in COSTS))
 _READ = (
     *("study", "scale", "dataset", "architecture", "structure", "method", "label", "seed"),
-    *("judged", "round", "target_density", "density", "emptied"),
+    *("judged", "round", "rounds", "target_density", "density", "emptied"),
     *("test_accuracy", "validation_accuracy", "status", "failure"),
     *(*_COSTS, *_FROM_PROVENANCE, "run", "parent", "setup"),
 )
@@ -28,8 +28,8 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
     `method` is the search's method: a `retrain` record appears under the method that found its
     mask. Densities are fractions in (0, 1], accuracies percent, costs as of `with_costs`;
-    `round` is the ticket's index in its search, `emptied` the number of layers that keep no weight,
-    `setup` what decides a run's scale.
+    `round` is the ticket's index in its search, `rounds` how many that has if it trains gates,
+    `emptied` the number of layers that keep no weight, `setup` what decides a run's scale.
     A failed run has no density and no accuracy.
 
     Args:
@@ -38,7 +38,8 @@ def tidy(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     Returns:
         A table with columns `COLUMNS`, empty for no records.
     """
-    types: dict[str, Any] = {"seed": "int64", "dirty": "bool", "round": "Int64", "emptied": "Int64"}
+    types: dict[str, Any] = {"seed": "int64", "dirty": "bool"}
+    types |= dict.fromkeys(("round", "rounds", "emptied"), "Int64")
     accuracies = ("test_accuracy", "validation_accuracy")
     types |= dict.fromkeys((*accuracies, "target_density", "density", *_COSTS), "float64")
     return with_costs(pd.DataFrame(map(_row, records), columns=list(_READ)).astype(types))
@@ -62,14 +63,16 @@ def seedless(config: Mapping[str, Any]) -> dict[str, Any]:
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:
     ok, search = record["status"] == "ok", search_config(record["config"])
     ticket, accuracy = record["ticket"] if ok else {}, record["accuracy"] or {}
+    settings = search["settings"]
     return {
         **{name: record[name] for name in (*_COPIED, "parent")},
         "dataset": record["config"]["data"]["dataset"],
         "architecture": record["config"]["model"]["architecture"],
-        "structure": search["settings"].get("structure", "unstructured"),
+        "structure": settings.get("structure", "unstructured"),
         "method": search["method"],
         "judged": "retrained" if record["method"] == "retrain" else record["judged"],
         "round": ticket.get("index"),
+        "rounds": settings.get("rounds") if "initial_gate" in settings else None,
         "target_density": ticket.get("target_density"),
         "emptied": len(emptied(record)) if ok else None,
         "setup": setup(record["config"]),

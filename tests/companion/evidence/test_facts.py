@@ -72,7 +72,10 @@ def test_every_fact_can_be_recorded() -> None:
         ({"schema": 1, "facts": []}, r"facts is \[\], expected an object"),
         ({"schema": 1, "facts": {}, "more": 1}, "has unknown more"),
         ({"schema": 1, "facts": {"speed": {}}}, "unknown fact 'speed', expected one of identity"),
-        ({"schema": 1, "facts": {"gap_cs": 3}}, "gap_cs is 3, expected an object"),
+        (
+            {"schema": 1, "facts": {"direct_cosine_network": 3}},
+            "direct_cosine_network is 3, expected an object",
+        ),
     ],
 )
 def test_a_damaged_file_is_refused_by_name(tmp_path: Path, content: Any, said: str) -> None:
@@ -125,5 +128,8 @@ def test_a_mean_may_differ_in_its_last_bit(tmp_path: Path) -> None:
     values = (0.1, 0.1, 0.1)
     mean = sum(values) / 3
     assert mean != 0.1
-    write(tmp_path, facts_json({"gap_cs": Fact(mean, "a test", (0, 1, 2), values, PROVENANCE)}))
-    assert load_facts(tmp_path)["gap_cs"].value == mean
+    write(
+        tmp_path,
+        facts_json({"direct_cosine_network": Fact(mean, "a test", (0, 1, 2), values, PROVENANCE)}),
+    )
+    assert load_facts(tmp_path)["direct_cosine_network"].value == mean

@@ -18,7 +18,7 @@ from tests.companion.publish.toys import REPOSITORY
 def test_facts_are_said_with_what_made_them() -> None:
     context = page_context(study(3), facts())
     assert context["has_fact"]("cosine_network") is True
-    assert context["has_fact"]("gap_cs") is False
+    assert context["has_fact"]("direct_cosine_network") is False
     assert context["fact"]("identity_error")["value"] == "1e-16"
     assert context["fact"]("cosine_network") == {
         "value": "0.85",
@@ -45,7 +45,10 @@ def test_facts_of_an_uncommitted_state_say_so(provenance: dict[str, object], sai
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (("fact", "gap_cs"), "fact 'gap_cs' was not measured; `lth facts` measures it"),
+        (
+            ("fact", "direct_cosine_network"),
+            "fact 'direct_cosine_network' was not measured; `lth facts` measures it",
+        ),
         (("fact", "speed"), "unknown fact 'speed'; known: identity_error, extra"),
         (("has_fact", "speed"), "unknown fact 'speed'"),
     ],
