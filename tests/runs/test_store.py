@@ -572,7 +572,7 @@ def test_a_damaged_run_that_somebody_computes_is_left_to_them(
     assert not store.folder(DENSE).exists()
 
 
-@pytest.mark.parametrize("device", ["banana", "cuda:99x", "meta", "mps", "xpu"])
+@pytest.mark.parametrize("device", ["banana", "cuda:99x", "meta", "metal", "xpu"])
 def test_an_unknown_device_is_refused(device: str) -> None:
     with pytest.raises(ConfigError, match=f"device is '{device}'; expected auto, cuda"):
         Machine(device=device).torch_device()
