@@ -67,12 +67,13 @@ def _summary(
         sparsity = f"{ticket.mask.sparsity:.1%} of the weights are pruned"
         text = f"nothing can be cut: {sparsity}, but too few filters or channels as a whole"
     else:
-        pairs = [
-            f"{old:,.{n}f} -> {new:,.{n}f}"
-            for n, old, new in zip((0, 2, 2), before, after, strict=True)
-        ]
+        pairs = [f"{_short(old)} -> {_short(new)}" for old, new in zip(before, after, strict=True)]
         text = f"{pairs[0]} parameters, {pairs[1]} MFLOPs an image, {pairs[2]} MB"
     return text + (f"; cannot be cut: {', '.join(left)}" if left else "")
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def _check_installed(*packages: str) -> None:

@@ -59,7 +59,7 @@ def test_a_ticket_becomes_a_smaller_network(capsys: pytest.CaptureFixture[str]) 
     assert len(NETWORK.first.weight) == 8  # which is left as it is
     # 72 + 16 + 27 and half of the first two, 12 + 3; 36 pixels of 9 products, 24 and 12 in the head
     assert capsys.readouterr().err == (
-        "115 -> 59 parameters, 0.01 -> 0.00 MFLOPs an image, 0.00 -> 0.00 MB\n"
+        "115 -> 59 parameters, 0.00523 -> 0.00262 MFLOPs an image, 0.000532 -> 0.000276 MB\n"
     )
 
 
