@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -17,9 +19,10 @@ from tests.companion.publish.toys import REPOSITORY
 PAGES = ("bip", "bip-release")
 
 
-def read(page: str, *studies: str) -> tuple[str, set[str]]:
-    """A page as readers see it, and the artefacts that it shows."""
-    records, shown = [], set()
+def read(page: str, *studies: str, records: Sequence[Any] = ()) -> tuple[str, set[str]]:
+    """A page as readers see it, of made-up records of studies and of others, and the artefacts that
+    it shows."""
+    records, shown = list(records), set()
     for name in studies:
         records += published(ticket_study(load_recipe(name), seeds=2, dense_seeds=2))
 

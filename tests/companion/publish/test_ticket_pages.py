@@ -8,6 +8,7 @@ import pytest
 
 from companion.publish import site
 from companion.publish.book import Page
+from companion.published import load_study
 from tests.companion.publish.test_bip_pages import read
 from tests.companion.publish.toys import REPOSITORY
 
@@ -30,6 +31,20 @@ def test_records_bring_our_side_of_each_figure() -> None:
     assert found == PAPERS | own
     assert "| BiP less |" in text
     assert "No run of ours is published for this page" not in text
+
+
+def test_the_record_shows_that_at_reduced_scale_doubling_still_gains() -> None:
+    """By more than the half point that the gate allows, in each seed."""
+    records = load_study(REPOSITORY / "results", "cifar10-length")
+    reached = {
+        (one["config"]["training"]["length"], one["seed"]): one["accuracy"]["test"]
+        for one in records
+    }
+    gains = [reached["120ep", seed] - reached["60ep", seed] for seed in (0, 1)]
+    assert len(reached) == 4 and min(gains) > 0.5
+    text, _ = read("judging", records=records)
+    assert f"Doubling still gains {sum(gains) / 2:+.1f} " in " ".join(text.split())
+    assert "Doubling" not in read("judging")[0]
 
 
 def test_filters_and_channels_come_one_by_one() -> None:
