@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from companion.evidence.facts import load_facts
 from companion.publish.book import Page, build
 from companion.publish.checks import load_reports
 from companion.publish.context import page_context
+from companion.publish.explorer import explorer
 from companion.publish.freshness import digest, digests
 from companion.publish.results import faults_of
 from companion.publish.source import quoting
@@ -88,7 +90,11 @@ def build_site(
     return build(
         root,
         notebooks=[page for page in pages(results, study.name, records) if is_shown(root, page)],
-        context={**page_context([*records, *shown], facts, reports), **quoting(root)},
+        context={
+            **page_context([*records, *shown], facts, reports),
+            **quoting(root),
+            "explorer": partial(explorer, results),
+        },
         # Named here, it stands in no command that a page shows.
         environment={"LTHLIB_STORE": str(runs.root.resolve())},
         jobs=jobs or min(os.cpu_count() or 1, 8),
