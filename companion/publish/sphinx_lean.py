@@ -1,16 +1,69 @@
-"""An extension of Sphinx: pages load no script in vain, and begin in a valid theme."""
+"""An extension of Sphinx for light pages: mathematics is MathML, which browsers draw by themselves;
+scripts, styles and icons are those that some page uses."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 _NEEDLESS = ("THEBE_JS_URL", "sphinx-thebe")  # Jupyter Book adds both, the first one twice
+# What browsers would draw unlike TeX: bars and braces stretch and stand apart, stars in exponents
+# are high, nabla leans, the name of a function touches what is beside it unless it is a bracket.
+_SPACE = '<mspace width="0.17em"></mspace>'
+_AS_TEX = {
+    r"<mo(?: class=\"math\w+\"| stretchy=\"false\")?>(?=[|‖{}])": '<mo stretchy="false" lspace="0" '
+    'rspace="0">',
+    r"<mo>\*</mo>": "<mo>∗</mo>",
+    r"<mi>∇": '<mi mathvariant="normal">∇',
+    r"<mo>([a-z]+)</mo>": r"<mi>\1</mi>",
+    r"<mo>&ApplyFunction;</mo>(?!\s*(?:<mrow>\s*)?<mo[^>]*>\()": _SPACE,
+    r"(?<=</m[in]>)(?=\s*<mi(?: mathvariant=\"normal\")?>[a-z]{2})": _SPACE,
+}
+_RULE = re.compile(r"([^{};]+)\{[^{}]*\}")  # of a style sheet, also inside @media
+_WORD = re.compile(r"[\w-]+")
+_CLASS = re.compile(r"\.([A-Za-z_-][\w-]*)")
+_FINE = re.compile(r"\b(\d+\.\d\d)\d+(?![\d)])")  # hundredths of a point; scale(0.015625) stays
+_ICON = re.compile(r"\"\\(f[0-9a-f]{3})\"")
+_WOFF2 = re.compile(r"url\([^()]*/fa-[^()]*\.woff2\) format\(\"woff2\"\),(?=url)")
 
 
 def setup(app: Any) -> dict[str, bool]:
-    """Connect to the making of each page."""
+    """Register the renderer of mathematics, and connect to the making of pages and of the site."""
+    app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     app.connect("html-page-context", _lean, priority=900)
+    app.connect("build-finished", _slim)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def mathml(formula: str, display: bool = False) -> str:
+    """Return TeX as MathML, for a line of text or to stand by itself.
+
+    Raises:
+        docutils.utils.math.MathError: a command is unknown.
+    """
+    from docutils.utils.math.latex2mathml import tex2mathml
+
+    drawn: str = tex2mathml(formula, as_block=display)
+    for pattern, instead in _AS_TEX.items():
+        drawn = re.sub(pattern, instead, drawn)
+    return drawn
+
+
+def _formula(page: Any, node: Any) -> None:
+    from docutils.nodes import SkipNode, math
+    from docutils.utils.math import MathError
+    from sphinx.util.logging import getLogger
+
+    display, text = not isinstance(node, math), node.astext()
+    tag = "div" if display else "span"
+    try:
+        drawn = mathml(text, display)
+    except MathError as error:
+        drawn = ""
+        getLogger(__name__).warning("formula %r: %s", text, error, location=node)
+    page.body.append(f"{page.starttag(node, tag, '', CLASS='math notranslate')}{drawn}</{tag}>")
+    raise SkipNode
 
 
 def _lean(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
@@ -20,3 +73,55 @@ def _lean(app: Any, page: str, template: str, context: dict[str, Any], doctree: 
         pairs = zip(files, told, strict=True)
         context[kind] = [one for one, text in pairs if not any(name in text for name in _NEEDLESS)]
     context["default_mode"] = context.get("default_mode") or "auto"
+
+
+def _slim(app: Any, error: Exception | None) -> None:
+    """Take out of the theme's style sheets and fonts what no page and no script names."""
+    if error or app.builder.format != "html":
+        return
+    static = Path(app.outdir, "_static")
+    # It draws as pictures the icons of which the style sheets have a font.
+    (static / "scripts" / "fontawesome.js").write_text("// Icons are a font.\n", encoding="utf-8")
+    naming = [*Path(app.outdir).rglob("*.html"), *static.rglob("*.js")]
+    words = {word for path in naming for word in _WORD.findall(path.read_text("utf-8"))}
+    icons = set()
+    for path in static.rglob("*.css"):
+        text = used_rules(path.read_text("utf-8"), words)
+        icons |= {int(code, 16) for code in _ICON.findall(text)}
+        path.write_text(_WOFF2.sub("", text), encoding="utf-8")
+    for path in Path(app.outdir, "_images").glob("*.svg"):
+        drawing = re.sub(r"\n\s+", "\n", path.read_text("utf-8"))
+        path.write_text(_FINE.sub(r"\1", drawing), encoding="utf-8")
+    for path in static.rglob("fa-*.ttf"):
+        _keep_glyphs(path, icons)
+        path.with_suffix(".woff2").unlink(missing_ok=True)
+
+
+def used_rules(style: str, words: set[str]) -> str:
+    """Return a style sheet without the rules whose every selector has a class that no word names.
+
+    A script may put a class together: words that end in a hyphen stand for all that begin so.
+    """
+    starts = tuple(word for word in words if word.endswith("-") and word.strip("-"))
+
+    def dead(selector: str) -> bool:
+        names = _CLASS.findall(selector)
+        unknown = [name for name in names if name not in words and not name.startswith(starts)]
+        return bool(unknown) and "\\" not in selector
+
+    def kept(rule: re.Match[str]) -> str:
+        selectors = re.sub(r"/\*.*?\*/|\([^()]*\)", "", rule[1], flags=re.DOTALL)  # :not(.other)
+        return "" if all(map(dead, selectors.split(","))) else rule[0]
+
+    return _RULE.sub(kept, style)
+
+
+def _keep_glyphs(font: Path, codes: set[int]) -> None:
+    from fontTools.subset import Options, Subsetter, load_font, save_font
+
+    options = Options(name_IDs=["*"])  # its licence is one of them
+    read = load_font(str(font), options)
+    subset = Subsetter(options)
+    subset.populate(unicodes=codes)
+    subset.subset(read)
+    save_font(read, str(font), options)

@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
-from importlib import metadata, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from lthlib.errors import PublishError
 Mirror = dict[str, bytes]
 _CONTENTS = "book/_toc.yml"
 _QUOTED = re.compile(rb"^```\{literalinclude\} /(\S+\.py)$", re.MULTILINE)
-_MATHJAX = "static/mathjax/tex-svg-full.js"  # one file: no fonts, no extensions to fetch
 
 
 def mirror(root: Path, executed: Mapping[str, Path], context: Mapping[str, Any]) -> Mirror:
@@ -125,10 +124,6 @@ def _block(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _assets() -> Mirror:
-    """Jupyter Book loads all of `_static` on every page: style and script, but not MathJax."""
+    """Jupyter Book loads all of `_static` on every page."""
     assets = resources.files("companion.publish") / "assets"
-    files = {f"_static/{one.name}": one.read_bytes() for one in assets.iterdir()}
-    for path in metadata.files("sphinx-mathjax-offline") or []:
-        if path.as_posix().endswith(_MATHJAX):
-            return {**files, "_extra/mathjax/tex-svg-full.js": path.read_binary()}
-    raise PublishError("MathJax is missing: install lthlib[book] (package sphinx-mathjax-offline)")
+    return {f"_static/{one.name}": one.read_bytes() for one in assets.iterdir()}

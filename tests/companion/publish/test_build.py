@@ -28,6 +28,24 @@ class Tags(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
+def weight(page: Path) -> int:
+    """The bytes of a page and of all that it loads, scripts and style sheets included."""
+    seen, due = {page.resolve()}, [page]
+    while due:
+        one = due.pop()
+        if one.suffix == ".html":
+            named = [
+                a.get("src") or a.get("href") or "" for t, a in Tags(one).tags if t in _LOADING
+            ]
+            named = [name for name in named if not name.endswith(".html")]
+        else:
+            named = re.findall(r"""(?:url\(|@import )["']?([^"')]+)""", one.read_text("utf-8"))
+        found = {(one.parent / re.split("[?#]", name)[0]).resolve() for name in named}
+        due += [path for path in found - seen if path.suffix == ".css"]
+        seen |= {path for path in found if path.is_file()}
+    return sum(path.stat().st_size for path in seen)
+
+
 def make(root: Path, **settings) -> tuple[Path, list[str]]:
     said: list[str] = []
     given = {"notebooks": [CURVE], "context": {"best": 97.25}, **settings}
@@ -65,6 +83,9 @@ def test_a_small_book(toy: Path) -> None:
         for url in loaded:
             assert (one.parent / url.split("?")[0]).exists(), url
 
+    assert "<math" in (html / "book" / "index.html").read_text()
+    assert all(weight(one) < 1_000_000 for one in pages[1:])
+
     assert_second_build_does_nothing(toy)
     assert_editing_lthlib_is_seen(toy)
     assert_failure_keeps_the_site(toy)
@@ -91,9 +112,11 @@ def assert_editing_lthlib_is_seen(toy: Path) -> None:
 
 def assert_failure_keeps_the_site(toy: Path) -> None:
     page = toy / "book" / "page.md"
-    page.write_text(page.read_text() + "\n{ref}`nowhere`\n")
-    with pytest.raises(PublishError, match=r"page\.md.*WARNING.*nowhere"):
-        make(toy)
+    good = page.read_text()
+    for bad, told in (("$\\nonsense$", "formula.*nonsense"), ("{ref}`nowhere`", "nowhere")):
+        page.write_text(f"{good}\n{bad}\n")
+        with pytest.raises(PublishError, match=rf"page\.md.*WARNING.*{told}"):
+            make(toy)
     assert "nowhere" not in (toy / "build/_build/html/book/page.html").read_text()
 
 

@@ -2,22 +2,72 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+from docutils.utils.math import MathError
 from sphinx.builders.html._assets import _JavaScript
 
-from companion.publish.sphinx_lean import setup
+from companion.publish.sphinx_lean import mathml, setup, used_rules
+
+
+@pytest.mark.parametrize(
+    ("tex", "drawn"),
+    [
+        (r"\theta^*", "<msup><mi>θ</mi><mo>∗</mo></msup>"),
+        (r"\nabla_z", '<msub><mi mathvariant="normal">∇</mi><mi>z</mi></msub>'),
+        (
+            r"\lvert s\rvert",
+            '<mo stretchy="false" lspace="0" rspace="0">|</mo><mi>s</mi>'
+            '<mo stretchy="false" lspace="0" rspace="0">|</mo>',
+        ),
+        (
+            r"\min(s)",
+            '<mi>min</mi><mo stretchy="false">(</mo><mi>s</mi><mo stretchy="false">)</mo>',
+        ),
+        (
+            r"b \log u",
+            '<mi>b</mi><mspace width="0.17em"></mspace><mi>log</mi>'
+            '<mspace width="0.17em"></mspace><mi>u</mi>',
+        ),
+    ],
+)
+def test_a_formula_is_mathml_with_the_spacing_of_tex(tex: str, drawn: str) -> None:
+    whole = re.sub(r"\s*\n\s*", "", mathml(tex))
+    assert whole == f'<math xmlns="http://www.w3.org/1998/Math/MathML">{drawn}</math>'
+
+
+def test_a_formula_by_itself_may_have_aligned_lines() -> None:
+    drawn = mathml(r"\begin{aligned} a &= b \\ c &= d \end{aligned}", display=True)
+    assert 'display="block"' in drawn
+    assert (drawn.count("<mtr>"), drawn.count("<mtd>")) == (2, 4)
+
+
+def test_an_unknown_command_of_tex_is_no_formula() -> None:
+    with pytest.raises(MathError, match="nonsense"):
+        mathml(r"\nonsense")
+
+
+def test_rules_of_classes_that_nothing_names_go() -> None:
+    style = """/*! by a.person */:root{--ink:#000}
+.used,.other{top:0}.other{left:0}a.used .other{left:0}p:not(.other){left:1px}
+@media print{.other{top:0}.used{top:1px}}.tip-start{top:2px}.col\\:2{top:3px}"""
+    kept = """/*! by a.person */:root{--ink:#000}
+.used,.other{top:0}p:not(.other){left:1px}
+@media print{.used{top:1px}}.tip-start{top:2px}.col\\:2{top:3px}"""
+    assert used_rules(style, {"used", "tip-", "-"}) == kept
 
 
 def test_scripts_that_no_page_uses_are_left_out_and_the_theme_is_valid() -> None:
     connected: dict[str, Callable[..., None]] = {}
 
-    def connect(event: str, function: Callable[..., None], priority: int) -> None:
+    def connect(event: str, function: Callable[..., None], priority: int = 500) -> None:
         connected[event] = function
 
-    setup(SimpleNamespace(connect=connect))
+    setup(SimpleNamespace(connect=connect, add_html_math_renderer=lambda *_: None))
     body = 'const THEBE_JS_URL = "https://unpkg.com/thebe"'
     scripts = [_JavaScript(None, body=body), _JavaScript("_static/sphinx-thebe.js")]
     own = _JavaScript("_static/sortable.js")
