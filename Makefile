@@ -6,7 +6,7 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3.14
 NO_PYTHON = no usable Python 3.11 or newer with venv: install one, or say make PYTHON=/path/to/python
 
 BIN := .venv/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
-INSTALL = $(BIN)/python -m pip install --constraint constraints.txt --editable
+INSTALL = $(BIN)/python -m pip install --no-compile --constraint constraints.txt --editable
 STUDY ?= digits
 
 .DEFAULT_GOAL := help

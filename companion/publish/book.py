@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from tqdm import tqdm
 import companion
 import lthlib
 from companion.publish import freshness, stage
+from companion.publish.artefacts import duration
 from companion.publish.notebooks import run_notebook
 from lthlib.errors import ConfigError, PublishError
 from lthlib.files import from_json, load
@@ -88,7 +90,10 @@ def build(
             place = folder / "pages"
             due = {page.title: _due(root, page, place, say) for page in notebooks}
             pages = [page for page in notebooks if due[page.title]]
+            began = time.monotonic()
             _run_all(root, pages, due, place, environment or {}, jobs)
+            if pages:
+                say(f"notebooks: took {duration(time.monotonic() - began)}")
             executed = {page.title: place / page.title for page in notebooks}
             return _site(stage.mirror(root, executed, context), folder, say)
     except Timeout as error:
@@ -122,6 +127,9 @@ def _run_all(
     if not pages:
         return
     place.mkdir(exist_ok=True)
+    # Kernels that each take every core wait for one another, ten times as long.
+    threads = os.getenv("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
+    environment = {"OMP_NUM_THREADS": threads, **environment}
     with (
         tempfile.TemporaryDirectory(dir=place, prefix=".") as folder,
         ThreadPoolExecutor(jobs) as pool,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from companion.analysis.points import curve_points, ticket_table
 from companion.evidence.facts import load_facts
+from companion.publish.artefacts import duration
 from companion.publish.book import Page, build
 from companion.publish.checks import load_reports
 from companion.publish.context import page_context
@@ -24,8 +26,12 @@ from companion.studies import ticket_study
 from companion.tickets import tickets_file
 from lthlib.recipes import load_recipe, recipe_names
 from lthlib.runs import Machine, Store
+from lthlib.runs.many import default_jobs
 
 EMBEDDED = "digits"
+# Computed of it while the book is made. Its variants would take half as long again: they are shown
+# as published.
+CONTESTANTS = ("imp", "cs", "bip", "bip-retrained", "omp", "random")
 # Studies of trials: the notebook of the study that they tuned shows them.
 TUNING = {
     "digits-pruning": "digits-tuning",
@@ -58,8 +64,9 @@ def build_site(
 ) -> Path:
     """Build the book and return the page to open; what is complete and fresh is not made again.
 
-    The embedded study is computed into the store; all other studies are shown as `root/results`
-    holds them. A run that fails is told and shown as a gap.
+    The main contestants of the embedded study are computed into the store; all else is shown as
+    `root/results` holds it, the embedded study too, under a name of its own. A run that fails is
+    told and shown as a gap. What took how long is told at the end.
 
     Args:
         root: the repository.
@@ -74,22 +81,34 @@ def build_site(
         PublishError: a notebook, a page or the site cannot be built; the previous site stays.
         RecordError: what is published in `results` is malformed, or there is no such folder.
     """
-    runs, study = Store(store), ticket_study(load_recipe(EMBEDDED))
+    began, runs, recipe = time.monotonic(), Store(store), load_recipe(EMBEDDED)
+    methods = [one for one in recipe.values["study"]["methods"] if one in CONTESTANTS]
+    study = ticket_study(recipe, methods=methods)
     results = root / "results"
     # What was changed by hand is told before anything is computed, and shown nowhere.
     for error in faults_of(results):
         raise error
     facts, reports = load_facts(results), load_reports(results)
-    missing = study.missing(runs)
+    shown = load_results(results)
+    machine, missing = Machine(device), study.missing(runs)
     if missing:
         say(f"{study.name}: {len(missing)} of {len(study.entries)} runs to compute")
-        for run, why in compute(study.name, missing, runs, Machine(device), jobs).items():
+        past = {one["run"]: one["cost"]["own"]["seconds"] for one in shown}
+        if seconds := sum(past.get(config.id, 0.0) for config in missing):
+            expected = duration(seconds / (jobs or default_jobs(machine)))
+            say(f"that is {expected} by the times of the published record; then the notebooks")
+        for run, why in compute(study.name, missing, runs, machine, jobs).items():
             say(f"run {run} failed: {why}")
+        say(f"{study.name}: took {duration(time.monotonic() - began)}")
     records = study.records(runs)
-    shown = [record for record in load_results(results) if record["study"] != study.name]
-    return build(
+    for record in shown:
+        if record["study"] == study.name:
+            record["study"] = f"{study.name} as published"
+    page = build(
         root,
-        notebooks=[page for page in pages(results, study.name, records) if is_shown(root, page)],
+        notebooks=[
+            one for one in pages(results, study.name, methods, records) if is_shown(root, one)
+        ],
         context={
             **page_context([*records, *shown], facts, reports),
             **quoting(root),
@@ -100,29 +119,32 @@ def build_site(
         jobs=jobs or min(os.cpu_count() or 1, 8),
         say=say,
     )
+    say(f"all of it took {duration(time.monotonic() - began)}")
+    return page
 
 
-def pages(results: Path, study: str, records: list[dict[str, Any]]) -> Iterator[Page]:
+def pages(
+    results: Path, study: str, methods: Sequence[str], records: list[dict[str, Any]]
+) -> Iterator[Page]:
     """Yield the notebooks of the book.
 
     Args:
         results: the folder of what is published.
-        study, records: the embedded study, from the local store.
+        study, methods, records: the embedded study, what is computed of it, and what that gave.
     """
-    local, own = {study: digest(records)}, {"source": "local"}
-    yield Page("quickstart")
+    local, own = {study: digest(records)}, {"source": "local", "methods": list(methods)}
+    for name in ("quickstart", "inside", "bilevel"):  # they train, and take longest
+        yield Page(name)
     for name in ("tickets", "cost"):
         yield Page(name, own, local)
     # Its masks are those that are published.
     yield Page("masks", {}, digests(_recorded(results, study)))
-    for name in ("inside", "bilevel"):
-        yield Page(name)
     published = digests(results.glob("*.jsonl"))
     for structure in ("unstructured", "filter"):
         name = "panels" if structure == "unstructured" else f"panels-{structure}"
         yield Page("panels", {"structure": structure}, published, name)
     for name in study_names(results):
-        if name in set(recipe_names()) - {EMBEDDED, *TUNING.values()}:
+        if name in set(recipe_names()) - set(TUNING.values()):
             yield from recorded_pages(results, name)
 
 

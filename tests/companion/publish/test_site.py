@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from companion.publish.book import Page, build
 from companion.publish.notebooks import code_cells, read_notebook, source
 from companion.publish.source import quoting
 from companion.studies import ticket_study
-from lthlib.errors import RecordError
+from lthlib.errors import PublishError, RecordError
 from lthlib.files import sealed
 from lthlib.recipes import load_recipe
 from tests.companion.evidence.toys import facts
@@ -42,6 +43,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     for name in ("cifar10-cs", "digits-pruning", "digits-tuning"):
         study = ticket_study(load_recipe(name), seeds=1, dense_seeds=1)
         write(root / "results", study, published(study))
+    tiny = ticket_study(load_recipe(write_tiny(root)), methods=["bip-release", "imp"])
+    write(root / "results", tiny, published(tiny))
     (root / "results" / "facts.json").write_text(facts_json(facts()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(site, "EMBEDDED", write_tiny(root))
@@ -53,7 +56,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
 
 
 def test_the_embedded_study_is_computed_first(built: dict[str, Any]) -> None:
-    assert built["told"] == ["tiny: 9 of 9 runs to compute"]
+    first, expected, took, whole = built["told"]
+    assert re.fullmatch(r"that is [\d.]+ s by the times of the published record; .*", expected)
+    assert first == "tiny: 9 of 9 runs to compute"
+    assert re.fullmatch(r"tiny: took [\d.]+ s", took)
+    assert re.fullmatch(r"all of it took [\d.]+ s", whole)
     assert len(list(built["root"].glob("runs/runs/*/run.json"))) == 9
 
 
@@ -64,11 +71,11 @@ def test_notebooks_find_the_store(built: dict[str, Any]) -> None:
 def test_published_studies_have_pages_of_their_own(built: dict[str, Any]) -> None:
     assert [page.title for page in built["notebooks"]] == [
         "quickstart",
+        "inside",
+        "bilevel",
         "tickets",
         "cost",
         "masks",
-        "inside",
-        "bilevel",
         "panels",
         "panels-filter",
         "tickets-cifar10-cs",
@@ -169,6 +176,13 @@ def test_pages_speak_of_local_and_published_studies(built: dict[str, Any]) -> No
     assert context["n_seeds"]("tiny", "dense") == 2
     assert context["dense_accuracy"]("cifar10-cs") == "90.0"
     assert "source" in context
+
+
+def test_variants_of_the_embedded_study_are_shown_as_published(built: dict[str, Any]) -> None:
+    of = built["context"]["n_seeds"]
+    assert of("tiny as published", "BiP, as released") == 1
+    with pytest.raises(PublishError, match="BiP, as released"):
+        of("tiny", "BiP, as released")
 
 
 def test_facts_reach_the_pages(built: dict[str, Any]) -> None:
