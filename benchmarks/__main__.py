@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import os
-import platform
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from benchmarks.other import ROOT, digits_rows, peak, start_up_row, top_k_row
+from benchmarks.other import digits_rows, peak, start_up_row, top_k_row
 from benchmarks.reference import WORKERS
+from benchmarks.report import report
 from benchmarks.steps import (
     Case,
     against_reference,
@@ -27,7 +25,6 @@ from benchmarks.steps import (
     memory_on_device,
 )
 from benchmarks.timing import Row, row
-from lthlib.files import sealed, write_atomically
 from lthlib.models import ModelSettings
 
 PARTS = ("agreement", "memory", "startup", "topk", "steps", "epochs", "bip", "many")
@@ -63,7 +60,6 @@ AIMS: dict[str, dict[str, dict[tuple[str, str], float]]] = {
 TINY = {key: {"resnet20": {("dense", "fp32"): 0.0, ("cs", "bf16"): 0.0}} for key in AIMS}
 # On a CPU, batch sizes of ResNet-18: dense steps an alternation may take, times it is to be faster.
 ALTERNATIONS = {32: (2.6, 6.0), 128: (2.6, 4.5)}
-COLUMNS = "{:<46} {:>9} {:>9} {:<4} {:>6}  {:<11} {:<7} {}"
 
 
 def main() -> None:
@@ -76,17 +72,13 @@ def main() -> None:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--output", type=Path, help="file to write; default results/bench/DATE-DEVICE.json")
     options = parser.parse_args()
-    started, load = _now(), [_load()]
-    rows: list[Row] = []
+    report(_measured(options), options.device, options.output, options.device)
+
+
+def _measured(options: argparse.Namespace) -> Iterator[Row]:
     for part in (part for part in PARTS if part in options.only):
         print(f"measuring {part} ...", file=sys.stderr, flush=True)
-        rows += _rows(part, options)
-    machine = _machine(options.device) | {"load average, before and after": [*load, _load()]}
-    report = {"started": started, "finished": _now(), "machine": machine, "rows": rows}
-    path = options.output or ROOT / f"results/bench/{started[:10]}-{options.device}.json"
-    write_atomically(path, sealed({"schema": 1, **report}, indent=1) + b"\n")
-    print(*(f"{name}: {value}" for name, value in machine.items()), "", *_table(rows), sep="\n")
-    print(f"\nwritten to {path}")
+        yield from _rows(part, options)
 
 
 def _rows(part: str, options: argparse.Namespace) -> Iterator[Row]:
@@ -147,37 +139,6 @@ def _case(name: str, batch_size: int, options: argparse.Namespace, threads: int)
         name, batch_size = "resnet8", 8
     model = ModelSettings(name, 2 if options.tiny else WIDTHS[name])
     return Case(model, batch_size, options.device, threads)
-
-
-def _machine(device: str) -> dict[str, Any]:
-    cpu = Path("/proc/cpuinfo").read_text("utf-8") if Path("/proc/cpuinfo").exists() else ""
-    named = cpu.partition("model name")[2].partition("\n")[0].strip("\t :") or platform.processor()
-    return {
-        "device": torch.cuda.get_device_name(device) if device != "cpu" else device,
-        "processor": named or platform.machine(),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-    }
-
-
-def _load() -> float:
-    return round(os.getloadavg()[0], 2)
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def _table(rows: list[Row]) -> Iterator[str]:
-    yield COLUMNS.format("", "reference", "ours", "", "ratio", "target", "", "")
-    for line in rows:
-        numbers = ("reference", ".4g"), ("ours", ".4g"), ("ratio", ".2f")
-        shown = {key: "" if line[key] is None else format(line[key], how) for key, how in numbers}
-        met = {True: "met", False: "not met", None: ""}[line["met"]]
-        values = line | shown | {"met": met}
-        order = ("name", "reference", "ours", "unit", "ratio", "target", "met", "note")
-        yield COLUMNS.format(*(values[key] for key in order)).rstrip()
 
 
 if __name__ == "__main__":

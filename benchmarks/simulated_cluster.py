@@ -15,16 +15,15 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks.__main__ import _load, _machine, _now
-from benchmarks.other import ROOT
+from benchmarks.report import report
 from benchmarks.timing import Row, row
 from companion.cluster import DaskExecutor
 from companion.forecast import SETS, bill, size_of
 from companion.studies import ticket_study
-from lthlib.files import sealed, write_atomically
 from lthlib.masks import Mask, prunable_names
 from lthlib.models import build_model
 from lthlib.recipes import load_recipe
@@ -252,20 +251,19 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="short naps and few, to see it runs")
     parser.add_argument("--output", type=Path, help="file to write")
     options = parser.parse_args()
-    extent = (0.05, 1, 64, 0.02) if options.tiny else (60.0, 3, 5_000, 20.0)
-    started, load = _now(), [_load()]
-    rows = [bookkeeping_row(100 if options.tiny else 100_000), *store_rows()]
-    for study in STUDIES[:1] if options.tiny else STUDIES:
-        rows += plan_rows(study)
-    rows += [*ticket_rows(), *dask_rows(*extent)]
-    rows += many_rows(rows)
-    machine = _machine("cpu") | {"load average, before and after": [*load, _load()]}
-    report = {"schema": 1, "started": started, "finished": _now(), "machine": machine, "rows": rows}
-    path = options.output or ROOT / f"results/bench/{started[:10]}-cluster.json"
-    write_atomically(path, sealed(report, indent=1) + b"\n")
-    for line in rows:
-        print(f"{line['name']:45} {line['ours']:12.4g} {line['unit']:6} {line['note']}")
-    print(f"written to {path}")
+    report(all_rows(options.tiny), "cluster", options.output)
+
+
+def all_rows(tiny: bool) -> Iterator[Row]:
+    """All that is measured or planned; what follows for many runs comes last."""
+    extent = (0.05, 1, 64, 0.02) if tiny else (60.0, 3, 5_000, 20.0)
+    plans = map(plan_rows, STUDIES[:1] if tiny else STUDIES)
+    first = [bookkeeping_row(100 if tiny else 100_000)]
+    rows = []
+    for one in chain(first, store_rows(), *plans, ticket_rows(), dask_rows(*extent)):
+        rows.append(one)
+        yield one
+    yield from many_rows(rows)
 
 
 if __name__ == "__main__":

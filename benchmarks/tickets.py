@@ -13,17 +13,16 @@ import copy
 import warnings
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.__main__ import _load, _machine, _now
-from benchmarks.other import ROOT
+from benchmarks.report import report
 from benchmarks.timing import Row, row
 from lthlib.export import Latency, latencies, onnx_run, shrink
-from lthlib.files import sealed, write_atomically
 from lthlib.masks import group_axes, prunable_names, select, top_k
 from lthlib.models import ModelSettings, build_model
 from lthlib.modules import call
@@ -108,20 +107,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # torch calls its sparse formats unfinished
-    started, load = _now(), [_load()]
     turns, networks = 11, NETWORKS
     if options.tiny:
         turns, networks = 6, {"ResNet-8": ModelSettings("resnet8", 2)}
-    rows = [*layer_rows(turns)]
-    for name, settings in networks.items():
-        rows += network_rows(name, build_model(settings, 10, 3, seed=0), turns)
-    machine = _machine("cpu") | {"load average, before and after": [*load, _load()]}
-    report = {"schema": 1, "started": started, "finished": _now(), "machine": machine, "rows": rows}
-    path = options.output or ROOT / f"results/bench/{started[:10]}-tickets.json"
-    write_atomically(path, sealed(report, indent=1) + b"\n")
-    for line in rows:
-        print(f"{line['name']:60} {line['ours']:10.3g} {line['ratio']:8.2f}  {line['note']}")
-    print(f"written to {path}")
+    models = {name: build_model(one, 10, 3, seed=0) for name, one in networks.items()}
+    rows = (network_rows(name, model, turns) for name, model in models.items())
+    report(chain(layer_rows(turns), *rows), "tickets", options.output)
 
 
 if __name__ == "__main__":

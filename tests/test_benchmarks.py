@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks import timing
+from benchmarks.report import report
 from benchmarks.tickets import unfolded
 from companion.published import read_published
 
@@ -60,6 +62,17 @@ def test_the_report_describes_the_machine_and_the_table_shows_every_row(measured
     assert report["schema"] == 1 and report["started"] <= report["finished"]
     assert {"device", "processor", "cores", "torch", "python"} < set(report["machine"])
     assert all(row["name"] in table for row in report["rows"])
+
+
+def test_every_program_reports_what_it_was_asked_for_and_where(tmp_path, capsys):
+    rows = (timing.row(name, 2.0, "ms", 3.0, note="a note") for name in ("one", "a longer name"))
+    report(rows, "tickets", tmp_path / "x.json")
+    said = capsys.readouterr().out
+    assert f"written to {tmp_path / 'x.json'}" in said and "device: cpu" in said
+    lines = [line for line in said.splitlines() if line.endswith("a note")]
+    assert [line[:13].strip() for line in lines] == ["one", "a longer name"]
+    assert lines[0][13:] == lines[1][13:] and "1.50" in lines[0]
+    assert [one["ratio"] for one in read_published(tmp_path / "x.json", "")["rows"]] == [1.5, 1.5]
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
