@@ -68,16 +68,6 @@ def by_initial_gate(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(curve=table["curve"].where(~several, names))
 
 
-def round_numbers(table: pd.DataFrame) -> pd.Series:
-    """Return each ticket's round, from 1; NaN where the method has no rounds.
-
-    IMP's index counts from its dense network, that of a search with gates from its first round.
-    """
-    index = table["round"].astype("float64")
-    gated = table["initial_gate"].notna()
-    return (index + gated).where(gated | (table["method"] == "imp"))
-
-
 def pruned(table: pd.DataFrame) -> pd.Series:
     """Return the percentage pruned of each ticket: the pruning ratio of the BiP paper.
 

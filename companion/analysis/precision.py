@@ -19,19 +19,11 @@ from companion.evidence.statistics import MARGIN, mean_interval
 from companion.markdown import Markdown
 
 BASE = "fp32"
-
 TOGETHER = "all together"
-
 OUTCOMES = SAME, DIFFERS, OPEN = ("interchangeable", "differs", "not shown")
-
 DENSITY_MARGIN = 2.0  # percent of the weights kept in the base's precision
-
 _SMALL_SCALE_MARGIN = 0.5
-
-_COLUMNS = [
-    *("name", "precision", "n", "accuracy", "difference", "low", "high"),
-    *("kept", "kept_low", "kept_high", "outcome"),
-]
+_COLUMNS = ["name", "precision", "n", "difference", "low", "high", "kept", "outcome"]
 
 
 def margin(scale: str) -> float:
@@ -63,10 +55,9 @@ def precision_differences(table: pd.DataFrame) -> pd.DataFrame:
     Returns:
         A row a point and precision, and one for all points `TOGETHER`: the mean over the points of
         each seed that has them all, whose outcome asks for every density to agree. Columns: name
-        (curve and mean density in fp32), precision, n (pairs of seeds), accuracy (percent, in this
-        precision), difference (points), low, high (95 %), kept (percent that the density is above
-        fp32's), kept_low, kept_high, outcome (one of `OUTCOMES`). Intervals are NaN for one seed,
-        densities for `TOGETHER`. Empty without a pair.
+        (curve and mean density in fp32), precision, n (pairs of seeds), difference (points), low,
+        high (95 %), kept (percent that the density is above fp32's), outcome (one of `OUTCOMES`).
+        The interval is NaN for one seed, kept for `TOGETHER`. Empty without a pair.
     """
     half = margin("" if table.empty else str(table["scale"].iloc[0]))
     rows = []
@@ -74,14 +65,13 @@ def precision_differences(table: pd.DataFrame) -> pd.DataFrame:
         points = [own for _, own in pairs.groupby("point", sort=False)]
         agree = [_density(own["kept"]) for own in points]
         for own, density in zip(points, agree, strict=True):
-            name = own["curve"].iloc[0]
-            if (own["density_base"] != 1).any():
-                name = f"{name}, {in_percent(own['density_base'].mean())}"
-            rows.append(_row(name, precision, own, [density], half))
-        seeds = pairs.groupby("seed")
-        whole = seeds[["test_accuracy", "gap"]].mean()[seeds.size() == len(points)]
+            name, base = own["curve"].iloc[0], own["density_base"]
+            name += f", {in_percent(base.mean())}" if (base != 1).any() else ""
+            rows.append(_row(name, precision, own["gap"], own["kept"].mean(), [density], half))
+        seeds = pairs.groupby("seed")["gap"]
+        whole = seeds.mean()[seeds.size() == len(points)]
         if len(points) > 1 and len(whole):
-            rows.append(_row(TOGETHER, precision, whole.assign(kept=float("nan")), agree, half))
+            rows.append(_row(TOGETHER, precision, whole, float("nan"), agree, half))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
@@ -118,24 +108,22 @@ def _at_base(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pairs(ok: pd.DataFrame) -> pd.DataFrame:
-    """Seeds of a point that a precision and the base have: both values, and the gaps."""
+    """Seeds of a point that a precision and the base have: how far they are apart."""
     keys = ["precision", "curve", "point", "seed"]
     seeds = ok.groupby(keys, sort=False)[["test_accuracy", "density"]].mean().reset_index()
-    is_base = seeds["precision"] == BASE
-    base = seeds[is_base].drop(columns=["precision", "curve"])
-    pairs = seeds[~is_base].merge(base, on=["point", "seed"], suffixes=("", "_base"))
+    base = seeds[seeds["precision"] == BASE].drop(columns=["precision", "curve"])
+    pairs = seeds[seeds["precision"] != BASE].merge(base, on=keys[2:], suffixes=("", "_base"))
     gap = pairs["test_accuracy"] - pairs["test_accuracy_base"]
     return pairs.assign(gap=gap, kept=100 * (pairs["density"] / pairs["density_base"] - 1))
 
 
 def _row(
-    name: str, precision: object, pairs: pd.DataFrame, densities: list[str], half: float
+    name: str, precision: object, gaps: pd.Series, kept: float, densities: list[str], half: float
 ) -> tuple[object, ...]:
-    gap, kept = mean_interval(pairs["gap"]), mean_interval(pairs["kept"])
+    gap = mean_interval(gaps)
     found = {_outcome(gap.low, gap.high, half), *densities}
     outcome = next(one for one in (DIFFERS, OPEN, SAME) if one in found)
-    accuracy = (gap.n, pairs["test_accuracy"].mean(), gap.mean, gap.low, gap.high)
-    return (name, precision, *accuracy, kept.mean, kept.low, kept.high, outcome)
+    return (name, precision, gap.n, gap.mean, gap.low, gap.high, kept, outcome)
 
 
 def _density(kept: pd.Series) -> str:

@@ -47,33 +47,27 @@ def spent(rows: pd.DataFrame, unit: str, pretraining: bool = True) -> pd.Series:
     return rows[unit] if pretraining else rows[unit] - rows[f"pretraining_{unit}"]
 
 
-def spent_so_far(rows: pd.DataFrame, unit: str, pretraining: bool = True) -> pd.Series:
-    """Return the bill of each ticket and of all tickets of its curve and seed that stand above it.
+def bills(rows: pd.DataFrame, unit: str) -> pd.Series:
+    """Return what all tickets of a curve and seed cost together: (curve, seed) -> cost.
 
     Each run counts once, with all it rests on: one IMP sequence yields all its tickets, BiP repeats
     for each, and the dense network that they start from is trained once.
 
     Args:
-        rows: of a table from `ticket_table`, each curve from dense to sparse.
-        unit, pretraining: as of `spent`.
+        rows: of a table from `ticket_table`.
+        unit: one of `UNITS`.
     """
     before = (rows[unit] - rows[f"own_{unit}"]).groupby(rows["run"]).max()
-    runs = rows.drop_duplicates("run").set_index("run")
-    # What begins a chain may hold pretraining; the rest is paid whatever is counted.
-    first, own = runs[runs["parent"].isna()], f"own_{unit}"
-    part = first[f"pretraining_{unit}"].where(first["method"] != "dense", first[own])
-    free = {} if pretraining else part.to_dict()
-    found: dict[object, float] = {}
-    for _, group in rows.groupby(["curve", "seed"], sort=False):
-        bill: dict[str, float] = {}
-        for row, run, cost in zip(group.index, group["run"], group[own], strict=True):
-            line = _line(str(run), runs["parent"])
-            below = [float(before.get(one, 0.0)) for one in line]
-            amounts = [cost, *(whole - rest for whole, rest in pairwise(below))]
-            for one, amount in zip(line, amounts, strict=True):
-                bill[one] = max(amount, bill.get(one, 0.0))
-            found[row] = sum(amount - free.get(one, 0.0) for one, amount in bill.items())
-    return pd.Series(found, index=rows.index, dtype=float)
+    parents = rows.drop_duplicates("run").set_index("run")["parent"]
+    paid = []
+    for row in rows.to_dict("records"):
+        line = _line(row["run"], parents)
+        below = [float(before.get(run, 0.0)) for run in line]
+        amounts = [row[f"own_{unit}"], *(whole - rest for whole, rest in pairwise(below))]
+        paid += [(row["curve"], row["seed"], *one) for one in zip(line, amounts, strict=True)]
+    keys = ["curve", "seed", "run"]
+    runs = pd.DataFrame(paid, columns=[*keys, "cost"]).groupby(keys, sort=False)["cost"].max()
+    return runs.groupby(keys[:2], sort=False).sum()
 
 
 def _pretraining(study: pd.DataFrame) -> pd.DataFrame:

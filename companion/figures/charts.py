@@ -142,29 +142,6 @@ def level(ax: Axes, values: pd.Series) -> Ends:
     return [("dense", np.nan, mean.mean, INK)]
 
 
-def marks(
-    ax: Axes, rows: pd.DataFrame, at: Any, values: Sequence[str], look: Look, gid: Any, **given: Any
-) -> None:
-    """Draw a mark at each place and through it its interval.
-
-    Args:
-        ax: the panel.
-        rows: the table; NaN where an interval is not known.
-        at: the place of each row.
-        values: the columns of the estimate and of the interval's two ends, or of the first alone.
-        look: of the marks.
-        gid: what the marks stand for, in an SVG.
-        given: of the marks, in place of the look; `upright`: whether intervals stand upright.
-    """
-    upright = given.pop("upright", False)
-    middle, *ends = (rows[name] for name in values)
-    if ends:
-        line = ax.vlines if upright else ax.hlines
-        line(at, *ends, color=look.colour, linewidth=1.2, alpha=0.55)
-    places = (at, middle) if upright else (middle, at)
-    ax.plot(*places, **look.line | {"linestyle": ""} | given, gid=gid)
-
-
 def forest(
     table: pd.DataFrame,
     values: Sequence[str],
@@ -207,7 +184,10 @@ def forest(
         ax.tick_params(axis="y", length=0)
     for (where, kind), rows in table.dropna(subset=values[0]).groupby([panel, by], sort=False):
         at = rows["name"].map(names.index) + (apart or {}).get(kind, 0.0)
-        marks(axes[where], rows, at, values, known[kind], str(kind))
+        middle, *ends = (rows[name] for name in values)
+        if ends:
+            axes[where].hlines(at, *ends, color=known[kind].colour, linewidth=1.2, alpha=0.55)
+        axes[where].plot(middle, at, **known[kind].line | {"linestyle": ""}, gid=str(kind))
     first = next(iter(axes.values()))
     first.set_ylim(len(names) - 0.5, -0.5)
     first.set_yticks(range(len(names)), names)

@@ -13,7 +13,7 @@ from companion.analysis.points import ticket_table
 from companion.analysis.words import described_panels, in_percent
 from companion.evidence.reported import reported_curve
 from companion.evidence.statistics import estimates
-from companion.figures.charts import grid, interval, key, labelled, level, marks
+from companion.figures.charts import grid, interval, key, labelled, level
 from companion.figures.style import FAINT, look_of, scaled, styled
 from lthlib.errors import ConfigError
 from lthlib.settings import LENGTH
@@ -101,7 +101,7 @@ def rewinding_figure(table: pd.DataFrame, dense: pd.Series, published: pd.DataFr
             ax.axhline(found.mean(), color=look.colour, linewidth=0.9, alpha=0.6, gid="as found")
         near = published[(published["density"] / density - 1).abs() < _NEAR]
         where = near["start"].map(starts.index)
-        marks(ax, near, where, ["accuracy"], papers, "reported", upright=True)
+        ax.plot(where, near["accuracy"], **papers.line | {"linestyle": ""}, gid="reported")
         drawn.append(near["accuracy"])
         ax.set_xticks(range(len(starts)), ["as\nfound", *starts[1:]], fontsize=8)
         ax.set(xlabel="", ylabel="", xlim=(-0.5, len(starts) - 0.5))

@@ -5,7 +5,6 @@ binary.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from companion.analysis.words import described_curves, described_rows
 from companion.figures.charts import curves, grid, labelled
-from companion.figures.style import BLUES, INK, looks, scaled, styled
+from companion.figures.style import BLUES, looks, scaled, styled
 from lthlib.errors import ConfigError
 
 History = Sequence[Mapping[str, Any]]
@@ -81,7 +80,6 @@ def gates_figure(table: pd.DataFrame) -> Figure:
     return labelled(fig, described_rows(lead, last, form))
 
 
-_COLOURS = ("#009E73", "#0072B2", "#D55E00", INK, "#AA4499", "#E69F00")
 _TOP = 99.9  # the scale is logarithmic in what is missing from 100
 
 
@@ -121,8 +119,6 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
         table: from `convergence_table`.
     """
     known = looks(table["tickets"])
-    for place, (name, look) in enumerate(known.items()):
-        known[name] = replace(look, colour=_COLOURS[place % len(_COLOURS)])
     shown = table.assign(percent=(100 * table["overlap"]).clip(upper=_TOP))
     fig, axes = grid(shown, 6.2, 3.2)
     (ax,) = axes.values()

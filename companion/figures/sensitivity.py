@@ -10,12 +10,13 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
-from companion.analysis.points import round_numbers, ticket_table
+from companion.analysis.points import ticket_table
 from companion.analysis.words import described_panels, in_percent
 from companion.evidence.records import search_config
 from companion.evidence.statistics import estimates
 from companion.figures.charts import curves, dots, grid, key, labelled, level
 from companion.figures.style import FAINT, VARIANTS, Look, look_of, scaled, styled
+from companion.markdown import in_words
 from lthlib.errors import ConfigError
 from lthlib.settings import LENGTH
 
@@ -47,7 +48,7 @@ def sensitivity_table(
     given, usual = "density" in base, _comparable(base)
     kept = [record for record in records if _plainly_judged(record, method, given)]
     table = ticket_table(kept)
-    table["place"] = -table["target_density"] if given else round_numbers(table)
+    table["place"] = -table["target_density"] if given else table["round"] + 1
     rows = []
     for record, row in zip(kept, table.to_dict("records"), strict=True):
         own = usual | _comparable(search_config(record["config"])["settings"])
@@ -71,7 +72,7 @@ def sensitivity_table(
 
 def sensitivity_means(table: pd.DataFrame) -> pd.DataFrame:
     """Return setting, value, line, is_base, n, density, accuracy, low, high: means over seeds."""
-    text = table.assign(value=table["value"].map(setting_text))
+    text = table.assign(value=table["value"].map(_text))
     keys = ["setting", "value", "line", "is_base"]
     found = estimates(text, keys, "accuracy", ["density"]).rename(columns={"mean": "accuracy"})
     return found[[*keys, "n", "density", "accuracy", "low", "high"]]
@@ -92,7 +93,7 @@ def sensitivity_figure(table: pd.DataFrame, dense: pd.Series, method: str = "CS"
     colour = look_of(method).colour
     lines = zip(dict.fromkeys(table["line"]), itertools.cycle(VARIANTS), strict=False)
     known = {line: Look(colour, "s", *variant) for line, variant in lines}
-    shown = table.assign(kept=100 * table["density"], text=table["value"].map(setting_text))
+    shown = table.assign(kept=100 * table["density"], text=table["value"].map(_text))
     finds = str(table["line"].iloc[0]).startswith("round")
     kinds = {"accuracy": "test (%)", **({"kept": "kept (%)"} if finds else {})}
     panels = [f"{kind} {setting}" for setting in dict.fromkeys(table["setting"]) for kind in kinds]
@@ -126,15 +127,9 @@ def sensitivity_figure(table: pd.DataFrame, dense: pd.Series, method: str = "CS"
     return labelled(fig, described_panels(lead, last, form, "setting", "{setting}: "))
 
 
-def setting_text(value: Any) -> str:
-    """Return a setting's value for readers: `0.0001`, `yes`, `15it`."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value == math.inf:
-        return "∞"
-    if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "none"
-    return f"{value:g}" if isinstance(value, int | float) else str(value)
+def _text(value: Any) -> str:
+    """A setting's value for readers: `0.0001`, `yes`, `15it`."""
+    return {"inf": "∞", "": "none"}.get(text := in_words(value), text)
 
 
 def _plainly_judged(record: Mapping[str, Any], method: str, given: bool) -> bool:

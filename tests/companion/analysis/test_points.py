@@ -12,7 +12,6 @@ from companion.analysis.points import (
     by_initial_gate,
     curve_points,
     pruned,
-    round_numbers,
     ticket_table,
 )
 from tests.companion.figures.toys import record, searches, study, table
@@ -86,14 +85,6 @@ def test_several_initial_gates_are_several_curves() -> None:
 def test_one_initial_gate_is_one_curve() -> None:
     split = by_initial_gate(ticket_table(searches(seeds=1, gates=(0.0,))))
     assert set(split["curve"]) == {"dense", "IMP", "CS, as found", "CS"}
-
-
-def test_rounds_count_from_one() -> None:
-    both = ticket_table(searches(seeds=1, gates=(0.0,)))
-    rounds = both.assign(number=round_numbers(both)).groupby("curve")["number"].apply(list)
-    assert rounds["IMP"] == [1, 2, 3]
-    assert rounds["CS"] == rounds["CS, as found"] == [1, 2]
-    assert round_numbers(both[both["curve"] == "dense"]).isna().all()
 
 
 def test_pruned_is_the_share_of_weights_or_of_what_was_asked_for() -> None:

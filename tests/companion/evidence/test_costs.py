@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from companion.evidence.comparisons import COUNTING, Case, View, cost
-from companion.evidence.costs import UNITS, spent, spent_so_far, with_costs
+from companion.evidence.costs import UNITS, bills, spent, with_costs
 from companion.evidence.records import COLUMNS, tidy
 from lthlib.records import COSTS
 from tests.companion.figures.toys import study, table
@@ -51,8 +51,8 @@ def test_only_the_dense_training_is_left_out_of_what_a_ticket_cost(unit: str, ti
 
 def test_a_bill_counts_each_run_once() -> None:
     rows = chain().assign(curve="all")
-    assert spent_so_far(rows, "epochs").tolist() == [8, 24, 28, 40, 44, 64]
-    assert spent_so_far(rows, "epochs", pretraining=False).tolist() == [0, 16, 20, 32, 36, 48]
+    found = [bills(rows.head(count), "epochs") for count in range(1, 7)]
+    assert [bill["all", 0] for bill in found] == [8, 24, 28, 40, 44, 64]
 
 
 def test_of_a_dense_network_that_is_not_known_nothing_is_claimed() -> None:
