@@ -24,6 +24,7 @@ COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
         "tickets": publishing.tickets,
         "check-results": publishing.check_results,
         "facts": publishing.facts,
+        "rerun": publishing.rerun,
         "book": publishing.book,
     },
 }

@@ -31,8 +31,8 @@ from lthlib.cli.options import (
     machine_of,
 )
 from lthlib.cli.terminal import say
-from lthlib.errors import ConfigError, DataError, RecordError
-from lthlib.files import write_atomically
+from lthlib.errors import ConfigError, DataError, RecordError, shown
+from lthlib.files import from_yaml, write_atomically
 
 if TYPE_CHECKING:
     from companion.studies import Study
@@ -353,6 +353,36 @@ def facts(
     if missing := [name for name in facts_of("B4") if name not in found]:
         reason = f"the store lacks dense networks of {CIFAR}, or a lower level has no minimum"
         say(f"not measured, since {reason}: {', '.join(missing)}", err=True)
+
+
+def rerun(
+    page: Annotated[
+        str, typer.Argument(help="A page that a notebook makes, e.g. cost or tickets-cifar10-cs.")
+    ],
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a parameter, e.g. --set seeds=3; may be repeated."),
+    ] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="Folder for it all.", show_default="PAGE-again")
+    ] = None,
+) -> None:
+    """Run the notebook of a page again, from any folder: its figures and tables become SVG and CSV.
+    What neither results/ nor the store holds is computed.
+    """
+    from companion.publish.rerun import rerun as run_again
+
+    changes = {}
+    for change in set_ or []:
+        name, equals, value = change.partition("=")
+        try:
+            changes[name] = from_yaml(value)
+        except ValueError as error:
+            raise ConfigError(f"--set {shown(change)}: {error}") from None
+        if not equals:
+            raise ConfigError(f"--set {shown(change)}; expected NAME=VALUE such as seeds=3")
+    for path in run_again(page, changes, into or Path(f"{page}-again")):
+        say(path)
 
 
 def book(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from companion.markdown import Markdown, code, in_words
+from companion.markdown import Markdown, in_words
 from companion.markdown import table as markdown_table
 from lthlib.errors import PublishError
 
@@ -27,17 +27,20 @@ TAG = "lthlib_artefact"  # in the metadata of a displayed output: the page shows
 _NEEDED = ("scale", "seed", "device", "finished", "commit", "dirty", "own_seconds", "run", "status")
 
 
-def papermill_command(notebook: str, parameters: Any) -> str:
-    """Return the command that runs a notebook again with the parameters that `declare` returned.
+def rerun_command(page: str, parameters: Mapping[str, Any]) -> str:
+    """Return the command that runs a page's notebook again, from any folder.
 
-    None is left out: it is what a parameter that may be None is without a value.
+    Args:
+        page: the page, or its notebook.
+        parameters: those to set. None is left out: it is what a parameter that may be None is
+            without a value.
     """
-    words = ["papermill", f"notebooks/{notebook}.ipynb", f"{notebook}-again.ipynb"]
-    given = {name: value for name, value in parameters._asdict().items() if value is not None}
-    for name, value in given.items():
-        plain = list(value) if isinstance(value, tuple) else value
-        line = yaml.safe_dump({name: plain}, default_flow_style=True, width=math.inf).strip()
-        words += ["-y", line.removeprefix("{").removesuffix("}")]
+    words = ["lth", "rerun", page]
+    for name, value in parameters.items():
+        if value is not None:
+            plain = [list(value) if isinstance(value, tuple) else value]
+            line = yaml.safe_dump(plain, default_flow_style=True, width=math.inf)
+            words += ["--set", f"{name}={line.strip()[1:-1]}"]
     return shlex.join(words)
 
 
@@ -58,8 +61,13 @@ class Artefacts:
 
     @classmethod
     def of(cls, notebook: str, parameters: Any) -> Artefacts:
-        """Return those of a notebook by its parameters, one of which is `artefacts`, the folder."""
-        return cls(notebook, papermill_command(notebook, parameters), parameters.artefacts)
+        """Return those of a notebook by its parameters, one of which is `artefacts`, the folder.
+
+        Whoever runs it for a page sets `$LTHLIB_COMMAND`, which is shorter than all parameters.
+        """
+        given = {**parameters._asdict(), "artefacts": None}
+        command = os.getenv("LTHLIB_COMMAND") or rerun_command(notebook, given)
+        return cls(notebook, command, parameters.artefacts)
 
     def figure(
         self,
@@ -106,7 +114,7 @@ class Artefacts:
         # The option is read as YAML, of which JSON is a part but for escaped surrogate pairs.
         quoted = json.dumps(_one_line(alt), ensure_ascii=False)
         head = f":::{{figure}} {self._address(name)}.svg\n:alt: {quoted}"
-        block = f"{head}\n\n{_one_line(title)}\n\n{below} · {self._download(name)}\n:::\n"
+        block = f"{head}\n\n{_one_line(title)}\n\n{self._take_along(name, below, 'svg')}:::\n"
         picture = {"image/svg+xml": svg.read_text(encoding="utf-8"), "text/plain": alt}
         display(picture, raw=True, metadata={TAG: name})
         self._keep(name, data, block, f"**{title}**\n\n{below}")
@@ -135,24 +143,31 @@ class Artefacts:
         below = self._below(name, data, note, rows, source)
         body = _markdown(name, data, formats or {})
         block = f":::{{table}} {_one_line(title)}\n\n{body}\n:::\n\n"
-        block += f":::{{div}} provenance\n{below} · {self._download(name)}\n:::\n"
+        block += f":::{{div}} provenance\n{self._take_along(name, below)}:::\n"
         self._keep(name, data, block, f"**{title}**\n\n{body}\n\n{below}")
 
     def _below(
         self, name: str, data: DataFrame, note: str, rows: DataFrame | None, source: str
     ) -> str:
-        """Return how to read the data, what made it, and how to make it again."""
+        """Return how to read the data, and what made it."""
         if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
             raise PublishError(f"{name!r} names files: use lower-case letters, digits, hyphens")
         if data.empty or any(not str(column).strip() for column in data.columns):
             raise PublishError(f"{name!r}: the data is empty or a column has no name")
         made = source or provenance(data if rows is None else rows, name)
         made = Markdown("Source: {}" if source else "{}").format(made)
-        again = Markdown("Make again: {}").format(code(self.command))
-        return "\n\n".join(filter(None, [_one_line(note), made, again]))
+        return "\n\n".join(filter(None, [_one_line(note), made]))
 
-    def _download(self, name: str) -> str:
-        return f"{{download}}`data (CSV) <{self._address(name)}.csv>`"
+    def _take_along(self, name: str, below: str, *more: str) -> str:
+        """Return what stands below an artefact on a page: its files, and how to make it again."""
+        links = [
+            f"{{download}}`{suffix.upper()} <{self._address(name)}.{suffix}>`"
+            for suffix in (*more, "csv")
+        ]
+        return f"{below}\n\nDownload: {' · '.join(links)}\n\n{self._again()}"
+
+    def _again(self) -> str:
+        return f"```bash\n{self.command}\n```\n"
 
     def _address(self, name: str) -> str:
         return f"/artefacts/{os.getenv('LTHLIB_PAGE') or self.notebook}/{name}"
@@ -165,7 +180,7 @@ class Artefacts:
         path = self._path(name, ".csv")
         data.to_csv(path, index=False, lineterminator="\n")
         self._path(name, ".md").write_text(block, encoding="utf-8")
-        shown = {"text/markdown": f"{text} · data: `{path}`"}
+        shown = {"text/markdown": f"{text}\n\nData: `{path}`\n\n{self._again()}"}
         display(shown, raw=True, metadata={TAG: name})
 
     def _path(self, name: str, suffix: str) -> Path:

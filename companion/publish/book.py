@@ -23,7 +23,7 @@ from tqdm import tqdm
 import companion
 import lthlib
 from companion.publish import freshness, stage
-from companion.publish.artefacts import duration
+from companion.publish.artefacts import duration, rerun_command
 from companion.publish.notebooks import run_notebook
 from lthlib.errors import ConfigError, PublishError
 from lthlib.files import from_json, load
@@ -59,6 +59,14 @@ class Page:
     def path(self) -> Path:
         """The notebook's path, relative to the repository."""
         return Path("notebooks", f"{self.notebook}.ipynb")
+
+    def environment(self, artefacts: Path, **changes: Any) -> dict[str, str]:
+        """Return what tells the notebook that it makes this page, some parameters changed."""
+        return {
+            "LTHLIB_ARTEFACTS": str(artefacts),
+            "LTHLIB_PAGE": self.title,
+            "LTHLIB_COMMAND": rerun_command(self.title, changes),
+        }
 
 
 def build(
@@ -137,9 +145,9 @@ def _run_all(
 
         def run(page: Page) -> None:
             new = Path(folder, page.title, "new")
-            own = {"LTHLIB_ARTEFACTS": str(new / "artefacts"), "LTHLIB_PAGE": page.title}
+            named = page.environment(new / "artefacts")
             output = new / "notebook.ipynb"
-            run_notebook(root / page.path, output, page.parameters, root, {**environment, **own})
+            run_notebook(root / page.path, output, page.parameters, root, {**environment, **named})
             (new / "key.json").write_text(json.dumps(keys[page.title], indent=1), encoding="utf-8")
             _replace(new, place / page.title)
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
+from companion.publish.results import results_folder
 from companion.studies import Entry, Study
 from companion.tickets import load_tickets
 from lthlib.masks import Mask
@@ -51,7 +52,7 @@ def study_masks(parameters: Any, study: Study, table: pd.DataFrame) -> dict[str,
     store, density = Store(parameters.store), parameters.density
     published = {}
     if parameters.source != "local":
-        published = load_tickets(parameters.results or "results", study.name)
+        published = load_tickets(results_folder(parameters.results), study.name)
     known = {
         (entry.config.id, record["ticket"]["index"]): (entry.config, record["ticket"]["point"])
         for entry, result in _complete(study, store)

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from subprocess import PIPE, STDOUT
+from subprocess import PIPE
 from typing import Any
 
 import yaml
@@ -26,6 +26,8 @@ def run_notebook(
     parameters: Mapping[str, Any],
     cwd: Path,
     environment: Mapping[str, str] | None = None,
+    *,
+    progress: bool = False,
 ) -> None:
     """Run a notebook in a fresh kernel of this interpreter; `output` is complete or not there.
 
@@ -35,6 +37,7 @@ def run_notebook(
         parameters: values for some of its parameters, by names that it has.
         cwd: the folder the notebook works in.
         environment: variables set for the notebook on top of this process's.
+        progress: show what it writes to standard error while it runs.
 
     Raises:
         PublishError: naming the notebook, the code cell and the error that stopped it.
@@ -48,6 +51,7 @@ def run_notebook(
         "PYTHONPATH": os.pathsep.join(filter(None, [package, os.getenv("PYTHONPATH")])),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "PYTHONUTF8": "1",
+        "PYTHONWARNINGS": "ignore:IProgress",  # tqdm's, who would rather draw a widget
         **(environment or {}),
     }
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.stem}-") as folder:
@@ -57,16 +61,16 @@ def run_notebook(
         command += ["--kernel", "python3", "--cwd", str(cwd), "--parameters_yaml"]
         command += [yaml.safe_dump(dict(parameters)), "--no-progress-bar", "--log-level", "ERROR"]
         done = subprocess.run(
-            command,
+            [*command, "--stderr-file", "-"] if progress else command,  # to papermill's stdout
             env=variables,
             encoding="utf-8",
             errors="replace",
-            stdout=PIPE,
-            stderr=STDOUT,
+            stdout=2 if progress else PIPE,
+            stderr=PIPE,
             check=False,
         )
         if done.returncode:
-            raise PublishError(f"{path}{_failure(unfinished, done.stdout)}")
+            raise PublishError(f"{path}{_failure(unfinished, done.stderr)}")
         os.replace(unfinished, output)
 
 

@@ -1,4 +1,4 @@
-"""All that is published in a folder of results, checked."""
+"""Where what is published lies; all of it checked."""
 
 from __future__ import annotations
 
@@ -12,6 +12,24 @@ from companion.publish.checks import load_report, report_files
 from companion.published import load_study, study_names
 from companion.tickets import load_tickets, ticket_files
 from lthlib.errors import RecordError
+
+
+def checkout() -> Path:
+    """Return the repository: the nearest folder at or above the working one that has notebooks and
+    results, else the one that this package lies in."""
+    here = Path.cwd()
+    whole = (
+        place
+        for place in (here, *here.parents)
+        if all((place / part).is_dir() for part in ("notebooks", "results"))
+    )
+    return next(whole, Path(__file__).parents[2])
+
+
+def results_folder(given: str | Path | None = None) -> Path:
+    """Return the folder of the published record: as given, else `results` here or in `checkout`."""
+    own = Path(given or "results")
+    return own if given or own.is_dir() else checkout() / own
 
 
 def faults_of(results: Path) -> Iterator[RecordError]:

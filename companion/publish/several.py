@@ -13,6 +13,7 @@ import pandas as pd
 from companion.analysis.paper_panels import panel_of, paper_panels
 from companion.analysis.points import ticket_table
 from companion.markdown import Markdown, code
+from companion.publish.results import results_folder
 from companion.publish.study import Gathered, open_study, study_of
 from companion.published import load_results
 from lthlib.errors import ConfigError
@@ -141,7 +142,7 @@ def _panel(recipe: Recipe) -> tuple[str, str]:
 
 
 def _published(results: str | Path | None) -> list[dict[str, Any]]:
-    folder = Path(results or "results")
+    folder = results_folder(results)
     return load_results(folder) if folder.is_dir() else []
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from companion.markdown import Markdown
 from companion.publish.artefacts import TAG
-from companion.publish.notebooks import read_notebook, source
+from companion.publish.notebooks import read_notebook
 from companion.publish.render import render
 from lthlib.errors import PublishError
 
@@ -64,8 +64,7 @@ def contents(root: Path, files: Mirror) -> bytes:
 
 
 def publishable(folder: Path) -> bytes:
-    """Return an executed notebook for the site: artefacts as blocks, code that is folded
-    away in one piece, traces of the run removed.
+    """Return an executed notebook for the site: artefacts as blocks, traces of the run removed.
 
     Args:
         folder: with its `notebook.ipynb` and `artefacts/`.
@@ -75,18 +74,15 @@ def publishable(folder: Path) -> bytes:
     """
     content = read_notebook(folder / "notebook.ipynb")
     content["metadata"].pop("papermill", None)
-    cells: list[dict[str, Any]] = []
+    cells = []
     for cell in content["cells"]:
-        tags = cell["metadata"].get("tags", [])  # no times, no paths
-        cell["metadata"] = {"tags": ["hide-input"] if "injected-parameters" in tags else tags}
+        cell["metadata"] = {"tags": cell["metadata"].get("tags", [])}  # no times, no paths
         outputs = cell.get("outputs", [])
         shown = dict.fromkeys(filter(None, map(_artefact, outputs)))
+        cells += [cell, *(_block(folder, name) for name in shown)]
         if outputs:
             own = [one for one in outputs if one.get("name") != "stderr"]
             cell["outputs"] = [one for one in own if not _artefact(one)]
-        if _folded(cell) and cells and _folded(cells[-1]) and not cells[-1]["outputs"]:
-            cell["source"] = f"{source(cells.pop())}\n\n{source(cell)}"  # one bar to open for both
-        cells += [cell, *(_block(folder, name) for name in shown)]
     return json.dumps({**content, "cells": cells}, indent=1).encode()
 
 
@@ -117,10 +113,6 @@ def _including(files: Collection[str]) -> Callable[[str], Markdown]:
 
 def _artefact(output: Mapping[str, Any]) -> str | None:
     return output.get("metadata", {}).get(TAG)
-
-
-def _folded(cell: Mapping[str, Any]) -> bool:
-    return "hide-input" in cell["metadata"].get("tags", [])
 
 
 def _block(folder: Path, name: str) -> dict[str, Any]:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
+import sys
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from IPython import get_ipython
 
 from companion.analysis.points import ticket_table
 from companion.markdown import Markdown
-from companion.publish.artefacts import Artefacts
+from companion.publish.artefacts import Artefacts, duration
 from companion.publish.parameters import choice, declare, some
+from companion.publish.results import results_folder
 from companion.published import load_study
 from companion.studies import CONTESTANTS, Study, ticket_study
 from lthlib.errors import ConfigError, Paused, check_choice
 from lthlib.methods import METHODS, get_method
 from lthlib.recipes import Recipe, dense_run, load_recipe, recipe_names
 from lthlib.recipes.recipe import SCALES
-from lthlib.runs import Machine, Parent, RunConfig, Store, bar, execute_many
+from lthlib.runs import Machine, Parent, RunConfig, Store, bar, execute_many, with_ancestors
 from lthlib.settings import Count, Density, Length, NotNegative, Number
 
 SOURCES = ("published", "local", "results")
@@ -213,7 +219,7 @@ def study_records(
         source: `published`: runs come from `results/STUDY.jsonl` where it holds them, the others
             from the store; `local`: all come from the store; `results`: the published record as it
             is, nothing is computed.
-        results: folder of the published record, default `results`.
+        results: folder of the published record, default as `results_folder` finds it.
         jobs: runs at once, default one a core, or one on a GPU.
 
     Raises:
@@ -222,7 +228,7 @@ def study_records(
         Paused: computing was interrupted; its state is saved.
     """
     check_choice("source", source, SOURCES)
-    folder = Path(results or "results")
+    folder = results_folder(results)
     published = [] if source == "local" else load_study(folder, study.name)
     runs = _by_run(published)
     if source == "results":
@@ -235,8 +241,48 @@ def study_records(
     lacking = [config for config in study.configs if config.id not in runs]
     missing = [config for config in lacking if store.load(config) is None]
     if missing:
-        compute(study.name, missing, store, machine, jobs)
+        due = [config for config in with_ancestors(missing) if store.load(config) is None]
+        places = f"{store.root}" if source == "local" else f"{folder} or {store.root}"
+        with _seen_outside():
+            _announce(study.name, due, places, machine, jobs)
+            compute(study.name, missing, store, machine, jobs)
     return _gathered(study, store, runs, {config.id for config in missing})
+
+
+def _announce(
+    name: str, due: Sequence[RunConfig], places: str, machine: Machine, jobs: int | None
+) -> None:
+    """Say what will be computed, and how long that takes."""
+    from companion.forecast import estimate
+
+    takes = duration(estimate(due, machine, jobs).seconds)
+    told = f"{len(due)} runs are not in {places}; computing them takes about {takes} here"
+    print(f"\n{name}: {told}. Ctrl-C stops; the next call goes on.", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _seen_outside() -> Iterator[None]:
+    """What a notebook's cell writes to standard error goes to that of its kernel as well:
+    papermill shows nothing of a cell, and may run for hours."""
+    cell = sys.stderr
+    if not hasattr(get_ipython(), "kernel"):
+        yield
+        return
+
+    class Both(io.TextIOBase):
+        def write(self, text: str) -> int:
+            with contextlib.suppress(OSError):  # no such descriptor, or nobody listens
+                os.write(self.fileno(), text.encode())
+            return cell.write(text)
+
+        def flush(self) -> None:
+            cell.flush()
+
+        def fileno(self) -> int:
+            return cell.fileno()  # ipykernel's: what standard error was before it became a cell's
+
+    with contextlib.redirect_stderr(Both()):
+        yield
 
 
 def topped_up(

@@ -210,8 +210,8 @@ def _read_torchvision(kind: _Kind, request: Request, split: str) -> Decoded:
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"no {kind.name}: looked for {root / kind.name}/*.parquet, {root}/*.parquet and "
-            f"torchvision's files in {root} ({error}). Give the data root by --data or "
-            "LTHLIB_DATA, or allow the download with download=True"
+            f"torchvision's files in {root} ({error}). Give the data root by --data "
+            "(a notebook: -p data) or LTHLIB_DATA, or allow the download with download=True"
         ) from error
 
 

@@ -80,12 +80,12 @@ def _find_root(name: str, root: str | Path | None, download: bool) -> Path:
     given = root or os.environ.get("LTHLIB_DATA")
     if not given:
         raise DataError(
-            f"no data root for {name}: give one by --data or by the variable LTHLIB_DATA"
+            f"no data root for {name}: give one by --data (a notebook: -p data) or LTHLIB_DATA"
         )
     path = Path(os.path.expanduser(given))
     if not os.path.isdir(path) and not download:
         raise DataError(
-            f"data root {path} does not exist: give another by --data or LTHLIB_DATA, "
-            "or allow the download of CIFAR with download=True"
+            f"data root {path} does not exist: give another by --data (a notebook: -p data) or "
+            "LTHLIB_DATA, or allow the download of CIFAR with download=True"
         )
     return path

@@ -277,9 +277,9 @@ def test_a_missing_shard_is_missed(cifar_root: Path) -> None:
 
 
 def test_no_data_says_where_it_looked_and_how_to_give_some(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"LTHLIB_DATA"):
+    with pytest.raises(DataError, match=r"--data \(a notebook: -p data\) or LTHLIB_DATA"):
         load_dataset("cifar10")
-    with pytest.raises(DataError, match=r"nowhere does not exist.*--data or LTHLIB_DATA"):
+    with pytest.raises(DataError, match=r"nowhere does not exist.*-p data\) or LTHLIB_DATA"):
         load_dataset("cifar10", tmp_path / "nowhere")
     with pytest.raises(DataError, match=rf"no cifar10: looked for {tmp_path}.*download=True"):
         load_dataset("cifar10", tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from papermill import inspect_notebook
 
 from companion.publish.notebooks import (
     code_cells,
@@ -38,12 +40,13 @@ def execute(name: str, output: Path, given: dict[str, Any]) -> None:
 
 
 def papermill(name: str, output: Path, *arguments: str, **variables: str) -> tuple[int, str]:
-    """Run the command as a person types it, in the folder of the repository."""
-    command = [sys.executable, "-m", "papermill", f"notebooks/{name}.ipynb", str(output)]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **variables}
+    """Run the command as a person types it, in the folder of its output."""
+    command = [sys.executable, "-m", "papermill", str(FOLDER / f"{name}.ipynb"), str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "LTHLIB_DATA": "", **variables}
+    del environment["PYTEST_CURRENT_TEST"]  # a kernel that sees it leaves standard error alone
     done = subprocess.run(
         [*command, *arguments, "--kernel", "python3"],
-        cwd=REPOSITORY,
+        cwd=output.parent,
         env=environment,
         capture_output=True,
         text=True,
@@ -85,9 +88,18 @@ def test_every_parameter_has_a_literal_value_of_its_type_and_is_read(name: str) 
         assert isinstance(statement, ast.AnnAssign) and statement.value is not None
         parameter, kind = ast.unparse(statement.target), ast.unparse(statement.annotation)
         default = ast.literal_eval(statement.value)
-        types = [one.partition("[")[0] for one in kind.split(" | ")]
-        assert ("None" if default is None else type(default).__name__) in types
+        assert default is None or type(default).__name__ == kind.partition("[")[0]
         assert f"P.{parameter}" in code or parameter in opened, parameter
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_papermill_explains_every_parameter(name: str) -> None:
+    path = FOLDER / f"{name}.ipynb"
+    first = source(code_cells(read_notebook(path))[0])
+    known = inspect_notebook(str(path))
+    assert list(known) == re.findall(r"^\w+", first, re.MULTILINE)
+    for parameter in known.values():
+        assert parameter["inferred_type_name"] != "None" and parameter["help"], parameter
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -293,6 +305,21 @@ def test_published_records_are_shown_without_data_or_training(tmp_path: Path) ->
     assert (tmp_path / "made" / "gate.csv").exists()
 
 
+def test_papermill_shows_what_is_computed_and_for_how_long(
+    tiny_recipe: Path, tmp_path: Path
+) -> None:
+    arguments = ["-p", "recipe", str(tiny_recipe), "-p", "source", "local", "-p", "seeds", "1"]
+    arguments += ["-y", "methods: [omp]", "-y", "densities: [0.5]", "-p", "device", "cpu"]
+    store = tmp_path / "store"
+    code, told = papermill("tickets", tmp_path / "out.ipynb", *arguments, LTHLIB_STORE=str(store))
+    assert code == 0, told
+    runs = len(list(store.glob("runs/*/run.json")))
+    assert re.search(
+        rf"tiny: {runs} runs are not in {store}; computing them takes about [\d.]+ s here", told
+    )
+    assert f"{runs}/{runs} runs" in told  # of the bar, when it is done
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -305,6 +332,7 @@ def test_published_records_are_shown_without_data_or_training(tmp_path: Path) ->
             ["-p", "architecture", "resnet20"],
             "no recipe trains resnet20 on digits; there are: cifar10 with resnet18; cifar10 with",
         ),
+        (["-y", "{recipe: cifar10-cs, source: local}"], "by --data (a notebook: -p data)"),
     ],
 )
 def test_papermill_refuses_what_makes_no_sense(arguments, message: str, tmp_path: Path) -> None:

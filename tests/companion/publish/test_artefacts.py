@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.publish.artefacts import Artefacts, duration, papermill_command, provenance
+from companion.publish.artefacts import Artefacts, duration, provenance, rerun_command
 from lthlib.errors import PublishError
 
 matplotlib.use("svg")
@@ -79,10 +79,10 @@ def test_durations(seconds: float, words: str) -> None:
 
 
 def test_the_command_names_every_parameter() -> None:
-    given = namedtuple("Parameters", ["dataset", "methods", "rate"])("digits", ("imp", "cs"), 1e-5)
-    assert papermill_command("tickets", given) == (
-        "papermill notebooks/tickets.ipynb tickets-again.ipynb"
-        " -y 'dataset: digits' -y 'methods: [imp, cs]' -y 'rate: 1.0e-05'"
+    given = namedtuple("Parameters", ["dataset", "methods", "rate", "jobs"])
+    given = given("digits", ("imp", "cs"), 1e-5, None)
+    assert rerun_command("tickets", given._asdict()) == (
+        "lth rerun tickets --set dataset=digits --set 'methods=[imp, cs]' --set rate=1.0e-05"
     )
 
 
@@ -101,7 +101,8 @@ def test_a_figure_and_what_stands_beside_it(made: Artefacts, tmp_path: Path, cap
         ':::{figure} /artefacts/tickets/curve.svg\n:alt: "\U0001d49c line rising."\n\n'
         "Accuracy.\n\nDots: seeds.\n\n"
         f"{provenance(ROWS)}\n\n"
-        "Make again: `make book` · {download}`data (CSV) </artefacts/tickets/curve.csv>`\n:::\n"
+        "Download: {download}`SVG </artefacts/tickets/curve.svg>`"
+        " · {download}`CSV </artefacts/tickets/curve.csv>`\n\n```bash\nmake book\n```\n:::\n"
     )
 
 
@@ -121,7 +122,7 @@ def test_a_table(made: Artefacts, tmp_path: Path) -> None:
         "| method | density % | n |\n| --- | ---: | ---: |\n"
         "| IMP | 12.3 | 3 |\n| a\\|b | – | 1 |\n:::\n\n"
         ":::{div} provenance\nSource: the papers\n\n"
-        "Make again: `make book` · {download}`data (CSV) </artefacts/tickets/means.csv>`\n:::\n"
+        "Download: {download}`CSV </artefacts/tickets/means.csv>`\n\n```bash\nmake book\n```\n:::\n"
     )
     assert (tmp_path / "means.csv").read_text() == "method,density %,n\nIMP,12.345,3\na|b,,1\n"
 

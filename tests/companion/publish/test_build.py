@@ -64,11 +64,17 @@ def test_a_small_book(toy: Path) -> None:
 
     page = re.sub(r"<[^>]*>", "", (html / "book" / "page.html").read_text())
     assert "Scale: embedded · seeds: 0–2 · device: cpu · date: 2026-11-21" in page
-    assert "papermill notebooks/curve.ipynb" in page
+    assert "lth rerun curve\n" in page
     assert "Best: 97.25 %" in (html / "book" / "index.html").read_text()
     notebook = (html / "notebooks" / "curve.html").read_text()
     assert "Six dots, rising." in notebook
     assert "Mean accuracy." in notebook
+    hrefs = [attrs.get("href") or "" for _, attrs in Tags(html / "notebooks" / "curve.html").tags]
+    files = [html / "notebooks" / href for href in hrefs if "_downloads" in href]
+    assert [path.name for path in files] == ["curve.svg", "curve.csv", "means.csv"]
+    for path in files:
+        made = toy / "build" / "pages" / "curve" / "artefacts" / path.name
+        assert path.read_bytes() == made.read_bytes()
 
     pages = [html / "index.html", *html.glob("book/*.html"), *html.glob("notebooks/*.html")]
     assert len(pages) == 4

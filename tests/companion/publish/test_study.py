@@ -139,7 +139,7 @@ def test_a_notebook_begins_with_its_parameters_and_where_its_figures_go(tmp_path
     parameters, made = begin("tickets", names, own=str)
     assert (parameters.density, parameters.seeds, parameters.own) == (0.5, None, "x")
     assert (made.notebook, made.folder) == ("tickets", str(tmp_path))
-    assert "-y 'density: 0.5'" in made.command
+    assert made.command == "lth rerun tickets --set density=0.5 --set own=x"
 
 
 def test_the_base_of_a_comparison_has_the_first_value_of_every_list() -> None:

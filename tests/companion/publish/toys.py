@@ -7,14 +7,16 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[3]
 
-PARAMETERS = 'dataset: str = "digits"\nseeds = [0, 1, 2]\n'
+PARAMETERS = 'dataset: str = "digits"\nseeds = [0, 1, 2]\nartefacts: str = None\n'
 DECLARE = """\
-from companion.publish.artefacts import Artefacts, papermill_command
+from companion.publish.artefacts import Artefacts
 from companion.publish.parameters import choice, declare, some
 from lthlib.settings import Seed
 
-P = declare(globals(), dataset=choice("digits", "cifar10"), seeds=some(Seed))
-made = Artefacts("curve", papermill_command("curve", P))
+P = declare(
+    globals(), dataset=choice("digits", "cifar10"), seeds=some(Seed), artefacts=str | None
+)
+made = Artefacts.of("curve", P)
 """
 TIDY = """\
 import pandas as pd
