@@ -10,7 +10,7 @@ from typing import Any
 
 from companion.publish.notebooks import run_notebook
 from companion.publish.results import checkout
-from companion.publish.site import EMBEDDED, pages
+from companion.publish.site import EMBEDDED, embedded_methods, pages
 from lthlib.errors import ConfigError
 
 _PATHS, _VARIABLES = ("results", "store", "data"), ("LTHLIB_STORE", "LTHLIB_DATA")
@@ -31,7 +31,8 @@ def rerun(name: str, changes: Mapping[str, Any], folder: Path) -> list[Path]:
         PublishError: the notebook cannot be run, or refuses a parameter.
     """
     root = checkout()
-    known = {page.title: page for page in pages(root / "results", EMBEDDED, [])}
+    every = pages(root / "results", EMBEDDED, embedded_methods(), [])
+    known = {page.title: page for page in every}
     if name not in known:
         close = get_close_matches(name, known, n=1)
         meant = f" (did you mean {close[0]}?)" if close else ""

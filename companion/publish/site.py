@@ -82,7 +82,7 @@ def build_site(
         RecordError: what is published in `results` is malformed, or there is no such folder.
     """
     began, runs, recipe = time.monotonic(), Store(store), load_recipe(EMBEDDED)
-    methods = [one for one in recipe.values["study"]["methods"] if one in CONTESTANTS]
+    methods = embedded_methods()
     study = ticket_study(recipe, methods=methods)
     results = root / "results"
     # What was changed by hand is told before anything is computed, and shown nowhere.
@@ -121,6 +121,11 @@ def build_site(
     )
     say(f"all of it took {duration(time.monotonic() - began)}")
     return page
+
+
+def embedded_methods() -> list[str]:
+    """Return the contestants of the embedded study that the book computes."""
+    return [one for one in load_recipe(EMBEDDED).values["study"]["methods"] if one in CONTESTANTS]
 
 
 def pages(
