@@ -389,11 +389,18 @@ def book(
     store: StoreOption = Path("store"),
     jobs: JobsOption = None,
     device: DeviceOption = "auto",
+    pdf: Annotated[
+        bool, typer.Option("--pdf", help="And print it all into one PDF, with Chromium.")
+    ] = False,
 ) -> None:
     """Run the embedded study, execute the notebooks that are not fresh, and build the book; prints
-    the page to open.
+    the page to open. A zip of it all, to read offline, lies beside that page.
     """
+    from companion.publish.printed import find_browser, print_book
     from companion.publish.site import build_site
 
+    browser = find_browser() if pdf else ""
     page = build_site(Path.cwd(), store, jobs=jobs, device=device, say=say)
     say(f"The book: {page}")
+    if browser:
+        say(f"Printed: {print_book(Path.cwd(), browser)}")

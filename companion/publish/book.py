@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from lthlib.errors import ConfigError, PublishError
 from lthlib.files import from_json, load
 
 _PACKAGES = [Path(package.__path__[0]) for package in (lthlib, companion)]
+OFFLINE = "winning-tickets.zip"  # the site in the site, to take along
 _TOOLS = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb")
 _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no `python -m`
 
@@ -184,17 +186,24 @@ def _site(files: stage.Mirror, build_dir: Path, say: Callable[[str], None]) -> P
     say("building the site")
     stage.write(build_dir / "src", files)
     with tempfile.TemporaryDirectory(dir=build_dir, prefix=".site-") as unfinished:
-        _jupyter_book(build_dir / "src", Path(unfinished), build_dir / "book.log")
+        jupyter_book(build_dir / "src", Path(unfinished), build_dir / "book.log")
         new = Path(unfinished, "_build")
+        packed = shutil.make_archive(str(Path(unfinished, "packed")), "zip", new, "html")
+        os.replace(packed, new / "html" / OFFLINE)
         (new / stamp.name).write_text(made_from, encoding="utf-8")
         _replace(new, build_dir / "_build")
     return index
 
 
-def _jupyter_book(source: Path, output: Path, log: Path) -> None:
+def jupyter_book(source: Path, output: Path, log: Path, builder: str = "html") -> None:
+    """Build a staged mirror with one of Jupyter Book's builders.
+
+    Raises:
+        PublishError: there was a warning.
+    """
     command = [sys.executable, "-c", _JUPYTER_BOOK, "build", str(source)]
     command += ["--config", str(source / "_config.yml"), "--toc", str(source / "book/_toc.yml")]
-    command += ["--path-output", str(output), "-W", "-n", "--keep-going"]
+    command += ["--path-output", str(output), "--builder", builder, "-W", "-n", "--keep-going"]
     done = subprocess.run(
         command, encoding="utf-8", errors="replace", stdout=PIPE, stderr=STDOUT, check=False
     )

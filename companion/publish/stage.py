@@ -12,7 +12,7 @@ from typing import Any
 
 from companion.markdown import Markdown
 from companion.publish.artefacts import TAG
-from companion.publish.notebooks import read_notebook
+from companion.publish.notebooks import read_notebook, source, tags
 from companion.publish.render import render
 from lthlib.errors import PublishError
 
@@ -74,9 +74,12 @@ def publishable(folder: Path) -> bytes:
     """
     content = read_notebook(folder / "notebook.ipynb")
     content["metadata"].pop("papermill", None)
-    cells = []
+    cells: list[dict[str, Any]] = []
     for cell in content["cells"]:
-        cell["metadata"] = {"tags": cell["metadata"].get("tags", [])}  # no times, no paths
+        cell["metadata"] = {"tags": tags(cell)}  # no times, no paths
+        if "injected-parameters" in tags(cell):  # what the cell of the defaults hides as well
+            cells[-1]["source"] = f"{source(cells[-1])}\n\n{source(cell)}"
+            continue
         outputs = cell.get("outputs", [])
         shown = dict.fromkeys(filter(None, map(_artefact, outputs)))
         cells += [cell, *(_block(folder, name) for name in shown)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -213,5 +214,9 @@ def test_two_pages_may_run_one_notebook(toy: Path) -> None:
     text = (index.parent / "book" / "page.html").read_text()
     assert "seeds: 0–2" in text
     assert "seeds: 7" in text
+    shown = json.loads(stage.publishable(toy / "build" / "pages" / "curve-again"))
+    first, second = shown["cells"][1:3]
+    assert "dataset: str" in first["source"] and first["source"].endswith("seeds = [7]\n")
+    assert "declare(" in source(second)
     names = sorted(path.name for path in (index.parent / "_downloads").rglob("*.csv"))
     assert names == ["curve.csv", "means.csv", "means.csv"]
