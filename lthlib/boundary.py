@@ -3,7 +3,6 @@ the network is tried with its data before anything is trained."""
 
 from __future__ import annotations
 
-import types
 import typing
 import warnings
 from collections.abc import Callable
@@ -15,9 +14,9 @@ import torch
 from torch import Tensor
 
 from lthlib.devices import memory_ended
-from lthlib.errors import ConfigError, LthlibError, shown
+from lthlib.errors import ConfigError, LthlibError, refusal
 from lthlib.masks import left_out
-from lthlib.settings import Settings, coerce
+from lthlib.settings import coerce
 from lthlib.tickets import seal
 from lthlib.training import Trainer
 
@@ -36,32 +35,11 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
         given = shape.bind(*args, **kwargs)
         for name, value in given.arguments.items():
             if shape.parameters[name].kind is not shape.parameters[name].VAR_KEYWORD:
-                given.arguments[name] = _as(value, kinds[name], name)
+                given.arguments[name] = coerce(value, kinds[name], name)
         with torch.inference_mode(False):
             return function(*given.args, **given.kwargs)
 
     return call
-
-
-def _as(value: Any, kind: Any, name: str) -> Any:
-    options = [kind]
-    if typing.get_origin(kind) in (types.UnionType, typing.Union):
-        options = [option for option in typing.get_args(kind) if option is not types.NoneType]
-        if value is None and len(options) < len(typing.get_args(kind)):
-            return None
-    if len(options) > 1 or Any in options:  # what takes it knows what it may be
-        return value
-    (kind,) = options
-    known = (Settings, str, int, float, bool)
-    if typing.get_origin(kind) is Callable or kind is Callable:
-        suits, expected = callable(value) and not isinstance(value, type), "a function"
-    elif isinstance(kind, type) and not issubclass(kind, known):
-        suits, expected = isinstance(value, kind), f"a {kind.__name__}, made, not its class"
-    else:
-        return coerce(value, kind, name)
-    if not suits:
-        raise ConfigError(f"{name} is {shown(value)}; expected {expected}")
-    return value
 
 
 def try_out(trainer: Trainer) -> None:
@@ -74,7 +52,9 @@ def try_out(trainer: Trainer) -> None:
     network = trainer.network
     weights, buffers = network.weights(), network.buffers()
     for name, tensor in (weights | buffers).items():
-        _check_saved(name, tensor)
+        what = f"{name!r} holds {tensor.dtype}, which a ticket cannot hold"
+        with refusal(ConfigError, what, Exception, "give it another type"):
+            seal({"one": tensor.reshape(-1)[:1]}, "ticket", "")
     x, y = trainer.first_two()
     what = "the network fails"
     try:
@@ -93,8 +73,7 @@ def try_out(trainer: Trainer) -> None:
             raise
         if "does not require grad" in str(error):
             raise ConfigError(
-                "no weight that is trained reaches the network's output; does its forward detach "
-                "it, or run under torch.no_grad?"
+                "no weight that is trained reaches the output; is it detached, or under no_grad?"
             ) from None
         why = " ".join(str(error).split())
         raise ConfigError(
@@ -108,15 +87,6 @@ def try_out(trainer: Trainer) -> None:
         if gradient.layout != torch.strided:
             raise ConfigError(f"the gradient of {name!r} is sparse; make it dense (sparse=False)")
     _tell_left_out(trainer)
-
-
-def _check_saved(name: str, tensor: Tensor) -> None:
-    try:
-        seal({"one": tensor.reshape(-1)[:1]}, "ticket", "")
-    except Exception:
-        raise ConfigError(
-            f"{name!r} holds {tensor.dtype}, which a ticket cannot hold; give it another type"
-        ) from None
 
 
 def _check_outputs(logits: Any, trainer: Trainer) -> None:

@@ -56,30 +56,23 @@ def load_checkpoint(trainer: Trainer, path: Path, owner: str) -> bool:
             content = trainer.ranks.first(partial(read_bounded, path, TICKET_LIMIT))
         except FileNotFoundError:
             return False
-    try:
+    with refusal(RunDamaged, f"checkpoint {path} is damaged", RunDamaged):
         place, tensors = read_checkpoint(content)
-    except RunDamaged as error:
-        raise RunDamaged(f"checkpoint {path} is damaged ({error})") from None
     if place["owner"] != owner:
         raise RunDamaged(f"checkpoint {path} belongs to {place['owner']}, not to {owner}")
-    try:
+    unfit = (KeyError, TypeError, ValueError, RuntimeError)
+    with refusal(RunDamaged, f"checkpoint {path} does not fit the run", unfit):
         _restore(trainer, place, tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise RunDamaged(
-            f"checkpoint {path} does not fit the run ({type(error).__name__}: {error})"
-        ) from None
     return True
 
 
 def read_checkpoint(content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What a checkpoint says beside its tensors, and these. Raises RunDamaged when the content is
     no checkpoint, or was altered after it was written."""
-    try:
+    with refusal(RunDamaged, errors=(RecordError, TicketError, ValueError, RecursionError)):
         tensors, text = unseal(content, "checkpoint")
         place = json.loads(shallow(text.encode()))
         check_fields(place, _PLACE, "its header")
-    except (RecordError, TicketError, ValueError, RecursionError) as error:
-        raise RunDamaged(str(error)) from None
     return place, tensors
 
 

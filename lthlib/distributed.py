@@ -145,8 +145,7 @@ class Ranks:
             different.sort(key=lambda name: not name.startswith("mask"))
             raise RanksDiffer(
                 f"{when}: {len(different)} tensors differ between ranks ({different[0]} first); "
-                "expected the same state on all. Start again from the last checkpoint, on devices "
-                "of one kind"
+                "expected the same state; start again from the last checkpoint"
             )
 
     def _group(self, tensor: Tensor) -> dist.ProcessGroup | None:
@@ -198,8 +197,7 @@ def started(device: str = "auto") -> Iterator[Ranks]:
     if on_cuda:
         if local >= torch.cuda.device_count():
             raise ConfigError(
-                f"rank {rank} wants GPU {local} of its host, which has "
-                f"{torch.cuda.device_count()}; use as many with --nproc-per-node, or --device cpu"
+                f"rank {rank} wants GPU {local} of {torch.cuda.device_count()}; start fewer ranks"
             )
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if on_cuda else "gloo")
@@ -219,6 +217,5 @@ def check_ranks(wanted: int, sync_batchnorm: bool, device: torch.device) -> None
     if wanted != _current.world:
         raise ConfigError(
             f"training.ranks is {wanted}, but {_current.world} process(es) share this run; start "
-            f"it with `torchrun --nproc-per-node {wanted} -m lthlib run`, or as many over several "
-            "hosts; a run with another number of ranks is another run"
+            f"it with `torchrun --nproc-per-node {wanted} -m lthlib run`"
         )

@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_Errors = type[Exception] | tuple[type[Exception], ...]
+
 
 class LthlibError(Exception):
     """Base of every error that lthlib raises on purpose; the command line prints it without a
@@ -83,12 +85,21 @@ class Unsolved(LthlibError):
 
 
 @contextmanager
-def refusal(kind: type[LthlibError], what: str) -> Iterator[None]:
-    """Make what the system refuses in the body an error of ours. what: what could not be done."""
+def refusal(
+    kind: type[LthlibError], what: str = "", errors: _Errors = OSError, advice: str = ""
+) -> Iterator[None]:
+    """Make errors of the body, by default what the system refuses, an error of ours. what: what
+    could not be done, or is wrong. advice: what to do."""
     try:
         yield
-    except OSError as error:
-        raise kind(f"{what}: {error.strerror}") from None
+    except errors as error:
+        why = str(error).strip().partition("\n")[0]
+        if isinstance(error, OSError):
+            why = error.strerror or why
+        elif not isinstance(error, (LthlibError, ValueError)):  # says little without its name
+            why = f"{type(error).__name__}: {why}"
+        why = f"{what}: {why}" if what else why
+        raise kind(f"{why}; {advice}" if advice else why) from None
 
 
 class _Short(reprlib.Repr):

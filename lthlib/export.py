@@ -79,8 +79,7 @@ def _short(number: float) -> str:
 def _check_installed(*packages: str) -> None:
     if missing := [name for name in packages if not importlib.util.find_spec(name)]:
         raise ConfigError(
-            f"{', '.join(missing)} is not installed: pip install 'lthlib[export]', "
-            "or pip install --editable '.[export]' in a checkout"
+            f"{', '.join(missing)} is not installed; pip install 'lthlib[export]' brings it"
         )
 
 
@@ -91,8 +90,7 @@ def _batch(example: Any) -> Any:
     tensors = [x for x in tree_leaves(example) if isinstance(x, Tensor)]
     if not tensors or not all(x.dim() and len(x) for x in tensors):
         raise ConfigError(
-            f"example is {shown(example)}; expected a batch [b, ...] of the network's inputs, a "
-            "tensor, or a tuple or mapping of tensors"
+            f"example is {shown(example)}; expected a batch [b, ...], a tensor or several of them"
         )
     return example
 
@@ -135,11 +133,8 @@ def _converted(network: nn.Module, example: Any, suffix: str) -> tuple[bytes, Ru
     )
     with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of what torch will once give up
-        try:
+        with refusal(TicketError, f"the network cannot be written as {suffix}", Exception):
             return convert(network.eval(), *_arguments(several))
-        except Exception as error:  # of three converters
-            reason = str(error).strip().partition("\n")[0]
-            raise TicketError(f"the network cannot be written as {suffix}: {reason}") from None
 
 
 def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -174,19 +169,16 @@ def _onnx(network: nn.Module, args: Any, kwargs: Any) -> tuple[bytes, Run]:
 def _program(network: nn.Module, args: Any, kwargs: Any) -> tuple[bytes, Run]:
     file = io.BytesIO()
     torch.export.save(_traced(network, args, kwargs), file)
-    return file.getvalue(), partial(call, torch.export.load(_again(file)).module())
+    file.seek(0)
+    return file.getvalue(), partial(call, torch.export.load(file).module())
 
 
 def _script(network: nn.Module, args: Any, kwargs: Any) -> tuple[bytes, Run]:
     file = io.BytesIO()
-    torch.jit.save(
-        torch.jit.trace(network, args or None, example_kwarg_inputs=kwargs or None), file
-    )
-    return file.getvalue(), partial(call, torch.jit.load(_again(file)))
-
-
-def _again(file: io.BytesIO) -> io.BytesIO:
-    return io.BytesIO(file.getvalue())
+    traced = torch.jit.trace(network, args or None, example_kwarg_inputs=kwargs or None)
+    torch.jit.save(traced, file)
+    file.seek(0)
+    return file.getvalue(), partial(call, torch.jit.load(file))
 
 
 # By suffix: what converts, and the packages that it needs.

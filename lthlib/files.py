@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NoReturn
 
 import yaml
 
-from lthlib.errors import ConfigError, LthlibError, shown
+from lthlib.errors import ConfigError, LthlibError, refusal, shown
 
 DEPTH_LIMIT = 64
 FILE_LIMIT = 1 << 20
@@ -168,10 +168,8 @@ def load(
 ) -> Any:
     """What `parse`, such as `from_json`, makes of a file. what: how the user knows the file. Raises
     `error` where the file cannot be read, is longer than `limit` bytes, or makes no sense."""
-    try:
+    with refusal(error, f"cannot read {what} {path}", (OSError, ValueError)):
         return parse(read_bounded(path, limit))
-    except (OSError, ValueError) as problem:
-        raise error(f"cannot read {what} {path}: {problem}") from None
 
 
 def shallow(text: bytes) -> str:

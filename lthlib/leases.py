@@ -59,8 +59,7 @@ class Lease:
                 self.lost = True
         if self.lost:
             raise LeaseLost(
-                f"another process took over {self.path.name}: this one gave no sign of life for "
-                f"{self.duration:g} s; nothing more was written"
+                f"another process took over {self.path.name} after {self.duration:g} s of silence"
             )
 
     def take(self) -> bool:

@@ -45,8 +45,7 @@ def prunable_names(
         names = tuple(_weights(model, which))
         if not names:
             raise MaskError(
-                f"the network has no {which} weights to prune that are trained (requires_grad); "
-                "name others with prunable=(...)"
+                f"the network has no {which} weights to prune that are trained; name others"
             )
         return names
     if not isinstance(which, (tuple, list)):
@@ -195,8 +194,7 @@ class Mask(Mapping[str, Tensor]):
         for name, tensor in self.items():
             if name not in tensors:
                 raise MaskError(
-                    f"the mask covers {name!r}, which the network lacks; "
-                    "is it another architecture?"
+                    f"the mask covers {name!r}, which the network lacks; another architecture?"
                 )
             if tensors[name].shape != tensor.shape:
                 raise MaskError(
@@ -325,10 +323,7 @@ def select(
         return top_k_global(scores, kept_count(sum(s.numel() for s in scores.values()), density))
     axes = axes or {}
     if axes.keys().isdisjoint(scores):
-        raise MaskError(
-            f"structure is {structure!r}, but no prunable parameter is a convolution's; "
-            "use 'unstructured'"
-        )
+        raise MaskError(f"structure is {structure!r}, but no prunable parameter is a convolution's")
     masks = {}
     for name, score in scores.items():
         masks[name] = torch.ones_like(score, dtype=torch.bool)

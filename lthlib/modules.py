@@ -46,15 +46,13 @@ def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Modul
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ConfigError(
-                f"{name!r} has no shape yet: its layer is lazy; run the network on a batch once "
-                "before"
+                f"{name!r} has no shape yet: its layer is lazy; run the network on a batch once"
             )
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise ConfigError(f"{name!r} is sparse or quantised; keep it dense, in real numbers")
         if tensor.is_complex() and tensor.requires_grad and tensor.is_leaf:
             raise ConfigError(
-                f"{name!r} holds complex numbers; only real ones are trained here: keep two real "
-                "parameters, or freeze it with requires_grad=False"
+                f"{name!r} holds complex numbers; train two real ones, or freeze it (requires_grad)"
             )
     # What copy.deepcopy refuses: what torch's weight_norm and prune, and forward passes, computed.
     places = [place for m in model.modules() for place in (vars(m), m._buffers)]
@@ -67,8 +65,7 @@ def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Modul
             raise
         why = str(error).partition("\n")[0]
         raise ConfigError(
-            f"the network cannot be copied ({why}); remove what copy.deepcopy refuses, such as "
-            "hooks or files that it holds"
+            f"the network cannot be copied ({why}); remove what deepcopy refuses, such as hooks"
         ) from error
     for module in made.modules():
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):

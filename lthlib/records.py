@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from lthlib.errors import RecordError
+from lthlib.errors import RecordError, refusal
 from lthlib.files import is_sealed
 from lthlib.settings import POINT, Field, matching, one_of
 from lthlib.texts import visible
@@ -81,13 +81,11 @@ def validate(record: Any, where: str = "record") -> None:
     schema = record.get("schema") if isinstance(record, dict) else None
     if type(schema) is not int or schema != SCHEMA:
         raise RecordError(
-            f"{where}: schema is {schema!r}, expected {SCHEMA}; record the study again with this "
-            "version of lthlib"
+            f"{where}: schema is {schema!r}, expected {SCHEMA}; record the study again"
         )
-    try:
+    unfit = (TypeError, ValueError, RecursionError)
+    with refusal(RecordError, f"{where}: holds what JSON cannot carry", unfit):
         text = json.dumps(record, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise RecordError(f"{where}: holds what JSON cannot carry ({error})") from error
     if "digest" in record and not is_sealed(text.encode()):
         raise RecordError(f"{where}: does not match its digest; it was changed by hand")
     record = bare(record)
@@ -206,10 +204,7 @@ _FAILED: dict[str, Any] = {
 _PUBLISHED_AS = {"study": "none", "scale": "embedded", "label": "none"}
 _NUMBER = Field("a finite number", is_number).or_null()
 # Of a method's settings, those by which tickets are told apart.
-_SETTINGS = {
-    "structure": NAME,
-    **dict.fromkeys(("density", "fraction", "initial_gate"), _NUMBER),
-}
+_SETTINGS = {"structure": NAME, **dict.fromkeys(("density", "fraction", "initial_gate"), _NUMBER)}
 _CONFIG = {
     **dict.fromkeys(("data", "model", "training", "settings"), OBJECT),
     "method": _METHOD,
@@ -255,8 +250,7 @@ def check_texts(value: Any, where: str) -> None:
     """Raise RecordError where a text in a value, key or value, has a character that is not seen."""
     if isinstance(value, str) and visible(value) != value:
         raise RecordError(
-            f"{where}: the text {value[:80]!a} has a line break or another character that is not "
-            "seen; expected none"
+            f"{where}: the text {value[:80]!a} has a character that is not seen; expected none"
         )
     inner = [*value, *value.values()] if isinstance(value, dict) else value
     for one in inner if isinstance(inner, list) else ():

@@ -62,17 +62,10 @@ def identity(trainer: Trainer, method: Method, settings: Any, parent: Ticket | N
     """16 hexadecimal digits that stand for all that a search depends on: its network, its data, its
     settings, its source."""
     tensors, loss = dict(trainer.state), trainer.objective.loss
-    about = [
-        *(
-            method.name,
-            settings,
-            parent and parent.sha256(),
-            trainer.model,
-            fingerprint(method.name),
-        ),
-        *(trainer.settings, trainer.data, trainer.seed, trainer.names, trainer.network.device.type),
-        loss if isinstance(loss, nn.Module) else getattr(loss, "__qualname__", type(loss)),
-    ]
+    about: list[Any] = [method.name, settings, parent and parent.sha256(), trainer.model]
+    about += [fingerprint(method.name), trainer.settings, trainer.data, trainer.seed]
+    about += [trainer.names, trainer.network.device.type]
+    about.append(loss if isinstance(loss, nn.Module) else getattr(loss, "__qualname__", type(loss)))
     if isinstance(loss, nn.Module):
         tensors |= {f"loss/{name}": tensor for name, tensor in loss.state_dict().items()}
     for name in ("train", "validation"):

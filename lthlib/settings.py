@@ -7,7 +7,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from typing import Annotated, Any
 
@@ -147,14 +147,19 @@ def coerce(value: Any, kind: Any, where: str) -> Any:
                 raise ConfigError(f"{where} is {shown(value)}; expected {rule.expected}")
         return value
     if origin is types.UnionType or origin is typing.Union:
-        return coerce(value, options[0], where)
+        several = [option for option in options if option is not types.NoneType]
+        # Of several, what takes it knows what it may be.
+        return value if len(several) > 1 else coerce(value, several[0], where)
+    if origin is Callable:
+        if isinstance(value, type) or not callable(value):
+            raise ConfigError(f"{where} is {shown(value)}; expected a function")
+        return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where} is {shown(value)}; expected a list of {_name(options[0])}")
         return tuple(coerce(item, options[0], where) for item in value)
-    if is_dataclass(kind):
-        known = typing.cast(type, kind)
-        return value if isinstance(value, known) else build(known, value, where)
+    if isinstance(kind, type) and issubclass(kind, Settings):
+        return value if isinstance(value, kind) else build(kind, value, where)
     try:
         return _converted(value, kind)
     except (TypeError, ValueError, OverflowError):
@@ -178,7 +183,9 @@ def _converted(value: Any, kind: type) -> Any:
 
 
 def _name(kind: Any) -> str:
-    return str((typing.get_args(kind)[0] if typing.get_args(kind) else kind).__name__)
+    kind, *_ = typing.get_args(kind) or [kind]
+    name = str(kind.__name__)
+    return name if kind in (str, int, float, bool) else f"a {name}, made, not its class"
 
 
 @cache

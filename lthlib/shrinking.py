@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from lthlib.errors import ConfigError
+from lthlib.errors import ConfigError, refusal
 from lthlib.modules import call
 
 # How far outputs may lie apart, in units of the largest one where that is above 1.
@@ -42,13 +42,9 @@ class Trial:
         self.example = example
         draw = torch.Generator().manual_seed(0)
         self.inputs = [self.example, tree_map_only(Tensor, lambda x: _like(x, draw), self.example)]
-        try:
+        what, advice = "the network does not take the example", "give a batch of its inputs"
+        with refusal(ConfigError, what, Exception, advice):  # whatever its own code raises
             self.expected = self.outputs(network)
-        except Exception as error:  # whatever the network's own code raises
-            why = str(error).strip().partition("\n")[0]
-            raise ConfigError(
-                f"the network does not take the example: {why}; give a batch of its inputs"
-            ) from None
         if not all(bool(given.isfinite().all()) for given in self.expected):
             raise ConfigError("the network gives NaN or infinity for the example, or for noise")
 

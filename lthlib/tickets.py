@@ -83,10 +83,8 @@ class Ticket:
         model = unwrapped(model)
         own, saved = _tensors(model), model.state_dict().keys()
         where = f"ticket {self.point!r} does not fit this network"
-        try:
+        with refusal(TicketError, where, MaskError):
             self.mask.check(own)
-        except MaskError as error:
-            raise TicketError(f"{where}: {error}") from None
         for kind in ("weights", "rewind"):
             held = getattr(self, kind)
             for name, tensor in (held or {}).items():
@@ -99,8 +97,7 @@ class Ticket:
             lacking = [name for name in own if name in saved and name not in held] if held else ()
             if lacking:
                 raise TicketError(
-                    f"{where}: the network has {lacking[0]!r}, of which its {kind} hold nothing; "
-                    "is it another architecture?"
+                    f"{where}: the network has {lacking[0]!r}, of which its {kind} hold nothing"
                 )
 
     def apply(self, model: nn.Module) -> nn.Module:
@@ -147,8 +144,7 @@ class Ticket:
         stepped = {id(weight) for group in optimiser.param_groups for weight in group["params"]}
         if stepped.isdisjoint(id(own[name]) for name in pruned):
             raise ConfigError(
-                "the optimiser steps none of the weights that the ticket's mask covers; make it "
-                "from this network's parameters"
+                "the optimiser steps none of the weights that the mask covers; make it anew"
             )
         return optimiser.register_step_post_hook(enforce)
 
@@ -196,11 +192,8 @@ class Ticket:
     def save(self, path: str | Path) -> None:
         """Write the ticket to one file, atomically. Raises TicketError when that cannot be."""
         content = self.to_bytes()
-        try:
+        with refusal(TicketError, f"cannot write ticket {str(path)!r}", (OSError, ValueError)):
             write_atomically(Path(path), content)
-        except (OSError, ValueError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise TicketError(f"cannot write ticket {str(path)!r}: {why}") from None
 
     def to_bytes(self) -> bytes:
         """The ticket as a safetensors file's content; `sha256` of it names the ticket."""
@@ -223,19 +216,15 @@ class Ticket:
         path = Path(path)
         with refusal(TicketError, f"cannot read ticket {path}"):
             content = read_bounded(path, TICKET_LIMIT)
-        try:
+        with refusal(TicketError, str(path), TicketError):
             return cls.from_bytes(content)
-        except TicketError as error:
-            raise TicketError(f"{path}: {error}") from None
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Ticket:
         """Inverse of `to_bytes`. Raises TicketError when anything is not as it was written."""
         tensors, text = unseal(content, "ticket")
-        try:
+        with refusal(TicketError, "not a ticket", (ValueError, RecursionError)):
             header = json.loads(shallow(text.encode()))
-        except (ValueError, RecursionError) as error:
-            raise TicketError(f"not a ticket ({error})") from None
         _check_header(header)
         return _assemble(header, tensors)
 
@@ -279,10 +268,8 @@ _FIELDS = tuple(_HEADER)[2:]  # which a ticket has under the same names
 
 
 def _check_header(header: Any) -> None:
-    try:
+    with refusal(TicketError, errors=RecordError):
         check_fields(header, _HEADER, "not a ticket")
-    except RecordError as error:
-        raise TicketError(str(error)) from None
 
 
 def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ticket:
@@ -297,10 +284,8 @@ def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ticke
         kinds[kind][name] = tensor
     if kinds["mask"].keys() != shapes.keys():
         raise TicketError("the mask's tensors and its table of shapes disagree")
-    try:
+    with refusal(TicketError, errors=MaskError):
         mask = Mask({name: unpack(kinds["mask"][name], tuple(shapes[name])) for name in shapes})
-    except MaskError as error:
-        raise TicketError(str(error)) from None
     return Ticket(
         mask=mask,
         weights=kinds["weights"] or None,
@@ -327,7 +312,7 @@ def unseal(content: bytes, kind: str) -> tuple[dict[str, Tensor], str]:
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > min(len(content) - 8, _HEADER_LIMIT):
         raise TicketError("the file is shorter than its header says")
-    try:
+    with refusal(TicketError, "not a safetensors file, or damaged", _NO_SAFETENSORS):
         header = json.loads(shallow(content[8 : 8 + length]))
         # Compares every tensor's place and size with the file's before it makes one.
         tensors = load(content)
@@ -339,8 +324,6 @@ def unseal(content: bytes, kind: str) -> tuple[dict[str, Tensor], str]:
             raise TicketError(
                 "the digest does not match: the file was altered after it was written"
             )
-    except _NO_SAFETENSORS as error:
-        raise TicketError(f"not a safetensors file, or damaged ({error})") from None
     return tensors, text
 
 

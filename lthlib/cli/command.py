@@ -20,14 +20,8 @@ from lthlib.errors import LthlibError, Paused
 from lthlib.signals import as_ctrl_c
 
 _COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
-    "Compute": {
-        "run": computing.run,
-    },
-    "Look after runs": {
-        "list": keeping.list_,
-        "show": keeping.show,
-        "gc": keeping.gc,
-    },
+    "Compute": {"run": computing.run},
+    "Look after runs": {"list": keeping.list_, "show": keeping.show, "gc": keeping.gc},
 }
 
 app = typer.Typer(

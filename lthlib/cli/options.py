@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lthlib.cli.terminal import say
-from lthlib.errors import ConfigError, shown
+from lthlib.errors import ConfigError, refusal, shown
 from lthlib.files import from_yaml
 
 if TYPE_CHECKING:
@@ -84,10 +84,8 @@ def nested(changes: Sequence[str]) -> dict[str, Any]:
         inner = parts
         for part in path:
             inner = inner.setdefault(part, {})
-        try:
+        with refusal(ConfigError, f"--set {shown(change)}", ValueError):
             inner[name] = from_yaml(match[2])
-        except ValueError as error:
-            raise ConfigError(f"--set {shown(change)}: {error}") from None
     if "RANK" in os.environ:
         from lthlib.distributed import launched
 

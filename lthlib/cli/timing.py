@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lthlib.cli.terminal import say
-from lthlib.errors import ConfigError, TicketError, shown
+from lthlib.errors import ConfigError, TicketError, refusal, shown
 
 if TYPE_CHECKING:
     from torch import nn
@@ -96,16 +96,11 @@ def _own(network: str) -> nn.Module:
 
     name, _, function = network.partition(":")
     sys.path.insert(0, os.getcwd())
-    try:
+    expected = "expected MODULE:FUNCTION, a function without arguments that returns an nn.Module"
+    with refusal(ConfigError, f"--network {shown(network)}", Exception, expected):
         model = getattr(importlib.import_module(name), function)()
-    except Exception as error:  # whatever the user's own code raises
-        raise ConfigError(
-            f"--network {shown(network)}: {type(error).__name__}: {error}; expected "
-            "MODULE:FUNCTION, a function without arguments that returns the network"
-        ) from None
-    if not isinstance(model, nn.Module):
-        kind = type(model).__name__
-        raise ConfigError(f"--network {shown(network)} returned a {kind}; expected an nn.Module")
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"it returns {shown(model)}")
     return model
 
 

@@ -144,8 +144,8 @@ class Batches(_OnDevice):
         smallest = len(part) - (self.steps_per_epoch - 1) * batch_size
         if smallest < self._ranks:
             raise ConfigError(
-                f"{len(part)} images in batches of {batch_size} leave {smallest} for "
-                f"the last one, and {self._ranks} ranks share it; use another batch_size"
+                f"{len(part)} images in batches of {batch_size} leave {smallest} for the last "
+                f"one, and {self._ranks} ranks share it; use another batch_size"
             )
         self.name, self._address = stream, (seed, stream)
         self._padding = settings.padding if self._are_images else 0

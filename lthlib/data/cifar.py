@@ -12,7 +12,7 @@ import json
 import pickle
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import numpy as np
 from lthlib.data.cache import Decoded, cached
 from lthlib.data.parts import Dataset, Request, check_labels
 from lthlib.data.pictures import FILE_LIMIT, decode_all
-from lthlib.errors import DataError
+from lthlib.errors import DataError, refusal
 from lthlib.files import read_bounded, shallow
 
 try:
@@ -84,8 +84,7 @@ def _read_shards(kind: _Kind, folder: Path, cache: str | Path | None, split: str
         numbered = re.search(r"-of-(\d+)\.parquet$", shard.name)
         if numbered and int(numbered[1]) != len(shards):
             raise DataError(
-                f"{shard}: one of {int(numbered[1])} shards, but there are {len(shards)}; "
-                "add the missing ones"
+                f"{shard}: one of {int(numbered[1])} shards, but there are {len(shards)}; add all"
             )
     title = f"{kind.name}-{split}"
     return cached(title, shards, partial(_decode_shards, kind, shards, title), cache)
@@ -122,8 +121,7 @@ def _open_shard(file: Path, kind: _Kind) -> pq.ParquetFile:
         raise DataError(f"{file}: {rows} rows, expected 1 to {MOST_ROWS}; fetch it again")
     if largest > COLUMN_LIMIT:
         raise DataError(
-            f"{file}: a column of {largest} bytes in one group of rows, expected {COLUMN_LIMIT} at "
-            "most; write it with fewer rows in a group"
+            f"{file}: a column of {largest} bytes in one group of rows; make groups smaller"
         )
     return shard
 
@@ -183,12 +181,9 @@ def _read_bytes(file: Path, shard: pq.ParquetFile) -> Iterator[tuple[bytes, str]
                 row += 1
 
 
-@contextmanager
-def _reading(file: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        raise DataError(f"{file}: not a readable Parquet file ({error}); fetch it again") from error
+def _reading(file: Path) -> AbstractContextManager[None]:
+    unfit = (pa.ArrowException, OSError)
+    return refusal(DataError, f"{file}: not a readable Parquet file", unfit, "fetch it again")
 
 
 def _read_torchvision(kind: _Kind, request: Request, split: str) -> Decoded:

@@ -76,8 +76,8 @@ def load_imagenet(request: Request) -> Dataset:
     dataset = load_folder(replace(request, root=folder))
     if dataset.num_classes != IMAGENET_CLASSES:
         raise DataError(
-            f"{folder / 'train'}: {dataset.num_classes} class folders, ImageNet has "
-            f"{IMAGENET_CLASSES:,}; use dataset: folder for anything else"
+            f"{folder / 'train'}: {dataset.num_classes} class folders, ImageNet has 1,000; use "
+            "dataset: folder for anything else"
         )
     return replace(dataset, name="imagenet")
 
@@ -124,8 +124,7 @@ def _find_held_out(root: Path) -> dict[str, Path]:
     found = [root / name for name in names if os.path.isdir(root / name)]
     if not found:
         raise DataError(
-            f"{root}: has train, but no folder val, validation or test beside it; "
-            "add one, a test set is never split off by itself"
+            f"{root}: has train, but no folder val, validation or test beside it; add one"
         )
     return {"test": found[0]} if len(found) == 1 else {"validation": found[0], "test": found[-1]}
 

@@ -12,8 +12,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader
 
-from lthlib.errors import DataError
+from lthlib.errors import DataError, refusal
 
+_UNFIT = (TypeError, ValueError, RuntimeError)
+_EXPECTED = (
+    "expected numbers, as many for each input: leave texts out, pad or crop what varies in size"
+)
 # What the target of an item that is a mapping may be called, the first that is there.
 TARGETS = ("labels", "label", "targets", "target", "y")
 
@@ -25,17 +29,11 @@ def tensors_of(given: Any, name: str) -> Any:
         return {str(key): tensors_of(value, f"{name} {key!r}") for key, value in given.items()}
     if isinstance(given, tuple):
         return tuple(tensors_of(value, name) for value in given)
-    try:
+    with refusal(DataError, f"{name}: these make no tensor", _UNFIT, _EXPECTED):
         if isinstance(given, list) and given and isinstance(given[0], Tensor):
             given = torch.stack(given)
         if not isinstance(given, Tensor):
             given = torch.from_numpy(np.require(given, requirements=["C", "W"]))
-    except (TypeError, ValueError, RuntimeError) as error:
-        why = str(error).partition("\n")[0]
-        raise DataError(
-            f"{name}: these make no tensor ({why}); expected numbers, as many for each input: "
-            "leave texts out, pad or crop what varies in size"
-        ) from None
     return given.detach().cpu()
 
 
@@ -69,8 +67,7 @@ def read_all(data: Any, name: str = "training") -> tuple[Any, Any]:
         raise DataError(f"{name} data: the items differ ({error!r})") from None
     if not all(torch.equal(column[0], column[1]) for column in tree_leaves(columns)):
         warnings.warn(
-            f"{name} data gives another item 0 each time it is read; it is read once, so that "
-            "each epoch sees the same",
+            f"{name} data gives another item 0 each time; it is read once, for all epochs",
             stacklevel=3,
         )
     return _split(rows_of(columns, slice(1, None)), name)

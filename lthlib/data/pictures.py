@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from lthlib.errors import DataError
+from lthlib.errors import DataError, refusal
 from lthlib.files import read_bounded
 
 DECODING_THREADS = 2
@@ -37,7 +37,8 @@ def open_rgb(source: Path | bytes, where: str, size: tuple[int, int] | None = No
         DataError: the bytes are no image, are damaged, claim more pixels than `PIXEL_LIMIT`, or
             have another size.
     """
-    try:
+    # Pillow's readers raise whatever they stumble on: OSError, SyntaxError, struct.error, ...
+    with refusal(DataError, f"{where}: not a readable image", Exception, "replace or remove it"):
         content = source if isinstance(source, bytes) else read_bounded(source, FILE_LIMIT)
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > PIXEL_LIMIT:
@@ -46,12 +47,8 @@ def open_rgb(source: Path | bytes, where: str, size: tuple[int, int] | None = No
             if size in (None, (image.height, image.width)):
                 return _to_rgb(image)
             found = f"{image.height} x {image.width}"
-    # Pillow's readers raise whatever they stumble on: OSError, SyntaxError, struct.error, ...
-    except Exception as error:
-        raise DataError(f"{where}: not a readable image ({error}); replace or remove it") from error
     raise DataError(
-        f"{where}: {found} pixels, not {size[0]} x {size[1]}; where sizes differ, use "
-        "dataset: folder and set image_size"
+        f"{where}: {found} pixels, not {size[0]} x {size[1]}; use folder, and set image_size"
     )
 
 

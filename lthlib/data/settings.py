@@ -50,30 +50,23 @@ class DataSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.image_size is not None and self.padding:
-            raise ConfigError(
-                "padding and image_size exclude each other: with image_size the random crop "
-                "is RandomResizedCrop, which has no padding; set one of the two"
-            )
+            raise ConfigError("padding and image_size exclude each other: set one of the two")
         if self.dataset == "imagenet" and self.image_size is None:
             raise ConfigError(
                 "imagenet has images of all sizes: set image_size; its standard is 224"
             )
         if self.dataset == "tiny-imagenet" and self.image_size is not None:
             raise ConfigError(
-                f"image_size is {self.image_size}, but the images of tiny-imagenet all have 64 x "
-                "64 pixels and are taken as they are; leave it out"
+                f"image_size is {self.image_size}, but tiny-imagenet takes none; leave it out"
             )
         halves = self.official_validation != "test"
         if halves and self.dataset != "tiny-imagenet":
             raise ConfigError(
-                f"official_validation is {self.official_validation!r}, but {self.dataset} has no "
-                "choice of it: leave it out, or set dataset to tiny-imagenet"
+                f"official_validation is 'halves', but {self.dataset} has no choice; leave it out"
             )
         if halves and self.validation_images:
             raise ConfigError(
-                f"validation_images is {self.validation_images}, but with official_validation: "
-                "halves the validation part is half of the official validation images; set "
-                "validation_images to 0"
+                f"validation_images is {self.validation_images}, but set validation_images to 0"
             )
 
     def check_channels(self, channels: int) -> None:

@@ -45,9 +45,8 @@ def split_indices(labels: Tensor, n_validation: int, seed: int) -> tuple[Tensor,
     spare = (counts - 1).clamp(min=0)
     if not 0 <= n_validation <= int(spare.sum()):
         raise ConfigError(
-            f"{n_validation} validation images cannot be taken from {len(labels)} training images "
-            f"of {int((counts > 0).sum())} classes: each class must keep one; "
-            f"ask for 0 to {int(spare.sum())}"
+            f"{n_validation} validation images cannot be taken from {len(labels)} images: "
+            f"each class must keep one; ask for 0 to {int(spare.sum())}"
         )
     draw = generator(seed, "split")
     share = _equal_shares(spare, n_validation, draw)

@@ -14,7 +14,7 @@ from torch import Tensor
 from lthlib.data.folders import Listing, list_folder, list_images, read_parts
 from lthlib.data.parts import Dataset, Request
 from lthlib.data.pictures import FILE_LIMIT
-from lthlib.errors import DataError
+from lthlib.errors import DataError, refusal
 from lthlib.files import read_bounded
 
 FOLDER = "tiny-imagenet-200"
@@ -73,9 +73,8 @@ def _list_validation(folder: Path, classes: tuple[str, ...]) -> Listing:
     annotations = folder / "val_annotations.txt"
     if not (os.path.isfile(annotations) and os.path.isdir(folder / "images")):
         raise DataError(
-            f"{folder}: needs val_annotations.txt and the folder images, as the archive has them; "
-            "where another program has moved the images into class folders, unpack it again, or "
-            "use dataset: folder"
+            f"{folder}: needs val_annotations.txt and the folder images; where another program has "
+            "moved the images into class folders, unpack it again, or use dataset: folder"
         )
     labels = _read_annotations(annotations, classes)
     files, _ = list_folder(folder / "images")
@@ -86,8 +85,7 @@ def _list_validation(folder: Path, classes: tuple[str, ...]) -> Listing:
         )
     if extra := sorted(there - labels.keys()):
         raise DataError(
-            f"{folder / 'images' / extra[0]}: val_annotations.txt does not name it; "
-            "remove it, or add its line"
+            f"{folder / 'images' / extra[0]}: val_annotations.txt does not name it; remove it"
         )
     if empty := sorted(set(range(len(classes))) - set(labels.values())):
         raise DataError(f"{annotations}: no image of {classes[empty[0]]}; {_AGAIN}")
@@ -101,8 +99,7 @@ def _read_annotations(file: Path, classes: tuple[str, ...]) -> dict[str, int]:
         image, *rest = line.split("\t")
         if not rest:
             raise DataError(
-                f"{file}, line {number}: {line!r}; expected an image, its class and its box, with "
-                "tabs between"
+                f"{file}, line {number}: {line!r}; expected an image, its class and its box"
             )
         if rest[0] not in label_of:
             raise DataError(
@@ -115,10 +112,9 @@ def _read_annotations(file: Path, classes: tuple[str, ...]) -> dict[str, int]:
 
 
 def _read_lines(file: Path) -> list[str]:
-    try:
+    unfit = (OSError, UnicodeDecodeError)
+    with refusal(DataError, f"{file}: not readable text", unfit, _AGAIN):
         return read_bounded(file, FILE_LIMIT).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{file}: not readable text ({error}); {_AGAIN}") from error
 
 
 def _halves(labels: Tensor) -> tuple[Tensor, Tensor]:

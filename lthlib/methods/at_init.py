@@ -56,7 +56,7 @@ def untrained(
     is in evaluation mode. Neither the trainer nor torch's generators see what happens to the copy.
     """
     network = trainer.network
-    dtype = dtype or _precision(trainer)
+    dtype = dtype or network.wide
     place = with_float64(network.device) if dtype == torch.float64 else network.device
     model = copied(trainer.model).to(place)
     model.eval().requires_grad_(False)
@@ -71,10 +71,6 @@ def untrained(
     # A network that draws numbers even in evaluation mode draws the same in every process.
     with network.drawing(trainer.seed), network.arithmetic("fp32"), torch.enable_grad():
         yield model, {name: named[name].requires_grad_() for name in trainer.names}
-
-
-def _precision(trainer: Trainer) -> torch.dtype:
-    return torch.promote_types(trainer.network.dtype, torch.float32)
 
 
 def scoring_images(trainer: Trainer, images_per_class: int) -> Part:
@@ -97,7 +93,7 @@ def pieces(trainer: Trainer, images: Part) -> EvaluationBatches:
     size = -(-len(images) // count)
     while len(images) % size == 1:  # which BatchNorm could not normalise
         size += 1
-    return trainer.in_order(images, size, dtype=_precision(trainer))
+    return trainer.in_order(images, size, dtype=trainer.network.wide)
 
 
 def losses(

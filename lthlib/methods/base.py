@@ -78,8 +78,7 @@ def steps_by_sgd(trainer: Trainer, what: str) -> dict[str, Any]:
     another optimiser. what: it steps."""
     if trainer.settings.optimiser != "sgd":
         warnings.warn(
-            f"{what} are stepped by SGD, as the paper prescribes, at the method's own rates; "
-            f"{trainer.settings.optimiser} trains the dense network",
+            f"{what} are stepped by SGD, as prescribed, not by {trainer.settings.optimiser}",
             stacklevel=2,
         )
     return trainer.optimiser_options()

@@ -19,16 +19,7 @@ from lthlib.errors import ConfigError
 from lthlib.masks import Mask
 from lthlib.methods.base import Method
 from lthlib.methods.gates import Gate, search_gates
-from lthlib.settings import (
-    Count,
-    Length,
-    Logit,
-    NotNegative,
-    Positive,
-    Settings,
-    above,
-    one_of,
-)
+from lthlib.settings import Count, Length, Logit, NotNegative, Positive, Settings, above, one_of
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 

@@ -66,10 +66,7 @@ def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> It
     kept_count(Mask(masks).total, settings.density)
     for _ in trainer.rounds(1):
         trainer.fit(
-            _step(trainer, settings, (begin, end, every)),
-            stop=stop,
-            snapshot_at=k,
-            replays=False,
+            _step(trainer, settings, (begin, end, every)), stop=stop, snapshot_at=k, replays=False
         )
         yield make_ticket(
             trainer, Mask(masks), rewind_step=k, target_density=settings.density

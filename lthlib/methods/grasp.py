@@ -25,6 +25,10 @@ from lthlib.settings import Density, Images, Positive, Settings
 from lthlib.tickets import Ticket
 from lthlib.training import Cost, Tensors, Trainer
 
+# How torch says that an operator has no second derivative, such as hard sigmoid; it has no error of
+# its own for that.
+_NO_SECOND = "is not implemented"
+
 
 @dataclass(frozen=True)
 class GraSPSettings(Settings):
@@ -65,7 +69,7 @@ def scores(trainer: Trainer, images: Part, temperature: float) -> Tensors:
         try:
             curved = gradient_of_sum((_product(gradient, t, weights) for t in terms()), weights)
         except RuntimeError as error:
-            if "not implemented" not in str(error):
+            if _NO_SECOND not in str(error):
                 raise
             why = str(error).partition("\n")[0]
             warnings.warn(f"grasp takes finite differences: {why}", stacklevel=2)

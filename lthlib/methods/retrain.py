@@ -45,8 +45,7 @@ class RetrainSettings(Settings):
         super().__post_init__()
         if self.start == "own" and self.mask_value != 1:
             raise ConfigError(
-                "retrain.mask_value goes with other weights than the ticket's own, which hold it "
-                "already; leave it at 1"
+                "retrain.mask_value is in the ticket's own weights already; leave it at 1"
             )
         if self.rewind and self.start != "rewind":
             raise ConfigError("retrain.rewind goes with start: rewind")

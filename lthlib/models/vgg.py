@@ -69,8 +69,7 @@ def _check_side(x: Tensor) -> None:
     height, width = x.shape[-2:]
     if min(height, width) < SMALLEST_SIDE:
         raise ConfigError(
-            f"images of {height} x {width} pixels are too small for vgg16, which halves them "
-            f"four times; use a side of {SMALLEST_SIDE} at least, or a resnet"
+            f"images of {height} x {width} pixels are too small for vgg16; use a resnet"
         )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from lthlib.data import DataSettings
-from lthlib.errors import ConfigError, check_choice, shown
+from lthlib.errors import ConfigError, check_choice, refusal, shown
 from lthlib.files import from_yaml, load
 from lthlib.models import ARCHITECTURES, ModelSettings
 from lthlib.runs import Parent, RunConfig
@@ -159,8 +159,7 @@ def load_recipe(name: str | Path) -> Recipe:
         return _parsed(load(path, from_yaml, "recipe file"), str(name))
     if str(name) not in recipe_names():
         raise ConfigError(
-            f"recipe is {shown(str(name))}; "
-            f"expected one of {', '.join(recipe_names())}, or a .yaml file"
+            f"recipe is {shown(str(name))}; expected a .yaml file or {', '.join(recipe_names())}"
         )
     return _parsed(_raw(str(name)), str(name))
 
@@ -176,10 +175,8 @@ def _parsed(content: Any, where: str) -> Recipe:
     values = {part: _strip(content[part], part, sources, where) for part in _PARTS}
     if base is not None and isinstance(own, dict):
         _fit(values["model"], sources, own)
-    try:
+    with refusal(ConfigError, f"recipe {where}", ConfigError):
         return Recipe(content["name"], content["scale"], content["about"], values, sources)
-    except ConfigError as error:
-        raise ConfigError(f"recipe {where}: {error}") from None
 
 
 def _raw(name: str) -> dict[str, Any]:

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lthlib.errors import ConfigError, check_choice
+from lthlib.errors import ConfigError, check_choice, refusal
 
 # Of all settings, as part of every id: they never change. More may be added.
 DEFAULTS: dict[str, Any] = json.loads(Path(__file__).with_name("defaults.json").read_bytes())
 _PARTS = ("data", "model", "training")
+_MALFORMED = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 
 
 def describe(values: Mapping[str, Any]) -> str:
@@ -65,10 +66,8 @@ def _told(values: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any
 def identify(values: Mapping[str, Any]) -> str:
     """The id of a configuration of plain values, of which no more is looked at than that takes: a
     store asks for thousands. Raises ConfigError for what is no configuration."""
-    try:
+    with refusal(ConfigError, "not a configuration", _MALFORMED):
         text = json.dumps(_signature(values), sort_keys=True, separators=(",", ":"))
-    except (LookupError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise ConfigError(f"not a configuration ({type(error).__name__}: {error})") from None
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -149,10 +149,7 @@ def execute_many(
 
 
 def _execute_together(
-    configs: list[RunConfig],
-    store: Store,
-    machine: Machine,
-    report: Callable[[Progress], None],
+    configs: list[RunConfig], store: Store, machine: Machine, report: Callable[[Progress], None]
 ) -> Swept:
     ranks = current()
     # Rank 0 decides what is missing: others may read the store a moment later.
@@ -319,9 +316,8 @@ class _Sweep:
         passes = self._partial(config)
         if passes <= self.lost.get(config.id, -1):
             raise ClusterError(
-                f"run {config.id} ({config.describe()}) lost its process twice and got no further "
-                "in between, as it does when memory runs out; run fewer at once, or look for who "
-                "kills them. The same command goes on from the last checkpoints"
+                f"run {config.id} ({config.describe()}) lost its process twice and got no further; "
+                "run fewer at once, or look for who kills them. The same command goes on from there"
             ) from error
         self.lost[config.id] = passes
         self.ready.appendleft(config)

@@ -144,16 +144,12 @@ class Store:
         """Make the store's folder, and clear up after processes of this host that were killed.
         Raises StoreError when it cannot be written."""
         runs, locks = self.place("runs"), self.place("locks")
-        try:
+        what, advice = f"cannot write the run store {self.root}", "name another with --store"
+        with refusal(StoreError, what, OSError, f"{advice} or LTHLIB_STORE"):
             runs.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             os.close(os.open(self.root / ".writable", flags | getattr(os, "O_NONBLOCK", 0)))
             left = abandoned(locks)
-        except OSError as error:
-            raise StoreError(
-                f"cannot write the run store {self.root} ({error.strerror}); "
-                "name another with --store or LTHLIB_STORE"
-            ) from None
         for run_id in left:
             with self.alone(run_id) as lease:
                 if lease:
@@ -278,13 +274,12 @@ class Store:
         computing is left to its owner, who holds the lease. Raises StoreError when it cannot be
         moved."""
         held = contextlib.nullcontext(lease) if lease else self.alone(folder.name[:ID_LENGTH])
-        try:
-            with held as own:
-                if own:
-                    self._move_aside(folder, why)
-        except (OSError, StoreError) as error:
-            said = error.strerror if isinstance(error, OSError) else error
-            raise StoreError(f"{folder}: {why}, and cannot be moved: {said}") from None
+        with (
+            refusal(StoreError, f"{folder}: {why}, and cannot be moved", (OSError, StoreError)),
+            held as own,
+        ):
+            if own:
+                self._move_aside(folder, why)
 
     def _move_aside(self, folder: Path, why: str) -> None:
         damaged = self.place("damaged")
@@ -424,10 +419,8 @@ def read_ticket(folder: Path, name: str, digest: str) -> Ticket:
     it was written, StoreError where it cannot be read."""
     from lthlib.tickets import Ticket
 
-    try:
+    with refusal(RunDamaged, name, TicketError):  # sealed when it was damaged already
         return Ticket.from_bytes(read_file(folder, name, digest))
-    except TicketError as error:  # sealed when it was damaged already
-        raise RunDamaged(f"{name}: {error}") from None
 
 
 def read_file(folder: Path, name: str, digest: str) -> bytes:
@@ -458,27 +451,24 @@ def read_own(folder: str | Path, name: str, limit: int) -> bytes:
 
 def unsealed(content: bytes) -> dict[str, Any]:
     """Inverse of `sealed`. Raises RunDamaged when it was altered, or is of another schema."""
-    try:
+    with refusal(RunDamaged, "run.json is not JSON", (ValueError, RecursionError)):
         stored = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise RunDamaged(f"run.json is not JSON ({error})") from None
     found = stored.get("schema") if isinstance(stored, dict) else None
     if found != SCHEMA:
         raise RunDamaged(f"run.json has schema {found!r}; this lthlib reads {SCHEMA}")
     if not is_sealed(content):
         raise RunDamaged("run.json does not match its digest")
     imported = {"imported": _IMPORTED} if "imported" in stored else {}
-    try:
+    with refusal(RunDamaged, errors=RecordError):
         check_fields(stored, _RUN | imported, "run.json")
-    except RecordError as error:
-        raise RunDamaged(str(error)) from None
     return stored
 
 
 def check_identity(stored: Mapping[str, Any], run_id: str) -> None:
     """Whether a run.json, its configuration and all its records are those of a run; no more is
     looked at than that takes. Raises RunDamaged saying what is another's."""
-    try:
+    unfit = (ConfigError, LookupError, TypeError, AttributeError, RecursionError)
+    with refusal(RunDamaged, "run.json is malformed", unfit):
         config = stored["config"]
         if not stored["id"] == (own := identify(config)) == run_id:
             raise RunDamaged(f"run.json belongs to {own}, not to {run_id}")
@@ -491,8 +481,6 @@ def check_identity(stored: Mapping[str, Any], run_id: str) -> None:
                 and ticket_file(record["ticket"]["point"]) not in stored["files"]
             ):
                 raise RunDamaged(f"run.json names no ticket {record['ticket']['point']!r}")
-    except (ConfigError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise RunDamaged(f"run.json is malformed ({type(error).__name__}: {error})") from None
 
 
 def source(values: Mapping[str, Any]) -> str:

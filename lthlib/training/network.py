@@ -27,6 +27,7 @@ from lthlib.modules import call, copied, logits_of
 from lthlib.training.objective import Objective
 
 Tensors = dict[str, Tensor]
+_HALF = (torch.float16, torch.bfloat16)
 
 
 class Network:
@@ -51,6 +52,7 @@ class Network:
         parameters = dict(self.model.named_parameters())
         types = [p.dtype for p in parameters.values() if p.is_floating_point()]
         self.dtype = types[0] if types else torch.float32
+        self.wide = torch.promote_types(self.dtype, torch.float32)  # what sums and scores take
         self._parameters = {n: p for n, p in parameters.items() if is_trained(p)}
         trained = [p.dtype for p in self._parameters.values()]
         self._common = reduce(torch.promote_types, trained, trained[0] if trained else self.dtype)
@@ -143,7 +145,7 @@ class Network:
                 output = logits_of(call(self.model, x))
         finally:
             self._put_back()
-        return tree_map_only(Tensor, _widened, output)
+        return tree_map_only(Tensor, lambda x: x.float() if x.dtype in _HALF else x, output)
 
     def _put_back(self) -> None:
         """Give each place in the module its own tensor again, where a forward pass put another, and
@@ -273,11 +275,6 @@ class Network:
 
 def _shape(tensor: Tensor | None) -> str:
     return "None" if tensor is None else f"of shape {list(tensor.shape)}"
-
-
-def _widened(output: Tensor) -> Tensor:
-    half = output.dtype in (torch.float16, torch.bfloat16)
-    return output.float() if half else output
 
 
 def channels_last(tensor: Tensor) -> Tensor:

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lthlib.distributed import Ranks
-from lthlib.errors import ConfigError, shown
+from lthlib.errors import ConfigError, refusal, shown
+from lthlib.settings import Settings
 
 Measure = Callable[[Any, Tensor], Any]
 
 
 @dataclass(frozen=True)
-class Objective:
+class Objective(Settings, where=""):
     """loss: a function of (output, target) of a batch that gives one number to make small, a mean;
     by default the cross-entropy. metric: a function of (outputs, targets) of a whole part, on the
     CPU, that gives one number; by default the percentage of correct predictions or, where targets
@@ -32,13 +33,7 @@ class Objective:
     metric: Measure | None = None
 
     def check(self, targets: Tensor, ranks: int) -> None:
-        """Raise ConfigError for what is no function, and where there is none for such targets."""
-        for name, given in (("loss", self.loss), ("metric", self.metric)):
-            if given is not None and (not callable(given) or isinstance(given, type)):
-                raise ConfigError(
-                    f"{name} is {shown(given)}; expected a function of (output, target), such as "
-                    "torch.nn.MSELoss()"
-                )
+        """Raise ConfigError where there is no loss for such targets, or not over ranks."""
         if self.loss is None and targets.dtype != torch.int64:
             raise ConfigError(
                 f"targets are {targets.dtype} of shape {list(targets.shape)}, but cross-entropy "
@@ -94,10 +89,9 @@ class Objective:
         assert self.metric is not None
         together = tree_map(lambda *parts: torch.cat([part.cpu() for part in parts]), *outputs)
         value = self.metric(together, torch.cat([target.cpu() for target in targets]))
-        try:
+        unfit = (TypeError, ValueError, RuntimeError)
+        with refusal(ConfigError, f"metric gives {shown(value)}; expected one number", unfit):
             return float(value)
-        except (TypeError, ValueError, RuntimeError):
-            raise ConfigError(f"metric gives {shown(value)}; expected one number") from None
 
 
 def _right(output: Any, target: Tensor) -> Tensor | None:

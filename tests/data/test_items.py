@@ -102,10 +102,10 @@ class Streamed(IterableDataset[Any]):
         (Items([]), "no training inputs"),
         (Items(list(X)), "an item has no target"),
         (Items([{"ids": x} for x in X]), "the target is called labels, label"),
-        (Items([(X[0, :2], 0), (X[0], 1)]), "training data: these make no tensor .* pad or crop"),
+        (Items([(X[0, :2], 0), (X[0], 1)]), "training data: these make no tensor: .* pad or crop"),
         (
             Items([{"text": "a", "label": 0}]),
-            "training data 'text': these make no tensor .* leave texts",
+            "training data 'text': these make no tensor: .* leave texts",
         ),
         (Items([{"ids": X[0], "label": 0}, {"label": 1}]), "the items differ"),
         (Items([(X[0], 0), (X[0],)]), "the items differ"),

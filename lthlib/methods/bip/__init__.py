@@ -8,13 +8,7 @@ from typing import Any
 from lthlib.errors import MaskError
 from lthlib.masks import Mask, pack, unpack
 from lthlib.methods.base import Method, make_ticket
-from lthlib.methods.bip.paper import (
-    DEPARTURES,
-    Alternation,
-    BiPSettings,
-    clip_norm,
-    upper_gradient,
-)
+from lthlib.methods.bip.paper import DEPARTURES, Alternation, BiPSettings, clip_norm, upper_gradient
 from lthlib.methods.bip.release import ReleasedAlternation, batchnorm_names
 from lthlib.methods.retrain import load_start
 from lthlib.tickets import Ticket
