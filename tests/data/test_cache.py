@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,13 +73,15 @@ def test_the_second_call_maps_what_the_first_decoded(source: Source) -> None:
     assert (second.labels.tolist(), second.classes) == ([1, 0], ("ant", "bee"))
 
 
-def test_an_entry_is_two_arrays_and_a_manifest_and_nothing_else(source: Source) -> None:
+def test_an_entry_is_one_file_of_a_head_images_labels_and_a_checksum(source: Source) -> None:
     source.load()
-    (entry,) = source.entries
-    names = sorted(path.name for path in entry.iterdir())
-    assert names == ["images.npy", "labels.npy", "manifest.json"]
-    manifest = json.loads((entry / "manifest.json").read_text())
-    assert manifest["sources"][0][:2] == [str(source.file.resolve()), 6]
+    content = source.entries[0].read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    head = json.loads(content[8 : 8 + length])
+    assert head["sources"][0][:2] == [str(source.file.resolve()), 6]
+    assert head["shape"] == [2, 2, 2, 3]
+    assert content[8 + length : -32] == bytes(range(24)) + b"\1" + bytes(15)
+    assert content[-32:] == hashlib.sha256(content[:-32]).digest()
 
 
 def test_writing_to_the_mapped_images_leaves_the_cache_as_it_is(source: Source) -> None:
@@ -95,33 +97,38 @@ def test_a_changed_source_is_decoded_again(source: Source) -> None:
     assert source.calls == 2
 
 
+def sealed_anew(change: Callable[[bytes], bytes]) -> Edit:
+    """An entry that somebody changed, its checksum too."""
+
+    def edit(file: Path) -> None:
+        content = change(file.read_bytes()[:-32])
+        file.write_bytes(content + hashlib.sha256(content).digest())
+
+    return edit
+
+
 @pytest.mark.parametrize(
-    ("file", "damage"),
+    "damage",
     [
-        ("images.npy", truncate),
-        ("images.npy", flip_byte),
-        ("images.npy", Path.unlink),
-        ("images.npy", make_pipe),
-        ("labels.npy", flip_byte),
-        ("labels.npy", truncate),
-        ("labels.npy", lambda file: file.write_bytes(b"x" * file.stat().st_size)),
-        ("manifest.json", truncate),
-        ("manifest.json", Path.unlink),
-        ("manifest.json", make_pipe),
-        ("manifest.json", lambda file: file.write_bytes(b"\xff")),
-        ("manifest.json", lambda file: file.write_text("[" * 100_000)),
-        ("manifest.json", lambda file: file.write_text("[]")),
-        ("manifest.json", lambda file: file.write_text(file.read_text().replace("ant", "cat"))),
+        truncate,
+        flip_byte,
+        lambda file: file.write_bytes(b""),
+        lambda file: file.write_bytes(b"short"),
+        lambda file: file.write_bytes(file.read_bytes().replace(b"ant", b"cat")),
+        make_pipe,
+        sealed_anew(lambda content: content[:-3]),
+        sealed_anew(lambda content: b"\xff" * 8 + content[8:]),
+        sealed_anew(lambda content: content[:8] + b"[" * 100_000),
+        sealed_anew(lambda content: bytes(8) + content[8:]),
     ],
 )
 def test_damage_is_noticed_and_decoded_again(
-    source: Source, file: str, damage: Edit, caplog: pytest.LogCaptureFixture
+    source: Source, damage: Edit, caplog: pytest.LogCaptureFixture
 ) -> None:
     source.load()
-    damage(source.entries[0] / file)
+    damage(source.entries[0])
     (problem,) = verify_cache(source.cache)
     assert problem.startswith(f"{source.entries[0]}: ")
-    assert file in problem
     assert source.load().classes == ("ant", "bee")
     assert source.calls == 2
     assert [record.levelname for record in caplog.records] == ["WARNING"]
@@ -130,17 +137,13 @@ def test_damage_is_noticed_and_decoded_again(
     assert verify_cache(source.cache) == []
 
 
-def test_every_fault_is_found_and_removed_on_request(source: Source) -> None:
+def test_what_is_damaged_is_removed_on_request(source: Source) -> None:
     source.load()
     (entry,) = source.entries
-    for file in ("images.npy", "labels.npy"):
-        flip_byte(entry / file)
-    problems = [f"{entry}: {n}.npy: its checksum does not" for n in ("images", "labels")]
+    flip_byte(entry)
     for repair in (False, True):
-        found = verify_cache(source.cache, repair)
-        assert [one.startswith(said) for one, said in zip(found, problems, strict=True)] == [
-            True
-        ] * 2
+        (found,) = verify_cache(source.cache, repair)
+        assert found == f"{entry}: its checksum does not match its content"
     assert source.entries == []
     assert verify_cache(source.cache) == []
 
@@ -151,8 +154,7 @@ def test_an_entry_under_another_s_name_is_damaged(source: Source) -> None:
     source.file.write_bytes(b"changed")
     source.load()
     (other,) = {*source.entries} - {entry}
-    shutil.rmtree(other)
-    entry.rename(other)
+    entry.replace(other)
     assert "belongs to another entry" in verify_cache(source.cache)[0]
     source.load()
     assert source.calls == 3
@@ -161,8 +163,8 @@ def test_an_entry_under_another_s_name_is_damaged(source: Source) -> None:
 def test_a_damaged_entry_is_not_removed_while_it_is_written(source: Source) -> None:
     source.load()
     (entry,) = source.entries
-    flip_byte(entry / "images.npy")
-    with hold(source.cache / "locks" / entry.name):
+    flip_byte(entry)
+    with hold(source.cache / "locks" / entry.stem):
         assert len(verify_cache(source.cache, repair=True)) == 1
     assert source.entries == [entry]
 
@@ -192,13 +194,8 @@ import numpy as np
 from pathlib import Path
 from lthlib.data.cache import Decoded, cached
 
-def save(file, array, **options):
-    file.write(b"half")
-    file.flush()
-    os.kill(os.getpid(), 9)
-
 def decode():
-    np.save = save
+    os.fsync = lambda handle: os.kill(os.getpid(), 9)
     return Decoded(np.zeros((2, 2, 2, 3), np.uint8), np.array([1, 0]), ("ant", "bee"))
 
 cached("set-train", [Path(sys.argv[1])], decode, sys.argv[2])
@@ -232,12 +229,16 @@ def test_what_is_being_written_is_not_needless(
     found = []
 
     def look(*given: object) -> None:
-        found.append(([path.name[:11] for path in source.entries], *needless_entries(source.cache)))
+        found.append(
+            (
+                [path.name.partition("train-")[0] + "train-" for path in source.entries],
+                *needless_entries(source.cache),
+            )
+        )
 
     monkeypatch.setattr(os, "fsync", look)
     source.load()
-    assert found
-    assert {str(one) for one in found} == {"(['.set-train-'],)"}
+    assert found == [([".set-train-"],), (["set-train-"],)]  # the file, then its folder
 
 
 def test_room_is_made_where_there_is_none_for_a_lock(
@@ -250,15 +251,14 @@ def test_room_is_made_where_there_is_none_for_a_lock(
     assert [path for _, path in needless_entries(source.cache)] == [killed]
 
 
-def test_entries_of_another_version_are_needless(
-    source: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("lthlib.data.cache._FORMAT", 1)
+def test_entries_of_another_version_are_needless(source: Source) -> None:
     source.load()
-    (old,) = source.entries
-    monkeypatch.undo()
-    source.load()
-    assert [path for _, path in needless_entries(source.cache)] == [old]
+    folder = cache_folder(source.cache)
+    old, half = folder / "set-train-0123456789abcdef", folder / ".set-train-0123456789abcdef-x_y"
+    for path in (old, half):
+        path.mkdir()
+        (path / "images.npy").touch()
+    assert [path for _, path in needless_entries(source.cache)] == [half, old]
     assert verify_cache(source.cache) == []
 
 
