@@ -109,11 +109,10 @@ def find_tickets(
     if chosen.takes("rewind"):
         settings.setdefault("rewind", rewind)
     objective, dataset = Objective(loss, metric), _dataset(data)
+    about = {"model": model, "objective": objective, "seed": seed, "prunable": prunable}
 
     def fresh() -> Trainer:
-        trainer = _trainer(
-            model, dataset, objective, seed, training, prunable, augmentation, device
-        )
+        trainer = _trainer(dataset, training, augmentation, device, **about)
         if (mask := already_pruned(trainer.prunable_weights())) is not None:
             trainer.confine(mask)
         return trainer
@@ -238,9 +237,8 @@ def retrain(
     chosen = get_method("retrain")
     built = build(chosen.settings, settings, "retrain")
     objective = _objective(ticket, loss)
-    trainer = _trainer(
-        model, _dataset(data), objective, seed, training, tuple(ticket.mask), augmentation, device
-    )
+    about = {"model": model, "objective": objective, "seed": seed, "prunable": tuple(ticket.mask)}
+    trainer = _trainer(_dataset(data), training, augmentation, device, **about)
     _try(trainer, None)
     work = chosen.work(built, trainer.steps, ticket.rewind_step)
     with _bar(trainer, f"retraining {ticket.point}", work, progress):
@@ -288,12 +286,11 @@ def evaluate(
         raise TicketError(f"ticket {ticket.point!r} has no weights of its own; retrain it first")
     if not isinstance(data, Dataset):
         data, part = _dataset(data, whole=True), "test"
-    objective = _objective(ticket, loss, metric)
-    trainer = _trainer(model, data, objective, 0, None, tuple(ticket.mask), augmentation, device)
+    about = {"objective": _objective(ticket, loss, metric), "prunable": tuple(ticket.mask)}
+    trainer = _trainer(data, None, augmentation, device, model=model, **about)
     own = {name: tensor.to(trainer.network.device) for name, tensor in ticket.weights.items()}
-    buffers = {name: own.pop(name) for name in trainer.group("buffers")}
     with turn(trainer.network.device):
-        accuracy = trainer.evaluate(part, own, buffers)
+        accuracy = trainer.evaluate(part, own)
     if accuracy is None:
         raise ConfigError(f"the data hold no {part} part")
     return accuracy
@@ -314,14 +311,11 @@ def _objective(ticket: Ticket, loss: Any, metric: Any = None) -> Objective:
 
 
 def _trainer(
-    model: nn.Module,
     dataset: Dataset,
-    objective: Objective,
-    seed: int,
     training: TrainingSettings | None,
-    prunable: str | tuple[str, ...],
     augmentation: DataSettings | None,
     device: Any,
+    **about: Any,
 ) -> Trainer:
     place = chosen(device)
     if augmentation is None:
@@ -330,9 +324,7 @@ def _trainer(
             augmentation = DataSettings("digits", padding=1, mean=(0.3,), std=(0.37,))
     training = training or TrainingSettings()
     check_ranks(training.ranks, training.sync_batchnorm, place)
-    return Trainer(
-        model, dataset, training, augmentation, seed, prunable, place, objective=objective
-    )
+    return Trainer(dataset=dataset, settings=training, data=augmentation, device=place, **about)
 
 
 def _dataset(data: Any, whole: bool = False) -> Dataset:

@@ -105,7 +105,7 @@ class Placement(AtOnce):
             yield {"jobs": self.jobs, "per_device": self.jobs_per_device}
             return
         from companion.cluster import dask_executor, load_cluster
-        from lthlib.runs import gpus
+        from lthlib.runs.many import gpus
 
         shared = (self.jobs_per_device or 0) * max(1, len(gpus(machine)))
         jobs = self.jobs or shared or None

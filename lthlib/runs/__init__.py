@@ -13,22 +13,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lthlib.runs.config import Parent, RunConfig
     from lthlib.runs.execute import Machine, execute
-    from lthlib.runs.many import (
-        Progress,
-        Swept,
-        bar,
-        default_jobs,
-        execute_many,
-        gpus,
-        with_ancestors,
-    )
+    from lthlib.runs.many import Progress, Swept, bar, execute_many, with_ancestors
     from lthlib.runs.store import RunResult, Store
 
 _NAMES = {
     "store": ("RunResult", "Store"),
     "config": ("Parent", "RunConfig"),
     "execute": ("Machine", "execute"),
-    "many": ("Progress", "Swept", "bar", "default_jobs", "execute_many", "gpus", "with_ancestors"),
+    "many": ("Progress", "Swept", "bar", "execute_many", "with_ancestors"),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 

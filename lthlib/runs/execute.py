@@ -25,14 +25,7 @@ from lthlib.checkpoints import load_checkpoint, save_checkpoint
 from lthlib.data import Dataset, DataSettings, generator, load_dataset
 from lthlib.devices import chosen, explained
 from lthlib.distributed import check_ranks, current
-from lthlib.errors import (
-    Busy,
-    Diverged,
-    LeaseLost,
-    MaskError,
-    RunDamaged,
-    TicketError,
-)
+from lthlib.errors import Busy, Diverged, LeaseLost, MaskError, RunDamaged, TicketError
 from lthlib.leases import Lease
 from lthlib.masks import prunable_names
 from lthlib.methods import get_method
@@ -173,6 +166,12 @@ class _Execution:
     started: str = field(default_factory=lambda: now())
     saved: str = "none"
 
+    def __post_init__(self) -> None:
+        self.ranks, self.device = current(), self.machine.torch_device()
+        self.folder = self.store.folder(self.config)
+        self.checkpoint = self.folder / CHECKPOINT
+        self.owner = f"{self.config.id}/{source(self.config.to_json())}/{self.device.type}"
+
     def run(self) -> RunResult:
         set_up(self.config.threads, self.machine.deterministic)
         trainer, failure = None, None
@@ -182,7 +181,7 @@ class _Execution:
             self._search(trainer)
         except (Diverged, MaskError, TicketError) as error:
             failure = visible(str(error))
-        return current().first(lambda: self._finish(trainer, failure))
+        return self.ranks.first(lambda: self._finish(trainer, failure))
 
     def _check_parent(self) -> None:
         """A parent that failed may have come as far as the ticket that is wanted."""
@@ -205,33 +204,25 @@ class _Execution:
             nothing = {"point": "none", "sha256": "", "target_density": None}
             ticket = {"index": trainer.round if trainer else 0, **nothing}
             cost = trainer.spent if trainer else Cost()
-            records.append(self._record(cost, trainer, failure=failure, ticket=ticket))
+            records.append(self._record(cost, failure=failure, ticket=ticket))
         files, history = (trainer.files, trainer.history) if trainer else ({}, [])
         return self.store.finish(
             self.config, self.lease, files, records=records, history=history, failure=failure
         )
 
-    @property
-    def folder(self) -> Path:
-        return self.store.folder(self.config)
-
-    @property
-    def owner(self) -> str:
-        return (
-            f"{self.config.id}/{source(self.config.to_json())}/{self.machine.torch_device().type}"
-        )
-
     def _resume(self) -> Trainer:
-        trainer, ranks = build_trainer(self.config, self.machine), current()
-        ranks.first(self._discard_stale)
+        trainer, first = build_trainer(self.config, self.machine), self.ranks.first
+        discard = partial(self.store.discard, self.config)
+        if first((self.folder / "run.json").exists):
+            first(discard)  # it is stale
         try:
-            resumed = load_checkpoint(trainer, self._checkpoint, self.owner)
-            ranks.first(partial(self.store.check_files, self.folder, trainer.files))
+            resumed = load_checkpoint(trainer, self.checkpoint, self.owner)
+            first(partial(self.store.check_files, self.folder, trainer.files))
         except RunDamaged as error:
-            ranks.first(partial(self.store.set_aside, self.folder, str(error), self.lease))
+            first(partial(self.store.set_aside, self.folder, str(error), self.lease))
             trainer, resumed = build_trainer(self.config, self.machine), False
         if not resumed:
-            ranks.first(partial(self.store.discard, self.config))
+            first(discard)
             self._go_on(trainer)
         else:
             self.saved = f"round {trainer.round}, step {trainer.step}"
@@ -241,40 +232,36 @@ class _Execution:
     def _go_on(self, trainer: Trainer) -> None:
         """Begin where the longest complete run ended that differs in having fewer rounds. Its
         tickets become this run's; the last of them is judged again."""
-        go_on, ranks = get_method(self.config.method).go_on, current()
-        if go_on is None or (found := ranks.first(self._shorter)) is None:
+        go_on, first = get_method(self.config.method).go_on, self.ranks.first
+        if go_on is None or (found := first(self._shorter)) is None:
             return
-        shorter, config = found.config, self.config.to_json()
         *earlier, last = found.records
-        own = {"run": self.config.id, "config": config}
-        ticket = ranks.first(partial(self.store.ticket, shorter, last["ticket"]["point"]))
+        own = {"run": self.config.id, "config": self.config.to_json()}
+        ticket_of = partial(self.store.ticket, found.config)
+        ticket = first(partial(ticket_of, last["ticket"]["point"]))
         if not go_on(trainer, self.config.settings, ticket):
             return
         for record in earlier:
             point = record["ticket"]["point"]
-            ticket = ranks.first(partial(self.store.ticket, shorter, point))
+            ticket = first(partial(ticket_of, point))
             ticket.info |= own
-            save = partial(self.store.save_ticket, self.config, ticket, self.lease, trainer.files)
-            about = {**record["ticket"], "sha256": ranks.first(save)}
+            about = {**record["ticket"], "sha256": self._save(trainer, ticket)}
             trainer.records[point] = {**record, **own, "ticket": about}
         trainer.history = found.history
         trainer.cost = Cost(**last["cost"]["own"])
 
     def _shorter(self) -> RunResult | None:
-        device = self.machine.torch_device().type
         for rounds in range(self.config.settings.rounds - 1, 0, -1):
             found = self.store.load(self.config.changed(settings={"rounds": rounds}))
-            if found and not found.failure and found.records[-1]["provenance"]["device"] == device:
+            device = found and found.records[-1]["provenance"]["device"]
+            if found and not found.failure and device == self.device.type:
                 return found
         return None
 
-    def _discard_stale(self) -> None:
-        if (self.folder / "run.json").exists():
-            self.store.discard(self.config)
-
-    @property
-    def _checkpoint(self) -> Path:
-        return self.folder / CHECKPOINT
+    def _save(self, trainer: Trainer, ticket: Ticket) -> str:
+        return self.ranks.first(
+            partial(self.store.save_ticket, self.config, ticket, self.lease, trainer.files)
+        )
 
     def _hooks(self, trainer: Trainer) -> Hooks:
         written = told = time.monotonic()
@@ -286,9 +273,8 @@ class _Execution:
         def save(trainer: Trainer) -> None:
             nonlocal written
             _check_finite(trainer.state, ("weights/", "buffers/", "momentum/"))
-            save_checkpoint(
-                trainer, self._checkpoint, self.owner, partial(self.store.write, lease=self.lease)
-            )
+            write = partial(self.store.write, lease=self.lease)
+            save_checkpoint(trainer, self.checkpoint, self.owner, write)
             written = time.monotonic()
             self.saved = f"round {trainer.round}, step {trainer.step}"
 
@@ -317,36 +303,30 @@ class _Execution:
         )
 
     def _search(self, trainer: Trainer) -> None:
-        config, ranks = self.config, current()
-        method = get_method(config.method)
-        parent = None
+        config, parent = self.config, None
         if config.parent:
             own = config.parent.config, config.parent.point
-            parent = ranks.first(partial(self.store.ticket, *own))
-        for ticket in method.search(trainer, config.settings, parent):
+            parent = self.ranks.first(partial(self.store.ticket, *own))
+        for ticket in get_method(config.method).search(trainer, config.settings, parent):
             # Without the times, which the record has: the same ticket has the same checksum.
-            provenance = self._provenance(trainer)
-            del provenance["started"], provenance["finished"]
-            about = {"run": config.id, "config": config.to_json()}
-            ticket.info = {**about, "provenance": provenance}
+            origin = provenance(config, self.device, self.started)
+            del origin["started"], origin["finished"]
+            ticket.info = {"run": config.id, "config": config.to_json(), "provenance": origin}
             _check_finite(ticket.weights or {})
-            save = partial(self.store.save_ticket, config, ticket, self.lease, trainer.files)
             # Kept in the checkpoints, and so sealed from now on.
-            trainer.records[ticket.point] = self._judge(trainer, ticket, ranks.first(save))
+            trainer.records[ticket.point] = self._judge(trainer, ticket)
 
-    def _judge(self, trainer: Trainer, ticket: Ticket, digest: str) -> dict[str, Any]:
+    def _judge(self, trainer: Trainer, ticket: Ticket) -> dict[str, Any]:
         assert ticket.weights is not None
-        own = {name: tensor.to(trainer.network.device) for name, tensor in ticket.weights.items()}
-        buffers = {name: own.pop(name) for name in trainer.group("buffers")}
+        own = {name: tensor.to(self.device) for name, tensor in ticket.weights.items()}
         weights, names = trainer.group("weights"), prunable_names(trainer.model, "conv+linear")
         base = ticket.mask.extended({name: weights[name].shape for name in names})
         return self._record(
             trainer.cost,
-            trainer,
             ticket={
                 "index": ticket.index,
                 "point": ticket.point,
-                "sha256": digest,
+                "sha256": self._save(trainer, ticket),
                 "target_density": ticket.target_density,
             },
             judged=ticket.judged,
@@ -354,12 +334,10 @@ class _Execution:
             kept=base.kept,
             total=base.total,
             layers={name: list(counts) for name, counts in base.layers().items()},
-            accuracy={
-                part: trainer.evaluate(part, own, buffers) for part in ("validation", "test")
-            },
+            accuracy={part: trainer.evaluate(part, own) for part in ("validation", "test")},
         )
 
-    def _record(self, cost: Cost, trainer: Trainer | None, **parts: Any) -> dict[str, Any]:
+    def _record(self, cost: Cost, **parts: Any) -> dict[str, Any]:
         config = self.config
         return make_record(
             config.to_json(),
@@ -367,7 +345,7 @@ class _Execution:
             parent=config.parent.config.id if config.parent else None,
             method_version=get_method(config.method).version,
             cost={"own": asdict(cost), "cumulative": asdict(cost + self._inherited())},
-            provenance=self._provenance(trainer),
+            provenance=provenance(config, self.device, self.started),
             **parts,
         )
 
@@ -380,10 +358,6 @@ class _Execution:
             if record["ticket"]["point"] == point:
                 return Cost(**record["cost"]["cumulative"])
         return Cost()
-
-    def _provenance(self, trainer: Trainer | None) -> dict[str, Any]:
-        device = trainer.network.device if trainer else self.machine.torch_device()
-        return provenance(self.config, device, self.started)
 
 
 def _check_finite(tensors: Mapping[str, torch.Tensor], groups: tuple[str, ...] = ("",)) -> None:

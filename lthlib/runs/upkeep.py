@@ -17,23 +17,9 @@ from lthlib.files import TEMPORARY, TICKET_LIMIT, remove_all
 from lthlib.leases import abandoned, making_room
 from lthlib.methods import METHODS
 from lthlib.records import check_texts, validate_unpublished
+from lthlib.runs import store as disk
 from lthlib.runs.config import RunConfig
-from lthlib.runs.store import (
-    CHECKPOINT,
-    ID_LENGTH,
-    RUN_ID,
-    Store,
-    erase,
-    left_over,
-    own_files,
-    read_file,
-    read_identified,
-    read_own,
-    read_ticket,
-    source,
-    strange,
-    ticket_file,
-)
+from lthlib.runs.store import Store
 from lthlib.source import fingerprint
 
 
@@ -45,14 +31,12 @@ def read_checked(folder: Path) -> dict[str, Any]:
     a digest that does not match, a configuration that belongs to another id, a record that could
     not be published.
     """
-    stored = read_identified(folder)
-    try:
+    stored = disk.read_identified(folder)
+    with refusal(StoreError, errors=(RecordError, ConfigError, RecursionError)):
         check_texts(stored, "run.json")
         RunConfig.from_json(stored["config"])
         for number, record in enumerate(stored["records"]):
             validate_unpublished(record, f"run.json, record {number}")
-    except (RecordError, ConfigError, RecursionError) as error:
-        raise StoreError(str(error)) from None
     failures = [record["failure"] for record in stored["records"] if record["failure"]]
     if failures != [stored["failure"]] * (stored["failure"] is not None):
         raise StoreError("run.json and its records disagree on a failure")
@@ -63,10 +47,10 @@ def check_ticket(folder: Path, name: str, stored: dict[str, Any]) -> None:
     """Check a file of a run by its checksum in the run.json, and a ticket also by what is recorded
     of it. Raises StoreError saying what is wrong."""
     digest = stored["files"].get(name, "")
-    ticket = read_ticket(folder, name, digest)
+    ticket = disk.read_ticket(folder, name, digest)
     judged = [record["ticket"] for record in stored["records"] if record["status"] == "ok"]
     for about in judged:
-        if ticket_file(about["point"]) == name and (
+        if disk.ticket_file(about["point"]) == name and (
             (about["sha256"], about["index"]) != (digest, ticket.index)
         ):
             raise StoreError(f"{name} is not the ticket that was judged")
@@ -87,7 +71,7 @@ def repair(store: Store, run_ids: Collection[str]) -> list[str]:
     for folder in _folders(store):
         if folder.name not in run_ids:
             continue
-        with making_room(store.place("locks") / folder.name[:ID_LENGTH]) as lease:
+        with making_room(store.place("locks") / folder.name[: disk.ID_LENGTH]) as lease:
             if lease and (found := list(faults_of(folder))):
                 store.set_aside(folder, "; ".join(found), lease)
                 moved.append(folder.name)
@@ -101,7 +85,7 @@ def _folders(store: Store) -> list[Path]:
 def faults_of(folder: Path) -> Iterator[str]:
     """What is wrong with a run's folder, complete or not. Of an unfinished run, what its checkpoint
     rests on counts."""
-    if why := strange(folder):
+    if why := disk.strange(folder):
         yield why
         return
     stored: dict[str, Any] | None = None
@@ -119,7 +103,7 @@ def faults_of(folder: Path) -> Iterator[str]:
             if stored:
                 check_ticket(folder, name, stored)
             else:
-                read_file(folder, name, digest)
+                disk.read_file(folder, name, digest)
         except StoreError as error:
             yield str(error)
 
@@ -127,10 +111,10 @@ def faults_of(folder: Path) -> Iterator[str]:
 def _checkpoint(folder: Path) -> dict[str, str]:
     """The checksums of the files that a run's checkpoint rests on; none without one."""
     try:
-        content = read_own(folder, CHECKPOINT, TICKET_LIMIT)
+        content = disk.read_own(folder, disk.CHECKPOINT, TICKET_LIMIT)
     except FileNotFoundError:
         return {}
-    try:
+    with refusal(StoreError, disk.CHECKPOINT, StoreError):
         place, _ = read_checkpoint(content)
         run, _, rest = place["owner"].partition("/")
         if run != folder.name:
@@ -138,8 +122,6 @@ def _checkpoint(folder: Path) -> dict[str, str]:
         # Fingerprints of the run's method and of its ancestors', in a chain.
         if not set(rest.partition("/")[0].split("-")) <= set(map(fingerprint, METHODS)):
             raise StoreError("was written by another version of the source")
-    except StoreError as error:
-        raise StoreError(f"{CHECKPOINT}: {error}") from None
     return dict(place["files"])
 
 
@@ -193,23 +175,23 @@ def _needless(store: Store, remove: bool) -> Iterator[Needless]:
 
 
 def _needless_in(folder: Path) -> list[Needless]:
-    if strange(folder):
+    if disk.strange(folder):
         return []  # `verify` is about those, and about damaged ones
-    own, stored = own_files(folder), None
+    own, stored = disk.own_files(folder), None
     if (folder / "run.json").exists():
         try:
-            stored = read_identified(folder)
+            stored = disk.read_identified(folder)
         except (StoreError, OSError):
             return []
-        if stored["source"] != source(stored["config"]):
+        if stored["source"] != disk.source(stored["config"]):
             return [_sized("computed by another version of the source", folder, own)]
-    elif not (folder / CHECKPOINT).exists() or [*faults_of(folder)]:
+    elif not (folder / disk.CHECKPOINT).exists() or [*faults_of(folder)]:
         foreign = not own and os.listdir(folder)
         return [] if foreign else [_sized("unfinished, cannot go on", folder, own)]
     kinds = {True: "temporary file", False: "checkpoint of a complete run"}
     return [
         _sized(kinds[bool(TEMPORARY.fullmatch(path.name))], path)
-        for path in left_over(folder, stored)
+        for path in disk.left_over(folder, stored)
     ]
 
 
@@ -221,7 +203,7 @@ def _sized(kind: str, path: Path, files: Iterable[Path] | None = None) -> Needle
 
 def _remove(one: Needless) -> None:
     with refusal(StoreError, f"cannot free {one.path}"):
-        if RUN_ID.fullmatch(one.path.name) and not one.path.is_symlink():
-            erase(one.path)
+        if disk.RUN_ID.fullmatch(one.path.name) and not one.path.is_symlink():
+            disk.erase(one.path)
         else:
             remove_all(one.path)

@@ -111,8 +111,7 @@ class Trainer:
         self._flops: int | None = None
         self.maker: Steps | None = None
         self._made: Any = None
-        wide = torch.promote_types(self.network.dtype, torch.float32)
-        self._meter = Meter(self.steps_per_epoch, self.network.device, wide)
+        self._meter = Meter(self.steps_per_epoch, self.network.device, self.network.wide)
 
     def _check_batches(self) -> None:
         """Say what becomes of a batch of one image, which BatchNorm cannot normalise."""
@@ -202,13 +201,13 @@ class Trainer:
         scores: Mapping[str, Tensor],
         density: float,
         structure: str = "unstructured",
-        norm: str = "l2",
-        within: Mapping[str, Tensor] | None = None,
+        **options: Any,
     ) -> Mask:
         """`lthlib.masks.select` among this network's weights, with the axes of its layers."""
-        if within is None and self.within is not None:
-            within = {n: self.within[n].to(score.device) for n, score in scores.items()}
-        return select(scores, density, structure, norm, within, self._axes)
+        if self.within is not None:
+            inside = {n: self.within[n].to(score.device) for n, score in scores.items()}
+            options.setdefault("within", inside)
+        return select(scores, density, structure, axes=self._axes, **options)
 
     def confine(self, mask: Mask) -> None:
         """Leave what is 0 outside of a mask as it is, whatever the method: a network that was
@@ -226,8 +225,7 @@ class Trainer:
         steps = steps_of(length, self.steps_per_epoch)
         if not steps and steps_of(length, 10**12):
             raise ConfigError(
-                f"a length of {length} is no step where an epoch has {self.steps_per_epoch}; give "
-                "at least '1it'"
+                f"a length of {length} is no step where an epoch has {self.steps_per_epoch}"
             )
         return steps
 
@@ -411,15 +409,15 @@ class Trainer:
             self.zero("momentum")
 
     def evaluate(
-        self, part: str, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]
+        self, part: str, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None
     ) -> float | None:
         """The metric on `validation` or `test`, by default percent correct, from effective weights;
-        None where that part is empty."""
+        None where that part is empty. buffers: may stand among the weights."""
         images = getattr(self.dataset, part)
         if images is None or len(images) == 0:
             return None
         batches = self.in_order(images, share=self.ranks.share)
-        return self.network.judge(weights, buffers, batches)
+        return self.network.judge(weights, buffers or {}, batches)
 
     def gather_statistics(self, weights: Mapping[str, Tensor]) -> Tensors:
         """BatchNorm's buffers averaged over one epoch forward with these effective weights; the

@@ -32,11 +32,10 @@ from lthlib.runs import (
     Store,
     execute,
     execute_many,
-    gpus,
     with_ancestors,
 )
 from lthlib.runs.execute import expected_passes
-from lthlib.runs.many import places, work
+from lthlib.runs.many import gpus, places, work
 from lthlib.runs.upkeep import verify
 from lthlib.workers import Workers
 from tests.conftest import DEVICES
