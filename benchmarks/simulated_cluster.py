@@ -28,7 +28,7 @@ from lthlib.masks import Mask, prunable_names
 from lthlib.models import build_model
 from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, Parent, RunConfig, Store, execute, execute_many, with_ancestors
-from lthlib.runs.execute import expected_passes
+from lthlib.runs.execution import expected_passes
 from lthlib.runs.many import work
 from lthlib.tickets import Ticket
 

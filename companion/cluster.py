@@ -24,7 +24,7 @@ from typing import Annotated, Any
 from lthlib.errors import ClusterError, ConfigError
 from lthlib.files import from_yaml, load
 from lthlib.runs.config import RunConfig
-from lthlib.runs.execute import Machine
+from lthlib.runs.execution import Machine
 from lthlib.runs.many import default_jobs, gpus
 from lthlib.runs.store import source
 from lthlib.settings import Count, Line, Settings, between, build, matching, one_of

@@ -21,7 +21,7 @@ from companion.studies import Entry, ticket_study
 from lthlib.recipes import load_recipe
 from lthlib.records import COSTS
 from lthlib.runs import RunConfig
-from lthlib.runs.execute import expected_passes
+from lthlib.runs.execution import expected_passes
 
 # What is counted: of which recipe, which contestants, at which densities.
 _COUNTED = {

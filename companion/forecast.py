@@ -20,7 +20,7 @@ from lthlib.files import from_yaml
 from lthlib.masks import Mask
 from lthlib.models import ModelSettings, build_model
 from lthlib.runs.config import RunConfig
-from lthlib.runs.execute import Machine, build_trainer, expected_passes
+from lthlib.runs.execution import Machine, build_trainer, expected_passes
 from lthlib.runs.many import default_jobs
 from lthlib.runs.process import set_up
 from lthlib.training import steps_of

@@ -31,7 +31,7 @@ def fingerprint(method: str) -> str:
 
 def source_files(method: str) -> list[Path]:
     """The files a run of `method` depends on: what its module and the execution of runs import."""
-    starts = [_file(_PACKAGE / name) for name in ("runs/execute", f"methods/{method}")]
+    starts = [_file(_PACKAGE / name) for name in ("runs/execution", f"methods/{method}")]
     found = {path for path in starts if path is not None}
     for start in sorted(found):
         found |= imported([_PACKAGE], parsed(start.read_bytes()), _PASSED_OVER)

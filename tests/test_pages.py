@@ -10,7 +10,7 @@ from lthlib.masks import Mask, select
 from lthlib.methods import get_method
 from lthlib.recipes import dense_run, load_recipe
 from lthlib.runs import Machine, Parent, Store, execute
-from lthlib.runs.execute import build_trainer
+from lthlib.runs.execution import build_trainer
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 

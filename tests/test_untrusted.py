@@ -36,7 +36,7 @@ from lthlib.masks import random_mask
 from lthlib.recipes import load_recipe
 from lthlib.records import validate
 from lthlib.runs import Machine, Parent, RunConfig, Store, execute
-from lthlib.runs.execute import build_trainer
+from lthlib.runs.execution import build_trainer
 from lthlib.runs.upkeep import read_checked
 from lthlib.tickets import Ticket, seal, unseal
 from tests.companion.evidence.test_records import record, retrained

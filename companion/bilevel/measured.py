@@ -41,8 +41,8 @@ from lthlib.errors import ConfigError, Unsolved
 from lthlib.methods import get_method
 from lthlib.recipes import Recipe, dense_run, load_recipe
 from lthlib.runs import Machine, Parent, RunConfig, Store, execute
-from lthlib.runs.execute import build_trainer, now
-from lthlib.runs.execute import provenance as provenance_of
+from lthlib.runs.execution import build_trainer, now
+from lthlib.runs.execution import provenance as provenance_of
 from lthlib.source import digest_of, imported, parsed
 from lthlib.tickets import Ticket
 from lthlib.training import Tensors, Trainer

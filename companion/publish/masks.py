@@ -16,7 +16,7 @@ from companion.tickets import load_tickets
 from lthlib.masks import Mask
 from lthlib.methods import get_method
 from lthlib.runs import Machine, RunConfig, RunResult, Store
-from lthlib.runs.execute import build_trainer
+from lthlib.runs.execution import build_trainer
 from lthlib.training import Trainer
 
 

@@ -26,7 +26,7 @@ from lthlib.distributed import current
 from lthlib.errors import Busy, ClusterError, OutOfMemory, Paused
 from lthlib.leases import Watch
 from lthlib.runs.config import RunConfig
-from lthlib.runs.execute import Machine, execute, expected_passes, steps_per_epoch
+from lthlib.runs.execution import Machine, execute, expected_passes, steps_per_epoch
 from lthlib.runs.store import PROGRESS, Store
 from lthlib.workers import Workers, begun
 

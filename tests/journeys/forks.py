@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from lthlib.runs import Machine, RunConfig, RunResult, Store, execute
-from lthlib.runs.execute import now, provenance
+from lthlib.runs.execution import now, provenance
 from lthlib.runs.store import source
 from tests.runs.toys import child, config
 

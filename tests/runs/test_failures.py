@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,12 @@ from companion.studies import Entry, Study
 from lthlib.checkpoints import load_checkpoint
 from lthlib.errors import ConfigError
 from lthlib.runs import Machine, RunConfig, Store, execute
-from lthlib.runs.execute import build_trainer
+from lthlib.runs.execution import _Execution, build_trainer
 from lthlib.runs.store import source
 from lthlib.runs.upkeep import verify
 from lthlib.training import Trainer, TrainingSettings
 from tests.runs.toys import child, config
 
-# By its module's name: `lthlib.runs.execute` is the function.
-EXECUTION: Any = importlib.import_module("lthlib.runs.execute")._Execution
 OFTEN = Machine("cpu", checkpoint_every=0)
 IMP = config(
     "imp", training={"length": "12it"}, settings={"rounds": 3, "fraction": 0.5, "rewind": "2it"}
@@ -41,7 +38,7 @@ def store(tmp_path: Path) -> Store:
 
 def spoil(monkeypatch: pytest.MonkeyPatch, place: tuple[int, int], tensor: str) -> None:
     """Put NaN into a tensor of the state just before a step, (round, step), of every run."""
-    original: Callable[..., Any] = EXECUTION._hooks
+    original: Callable[..., Any] = _Execution._hooks
 
     def hooks(self: Any, trainer: Trainer) -> Any:
         found = original(self, trainer)
@@ -54,7 +51,7 @@ def spoil(monkeypatch: pytest.MonkeyPatch, place: tuple[int, int], tensor: str) 
         found.should_stop = should_stop
         return found
 
-    monkeypatch.setattr(EXECUTION, "_hooks", hooks)
+    monkeypatch.setattr(_Execution, "_hooks", hooks)
 
 
 def test_a_run_that_diverges_is_recorded_and_its_children_fail_with_it(store: Store) -> None:

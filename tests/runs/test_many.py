@@ -34,7 +34,7 @@ from lthlib.runs import (
     execute_many,
     with_ancestors,
 )
-from lthlib.runs.execute import expected_passes
+from lthlib.runs.execution import expected_passes
 from lthlib.runs.many import gpus, places, work
 from lthlib.runs.upkeep import verify
 from lthlib.workers import Workers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -20,13 +19,12 @@ from lthlib import source
 from lthlib.errors import ConfigError, Paused, StoreError
 from lthlib.files import sealed
 from lthlib.runs import Machine, RunConfig, RunResult, Store, Swept, execute, execute_many
+from lthlib.runs.execution import _Execution
 from lthlib.runs.upkeep import verify
 from lthlib.source import fingerprint
 from lthlib.tickets import Ticket
 from tests.runs.toys import child, config
 
-# By its module's name: `lthlib.runs.execute` is the function.
-EXECUTION: Any = importlib.import_module("lthlib.runs.execute")._Execution
 DENSE = config()
 
 
@@ -267,14 +265,14 @@ def test_what_cannot_be_moved_hides_nothing_else(
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Ids of the runs that are really computed, in order."""
     computed: list[str] = []
-    run = EXECUTION.run
+    run = _Execution.run
 
     def watched(self: Any) -> RunResult:
         computed.append(self.config.id)
         result: RunResult = run(self)
         return result
 
-    monkeypatch.setattr(EXECUTION, "run", watched)
+    monkeypatch.setattr(_Execution, "run", watched)
     return computed
 
 
@@ -370,7 +368,7 @@ def test_the_fingerprint_sees_code_and_not_prose(
 def pause_after(store: Store, run: RunConfig, questions: int, monkeypatch: Any) -> None:
     """Start a run and stop it when it has asked `questions` times whether to go on."""
     with monkeypatch.context() as patch:
-        original = EXECUTION._hooks
+        original = _Execution._hooks
         asked = iter(range(questions + 1))
 
         def hooks(self: Any, trainer: Any) -> Any:
@@ -378,7 +376,7 @@ def pause_after(store: Store, run: RunConfig, questions: int, monkeypatch: Any) 
             found.should_stop = lambda trainer: next(asked) == questions
             return found
 
-        patch.setattr(EXECUTION, "_hooks", hooks)
+        patch.setattr(_Execution, "_hooks", hooks)
         with pytest.raises(Paused):
             execute(run, store)
 
@@ -414,14 +412,14 @@ def test_a_run_really_goes_on_from_its_checkpoint(
 ) -> None:
     pause_after(store, IMP, 8, monkeypatch)
     asked = []
-    original = EXECUTION._hooks
+    original = _Execution._hooks
 
     def hooks(self: Any, trainer: Any) -> Any:
         found = original(self, trainer)
         found.should_stop = lambda trainer: asked.append((trainer.round, trainer.step))
         return found
 
-    monkeypatch.setattr(EXECUTION, "_hooks", hooks)
+    monkeypatch.setattr(_Execution, "_hooks", hooks)
     execute(IMP, store)
     # Round 0 asks 6 times; the ninth question is before step 4 of round 1, from step 2 on.
     assert asked == [(1, 4), (1, 5), (2, 2), (2, 3), (2, 4), (2, 5)]

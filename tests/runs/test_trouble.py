@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -15,14 +14,13 @@ import pytest
 from lthlib.errors import LeaseLost, StoreError
 from lthlib.leases import Lease
 from lthlib.runs import Machine, Store, execute
+from lthlib.runs.execution import _Execution
 from lthlib.runs.upkeep import verify
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
 from tests.runs.test_store import without_times
 from tests.runs.toys import child, config
 
-# By its module's name: `lthlib.runs.execute` is the function.
-EXECUTION: Any = importlib.import_module("lthlib.runs.execute")._Execution
 OFTEN = Machine("cpu", checkpoint_every=0)
 IMP = config(
     "imp", training={"length": "12it"}, settings={"rounds": 2, "fraction": 0.5, "rewind": "2it"}
@@ -50,7 +48,7 @@ def before(
     monkeypatch: pytest.MonkeyPatch, place: tuple[int, int], act: Callable[[Any], None]
 ) -> None:
     """Let something happen, once, before a step (round, step) of a run."""
-    original: Callable[..., Any] = EXECUTION._hooks
+    original: Callable[..., Any] = _Execution._hooks
 
     def hooks(self: Any, trainer: Trainer) -> Any:
         found = original(self, trainer)
@@ -58,14 +56,14 @@ def before(
 
         def should_stop(trainer: Trainer) -> bool:
             if (trainer.round, trainer.step) == place:
-                monkeypatch.setattr(EXECUTION, "_hooks", original)
+                monkeypatch.setattr(_Execution, "_hooks", original)
                 act(self)
             return bool(ask(trainer))
 
         found.should_stop = should_stop
         return found
 
-    monkeypatch.setattr(EXECUTION, "_hooks", hooks)
+    monkeypatch.setattr(_Execution, "_hooks", hooks)
 
 
 @pytest.fixture

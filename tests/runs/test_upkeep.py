@@ -18,7 +18,7 @@ from lthlib.files import sealed
 from lthlib.leases import _host, hold
 from lthlib.runs import Machine, RunConfig, Store, execute, upkeep
 from lthlib.runs import store as store_module
-from lthlib.runs.execute import build_trainer
+from lthlib.runs.execution import build_trainer
 from lthlib.runs.identity import identify
 from lthlib.runs.store import source
 from lthlib.runs.upkeep import collect, repair, verify
