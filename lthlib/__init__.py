@@ -4,8 +4,6 @@ The names below are loaded when first used, so that reading results or printing 
 torch.
 """
 
-from __future__ import annotations
-
 import importlib
 import logging
 from typing import TYPE_CHECKING, Any

@@ -5,8 +5,6 @@ torchvision registers shape functions for two detection operators while it is im
 when nobody has declared them. Nothing here uses them: declaring their schemas is enough.
 """
 
-from __future__ import annotations
-
 import torch
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"

@@ -1,7 +1,5 @@
 """Tickets of your own network, from Python."""
 
-from __future__ import annotations
-
 import math
 import time
 import warnings

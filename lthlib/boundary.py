@@ -1,8 +1,6 @@
 """What stands between a user's call and a search: the arguments are held against their types, and
 the network is tried with its data before anything is trained."""
 
-from __future__ import annotations
-
 import typing
 import warnings
 from collections.abc import Callable

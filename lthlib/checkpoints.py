@@ -1,8 +1,6 @@
 """Checkpoints: the state of a trainer in one safetensors file, with a digest and the name of the
 run it belongs to."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict

@@ -1,8 +1,6 @@
 """The device that computes: which it is, what it is called, and what happens when its memory does
 not hold a run."""
 
-from __future__ import annotations
-
 import gc
 import logging
 import os

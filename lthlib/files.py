@@ -2,8 +2,6 @@
 so that what was changed since shows; and the door through which the words of others come in:
 bounded, and of JSON and YAML only plain values."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

@@ -7,8 +7,6 @@ touches its file as a heartbeat. To take over, a contender removes that very fil
 succeeds, none can hit a successor's, and an owner that wakes up finds its own gone.
 """
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import json
@@ -59,7 +57,8 @@ class Lease:
                 self.lost = True
         if self.lost:
             raise LeaseLost(
-                f"another process took over {self.path.name} after {self.duration:g} s of silence"
+                f"another process took over {self.path.name}: this one gave no sign of life for "
+                f"{self.duration:g} s; nothing more was written"
             )
 
     def take(self) -> bool:

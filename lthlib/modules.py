@@ -1,7 +1,5 @@
 """Networks as users bring them: what is inside their wrappers, and copies that can be trained."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from typing import Any

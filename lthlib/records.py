@@ -1,7 +1,5 @@
 """Records: one JSON object per judged ticket, its schema, and a strict check of it."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,8 +1,6 @@
 """A search that goes on where it was stopped, from a folder that holds its checkpoint and its
 tickets."""
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Iterator

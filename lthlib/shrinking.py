@@ -7,8 +7,6 @@ this one still computes are put where the network looks for them. Each cut is tr
 computes what it did before, or the cut is taken back.
 """
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import warnings

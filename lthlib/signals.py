@@ -1,7 +1,5 @@
 """Being asked to stop: by Ctrl-C, by a batch system before it kills, by a terminal that closes."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Which source a result depends on, by following imports, and the fingerprint of it."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Text that others wrote, where it is shown: what cannot be seen is spelled out."""
 
-from __future__ import annotations
-
 import unicodedata
 
 

@@ -6,8 +6,6 @@ waits in line, and finds all of these as it left them. On a GPU a run launches m
 is computed meanwhile, on a stream of its own: there, runs compute side by side.
 """
 
-from __future__ import annotations
-
 import gc
 import threading
 import time

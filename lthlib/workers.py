@@ -1,8 +1,6 @@
 """Processes that compute for another: they leave Ctrl-C to it and end with it, and while they still
 start, when it is asked to stop. Imports no torch, so that this holds while torch is imported."""
 
-from __future__ import annotations
-
 import logging
 import multiprocessing
 import os

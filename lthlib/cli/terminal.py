@@ -1,7 +1,5 @@
 """What a command says: text that cannot steer the terminal, and that may outlive it."""
 
-from __future__ import annotations
-
 import errno
 import io
 import signal

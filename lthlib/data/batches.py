@@ -1,7 +1,5 @@
 """Batches: shuffled, augmented and normalised on the device, the same from wherever one starts."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from itertools import count

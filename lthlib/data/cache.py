@@ -5,8 +5,6 @@ labels, and the SHA-256 of all that. It is compared when an entry is opened: 0.1
 training images, of which decoding takes 20.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

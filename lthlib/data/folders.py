@@ -1,7 +1,5 @@
 """Folders of class folders: ROOT/train/CLASS/*.png and ROOT/val or ROOT/test beside it."""
 
-from __future__ import annotations
-
 import logging
 import os
 from collections.abc import Mapping

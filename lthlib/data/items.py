@@ -1,7 +1,5 @@
 """What users have their data in: arrays, lists and map-style torch data sets, as tensors."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Mapping
 from typing import Any

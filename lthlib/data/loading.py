@@ -1,7 +1,5 @@
 """`load_dataset`: one name, one call, for every kind of source."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import replace

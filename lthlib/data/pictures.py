@@ -1,7 +1,5 @@
 """Decoding image files, with bounds, and with errors that name the file."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor

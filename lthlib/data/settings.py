@@ -1,7 +1,5 @@
 """What a recipe says about its data: which set, how it is split, augmented and normalised."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Annotated
 

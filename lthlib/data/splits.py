@@ -1,7 +1,5 @@
 """Randomness with an address, and the class-balanced split drawn from it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 

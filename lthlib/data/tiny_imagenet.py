@@ -2,8 +2,6 @@
 one folder beside a file that names the class of each.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from pathlib import Path

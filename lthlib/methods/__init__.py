@@ -1,7 +1,5 @@
 """The methods by name: each a search that yields tickets, each in a file of its own."""
 
-from __future__ import annotations
-
 from importlib import import_module
 
 from lthlib.errors import check_choice

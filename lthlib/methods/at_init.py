@@ -1,8 +1,6 @@
 """What pruning at initialisation shares: score the untrained network, prune it once, train what is
 left."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager

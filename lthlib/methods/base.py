@@ -1,7 +1,5 @@
 """What a method is: a search that yields tickets."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields

@@ -5,8 +5,6 @@ round until the soft mask is a step. Equation 4: minimise L(f(x; w * sigma(beta 
 sigma(beta s). The ticket is s > 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 """The dense network: the reference every ticket is judged against, and the parent of what starts
 from it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -1,8 +1,6 @@
 """What methods with trained gates share: one step on weights and gates, and what can be seen of the
 gates meanwhile."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any

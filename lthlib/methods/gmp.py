@@ -1,8 +1,6 @@
 """Gradual magnitude pruning (Zhu & Gupta, 2017): prune the smallest weights while training, first
 fast, then slowly."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,7 +1,5 @@
 """GraSP (Wang et al., 2020): prune the untrained network so that as much gradient flows as can."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ The mask is the top-k of |s|, its gradient passed straight through to the scores
 meant to be fine-tuned under the mask afterwards (`retrain` with `start: own`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated

@@ -5,8 +5,6 @@ Train, prune the smallest remaining weights over all layers together, go back to
 k, repeat.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated

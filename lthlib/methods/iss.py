@@ -5,8 +5,6 @@ masks are drawn from a Bernoulli distribution with chance sigma(s), a straight-t
 reaches s, and rounds follow one another as in CS.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated

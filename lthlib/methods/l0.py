@@ -5,8 +5,6 @@ A gate's parameter s is the paper's log alpha. Training multiplies each weight b
 for every batch; the expected number of open gates is the penalty.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """One-shot magnitude pruning: prune a trained dense network once, then train what is left."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated

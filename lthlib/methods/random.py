@@ -1,7 +1,5 @@
 """Random masks: what pruning without any criterion achieves."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated

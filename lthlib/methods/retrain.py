@@ -1,8 +1,6 @@
 """Judge a ticket by training it under its mask; with controls that change its mask or its
 weights."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,8 +1,6 @@
 """SNIP (Lee et al., 2019): prune the untrained network's connections to which the loss is least
 sensitive."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

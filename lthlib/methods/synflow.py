@@ -1,8 +1,6 @@
 """SynFlow (Tanaka et al., 2020): prune the untrained network, without data, so that no layer
 collapses."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

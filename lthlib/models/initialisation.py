@@ -1,7 +1,5 @@
 """How the weights of convolutions and linear layers are drawn before training."""
 
-from __future__ import annotations
-
 from torch import nn
 
 

@@ -1,7 +1,5 @@
 """The average over all pixels."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 

@@ -2,8 +2,6 @@
 section 4.2), and for ResNet-18 a fourth of 8w.
 """
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 

@@ -1,8 +1,6 @@
 """VGG-16 for CIFAR (Simonyan and Zisserman, 2015, configuration D): BatchNorm after each
 convolution, and one linear layer or three."""
 
-from __future__ import annotations
-
 from collections import OrderedDict
 
 import torch

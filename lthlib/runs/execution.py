@@ -1,8 +1,6 @@
 """Executing one run: obtain its parent, train from the last checkpoint, judge each ticket,
 record."""
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import json

@@ -1,8 +1,6 @@
 """The names of a configuration of plain values: an id, which is a hash of what differs from the
 defaults, and a line for people. Imports no torch: thousands of runs are to be listed at once."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence

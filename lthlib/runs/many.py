@@ -1,7 +1,5 @@
 """Executing many runs: each once, parents first, through any `concurrent.futures.Executor`."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import logging

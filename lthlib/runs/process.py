@@ -1,7 +1,5 @@
 """What a process that executes runs sets for itself."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

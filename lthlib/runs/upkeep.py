@@ -1,7 +1,5 @@
 """Looking after a store: a run's file read without trusting it, all damage found, room made."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress

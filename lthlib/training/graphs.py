@@ -1,7 +1,5 @@
 """A training step recorded once and replayed: on a GPU one launch then stands for hundreds."""
 
-from __future__ import annotations
-
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -4,8 +4,6 @@ Networks stay ordinary modules: effective weights are a function of the state, w
 parameters become views of, and every method starts from the gradient with respect to them.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager

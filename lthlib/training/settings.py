@@ -1,7 +1,5 @@
 """How a network is trained: lengths, rates, precision."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cache

@@ -353,7 +353,7 @@ def test_the_fingerprint_sees_code_and_not_prose(
         first = prints()
         assert len(set(first.values())) == 4
         edit("methods/imp.py", '"""Iterative', '"""# Iterative')
-        edit("training/settings.py", "from __future__", "# a comment\nfrom __future__")
+        edit("training/settings.py", "import math", "# a comment\nimport math")
         assert prints() == first
         edit("methods/imp.py", "-1.0", "-2.0")
         second = prints()

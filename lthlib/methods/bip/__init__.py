@@ -1,7 +1,5 @@
 """Bi-level pruning: the paper's alternation, and that of its released code."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

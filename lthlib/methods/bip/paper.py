@@ -7,8 +7,6 @@ that the upper gradient is (theta - (1/gamma) m g) g: one backward pass, first o
 A3 to A5). What the released code does instead is in `release`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any

@@ -3,8 +3,6 @@
 Where the release's passes repeat what was computed already, they are counted and not made again.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 
