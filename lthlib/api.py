@@ -33,6 +33,7 @@ _ADVICE = (
     "where gates move too little to tell weights apart, a longer training.length or a higher "
     "gate_learning_rate helps; else another penalty"
 )
+Watch = Callable[[dict[str, Any]], bool | None]
 Data = Dataset | tuple[Any, Any] | Any
 
 
@@ -54,7 +55,7 @@ def find_tickets(
     augmentation: DataSettings | None = None,
     device: Any = "auto",
     progress: bool = True,
-    watch: Callable[[dict[str, Any]], bool | None] | None = None,
+    watch: Watch | None = None,
     store: str | Path | None = None,
     **settings: Any,
 ) -> list[Ticket]:
@@ -385,11 +386,7 @@ def _readable(settings: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _bar(
-    trainer: Trainer,
-    title: str,
-    work: int,
-    shown: bool,
-    watch: Callable[[dict[str, Any]], bool | None] | None = None,
+    trainer: Trainer, title: str, work: int, shown: bool, watch: Watch | None = None
 ) -> Iterator[None]:
     device, total = trainer.network.device, work * trainer.settings.batch_size
     with (

@@ -17,6 +17,7 @@ from lthlib.settings import Field
 from lthlib.tickets import seal, unseal
 from lthlib.training import Cost, Trainer, channels_last
 
+Write = Callable[[Path, bytes], object]
 _LIST = Field("a list", lambda value: isinstance(value, list))
 # What a trainer holds beside its state, plain values.
 _PLAIN = {"history": _LIST, "records": OBJECT, "files": FILES}
@@ -24,10 +25,7 @@ _PLACE = {"owner": TEXT, "round": COUNT, "step": COUNT, "cost": COST, **_PLAIN, 
 
 
 def save_checkpoint(
-    trainer: Trainer,
-    path: Path,
-    owner: str,
-    write: Callable[[Path, bytes], object] = write_atomically,
+    trainer: Trainer, path: Path, owner: str, write: Write = write_atomically
 ) -> None:
     """Write the trainer's state, place, cost and history to `path`. owner: names run and source.
     write: how a file gets its content."""

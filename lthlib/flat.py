@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Named = Mapping[str, Tensor]  # tensors by name
 # Vectorised loops take up to so many entries at a time; some functions (sigmoid) round the few that
 # are left over otherwise.
 _VECTOR = 64
@@ -22,17 +23,12 @@ class Flat(dict[str, Tensor]):
     only. order: names as they lie in memory.
     """
 
-    def __init__(self, views: Mapping[str, Tensor], data: Tensor, order: Iterable[str]) -> None:
+    def __init__(self, views: Named, data: Tensor, order: Iterable[str]) -> None:
         super().__init__(views)
         self.data, self.order = data, tuple(order)
 
     @classmethod
-    def of(
-        cls,
-        tensors: Mapping[str, Tensor],
-        order: Iterable[str] = (),
-        like: Mapping[str, Tensor] | None = None,
-    ) -> Flat:
+    def of(cls, tensors: Named, order: Iterable[str] = (), like: Named | None = None) -> Flat:
         """Copies of tensors. order: names that may be among them, as they shall lie; by default as
         they come. like: in whose layouts, where shapes are equal; by default their own."""
         names = [name for name in order or tensors if name in tensors]
@@ -48,7 +44,7 @@ class Flat(dict[str, Tensor]):
         return flat
 
     @classmethod
-    def _of_bytes(cls, tensors: Mapping[str, Tensor], names: list[str]) -> Flat:
+    def _of_bytes(cls, tensors: Named, names: list[str]) -> Flat:
         names.sort(key=lambda name: -tensors[name].element_size())  # each is aligned to its size
         sizes = [tensors[name].numel() * tensors[name].element_size() for name in names]
         device = next(iter(tensors.values())).device
@@ -90,7 +86,7 @@ class Flat(dict[str, Tensor]):
         return found
 
 
-def memory_order(tensors: Mapping[str, Tensor], first: Iterable[str]) -> tuple[str, ...]:
+def memory_order(tensors: Named, first: Iterable[str]) -> tuple[str, ...]:
     """How tensors shall lie: those named `first`, then the rest; those with entries left over by
     vectorised loops come last of either, so that loops over all round as loops over each."""
     leading = list(first)
@@ -102,7 +98,7 @@ def memory_order(tensors: Mapping[str, Tensor], first: Iterable[str]) -> tuple[s
     )
 
 
-def _views(like: Mapping[str, Tensor], data: Tensor, order: Iterable[str]) -> dict[str, Tensor]:
+def _views(like: Named, data: Tensor, order: Iterable[str]) -> dict[str, Tensor]:
     names = list(order)
     pieces = dict(zip(names, data.split([like[name].numel() for name in names]), strict=True))
     return {name: _laid_out(pieces[name], tensor) for name, tensor in like.items()}

@@ -179,11 +179,9 @@ class Mask(Mapping[str, Tensor]):
 
     def shuffled(self, generator: torch.Generator) -> Mask:
         """A control: the same number of weights kept in each layer, at places drawn at random."""
-        return random_mask(
-            {name: tensor.shape for name, tensor in self.items()},
-            {name: kept for name, (kept, _) in self.layers().items()},
-            generator,
-        )
+        shapes = {name: tensor.shape for name, tensor in self.items()}
+        counts = {name: kept for name, (kept, _) in self.layers().items()}
+        return random_mask(shapes, counts, generator)
 
     def to(self, device: torch.device | str) -> Mask:
         """The mask on another device."""

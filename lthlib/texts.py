@@ -12,11 +12,8 @@ def visible(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() or unicodedata.category(char) == "Zs" else _spelled(char)
-        for char in text
-    )
+    return "".join(char if _is_seen(char) else ascii(char)[1:-1] for char in text)
 
 
-def _spelled(char: str) -> str:
-    return char.encode("unicode_escape").decode()
+def _is_seen(char: str) -> bool:
+    return char.isprintable() or unicodedata.category(char) == "Zs"

@@ -286,12 +286,8 @@ def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ticke
         raise TicketError("the mask's tensors and its table of shapes disagree")
     with refusal(TicketError, errors=MaskError):
         mask = Mask({name: unpack(kinds["mask"][name], tuple(shapes[name])) for name in shapes})
-    return Ticket(
-        mask=mask,
-        weights=kinds["weights"] or None,
-        rewind=kinds["rewind"] or None,
-        **{name: header[name] for name in _FIELDS},
-    )
+    own = {name: header[name] for name in _FIELDS}
+    return Ticket(mask, kinds["weights"] or None, kinds["rewind"] or None, **own)
 
 
 def seal(tensors: Mapping[str, Tensor], kind: str, text: str) -> bytes:

@@ -10,16 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lthlib.cli.options import (
-    DataOption,
-    DeterministicOption,
-    DeviceOption,
-    SetOption,
-    StoreOption,
-    finish_sweep,
-    machine_of,
-    nested,
-)
+from lthlib.cli import options
 from lthlib.cli.terminal import say
 from lthlib.errors import ConfigError
 from lthlib.records import METHODS
@@ -38,14 +29,14 @@ def run(
         str, typer.Option(help="The recipe that gives data, network and training.")
     ] = "digits",
     seed: Annotated[int, typer.Option(help="Seed of initialisation and data order.")] = 0,
-    set_: SetOption = None,
+    set_: options.SetOption = None,
     config: Annotated[
         Path | None, typer.Option(help="A run's configuration as JSON, instead of all these.")
     ] = None,
-    store: StoreOption = Path("store"),
-    data: DataOption = None,
-    device: DeviceOption = "auto",
-    deterministic: DeterministicOption = False,
+    store: options.StoreOption = Path("store"),
+    data: options.DataOption = None,
+    device: options.DeviceOption = "auto",
+    deterministic: options.DeterministicOption = False,
 ) -> None:
     """Run one configuration, its parents first, and print what it found. A complete run is only
     shown.
@@ -55,7 +46,7 @@ def run(
     from lthlib.runs import Store, bar, execute_many, with_ancestors
 
     ranks = ctx.with_resource(joined(device))
-    machine = machine_of(data, device, deterministic)
+    machine = options.machine_of(data, device, deterministic)
     wanted = _from_file(config) if config else _from_recipe(method, recipe, seed, set_ or [])
     runs = Store(store)
     missing = ranks.first(lambda: sum(runs.load(c) is None for c in with_ancestors([wanted])))
@@ -63,7 +54,7 @@ def run(
         say(f"{wanted.id}: {wanted.describe()}", err=True)
         with bar(wanted.method) as report:
             swept = execute_many([wanted], runs, machine, jobs=1, report=report)
-        finish_sweep(swept)
+        options.finish_sweep(swept)
     if ranks.rank == 0:
         _print_run(runs, wanted)
 
@@ -91,7 +82,7 @@ def _from_recipe(method: str, recipe_name: str, seed: int, changes: Sequence[str
         raise ConfigError(
             "retrain needs a parent ticket; give the whole configuration with --config"
         )
-    parts = nested(changes)
+    parts = options.nested(changes)
     settings = parts.pop("settings", {})
     recipe = load_recipe(recipe_name).with_(**parts)
     parent = Parent(dense_run(recipe, seed), "dense") if chosen.parent != "none" else None

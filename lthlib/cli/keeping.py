@@ -64,9 +64,7 @@ def _row(result: RunResult, origin: str) -> str:
 
 
 def show(
-    run_id: Annotated[
-        str, typer.Argument(metavar="ID", help="A run's id, or the beginning of it.")
-    ],
+    run_id: Annotated[str, typer.Argument(metavar="ID", help="A run's id, or how it begins.")],
     store: StoreOption = Path("store"),
 ) -> None:
     """Show a run: its configuration, judged tickets, cost and provenance, as JSON."""

@@ -39,10 +39,7 @@ DeviceOption = Annotated[
 ]
 DeterministicOption = Annotated[
     bool,
-    typer.Option(
-        "--deterministic",
-        help="On a GPU, use only kernels that give the same bits each time; slower.",
-    ),
+    typer.Option("--deterministic", help="On a GPU, only kernels that repeat every bit; slower."),
 ]
 SetOption = Annotated[
     list[str] | None,

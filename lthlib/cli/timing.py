@@ -31,11 +31,7 @@ _WHY = (
 def bench_ticket(
     file: Annotated[Path, typer.Argument(help="A ticket, *.safetensors.")],
     network: Annotated[
-        str,
-        typer.Option(
-            help="MODULE:FUNCTION that returns the ticket's network, for one of your own; a module "
-            "of this folder or an installed one."
-        ),
+        str, typer.Option(help="MODULE:FUNCTION that returns your network; of this folder too.")
     ] = "",
     example: Annotated[
         str, typer.Option(help="Shape of an input, such as 3x32x32; by default the run's.")

@@ -46,10 +46,9 @@ def load_folder(request: Request) -> Dataset:
     root, settings = request.root, request.settings
     held_out = _find_held_out(root)
     train = list_images(root / "train")
-    listed = {"train": train} | {
-        part: list_images(folder, train.classes, "the training folder")
-        for part, folder in held_out.items()
-    }
+    listed = {"train": train}
+    for part, folder in held_out.items():
+        listed[part] = list_images(folder, train.classes, "the training folder")
     native = None
     if settings.image_size is None:
         native = open_rgb(train.files[0], str(train.files[0])).size[::-1]
@@ -96,10 +95,7 @@ def read_parts(
     total = sum(len(listing.files) for listing in listed.values())
     if native is None or total * native[0] * native[1] * 3 > request.memory_limit:
         size = request.settings.image_size
-        return {
-            n: StreamingPart(tuple(one.files), one.labels, native, size)
-            for n, one in listed.items()
-        }
+        return {n: StreamingPart((*i.files,), i.labels, native, size) for n, i in listed.items()}
     return {n: _decoded(f"{title}-{n}", one, native, request.cache) for n, one in listed.items()}
 
 

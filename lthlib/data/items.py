@@ -64,10 +64,8 @@ def read_all(data: Any, name: str = "training") -> tuple[Any, Any]:
     except (KeyError, IndexError) as error:
         raise DataError(f"{name} data: the items differ ({error!r})") from None
     if not all(torch.equal(column[0], column[1]) for column in tree_leaves(columns)):
-        warnings.warn(
-            f"{name} data gives another item 0 each time; it is read once, for all epochs",
-            stacklevel=3,
-        )
+        again = f"{name} data gives another item 0 each time; it is read once, for all epochs"
+        warnings.warn(again, stacklevel=3)
     return _split(rows_of(columns, slice(1, None)), name)
 
 

@@ -39,10 +39,8 @@ def load_tiny_imagenet(request: Request) -> Dataset:
     root, settings = request.root, request.settings
     folder = root / FOLDER if os.path.isdir(root / FOLDER) else root
     classes = _read_classes(folder / "wnids.txt", root)
-    listed = {
-        "train": list_images(folder / "train", classes, "wnids.txt"),
-        "val": _list_validation(folder / "val", classes),
-    }
+    listed = {"train": list_images(folder / "train", classes, "wnids.txt")}
+    listed["val"] = _list_validation(folder / "val", classes)
     parts = read_parts("tiny-imagenet", listed, (SIDE, SIDE), request)
     held_out = parts["val"]
     dataset = Dataset.split("tiny-imagenet", classes, parts["train"], held_out, settings)

@@ -1,13 +1,12 @@
 """What a method is: a search that yields tickets."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from typing import Any
 
-from torch import Tensor
-
 from lthlib.errors import ConfigError, MaskError
+from lthlib.flat import Named
 from lthlib.masks import Mask
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -75,16 +74,12 @@ def steps_by_sgd(trainer: Trainer, what: str) -> dict[str, Any]:
     """The options of `sgd_step` of a method that prescribes it; warns where the recipe asks for
     another optimiser. what: it steps."""
     if trainer.settings.optimiser != "sgd":
-        warnings.warn(
-            f"{what} are stepped by SGD, as prescribed, not by {trainer.settings.optimiser}",
-            stacklevel=2,
-        )
+        how = f"by SGD, as the paper prescribes, not by {trainer.settings.optimiser}"
+        warnings.warn(f"{what} are stepped {how}", stacklevel=2)
     return trainer.optimiser_options()
 
 
-def make_ticket(
-    trainer: Trainer, mask: Mask, changed: Mapping[str, Tensor] | None = None, **about: Any
-) -> Ticket:
+def make_ticket(trainer: Trainer, mask: Mask, changed: Named | None = None, **about: Any) -> Ticket:
     """A ticket whose own weights are the trainer's weights and buffers, but for those `changed`,
     under `mask`, all copied to the CPU. about: its other fields, see `Ticket`."""
     if trainer.within is not None:

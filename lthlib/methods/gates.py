@@ -98,12 +98,9 @@ def search_gates(trainer: Trainer, settings: Any, name: str, gate: Gate) -> Iter
     trainer.observe = lambda step: gate_readout(trainer, gate, step)
     trainer.standing = lambda: _ticket(trainer, gate, "stopped", trainer.round, k)
     for r in trainer.rounds(settings.rounds):
-        trainer.fit(
-            gated_step(trainer, settings, steps, gate),
-            stop=steps,
-            streams=("train",) if r == 0 else (f"round-{r}",),
-            snapshot_at=k if r == 0 else None,
-        )
+        streams, snapshot_at = (("train",), k) if r == 0 else ((f"round-{r}",), None)
+        step = gated_step(trainer, settings, steps, gate)
+        trainer.fit(step, stop=steps, streams=streams, snapshot_at=snapshot_at)
         trainer.history[-1]["gated_validation"] = gated_accuracy(trainer, gate, steps - 1)
         # Before the reset: after it no gate is above s0, and with s0 <= 0 none is open.
         yield _ticket(trainer, gate, f"round-{r}", r, k)

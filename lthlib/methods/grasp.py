@@ -9,15 +9,9 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lthlib.data import Part
-from lthlib.masks import Structure
-from lthlib.methods.at_init import (
-    gradient_of_sum,
-    losses,
-    pieces,
-    scoring_images,
-    train_pruned,
-    untrained,
-)
+from lthlib.masks import Mask, Structure
+from lthlib.methods import at_init
+from lthlib.methods.at_init import gradient_of_sum
 from lthlib.methods.base import Method
 from lthlib.settings import Density, Images, Positive, Settings
 from lthlib.tickets import Ticket
@@ -55,13 +49,13 @@ def scores(trainer: Trainer, images: Part, temperature: float) -> Tensors:
     """
     # The fused operators of attention have no second derivative.
     with (
-        untrained(trainer, batch_statistics=True) as (model, weights),
+        at_init.untrained(trainer, batch_statistics=True) as (model, weights),
         sdpa_kernel(SDPBackend.MATH),
     ):
-        batches = pieces(trainer, images)
+        batches = at_init.pieces(trainer, images)
 
         def terms() -> Iterator[Tensor]:
-            return losses(trainer, model, batches, temperature)
+            return at_init.losses(trainer, model, batches, temperature)
 
         gradient = gradient_of_sum(terms(), weights)
         try:
@@ -109,20 +103,16 @@ def _product(gradient: Tensors, loss: Tensor, weights: Tensors) -> Tensor:
 
 def search(trainer: Trainer, settings: GraSPSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Yield one ticket, trained from initialisation under its mask."""
-    images = scoring_images(trainer, settings.images_per_class)
+    images = at_init.scoring_images(trainer, settings.images_per_class)
     n = len(images)
-    return train_pruned(
-        trainer,
-        settings.density,
-        lambda: trainer.select(
-            scores(trainer, images, settings.temperature),
-            settings.density,
-            settings.structure,
-            norm="sum",
-        ),
-        # g, g once more, and back through the latter's graph: six forward passes' operations.
-        Cost(images=n, forward_passes=2 * n, backward_passes=5 * n),
-    )
+    # g, g once more, and back through the latter's graph: six forward passes' operations.
+    cost = Cost(images=n, forward_passes=2 * n, backward_passes=5 * n)
+
+    def prune() -> Mask:
+        found = scores(trainer, images, settings.temperature)
+        return trainer.select(found, settings.density, settings.structure, norm="sum")
+
+    return at_init.train_pruned(trainer, settings.density, prune, cost)
 
 
 METHOD = Method("grasp", "GraSP", GraSPSettings, search)

@@ -65,13 +65,10 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
     start = 0 if settings.rewinding == "none" else k
     for r in trainer.rounds(settings.rounds + 1):
         mask = Mask(masks)
-        trainer.fit(
-            trainer.masked_step(mask, total),
-            start=start if r else 0,
-            stop=total,
-            streams=("train",) if settings.rewinding != "none" or r == 0 else (f"round-{r}",),
-            snapshot_at=k if r == 0 else None,
-        )
+        begin, snapshot_at = (start, None) if r else (0, k)
+        streams = (f"round-{r}",) if r and settings.rewinding == "none" else ("train",)
+        step = trainer.masked_step(mask, total)
+        trainer.fit(step, start=begin, stop=total, streams=streams, snapshot_at=snapshot_at)
         target = _density(trainer, settings, r)
         found = r == 0 or settings.rewinding == "none"
         yield make_ticket(

@@ -1,6 +1,6 @@
 """Random masks: what pruning without any criterion achieves."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -38,11 +38,8 @@ def search(trainer: Trainer, settings: RandomSettings, parent: Ticket | None) ->
     return train_from(trainer, parent, mask, mask.density)
 
 
-METHOD = Method(
-    "random",
-    "random",
-    RandomSettings,
-    search,
-    lambda settings, steps, start: steps("") - start,
-    parent="ticket",
-)
+def _work(settings: RandomSettings, steps: Callable[[str], int], start: int) -> int:
+    return steps("") - start
+
+
+METHOD = Method("random", "random", RandomSettings, search, _work, parent="ticket")

@@ -5,14 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lthlib.data import Part
-from lthlib.methods.at_init import (
-    gradient_of_sum,
-    losses,
-    pieces,
-    scoring_images,
-    train_pruned,
-    untrained,
-)
+from lthlib.masks import Mask
+from lthlib.methods import at_init
 from lthlib.methods.base import Method
 from lthlib.settings import Density, Images, Settings
 from lthlib.tickets import Ticket
@@ -35,21 +29,22 @@ def scores(trainer: Trainer, images: Part) -> Tensors:
     changes no rank. BatchNorm normalises by the batch here; the release scores with is_train False,
     by BatchNorm's initial statistics, and draws other weights to score than to train.
     """
-    with untrained(trainer, batch_statistics=True) as (model, weights):
-        gradient = gradient_of_sum(losses(trainer, model, pieces(trainer, images)), weights)
+    with at_init.untrained(trainer, batch_statistics=True) as (model, weights):
+        gradient = at_init.gradient_of_sum(
+            at_init.losses(trainer, model, at_init.pieces(trainer, images)), weights
+        )
         return {name: (w * gradient[name]).detach().abs().cpu() for name, w in weights.items()}
 
 
 def search(trainer: Trainer, settings: SNIPSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Yield one ticket, trained from initialisation under its mask."""
-    images = scoring_images(trainer, settings.images_per_class)
-    n = len(images)
-    return train_pruned(
-        trainer,
-        settings.density,
-        lambda: trainer.select(scores(trainer, images), settings.density),
-        Cost(images=n, forward_passes=n, backward_passes=n),
-    )
+    images = at_init.scoring_images(trainer, settings.images_per_class)
+    cost = Cost(images=len(images), forward_passes=len(images), backward_passes=len(images))
+
+    def prune() -> Mask:
+        return trainer.select(scores(trainer, images), settings.density)
+
+    return at_init.train_pruned(trainer, settings.density, prune, cost)
 
 
 METHOD = Method("snip", "SNIP", SNIPSettings, search)

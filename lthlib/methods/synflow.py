@@ -73,13 +73,8 @@ def prune(trainer: Trainer, settings: SynFlowSettings) -> Mask:
 
 def search(trainer: Trainer, settings: SynFlowSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Yield one ticket, trained from initialisation under its mask."""
-    n = settings.iterations
-    return train_pruned(
-        trainer,
-        settings.density,
-        lambda: prune(trainer, settings),
-        Cost(forward_passes=n, backward_passes=n),
-    )
+    cost = Cost(forward_passes=settings.iterations, backward_passes=settings.iterations)
+    return train_pruned(trainer, settings.density, lambda: prune(trainer, settings), cost)
 
 
 METHOD = Method("synflow", "SynFlow", SynFlowSettings, search)

@@ -71,15 +71,9 @@ class Recipe(Settings, where=""):
         self, method: str, seed: int, parent: Parent | None = None, /, **settings: Any
     ) -> RunConfig:
         """The run of a method under this recipe; `settings` are the method's own."""
-        return RunConfig.from_json(
-            {
-                **{part: self.values[part] for part in ("data", "model", "training")},
-                "method": method,
-                "settings": settings,
-                "seed": seed,
-                "parent": parent,
-            }
-        )
+        parts = {part: self.values[part] for part in _SETTINGS}
+        own = {"method": method, "settings": settings, "seed": seed, "parent": parent}
+        return RunConfig.from_json(parts | own)
 
     @property
     def training(self) -> TrainingSettings:
@@ -138,11 +132,8 @@ def _leaves(name: str, value: Any) -> list[str]:
 
 def recipe_names() -> list[str]:
     """Names of the recipes that come with lthlib."""
-    return sorted(
-        Path(str(f)).stem
-        for f in resources.files(__package__).iterdir()
-        if f.name.endswith(".yaml")
-    )
+    names = (file.name for file in resources.files(__package__).iterdir())
+    return sorted(Path(name).stem for name in names if name.endswith(".yaml"))
 
 
 def dense_run(recipe: Recipe, seed: int) -> RunConfig:

@@ -86,14 +86,9 @@ def build_trainer(config: RunConfig, machine: Machine) -> Trainer:
     address = "fresh" if fresh else "initialisation"
     seed = generator(config.seed, address).initial_seed() % (1 << 62)
     model = build_model(config.model, dataset.num_classes, dataset.image_shape[0], seed)
+    place = machine.torch_device()
     return Trainer(
-        model,
-        dataset,
-        config.training,
-        config.data,
-        config.seed,
-        config.model.prunable,
-        machine.torch_device(),
+        model, dataset, config.training, config.data, config.seed, config.model.prunable, place
     )
 
 
@@ -195,10 +190,8 @@ class _Execution:
         records = sorted(found, key=lambda record: record["ticket"]["index"])
         if failure is not None:
             if trainer is not None:
-                failure += (
-                    f" (round {trainer.round}, by step {trainer.step}; "
-                    f"last good checkpoint: {self.saved})"
-                )
+                failure += f" (round {trainer.round}, by step {trainer.step}; "
+                failure += f"last good checkpoint: {self.saved})"
             nothing = {"point": "none", "sha256": "", "target_density": None}
             ticket = {"index": trainer.round if trainer else 0, **nothing}
             cost = trainer.spent if trainer else Cost()

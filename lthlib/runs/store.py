@@ -329,14 +329,9 @@ class Store:
         except RunDamaged as error:
             self.set_aside(folder, str(error), lease)
             raise
-        stored = {
-            "schema": SCHEMA,
-            "id": config.id,
-            "config": config.to_json(),
-            "source": source(config.to_json()),
-            "files": dict(sorted(files.items())),
-            **parts,
-        }
+        values, written = config.to_json(), dict(sorted(files.items()))
+        stored = {"schema": SCHEMA, "id": config.id, "config": values, "source": source(values)}
+        stored |= {"files": written, **parts}
         self.write(folder / "run.json", sealed(stored), lease)
         remove(left_over(folder, stored))
         return result_of(stored)

@@ -187,10 +187,8 @@ def _needless_in(folder: Path) -> list[Needless]:
         foreign = not own and os.listdir(folder)
         return [] if foreign else [_sized("unfinished, cannot go on", folder, own)]
     kinds = {True: "temporary file", False: "checkpoint of a complete run"}
-    return [
-        _sized(kinds[bool(TEMPORARY.fullmatch(path.name))], path)
-        for path in disk.left_over(folder, stored)
-    ]
+    left = disk.left_over(folder, stored)
+    return [_sized(kinds[bool(TEMPORARY.fullmatch(path.name))], path) for path in left]
 
 
 def _sized(kind: str, path: Path, files: Iterable[Path] | None = None) -> Needless:

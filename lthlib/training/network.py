@@ -5,7 +5,7 @@ parameters become views of, and every method starts from the gradient with respe
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import reduce
 from typing import Any
@@ -19,10 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lthlib.distributed import Ranks
 from lthlib.errors import ConfigError
-from lthlib.flat import Flat
+from lthlib.flat import Flat, Named
 from lthlib.masks import is_trained
 from lthlib.modules import call, copied, logits_of
 from lthlib.training.objective import Objective
+from lthlib.training.settings import TrainingSettings
 
 Tensors = dict[str, Tensor]
 _HALF = (torch.float16, torch.bfloat16)
@@ -55,7 +56,7 @@ class Network:
         trained = [p.dtype for p in self._parameters.values()]
         self._common = reduce(torch.promote_types, trained, trained[0] if trained else self.dtype)
         self._tensors = parameters | dict(self.model.named_buffers())
-        self._held: list[Mapping[str, Tensor] | None] = [None, None]
+        self._held: list[Named | None] = [None, None]
         self._slots: list[tuple[nn.Module, dict[str, Any], str, Any]] = [
             (m, places, key, own)
             for m in self.model.modules()
@@ -69,10 +70,8 @@ class Network:
     def weights(self) -> Tensors:
         """Copies of the parameters that are trained, of one type, convolutions in channels_last
         layout."""
-        return {
-            name: channels_last(p.detach().to(self._common, copy=True))
-            for name, p in self._parameters.items()
-        }
+        own = {n: p.detach().to(self._common, copy=True) for n, p in self._parameters.items()}
+        return {name: channels_last(weight) for name, weight in own.items()}
 
     def buffers(self) -> Tensors:
         """Copies of all else: buffers, such as BatchNorm's statistics, and parameters that are
@@ -123,7 +122,7 @@ class Network:
         if self.device.type != "cpu":
             getattr(torch, self.device.type).manual_seed(seed)
 
-    def _hold(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> None:
+    def _hold(self, weights: Named, buffers: Named) -> None:
         """Let the module's own tensors be these. Those that stay at one place in memory are held
         already when they come again; torch's `functional_call` exchanges all at every call."""
         for i, named in enumerate((weights, buffers)):
@@ -136,7 +135,7 @@ class Network:
                 own.data = tensor.detach().to(own.dtype)
             self._held[i] = named if stays else None
 
-    def _forward(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Any) -> Any:
+    def _forward(self, weights: Named, buffers: Named, x: Any) -> Any:
         self._hold(weights, buffers)
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -169,7 +168,7 @@ class Network:
             own.data.copy_(new.detach())
         self._written = []
 
-    def forward(self, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Any) -> Any:
+    def forward(self, weights: Named, buffers: Named, x: Any) -> Any:
         """Outputs, such as logits [b, classes], in training mode without gradients; BatchNorm's
         statistics in `buffers` move."""
         if not self.model.training:
@@ -203,12 +202,7 @@ class Network:
 
     @torch.enable_grad()
     def gradients(
-        self,
-        weights: Mapping[str, Tensor],
-        buffers: Mapping[str, Tensor],
-        x: Any,
-        y: Tensor,
-        into: Flat | None = None,
+        self, weights: Named, buffers: Named, x: Any, y: Tensor, into: Flat | None = None
     ) -> tuple[Tensor, Tensor, Tensors]:
         """One forward and backward pass in training mode; BatchNorm's statistics in `buffers` move.
         Where ranks share a run, each brings its images, and all get what one process would.
@@ -239,12 +233,7 @@ class Network:
         return loss, correct, gradients
 
     @torch.no_grad()
-    def judge(
-        self,
-        weights: Mapping[str, Tensor],
-        buffers: Mapping[str, Tensor],
-        batches: Iterable[tuple[Any, Tensor]],
-    ) -> float:
+    def judge(self, weights: Named, buffers: Named, batches: Iterable[tuple[Any, Tensor]]) -> float:
         """The metric over `batches`, those of all ranks, in evaluation mode; by default the percent
         of correct predictions."""
         self.model.eval()
@@ -282,19 +271,12 @@ def channels_last(tensor: Tensor) -> Tensor:
 
 
 def sgd_step(
-    weights: Mapping[str, Tensor],
-    gradients: Mapping[str, Tensor],
-    momenta: Mapping[str, Tensor],
-    rate: float | Tensor,
-    *,
-    momentum: float,
-    nesterov: bool,
-    weight_decay: float,
+    weights: Named, gradients: Named, momenta: Named, rate: float | Tensor, **options: Any
 ) -> None:
     """One step of torch's SGD in place, on named tensors the caller owns; zero momenta behave as a
-    first step. Where all three are `Flat`, of one layout, it is one step on one tensor. On a GPU it
-    is one kernel, which wants a weight, its gradient and its momentum in one layout, and the rate
-    may be a 0-d tensor."""
+    first step. options: its momentum, nesterov and weight_decay. Where all three are `Flat`, of one
+    layout, it is one step on one tensor. On a GPU it is one kernel, which wants a weight, its
+    gradient and its momentum in one layout, and the rate may be a 0-d tensor."""
     if isinstance(weights, Flat) and isinstance(gradients, Flat) and isinstance(momenta, Flat):
         owned, found, moved = [weights.data], [gradients.data], [momenta.data]
     else:
@@ -303,31 +285,14 @@ def sgd_step(
     fused = bool(owned) and owned[0].is_cuda
     if fused and isinstance(rate, Tensor):
         rate = rate.float()
+    options["nesterov"] &= options["momentum"] > 0
+    options |= {"foreach": not fused, "fused": fused, "dampening": 0, "maximize": False}
     with torch.no_grad():
-        sgd(
-            owned,
-            found,
-            moved,  # type: ignore[arg-type]
-            foreach=not fused,
-            fused=fused,
-            lr=rate,  # type: ignore[arg-type]
-            momentum=momentum,
-            nesterov=nesterov and momentum > 0,
-            weight_decay=weight_decay,
-            dampening=0,
-            maximize=False,
-        )
+        sgd(owned, found, moved, lr=rate, **options)  # type: ignore[arg-type]
 
 
 def adamw_step(
-    weights: Flat,
-    gradients: Flat,
-    moments: Flat,
-    rate: float | Tensor,
-    *,
-    betas: tuple[float, ...],
-    epsilon: float,
-    weight_decay: float,
+    weights: Flat, gradients: Flat, moments: Flat, rate: float | Tensor, how: TrainingSettings
 ) -> None:
     """One step of AdamW (Loshchilov & Hutter, 2019, Algorithm 2) in place. moments: means of the
     gradients, of their squares, and the count of steps, as `moments_of` makes them."""
@@ -335,12 +300,12 @@ def adamw_step(
     mean, square, count = moments.data.split([n, n, 1])
     with torch.no_grad():
         count.add_(1)
-        mean.lerp_(found, 1 - betas[0])
-        square.lerp_(found * found, 1 - betas[1])
+        mean.lerp_(found, 1 - how.betas[0])
+        square.lerp_(found * found, 1 - how.betas[1])
         # 1 - beta^count, which single precision rounds to little else.
-        seen = [-torch.expm1(count * math.log(beta or 1e-300)) for beta in betas]
-        update = (mean / seen[0]).div_((square / seen[1]).sqrt_().add_(epsilon))
-        weights.data.mul_(1 - rate * weight_decay).sub_(update.mul_(rate))
+        seen = [-torch.expm1(count * math.log(beta or 1e-300)) for beta in how.betas]
+        update = (mean / seen[0]).div_((square / seen[1]).sqrt_().add_(how.epsilon))
+        weights.data.mul_(1 - rate * how.weight_decay).sub_(update.mul_(rate))
 
 
 def moments_of(weights: Tensors, optimiser: str) -> Tensors:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lthlib.data import Batches, Dataset, DataSettings, EvaluationBatches, Part
 from lthlib.distributed import Ranks, current
 from lthlib.errors import ConfigError, Diverged, MaskError, Paused
-from lthlib.flat import Flat, memory_order
+from lthlib.flat import Flat, Named, memory_order
 from lthlib.masks import Mask, group_axes, prunable_names, select
 from lthlib.modules import copied, unwrapped
 from lthlib.training.cost import Cost, Meter, Outcome
@@ -144,13 +144,9 @@ class Trainer:
         if prefix in self._groups:
             return self._groups[prefix]
         start = len(prefix) + 1
-        return {
-            key[start:]: tensor
-            for key, tensor in self.state.items()
-            if key.startswith(prefix + "/")
-        }
+        return {k[start:]: t for k, t in self.state.items() if k.startswith(prefix + "/")}
 
-    def keep(self, prefix: str, tensors: Mapping[str, Tensor]) -> Flat:
+    def keep(self, prefix: str, tensors: Named) -> Flat:
         """Add copies of tensors to the state under `prefix/`, unless a checkpoint brought them;
         returns the group, which lies in one piece of memory, in the order of the weights."""
         if prefix not in self._groups:
@@ -183,7 +179,7 @@ class Trainer:
 
         return effective
 
-    def load(self, prefix: str, tensors: Mapping[str, Tensor]) -> None:
+    def load(self, prefix: str, tensors: Named) -> None:
         """Copy values into a group of the state, in place."""
         for name, tensor in tensors.items():
             self.state[f"{prefix}/{name}"].copy_(tensor)
@@ -197,11 +193,7 @@ class Trainer:
         return self.flat("weights").head(self.names)
 
     def select(
-        self,
-        scores: Mapping[str, Tensor],
-        density: float,
-        structure: str = "unstructured",
-        **options: Any,
+        self, scores: Named, density: float, structure: str = "unstructured", **options: Any
     ) -> Mask:
         """`lthlib.masks.select` among this network's weights, with the axes of its layers."""
         if self.within is not None:
@@ -249,22 +241,14 @@ class Trainer:
         if s.optimiser == "sgd":
             sgd_step(*step, **self.optimiser_options())
         else:
-            adamw_step(*step, betas=s.betas, epsilon=s.epsilon, weight_decay=s.weight_decay)
+            adamw_step(*step, s)
 
     def batches(self, stream: str) -> Batches:
         """The training images in the order of a named stream; a rank gets its share of each
         batch."""
-        return Batches(
-            self.dataset.train,
-            self.data,
-            self.settings.batch_size,
-            seed=self.seed,
-            stream=stream,
-            device=self.network.device,
-            dtype=self.network.dtype,
-            share=self.ranks.share,
-            whole=self._drops_last,
-        )
+        own = self.dataset.train, self.data, self.settings.batch_size
+        place = {**self._place, "share": self.ranks.share}
+        return Batches(*own, seed=self.seed, stream=stream, whole=self._drops_last, **place)
 
     def first_two(self, count: int = 2) -> Any:
         """The batch of the first two training inputs, or of one twice if there is only one; or of
@@ -275,8 +259,11 @@ class Trainer:
     def in_order(self, images: Part, batch_size: int = 1000, **more: Any) -> EvaluationBatches:
         """Every image of a part once, as judging takes them. more: arguments of
         `EvaluationBatches`."""
-        place: dict[str, Any] = {"device": self.network.device, "dtype": self.network.dtype}
-        return EvaluationBatches(images, self.data, batch_size, **(place | more))
+        return EvaluationBatches(images, self.data, batch_size, **(self._place | more))
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        return {"device": self.network.device, "dtype": self.network.dtype}
 
     def rounds(self, count: int) -> Iterator[int]:
         """0, 1, ..., count - 1, from the saved round on; the state at the end of a round's body
@@ -408,9 +395,7 @@ class Trainer:
         else:
             self.zero("momentum")
 
-    def evaluate(
-        self, part: str, weights: Mapping[str, Tensor], buffers: Mapping[str, Tensor] | None = None
-    ) -> float | None:
+    def evaluate(self, part: str, weights: Named, buffers: Named | None = None) -> float | None:
         """The metric on `validation` or `test`, by default percent correct, from effective weights;
         None where that part is empty. buffers: may stand among the weights."""
         images = getattr(self.dataset, part)
@@ -419,7 +404,7 @@ class Trainer:
         batches = self.in_order(images, share=self.ranks.share)
         return self.network.judge(weights, buffers or {}, batches)
 
-    def gather_statistics(self, weights: Mapping[str, Tensor]) -> Tensors:
+    def gather_statistics(self, weights: Named) -> Tensors:
         """BatchNorm's buffers averaged over one epoch forward with these effective weights; the
         state's own stay as they are. Counts as forward passes."""
         buffers = {name: tensor.clone() for name, tensor in self.group("buffers").items()}

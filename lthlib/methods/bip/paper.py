@@ -153,13 +153,10 @@ class Alternation:
     def __call__(self, t: int, *batches: tuple[Tensor, Tensor]) -> Outcome:
         outcomes = [self.lower(t, batch) for batch in batches[:-1]]
         outcomes.append(self.upper(t, batches[-1]))
-        return Outcome(
-            torch.stack([one.loss for one in outcomes]).mean(),
-            torch.stack([one.correct for one in outcomes]).sum(),
-            sum(one.images for one in outcomes),
-            sum(one.forward_passes for one in outcomes),
-            sum(one.backward_passes for one in outcomes),
-        )
+        loss = torch.stack([one.loss for one in outcomes]).mean()
+        correct = torch.stack([one.correct for one in outcomes]).sum()
+        passes = [(one.images, one.forward_passes, one.backward_passes) for one in outcomes]
+        return Outcome(loss, correct, *map(sum, zip(*passes, strict=True)))
 
     def lower(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
         """SGD on the weights; the mask stays."""
