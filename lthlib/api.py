@@ -188,9 +188,8 @@ def _at_density(search: Callable[..., list[Ticket]], density: float) -> list[Tic
 
     trials = bisect_initial_gate(density_of, density)
     if not found:
-        raise MaskError(
-            f"no search left a weight; tried s0 = {[gate for gate, _ in trials]}; {_ADVICE}"
-        )
+        tried = [gate for gate, _ in trials]
+        raise MaskError(f"no search left a weight; tried s0 = {tried}; {_ADVICE}")
     nearest = min(found, key=lambda gate: abs(math.log(found[gate][-1].density / density)))
     reached = found[nearest][-1].density
     if abs(reached / density - 1) > 0.1 and found[nearest][-1].point != "stopped":
@@ -360,16 +359,12 @@ def _for_density(
             raise ConfigError("density sets initial_gate; give one of the two")
         return {}
     if method.has_gates:
-        raise ConfigError(
-            f"{method.name} finds its own density: a higher penalty (lambda) gives sparser tickets"
-        )
+        raise ConfigError(f"{method.name} finds its own density: a higher penalty prunes more")
     if method.name != "imp":
         raise ConfigError(f"{method.name} takes no density; leave it out")
     target, density = density, density / start
     if density > 1 - 1e-6:
-        raise ConfigError(
-            f"density is {target}, at which imp prunes nothing; give less than {start}"
-        )
+        raise ConfigError(f"density {target}, at which imp prunes nothing; give less than {start}")
     if {"rounds", "fraction"} <= settings.keys():
         raise ConfigError("density and rounds set the fraction; give two of the three")
     fraction = settings.get("fraction", 0.2)

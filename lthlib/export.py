@@ -78,9 +78,7 @@ def _short(number: float) -> str:
 
 def _check_installed(*packages: str) -> None:
     if missing := [name for name in packages if not importlib.util.find_spec(name)]:
-        raise ConfigError(
-            f"{', '.join(missing)} is not installed; pip install 'lthlib[export]' brings it"
-        )
+        raise ConfigError(f"{', '.join(missing)} is not installed: pip install 'lthlib[export]'")
 
 
 def _batch(example: Any) -> Any:
@@ -89,9 +87,7 @@ def _batch(example: Any) -> Any:
     example = tree_map_only(kinds, lambda x: torch.as_tensor(x).detach().cpu(), example)
     tensors = [x for x in tree_leaves(example) if isinstance(x, Tensor)]
     if not tensors or not all(x.dim() and len(x) for x in tensors):
-        raise ConfigError(
-            f"example is {shown(example)}; expected a batch [b, ...], a tensor or several of them"
-        )
+        raise ConfigError(f"example is {shown(example)}; expected a batch [b, ...] of tensors")
     return example
 
 
@@ -128,9 +124,7 @@ def _converted(network: nn.Module, example: Any, suffix: str) -> tuple[bytes, Ru
     convert, packages = _FORMATS[suffix]
     _check_installed(*packages)
     # A batch of one would be taken to be the only size there is.
-    several = tree_map_only(
-        Tensor, lambda x: x if len(x) > 1 else x.repeat_interleave(2, 0), example
-    )
+    several = tree_map_only(Tensor, lambda x: x if len(x) > 1 else torch.cat([x, x]), example)
     with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of what torch will once give up
         with refusal(TicketError, f"the network cannot be written as {suffix}", Exception):

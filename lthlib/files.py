@@ -231,9 +231,8 @@ def from_yaml(text: bytes | str) -> Any:
                 pairs = zip(items[::2], items[1::2], strict=True)
                 open_[-1].append(items if listed else _mapping(list(pairs)))
     except yaml.YAMLError as error:
-        raise ValueError(
-            " ".join(str(error).replace('in "<unicode string>",', "at").split())
-        ) from None
+        why = str(error).replace('in "<unicode string>",', "at")
+        raise ValueError(" ".join(why.split())) from None
     if len(open_[0]) > 1:
         raise ValueError("holds several documents; write one")
     return open_[0][0] if open_[0] else None

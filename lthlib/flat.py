@@ -91,11 +91,8 @@ def memory_order(tensors: Named, first: Iterable[str]) -> tuple[str, ...]:
     vectorised loops come last of either, so that loops over all round as loops over each."""
     leading = list(first)
     rest = [name for name in tensors if name not in set(leading)]
-    return tuple(
-        name
-        for names in (leading, rest)
-        for name in sorted(names, key=lambda name: tensors[name].numel() % _VECTOR > 0)
-    )
+    uneven = {name: tensor.numel() % _VECTOR > 0 for name, tensor in tensors.items()}
+    return (*sorted(leading, key=uneven.__getitem__), *sorted(rest, key=uneven.__getitem__))
 
 
 def _views(like: Named, data: Tensor, order: Iterable[str]) -> dict[str, Tensor]:

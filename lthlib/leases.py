@@ -196,10 +196,7 @@ def _wait(lease: Lease, stop: Callable[[], bool]) -> None:
 
 def _owner(path: Path) -> tuple[Path, bytes, int] | None:
     """The owner's file, what it says and its heartbeat."""
-    with (
-        refusal(StoreError, f"cannot read the lock {path}"),
-        contextlib.suppress(FileNotFoundError),
-    ):
+    with refusal(StoreError, f"cannot read lock {path}"), contextlib.suppress(FileNotFoundError):
         if path.is_symlink():
             raise OSError(errno.ELOOP, "is a symbolic link; remove it")
         for own in path.iterdir():

@@ -53,9 +53,7 @@ def prunable_names(
     known = dict(model.named_parameters())
     for name in which:
         if not isinstance(name, str) or name not in known:
-            raise MaskError(
-                f"the network has no parameter {shown(name)}; it has {', '.join(known)}"
-            )
+            raise MaskError(f"the model has no parameter {shown(name)}; it has {', '.join(known)}")
         if not (is_trained(known[name]) and known[name].numel() and known[name].dim()):
             raise MaskError(
                 f"prunable names {name!r}, whose weights are frozen (requires_grad=False) or none; "
@@ -76,13 +74,8 @@ def left_out(model: nn.Module, names: Collection[str]) -> dict[str, int]:
     numbers of weights: recurrent layers, embeddings, parametrised layers and so on. Layers that
     `prunable_names` knows are left out on purpose."""
     covered = {*names, *_weights(model, "conv+linear")}
-    return {
-        name: parameter.numel()
-        for name, parameter in model.named_parameters()
-        if name not in covered
-        and is_trained(parameter)
-        and sum(side > 1 for side in parameter.shape) > 1
-    }
+    rest = {n: p for n, p in model.named_parameters() if is_trained(p) and n not in covered}
+    return {n: p.numel() for n, p in rest.items() if sum(side > 1 for side in p.shape) > 1}
 
 
 def group_axes(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -139,10 +132,8 @@ class Mask(Mapping[str, Tensor]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return (
-            f"Mask({self.kept:,} of {self.total:,} weights kept, density {self.density:.4f}, "
-            f"{len(self)} tensors)"
-        )
+        more = f"density {self.density:.4f}, {len(self)} tensors"
+        return f"Mask({self.kept:,} of {self.total:,} weights kept, {more})"
 
     @cached_property
     def kept(self) -> int:
@@ -191,9 +182,7 @@ class Mask(Mapping[str, Tensor]):
         """Raise MaskError unless each covered parameter is in `tensors` with the mask's shape."""
         for name, tensor in self.items():
             if name not in tensors:
-                raise MaskError(
-                    f"the mask covers {name!r}, which the network lacks; another architecture?"
-                )
+                raise MaskError(f"the mask covers {name!r}, which the network lacks")
             if tensors[name].shape != tensor.shape:
                 raise MaskError(
                     f"the mask of {name!r} has shape {tuple(tensor.shape)}, the network's is "
@@ -287,9 +276,8 @@ def top_k_global(scores: Mapping[str, Tensor], k: int) -> Mask:
     by index)."""
     flat = torch.cat([score.reshape(-1) for score in scores.values()])
     parts = top_k(flat, k).split([score.numel() for score in scores.values()])
-    return Mask(
-        {name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
-    )
+    named = zip(scores, parts, strict=True)
+    return Mask({name: part.view(scores[name].shape) for name, part in named})
 
 
 def select(

@@ -25,9 +25,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
         raise ConfigError("the network is TorchScript; give the nn.Module that it was made from")
     if not any(map(_inside, modules)):
         return model
-    memo: dict[int, Any] = {
-        id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())
-    }
+    memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
     for module in reversed(modules):  # those within others first
         if (inner := _inside(module)) is not None:
             memo[id(module)] = copied(inner, memo)
@@ -43,9 +41,7 @@ def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Modul
     for a network that cannot be copied or trained, naming what is in the way."""
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
-            raise ConfigError(
-                f"{name!r} has no shape yet: its layer is lazy; run the network on a batch once"
-            )
+            raise ConfigError(f"{name!r} has no shape yet; run the network on a batch once")
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise ConfigError(f"{name!r} is sparse or quantised; keep it dense, in real numbers")
         if tensor.is_complex() and tensor.requires_grad and tensor.is_leaf:

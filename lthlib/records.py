@@ -78,9 +78,7 @@ def validate(record: Any, where: str = "record") -> None:
     """
     schema = record.get("schema") if isinstance(record, dict) else None
     if type(schema) is not int or schema != SCHEMA:
-        raise RecordError(
-            f"{where}: schema is {schema!r}, expected {SCHEMA}; record the study again"
-        )
+        raise RecordError(f"{where}: schema is {schema!r}, expected {SCHEMA}; record it again")
     unfit = (TypeError, ValueError, RecursionError)
     with refusal(RecordError, f"{where}: holds what JSON cannot carry", unfit):
         text = json.dumps(record, allow_nan=False)
@@ -247,9 +245,7 @@ def check_fields(value: Any, rule: Any, where: str, path: str = "") -> None:
 def check_texts(value: Any, where: str) -> None:
     """Raise RecordError where a text in a value, key or value, has a character that is not seen."""
     if isinstance(value, str) and visible(value) != value:
-        raise RecordError(
-            f"{where}: the text {value[:80]!a} has a character that is not seen; expected none"
-        )
+        raise RecordError(f"{where}: the text {value[:80]!a} has a character that is not seen")
     inner = [*value, *value.values()] if isinstance(value, dict) else value
     for one in inner if isinstance(inner, list) else ():
         check_texts(one, where)
@@ -257,9 +253,8 @@ def check_texts(value: Any, where: str) -> None:
 
 def _check_config(config: Any, where: str, prefix: str) -> None:
     """Check what the tidy table reads; the rest of a configuration grows with the library."""
-    check_fields(
-        {name: config[name] for name in _CONFIG if name in config}, _CONFIG, where, prefix[:-1]
-    )
+    known = {name: config[name] for name in _CONFIG if name in config}
+    check_fields(known, _CONFIG, where, prefix[:-1])
     for name in _SETTINGS.keys() & config["settings"].keys():
         check_fields(config["settings"][name], _SETTINGS[name], where, f"{prefix}settings.{name}")
     check_fields(config["data"].get("dataset"), NAME, where, f"{prefix}data.dataset")

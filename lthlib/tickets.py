@@ -143,9 +143,7 @@ class Ticket:
             raise ConfigError(f"optimiser is a {kind}; expected one of torch.optim, or none")
         stepped = {id(weight) for group in optimiser.param_groups for weight in group["params"]}
         if stepped.isdisjoint(id(own[name]) for name in pruned):
-            raise ConfigError(
-                "the optimiser steps none of the weights that the mask covers; make it anew"
-            )
+            raise ConfigError("the optimiser steps none of the weights that the mask covers")
         return optimiser.register_step_post_hook(enforce)
 
     def with_weights(self, model: nn.Module) -> Ticket:
@@ -317,9 +315,7 @@ def unseal(content: bytes, kind: str) -> tuple[dict[str, Tensor], str]:
             raise TicketError(f"a safetensors file, but not a {kind}")
         found, text = metadata[kind][:_DIGEST_LENGTH], metadata[kind][_DIGEST_LENGTH:]
         if found != digest(tensors, text):
-            raise TicketError(
-                "the digest does not match: the file was altered after it was written"
-            )
+            raise TicketError("the digest does not match: the file was altered since")
     return tensors, text
 
 

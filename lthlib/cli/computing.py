@@ -25,9 +25,7 @@ _SEARCHES = ", ".join(name for name in METHODS if name != "retrain")
 def run(
     ctx: typer.Context,
     method: Annotated[str, typer.Argument(help=f"One of {_SEARCHES}.")] = "",
-    recipe: Annotated[
-        str, typer.Option(help="The recipe that gives data, network and training.")
-    ] = "digits",
+    recipe: Annotated[str, typer.Option(help="What gives data, network and training.")] = "digits",
     seed: Annotated[int, typer.Option(help="Seed of initialisation and data order.")] = 0,
     set_: options.SetOption = None,
     config: Annotated[
@@ -79,18 +77,14 @@ def _from_recipe(method: str, recipe_name: str, seed: int, changes: Sequence[str
 
     chosen = get_method(method)
     if method == "retrain":
-        raise ConfigError(
-            "retrain needs a parent ticket; give the whole configuration with --config"
-        )
+        raise ConfigError("retrain needs a parent; give the whole configuration with --config")
     parts = options.nested(changes)
     settings = parts.pop("settings", {})
     recipe = load_recipe(recipe_name).with_(**parts)
     parent = Parent(dense_run(recipe, seed), "dense") if chosen.parent != "none" else None
     if chosen.takes("rewind"):
         settings = {"rewind": recipe.rewind, **settings}
-    known = {
-        name: value for name, value in recipe.method(method).items() if not isinstance(value, list)
-    }
+    known = {n: v for n, v in recipe.method(method).items() if not isinstance(v, list)}
     return recipe.config(method, seed, parent, **{**known, **settings})
 
 

@@ -24,22 +24,15 @@ COME_AGAIN = 75
 
 StoreOption = Annotated[
     Path,
-    typer.Option(
-        "--store", envvar="LTHLIB_STORE", help="Folder that keeps runs.", show_default="store"
-    ),
+    typer.Option("--store", envvar="LTHLIB_STORE", help="Folder of runs.", show_default="store"),
 ]
 DataOption = Annotated[
     Path | None,
-    typer.Option(
-        "--data", envvar="LTHLIB_DATA", help="Folder with the data sets; digits need none."
-    ),
+    typer.Option("--data", envvar="LTHLIB_DATA", help="Folder of data sets; digits need none."),
 ]
-DeviceOption = Annotated[
-    str, typer.Option("--device", help="cpu, cuda, mps, or auto: cuda if there is one.")
-]
+DeviceOption = Annotated[str, typer.Option("--device", help="cpu, cuda, mps; auto: cuda or cpu.")]
 DeterministicOption = Annotated[
-    bool,
-    typer.Option("--deterministic", help="On a GPU, only kernels that repeat every bit; slower."),
+    bool, typer.Option("--deterministic", help="On a GPU, only deterministic kernels; slower.")
 ]
 SetOption = Annotated[
     list[str] | None,

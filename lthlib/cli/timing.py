@@ -33,9 +33,7 @@ def bench_ticket(
     network: Annotated[
         str, typer.Option(help="MODULE:FUNCTION that returns your network; of this folder too.")
     ] = "",
-    example: Annotated[
-        str, typer.Option(help="Shape of an input, such as 3x32x32; by default the run's.")
-    ] = "",
+    example: Annotated[str, typer.Option(help="Input shape, as 3x32x32; else the run's.")] = "",
     batch: Annotated[list[int] | None, typer.Option(min=1, help="Images at once.")] = None,
     turns: Annotated[int, typer.Option(min=6, help="Times that each network is measured.")] = 21,
 ) -> None:

@@ -57,9 +57,7 @@ def cache_folder(cache: str | Path | None = None) -> Path:
     user = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     folder = os.path.expanduser(chosen or os.path.join(user, "lthlib"))
     if os.fspath(folder).startswith("~"):
-        raise DataError(
-            f"there is no home folder to keep {folder} in; set LTHLIB_CACHE to a folder"
-        )
+        raise DataError(f"there is no home folder to keep {folder} in; set LTHLIB_CACHE")
     return Path(folder) / "decoded"
 
 

@@ -99,9 +99,7 @@ def _decode_shards(kind: _Kind, shards: list[Path], title: str) -> Decoded:
     labels = np.concatenate([_read_labels(*one, kind) for one in opened.items()])
     missing = [classes[label] for label in sorted(set(range(kind.classes)) - set(labels.tolist()))]
     if missing:
-        raise DataError(
-            f"{shards[0]} ...: no {title} image of {', '.join(missing)}; fetch it again"
-        )
+        raise DataError(f"{shards[0]} ...: no {title} image of {', '.join(missing)}; fetch again")
     rows = (row for one in opened.items() for row in _read_bytes(*one))
     return Decoded(decode_all(rows, len(labels), (SIDE, SIDE), title), labels, classes)
 
@@ -120,9 +118,7 @@ def _open_shard(file: Path, kind: _Kind) -> pq.ParquetFile:
     if not 0 < rows <= MOST_ROWS:
         raise DataError(f"{file}: {rows} rows, expected 1 to {MOST_ROWS}; fetch it again")
     if largest > COLUMN_LIMIT:
-        raise DataError(
-            f"{file}: a column of {largest} bytes in one group of rows; make groups smaller"
-        )
+        raise DataError(f"{file}: a column of {largest} bytes in one group; write smaller ones")
     return shard
 
 

@@ -117,9 +117,7 @@ def _find_held_out(root: Path) -> dict[str, Path]:
     names = ("val", "validation", "test")
     found = [root / name for name in names if os.path.isdir(root / name)]
     if not found:
-        raise DataError(
-            f"{root}: has train, but no folder val, validation or test beside it; add one"
-        )
+        raise DataError(f"{root}: has train, but no folder val, validation or test beside it")
     return {"test": found[0]} if len(found) == 1 else {"validation": found[0], "test": found[-1]}
 
 

@@ -13,9 +13,7 @@ from torch.utils.data import DataLoader
 from lthlib.errors import DataError, refusal
 
 _UNFIT = (TypeError, ValueError, RuntimeError)
-_EXPECTED = (
-    "expected numbers, as many for each input: leave texts out, pad or crop what varies in size"
-)
+_EXPECTED = "expected numbers, as many for each input: leave texts out, pad or crop"
 # What the target of an item that is a mapping may be called, the first that is there.
 TARGETS = ("labels", "label", "targets", "target", "y")
 

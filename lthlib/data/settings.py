@@ -50,21 +50,16 @@ class DataSettings(Settings):
         if self.image_size is not None and self.padding:
             raise ConfigError("padding and image_size exclude each other: set one of the two")
         if self.dataset == "imagenet" and self.image_size is None:
-            raise ConfigError(
-                "imagenet has images of all sizes: set image_size; its standard is 224"
-            )
+            raise ConfigError("imagenet has all sizes: set image_size; its standard is 224")
         if self.dataset == "tiny-imagenet" and self.image_size is not None:
-            raise ConfigError(
-                f"image_size is {self.image_size}, but tiny-imagenet takes none; leave it out"
-            )
+            raise ConfigError(f"image_size is {self.image_size}, for tiny-imagenet leave it out")
         halves = self.official_validation != "test"
         if halves and self.dataset != "tiny-imagenet":
-            raise ConfigError(
-                f"official_validation is 'halves', but {self.dataset} has no choice; leave it out"
-            )
+            raise ConfigError(f"official_validation is 'halves', but {self.dataset} has no choice")
         if halves and self.validation_images:
             raise ConfigError(
-                f"validation_images is {self.validation_images}, but set validation_images to 0"
+                f"validation_images is {self.validation_images}, but the official ones are halved; "
+                "set validation_images to 0"
             )
 
     def check_channels(self, channels: int) -> None:

@@ -75,14 +75,9 @@ def _list_validation(folder: Path, classes: tuple[str, ...]) -> Listing:
     labels = _read_annotations(annotations, classes)
     files, _ = list_folder(folder / "images")
     there = {file.name for file in files}
-    if missing := sorted(labels.keys() - there):
-        raise DataError(
-            f"{annotations} names {missing[0]}, which is not in {folder / 'images'}; {_AGAIN}"
-        )
-    if extra := sorted(there - labels.keys()):
-        raise DataError(
-            f"{folder / 'images' / extra[0]}: val_annotations.txt does not name it; remove it"
-        )
+    for name in sorted(labels.keys() ^ there):
+        how = f"names {name}, which is not" if name in labels else f"does not name {name}, which is"
+        raise DataError(f"{annotations} {how} in {folder / 'images'}; {_AGAIN}")
     if empty := sorted(set(range(len(classes))) - set(labels.values())):
         raise DataError(f"{annotations}: no image of {classes[empty[0]]}; {_AGAIN}")
     return Listing(files, torch.tensor([labels[file.name] for file in files]), classes)
@@ -92,17 +87,14 @@ def _read_annotations(file: Path, classes: tuple[str, ...]) -> dict[str, int]:
     label_of = {name: label for label, name in enumerate(classes)}
     labels: dict[str, int] = {}
     for number, line in enumerate(_read_lines(file), start=1):
+        where = f"{file}, line {number}"
         image, *rest = line.split("\t")
         if not rest:
-            raise DataError(
-                f"{file}, line {number}: {line!r}; expected an image, its class and its box"
-            )
+            raise DataError(f"{where}: {line!r}; expected an image, its class and its box")
         if rest[0] not in label_of:
-            raise DataError(
-                f"{file}, line {number}: class {rest[0]!r}, which wnids.txt does not name"
-            )
+            raise DataError(f"{where}: class {rest[0]!r}, which wnids.txt does not name")
         if image in labels:
-            raise DataError(f"{file}, line {number}: {image} a second time; keep one of its lines")
+            raise DataError(f"{where}: {image} a second time; keep one of its lines")
         labels[image] = label_of[rest[0]]
     return labels
 

@@ -6,9 +6,7 @@ from lthlib.errors import check_choice
 from lthlib.methods.base import Method, make_ticket
 from lthlib.records import METHODS as NAMES
 
-METHODS: dict[str, Method] = {
-    name: import_module(f"lthlib.methods.{name}").METHOD for name in NAMES
-}
+METHODS: dict[str, Method] = {name: import_module(f"{__name__}.{name}").METHOD for name in NAMES}
 
 
 def get_method(name: str) -> Method:

@@ -6,7 +6,7 @@ sigma(beta s). The ticket is s > 0.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from lthlib.errors import ConfigError
 from lthlib.masks import Mask
 from lthlib.methods.base import Method
-from lthlib.methods.gates import Gate, search_gates
+from lthlib.methods.gates import Gate, Relaxed, search_gates
 from lthlib.settings import Count, Length, Logit, NotNegative, Positive, Settings, above, one_of
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -79,9 +79,7 @@ def reset_gate(gate: Tensor, settings: CSSettings) -> None:
     gate.mul_(factor).clamp_(max=settings.initial_gate)
 
 
-def relax(
-    gate: Tensor, beta: float | Tensor, settings: CSSettings
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def relax(gate: Tensor, beta: float | Tensor, settings: CSSettings) -> Relaxed:
     """The soft mask m = c sigma(beta s), and how a gradient at it becomes one at s.
 
     With g the gradient at m * w: d/ds = (w g + lambda) c beta sigma (1 - sigma).

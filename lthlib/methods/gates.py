@@ -12,14 +12,15 @@ from lthlib.errors import ConfigError, MaskError
 from lthlib.masks import Mask
 from lthlib.methods.base import make_ticket, rewind_step
 from lthlib.tickets import Ticket
-from lthlib.training import Outcome, Trainer, sgd_step
+from lthlib.training import Outcome, Step, Trainer, sgd_step
 
 BINS = 20
 DRAWS = 5
 
 
 # dial, gate, noise -> mask value, and the gradient at the mask -> that at the gate, with penalty.
-Relax = Callable[[float | Tensor, Tensor, Any], tuple[Tensor, Callable[[Tensor], Tensor]]]
+Relaxed = tuple[Tensor, Callable[[Tensor], Tensor]]
+Relax = Callable[[float | Tensor, Tensor, Any], Relaxed]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Gate:
     dial: Callable[[int], float] = lambda step: 0.0
 
 
-def gated_step(trainer: Trainer, settings: Any, steps: int, gate: Gate) -> Callable[..., Outcome]:
+def gated_step(trainer: Trainer, settings: Any, steps: int, gate: Gate) -> Step:
     """One step of the recipe's optimiser on weights and of SGD on gates, from one backward pass.
 
     With mask value m of gate s and g the gradient at m * w: d/dw = m g, and d/ds follows from the
@@ -91,9 +92,8 @@ def search_gates(trainer: Trainer, settings: Any, name: str, gate: Gate) -> Iter
     steps = trainer.steps()
     k = rewind_step(trainer, f"{name}.rewind", settings.rewind, inside=True)
     prunable = trainer.prunable_weights()
-    gates = trainer.keep(
-        "gates", {n: torch.full_like(w, settings.initial_gate) for n, w in prunable.items()}
-    )
+    start = {n: torch.full_like(w, settings.initial_gate) for n, w in prunable.items()}
+    gates = trainer.keep("gates", start)
     trainer.keep("gate_momentum", {n: torch.zeros_like(w) for n, w in prunable.items()})
     trainer.observe = lambda step: gate_readout(trainer, gate, step)
     trainer.standing = lambda: _ticket(trainer, gate, "stopped", trainer.round, k)
@@ -127,10 +127,8 @@ def gate_readout(trainer: Trainer, gate: Gate, step: int) -> dict[str, Any]:
     flat = trainer.flat("gates").data
     soft = gate.soft(gate.dial(step), flat).float()
     counts = torch.histc(soft.cpu(), BINS, 0, 1)  # on a GPU no kernel for it is deterministic
-    return {
-        "density": int((gate.kept(flat) > 0).sum()) / len(flat),
-        "gates": [int(count) for count in counts.tolist()],
-    }
+    kept = int((gate.kept(flat) > 0).sum())
+    return {"density": kept / len(flat), "gates": [int(count) for count in counts.tolist()]}
 
 
 def bisect_initial_gate(

@@ -1,7 +1,7 @@
 """Gradual magnitude pruning (Zhu & Gupta, 2017): prune the smallest weights while training, first
 fast, then slowly."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,7 +13,7 @@ from lthlib.methods.base import Method, make_ticket, rewind_step
 from lthlib.methods.imp import prune_by_magnitude
 from lthlib.settings import Density, Length, Settings, between
 from lthlib.tickets import Ticket
-from lthlib.training import Outcome, Trainer
+from lthlib.training import Outcome, Step, Trainer
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,12 @@ def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> It
     # One that keeps nothing is refused before training.
     kept_count(Mask(masks).total, settings.density)
     for _ in trainer.rounds(1):
-        trainer.fit(
-            _step(trainer, settings, (begin, end, every)), stop=stop, snapshot_at=k, replays=False
-        )
-        yield make_ticket(
-            trainer, Mask(masks), rewind_step=k, target_density=settings.density
-        )  # fmt: skip
+        step = _step(trainer, settings, (begin, end, every))
+        trainer.fit(step, stop=stop, snapshot_at=k, replays=False)
+        yield make_ticket(trainer, Mask(masks), rewind_step=k, target_density=settings.density)
 
 
-def _step(
-    trainer: Trainer, settings: GMPSettings, when: tuple[int, int, int]
-) -> Callable[..., Outcome]:
+def _step(trainer: Trainer, settings: GMPSettings, when: tuple[int, int, int]) -> Step:
     begin, end, every = when
     weights, masks, stop = trainer.prunable_weights(), trainer.group("masks"), trainer.steps()
     masked = trainer.masked_step(Mask(masks), stop)

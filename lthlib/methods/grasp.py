@@ -48,10 +48,8 @@ def scores(trainer: Trainer, images: Part, temperature: float) -> Tensors:
     linear layers anew to score them; here L is one mean, and the scored weights are those trained.
     """
     # The fused operators of attention have no second derivative.
-    with (
-        at_init.untrained(trainer, batch_statistics=True) as (model, weights),
-        sdpa_kernel(SDPBackend.MATH),
-    ):
+    scored = at_init.untrained(trainer, batch_statistics=True)
+    with scored as (model, weights), sdpa_kernel(SDPBackend.MATH):
         batches = at_init.pieces(trainer, images)
 
         def terms() -> Iterator[Tensor]:
@@ -94,9 +92,8 @@ def _by_differences(
 def _product(gradient: Tensors, loss: Tensor, weights: Tensors) -> Tensor:
     """<gradient, d loss / d weights>, whose own gradient is the Hessian of `loss` times
     `gradient`."""
-    own = torch.autograd.grad(
-        loss, list(weights.values()), create_graph=True, materialize_grads=True
-    )
+    owned = list(weights.values())
+    own = torch.autograd.grad(loss, owned, create_graph=True, materialize_grads=True)
     products = [(g * d).sum() for g, d in zip(gradient.values(), own, strict=True)]
     return torch.stack(products).sum()
 

@@ -5,7 +5,7 @@ The mask is the top-k of |s|, its gradient passed straight through to the scores
 meant to be fine-tuned under the mask afterwards (`retrain` with `start: own`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,7 +19,7 @@ from lthlib.methods.bip import batchnorm_names
 from lthlib.methods.retrain import load_start
 from lthlib.settings import Density, OwnLength, Positive, Settings, one_of
 from lthlib.tickets import Ticket
-from lthlib.training import Outcome, Trainer, sgd_step
+from lthlib.training import Outcome, Step, Trainer, sgd_step
 
 INITIAL = ("scaled", "weights")
 
@@ -61,7 +61,7 @@ def initial_scores(weights: Mapping[str, Tensor], initial: str) -> dict[str, Ten
     }
 
 
-def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Callable[..., Outcome]:
+def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Step:
     buffers, masks, thin = trainer.flat("buffers"), trainer.flat("masks"), trainer.thinned()
     weights, momenta = trainer.prunable_weights(), trainer.flat("score_momentum")
     scores = weights if settings.aliased else trainer.flat("scores")

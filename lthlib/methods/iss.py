@@ -5,7 +5,7 @@ masks are drawn from a Bernoulli distribution with chance sigma(s), a straight-t
 reaches s, and rounds follow one another as in CS.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lthlib.methods.base import Method
-from lthlib.methods.gates import Gate, search_gates
+from lthlib.methods.gates import Gate, Relaxed, search_gates
 from lthlib.settings import Count, Length, Logit, NotNegative, Positive, Settings, between
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -39,9 +39,7 @@ class ISSSettings(Settings):
     recalibrated: bool = True
 
 
-def relax(
-    gate: Tensor, uniform: Tensor, penalty: float
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def relax(gate: Tensor, uniform: Tensor, penalty: float) -> Relaxed:
     """The mask drawn with `uniform` noise in [0, 1), of the gate's shape, and how a gradient at it
     becomes one at s.
 

@@ -6,14 +6,14 @@ for every batch; the expected number of open gates is the penalty.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from lthlib.methods.base import Method
-from lthlib.methods.gates import Gate, search_gates
+from lthlib.methods.gates import Gate, Relaxed, search_gates
 from lthlib.settings import Count, Length, Logit, NotNegative, Positive, Settings
 from lthlib.tickets import Ticket
 from lthlib.training import Trainer
@@ -51,9 +51,7 @@ def chance_open(gate: Tensor) -> Tensor:
     return torch.sigmoid(gate - _SHIFT)
 
 
-def relax(
-    gate: Tensor, uniform: Tensor, penalty: float
-) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def relax(gate: Tensor, uniform: Tensor, penalty: float) -> Relaxed:
     """The gate drawn with `uniform` noise in (0, 1), of its shape, and how a gradient at it becomes
     one at log alpha."""
     concrete = torch.sigmoid((torch.logit(uniform) + gate) / BETA)

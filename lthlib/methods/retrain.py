@@ -42,9 +42,7 @@ class RetrainSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.start == "own" and self.mask_value != 1:
-            raise ConfigError(
-                "retrain.mask_value is in the ticket's own weights already; leave it at 1"
-            )
+            raise ConfigError("retrain.mask_value goes with other weights than the ticket's own")
         if self.rewind and self.start != "rewind":
             raise ConfigError("retrain.rewind goes with start: rewind")
 
@@ -92,10 +90,8 @@ def train_from(
         begin = load_start(trainer, parent, start)
         check_start(begin, stop)
         trainer.fit(trainer.masked_step(mask, stop), start=begin, stop=stop)
-        yield make_ticket(
-            trainer, mask, judged="retrained", rewind_step=parent.rewind_step,
-            target_density=density,
-        )  # fmt: skip
+        k = parent.rewind_step
+        yield make_ticket(trainer, mask, judged="retrained", rewind_step=k, target_density=density)
 
 
 def search(trainer: Trainer, settings: RetrainSettings, parent: Ticket | None) -> Iterator[Ticket]:

@@ -67,7 +67,8 @@ def _check_side(x: Tensor) -> None:
     height, width = x.shape[-2:]
     if min(height, width) < SMALLEST_SIDE:
         raise ConfigError(
-            f"images of {height} x {width} pixels are too small for vgg16; use a resnet"
+            f"images of {height} x {width} pixels are too small; use a side of "
+            f"{SMALLEST_SIDE} at least, or a resnet"
         )
 
 

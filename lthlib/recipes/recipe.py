@@ -192,9 +192,7 @@ def _check(values: Mapping[str, Any]) -> None:
 
 def _strip(node: Any, name: str, sources: dict[str, str], where: str) -> Any:
     if not isinstance(node, dict):
-        raise ConfigError(
-            f"recipe {where}: {name} is a bare value; write {{value: ..., source: ...}}"
-        )
+        raise ConfigError(f"recipe {where}: {name}: bare value; write {{value: ..., source: ...}}")
     if node.keys() == {"value", "source"}:
         sources[name] = str(node["source"])
         return node["value"]

@@ -250,9 +250,8 @@ class _Execution:
         return None
 
     def _save(self, trainer: Trainer, ticket: Ticket) -> str:
-        return self.ranks.first(
-            partial(self.store.save_ticket, self.config, ticket, self.lease, trainer.files)
-        )
+        save = partial(self.store.save_ticket, self.config, ticket, self.lease, trainer.files)
+        return self.ranks.first(save)
 
     def _hooks(self, trainer: Trainer) -> Hooks:
         written = told = time.monotonic()
@@ -387,9 +386,8 @@ def expected_passes(config: RunConfig, steps_per_epoch: int) -> int:
     def steps(length: str) -> int:
         return steps_of(length or config.training.length, steps_per_epoch)
 
-    return (
-        get_method(config.method).work(config.settings, steps, start) * config.training.batch_size
-    )
+    batches = get_method(config.method).work(config.settings, steps, start)
+    return batches * config.training.batch_size
 
 
 def now() -> str:

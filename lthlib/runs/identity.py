@@ -85,6 +85,4 @@ def _settings(method: str) -> dict[str, Any]:
 
 
 def _changed(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value for name, value in values.items() if name not in usual or value != usual[name]
-    }
+    return {n: v for n, v in values.items() if n not in usual or v != usual[n]}

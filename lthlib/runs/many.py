@@ -117,11 +117,9 @@ def execute_many(
     store.prepare()
     sizes = work(missing, machine)
     root = store.root.resolve()  # workers may stand in other folders
-    machine = replace(
-        machine,
-        stop_file=str(root / f".stop-{uuid.uuid4().hex[:8]}"),
-        data_root=str(Path(machine.data_root).resolve()) if machine.data_root else None,
-    )
+    data_root = str(Path(machine.data_root).resolve()) if machine.data_root else None
+    stop_file = str(root / f".stop-{uuid.uuid4().hex[:8]}")
+    machine = replace(machine, stop_file=stop_file, data_root=data_root)
     with contextlib.ExitStack() as stack:
         stack.callback(Path(str(machine.stop_file)).unlink, missing_ok=True)
         if executor is None:

@@ -248,10 +248,8 @@ class Store:
         files = stored["files"] if stored else {}
         name = ticket_file(point)
         if name not in files:
-            points = [Path(n).stem for n in files if n.startswith("tickets/")]
-            raise StoreError(
-                f"run {config.id} has no ticket {point!r}; it has {', '.join(points) or 'none'}"
-            )
+            points = ", ".join(Path(n).stem for n in files if n.startswith("tickets/"))
+            raise StoreError(f"run {config.id} has no ticket {point!r}; it has {points or 'none'}")
         try:
             ticket = read_ticket(folder, name, files[name])
             if ticket.rewind is None and REWIND in files:
@@ -274,10 +272,8 @@ class Store:
         computing is left to its owner, who holds the lease. Raises StoreError when it cannot be
         moved."""
         held = contextlib.nullcontext(lease) if lease else self.alone(folder.name[:ID_LENGTH])
-        with (
-            refusal(StoreError, f"{folder}: {why}, and cannot be moved", (OSError, StoreError)),
-            held as own,
-        ):
+        what = f"{folder}: {why}, and cannot be moved"
+        with refusal(StoreError, what, (OSError, StoreError)), held as own:
             if own:
                 self._move_aside(folder, why)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -44,6 +45,9 @@ class Outcome:
     images: int
     forward_passes: int
     backward_passes: int
+
+
+Step = Callable[..., Outcome]  # step(t, *batches)
 
 
 class Meter:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lthlib.data.batches import Batch, Batches
 from lthlib.devices import memory_ended
-from lthlib.training.cost import Meter, Outcome
+from lthlib.training.cost import Meter, Outcome, Step
 
 WARM_UP = 3  # steps before a recording, in which libraries choose their kernels
 
@@ -69,11 +69,7 @@ class Steps:
     """
 
     def __init__(
-        self,
-        step: Callable[..., Outcome],
-        sources: Sequence[Batches],
-        meter: Meter,
-        record: Recorder | None = None,
+        self, step: Step, sources: Sequence[Batches], meter: Meter, record: Recorder | None = None
     ):
         self.step, self.sources, self.meter = step, sources, meter
         self.record = record

@@ -183,11 +183,8 @@ class Network:
         """Start BatchNorm's statistics in `buffers` anew, those that move, and weigh all batches
         that follow equally."""
         self.train()
-        norms = {
-            name: module
-            for name, module in self.model.named_modules()
-            if isinstance(module, _BatchNorm) and module.track_running_stats and module.training
-        }
+        norms = {n: m for n, m in self.model.named_modules() if isinstance(m, _BatchNorm)}
+        norms = {n: m for n, m in norms.items() if m.track_running_stats and m.training}
         momenta = {name: module.momentum for name, module in norms.items()}
         for name, module in norms.items():
             module.momentum = None

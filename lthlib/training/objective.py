@@ -55,9 +55,7 @@ class Objective(Settings, where=""):
         loss = self.loss(output, target)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
             what = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise ConfigError(
-                f"loss gives {what}; expected one number, such as the mean of a batch"
-            )
+            raise ConfigError(f"loss gives {what}; expected one number, such as a batch's mean")
         return loss.squeeze()
 
     def correct(self, output: Any, target: Tensor) -> Tensor:

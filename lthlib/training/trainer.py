@@ -24,7 +24,7 @@ from lthlib.errors import ConfigError, Diverged, MaskError, Paused
 from lthlib.flat import Flat, Named, memory_order
 from lthlib.masks import Mask, group_axes, prunable_names, select
 from lthlib.modules import copied, unwrapped
-from lthlib.training.cost import Cost, Meter, Outcome
+from lthlib.training.cost import Cost, Meter, Outcome, Step
 from lthlib.training.graphs import Recorder, Steps, record_graph
 from lthlib.training.network import Network, Tensors, adamw_step, moments_of, sgd_step
 from lthlib.training.objective import Objective
@@ -124,9 +124,7 @@ class Trainer:
                 stacklevel=3,
             )
         elif self._alone:
-            raise ConfigError(
-                f"{what} leave BatchNorm a single one to normalise by; give it two at least"
-            )
+            raise ConfigError(f"{what} leave BatchNorm a single one to normalise by")
 
     def _refuses_one(self) -> bool:
         network = self.network
@@ -216,9 +214,7 @@ class Trainer:
         length = length or self.settings.length
         steps = steps_of(length, self.steps_per_epoch)
         if not steps and steps_of(length, 10**12):
-            raise ConfigError(
-                f"a length of {length} is no step where an epoch has {self.steps_per_epoch}"
-            )
+            raise ConfigError(f"{length} is no step where an epoch has {self.steps_per_epoch}")
         return steps
 
     def rate(self, step: int, steps: int) -> float:
@@ -276,7 +272,7 @@ class Trainer:
 
     def fit(
         self,
-        step: Callable[..., Outcome],
+        step: Step,
         *,
         stop: int,
         start: int = 0,
@@ -321,9 +317,7 @@ class Trainer:
         if snapshot_at == stop:
             self.snapshot()
 
-    def _steps_of(
-        self, step: Callable[..., Outcome], streams: Sequence[str], replays: bool
-    ) -> Steps:
+    def _steps_of(self, step: Step, streams: Sequence[str], replays: bool) -> Steps:
         """What makes these steps: as before, recordings included, where they are the same."""
         wanted = self.network.device.type == "cuda" if self.replays is None else self.replays
         recorder = self.recorder if wanted and replays and self.ranks.world == 1 else None
@@ -420,7 +414,7 @@ class Trainer:
         self.cost += self.priced(Cost(images=images, forward_passes=images), begun)
         return buffers
 
-    def masked_step(self, mask: Mask, steps: int, value: float = 1.0) -> Callable[..., Outcome]:
+    def masked_step(self, mask: Mask, steps: int, value: float = 1.0) -> Step:
         """A step of the recipe's optimiser under a fixed mask: pruned weights and their momenta are
         exactly 0 before and after it.
 

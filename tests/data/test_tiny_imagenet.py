@@ -274,7 +274,7 @@ def truncate_an_image(folder: Path) -> None:
         (unlink_annotations, r"val: needs val_annotations\.txt and the folder images"),
         (move_validation_into_class_folders, r"val: needs .*moved the images.*dataset: folder"),
         (unlink_an_image, r"names val_5\.JPEG, which is not in .*val/images; unpack"),
-        (add_an_image, r"images/val_600\.JPEG: val_annotations\.txt does not name it"),
+        (add_an_image, r"val_annotations\.txt does not name val_600\.JPEG, which is in"),
         (name_another_class, r"line 3: class 'n00000000', which wnids\.txt does not name"),
         (name_an_image_twice, r"line 601: val_0\.JPEG a second time"),
         (break_a_line, r"line 1: 'val_0\.JPEG n99.*'; expected an image, its class and its box"),

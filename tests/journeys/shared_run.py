@@ -16,10 +16,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lthlib.cli import computing, main
+from lthlib.cli import main, options
 from lthlib.training import Network
 
-gradients, machine = Network.gradients, computing.machine_of
+gradients, machine = Network.gradients, options.machine_of
 
 
 def slowly(self: Network, *args: Any) -> Any:
@@ -46,6 +46,6 @@ if __name__ == "__main__":
         accident = (store, signal.Signals[name])
         threading.Thread(target=hurt, args=accident, daemon=True).start()
     Network.gradients = slowly  # type: ignore[method-assign]
-    computing.machine_of = lambda *options: replace(machine(*options), checkpoint_every=0.0)
+    options.machine_of = lambda *given: replace(machine(*given), checkpoint_every=0.0)
     sys.argv = ["lth", "run", *arguments]
     main()

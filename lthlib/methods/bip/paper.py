@@ -92,9 +92,7 @@ class BiPSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.variant == "release" and self.switched == ("signed",):
-            raise ConfigError(
-                "bip.switched undoes 'signed', which 'aliased' brings all the same; undo both"
-            )
+            raise ConfigError("bip.switched undoes 'signed', which 'aliased' brings; undo both")
 
     @property
     def departures(self) -> frozenset[str]:

@@ -88,10 +88,8 @@ class ReleasedAlternation(Alternation):
         self.choose()
         if moving:
             forward(self.thin(self.masks.data), self.buffers, x)
-        images = len(y)
-        return Outcome(
-            loss, correct, images, (1 + squared + moving) * images, (1 + squared) * images
-        )
+        n = len(y)
+        return Outcome(loss, correct, n, (1 + squared + moving) * n, (1 + squared) * n)
 
     def ranked(self, scores: Tensor) -> Tensor:
         return scores.abs() if self.signed else scores
