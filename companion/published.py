@@ -46,11 +46,16 @@ def load_study(folder: str | Path, study: str, *, whole: bool = True) -> list[di
         RecordError: as `load_results`.
     """
     path = Path(folder) / f"{study}.jsonl"
+    return load_file(path, study, whole=whole) if lexists(path) else []
+
+
+def load_file(path: Path, study: str = "", *, whole: bool = True) -> list[dict[str, Any]]:
+    """Read a file of records. study: that it has to be of, any if empty. Else as `load_study`."""
     records: list[dict[str, Any]] = []
     seen: dict[tuple[Any, ...], str] = {}
-    for where, record in _read_lines(path, study, whole) if lexists(path) else ():
+    for where, record in _read_lines(path, study or "STUDY", whole):
         validate(record, where)
-        if record["study"] != study:
+        if study and record["study"] != study:
             raise RecordError(f"{where}: study is {record['study']!r}, expected {study!r}")
         index = record["ticket"]["index"] if record["status"] == "ok" else None
         key = (record["run"], index, record["judged"])

@@ -56,6 +56,7 @@ def test_help_names_every_command_and_does_not_import_torch(tmp_path: Path) -> N
         "bisect",
         "facts",
         "check-results",
+        "compare",
         "record",
         "list",
         "show",

@@ -23,6 +23,7 @@ COMMANDS: dict[str, dict[str, Callable[..., Any]]] = {
         "record": publishing.record,
         "tickets": publishing.tickets,
         "check-results": publishing.check_results,
+        "compare": publishing.compare,
         "facts": publishing.facts,
         "rerun": publishing.rerun,
         "book": publishing.book,

@@ -333,6 +333,30 @@ def _compared(
     return bool(content["passed"])
 
 
+def compare(
+    mine: Annotated[Path, typer.Argument(help="Your results, from `lth record --results FOLDER`.")],
+    study: Annotated[str, typer.Argument(help="A published study, or another such file.")],
+    results: ResultsOption = Path("results"),
+) -> None:
+    """Say whether results of yours are as further seeds of a published study would have them: which
+    means lie inside and outside the spread to be expected, by how much, and what differs between
+    the runs. Example: lth compare mine/digits.jsonl digits
+    """
+    from companion.publish.normal import beside
+    from companion.published import load_file, study_names
+
+    known = load_file(Path(study)) if study.endswith(".jsonl") else load_study(results, study)
+    if not known:
+        names = ", ".join(study_names(results))
+        raise ConfigError(f"{results} has no record of {study!r}; it has {names}")
+    found = beside(known, load_file(mine))
+    say(f"{mine} beside {study}: {found}\n\n{found.table()}")
+    reasons = found.differences or ["nothing that the records tell"]
+    say("\n- ".join(["\nWhat differs, and may be the cause:", *reasons]))
+    if found.alone:
+        say("\n- ".join([f"\nNot in {study}:", *found.alone]))
+
+
 def facts(
     results: ResultsOption = Path("results"),
     store: StoreOption = Path("store"),

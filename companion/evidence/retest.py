@@ -111,6 +111,22 @@ def retest(
     return Retested(np.append(base, over_curves[0]), difference, error, p)
 
 
+def expected(
+    values: Floats, floor: float, *, accuracies: bool
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Return what is to be expected of another seed, ticket by ticket: the mean, how many seeds it
+    is known by, a seed's variance, and the degrees of freedom that it is known by.
+
+    Args:
+        values: of a record.
+        floor, accuracies: as of `spread_of`.
+    """
+    means, rests, freedom = _parts(values)
+    alone = np.zeros((0, len(values)))
+    prior = spread_of(values, alone, floor, accuracies=accuracies).tickets
+    return means, freedom + 1, *prior.joined((rests**2).sum(axis=1), freedom)
+
+
 def draw(
     recorded: Floats,
     labels: NDArray[np.str_],

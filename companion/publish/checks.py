@@ -40,7 +40,7 @@ DEFAULT: dict[str, dict[str, Any]] = {
 # Drifts of a curve, in points of accuracy, that a check tries to see, and how often it must.
 SHIFTS = (1, 2, 3, 5, 8, 12, 20)
 NEARLY_ALWAYS = 0.95
-_ENVIRONMENT = ("device", "device_name", "threads", "torch", "python", "lthlib")
+ENVIRONMENT = ("device", "device_name", "threads", "torch", "python", "lthlib")
 _SHOWN = 5  # commits
 _DRIFT = Markdown("**{label}, {where}: {quantity}** is {}, was {}{}. Runs {}. Candidates:")
 
@@ -55,7 +55,7 @@ def _list_of(kind: type, expected: str) -> Field:
 _FLAG = Field("true or false", lambda value: isinstance(value, bool))
 _NUMBER = Field("a finite number", is_number)
 _TEXTS, _LIST = _list_of(str, "a list of texts"), _list_of(object, "a list")
-_SIDE = {**dict.fromkeys((*_ENVIRONMENT, "commit"), _TEXTS), "threads": _LIST, "dirty": _FLAG}
+_SIDE = {**dict.fromkeys((*ENVIRONMENT, "commit"), _TEXTS), "threads": _LIST, "dirty": _FLAG}
 _COUNTS = ("tickets", "identical", "exact", "tested", "untested", "made_up")
 _REPORT: dict[str, Any] = {
     **dict.fromkeys(("schema", *_COUNTS), COUNT),
@@ -173,7 +173,7 @@ def sentence(content: Mapping[str, Any]) -> Markdown:
         f"{computed}. Of {content['made_up']:,} made-up honest re-runs "
         f"{100 * content['false_alarms']:.2g} % would be said to have drifted.",
     )
-    same = all(content["recorded"][name] == content["computed"][name] for name in _ENVIRONMENT)
+    same = all(content["recorded"][name] == content["computed"][name] for name in ENVIRONMENT)
     if same and content["passed"] and content["identical"] < content["tickets"]:
         text += (
             " On the same machine, Python and PyTorch all would have been identical: some change "
@@ -240,7 +240,7 @@ def _side(records: Sequence[Record]) -> dict[str, Any]:
     """Where records were computed: each thing's different values."""
     made = [record["provenance"] for record in records]
     sides: dict[str, Any] = {
-        name: sorted({one[name] for one in made}, key=str) for name in _ENVIRONMENT
+        name: sorted({one[name] for one in made}, key=str) for name in ENVIRONMENT
     }
     commits = {one["commit"] or "none" for one in made}
     return {**sides, "commit": sorted(commits), "dirty": any(one["dirty"] for one in made)}
@@ -311,7 +311,7 @@ def causes(before: Sequence[Record], after: Sequence[Record]) -> Iterator[str]:
     """
     if before and after:
         old, new = _side(before), _side(after)
-        for name in _ENVIRONMENT:
+        for name in ENVIRONMENT:
             if old[name] != new[name]:
                 was, now = (", ".join(map(str, side[name])) for side in (old, new))
                 yield f"{name.replace('_', ' ')}: {was} became {now}"

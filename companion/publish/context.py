@@ -21,6 +21,7 @@ from companion.markdown import Markdown
 from companion.markdown import table as markdown_table
 from companion.publish import checks
 from companion.publish.curves import Curves
+from companion.publish.normal import Beside, beside
 from lthlib.errors import PublishError
 
 
@@ -42,10 +43,15 @@ def page_context(
         """The reports on studies that were computed again, by study."""
         return reports or {}
 
+    def compared(study: str, mine: str) -> Beside:
+        """What `lth compare mine.jsonl study` says."""
+        return beside(*([one for one in rows if one["study"] == name] for name in (study, mine)))
+
     table = ticket_table(rows)
     parts = (Curves(rows, table), Claims(tidy(rows), known), Facts(known))
     return {
         **{name: getattr(one, name) for one in parts for name in dir(one) if name[0] != "_"},
+        "compared": compared,
         "reports": published,
         "check": checks.sentence,
         "check_table": checks.table,

@@ -16,8 +16,6 @@ from companion.published import load_study
 from companion.tickets import load_tickets, name_of
 from lthlib.errors import PublishError
 
-LIMIT = 400_000  # bytes of masks in a page
-
 
 def explorer(results: Path, *studies: str) -> Markdown:
     """Return the published masks of studies as HTML inside a page: all bits for the script, and how
@@ -30,15 +28,10 @@ def explorer(results: Path, *studies: str) -> Markdown:
         studies: their names.
 
     Raises:
-        PublishError: a study has no published masks, or they are too large for a page.
+        PublishError: a study has no published masks.
     """
     shown = {study: _masks(results, study) for study in studies}
     data = json.dumps({study: masks for study, (masks, _) in shown.items()}).replace("<", "\\u003c")
-    if len(data) > LIMIT:
-        raise PublishError(
-            f"the masks of {', '.join(studies)} take {len(data):,} bytes, and a page holds "
-            f"{LIMIT:,} at most; name fewer studies"
-        )
     html = [f'<script type="application/json" id="explorer-masks">{data}</script>']
     for study, (_, table) in shown.items():
         html += [
