@@ -123,7 +123,7 @@ def _line(claim: Mapping[str, Any]) -> list[str]:
         low, high = claim["interval"] or (math.nan, math.nan)
         unit = claim["unit"]
         effect = in_brackets(claim["effect"], low, high, "+.2f" if unit else ".2f")
-        measured = " ".join(filter(None, (effect, unit)))
+        measured = f"{effect} {unit or 'times'}"
     if measured != "–" and claim["scale"] != COUNTING:
         measured += f", n = {n}"
     takes = claim["requires"] if claim["looks"] == COUNTING else _decides(claim)

@@ -64,7 +64,8 @@ def contents(root: Path, files: Mirror) -> bytes:
 
 
 def publishable(folder: Path) -> bytes:
-    """Return an executed notebook for the site: artefacts as blocks, traces of the run removed.
+    """Return an executed notebook for the site: artefacts as blocks, code that is folded
+    away in one piece, traces of the run removed.
 
     Args:
         folder: with its `notebook.ipynb` and `artefacts/`.
@@ -76,16 +77,16 @@ def publishable(folder: Path) -> bytes:
     content["metadata"].pop("papermill", None)
     cells: list[dict[str, Any]] = []
     for cell in content["cells"]:
-        cell["metadata"] = {"tags": tags(cell)}  # no times, no paths
-        if "injected-parameters" in tags(cell):  # what the cell of the defaults hides as well
-            cells[-1]["source"] = f"{source(cells[-1])}\n\n{source(cell)}"
-            continue
+        injected = "injected-parameters" in tags(cell)
+        cell["metadata"] = {"tags": ["hide-input"] if injected else tags(cell)}  # no times, no paths
         outputs = cell.get("outputs", [])
         shown = dict.fromkeys(filter(None, map(_artefact, outputs)))
-        cells += [cell, *(_block(folder, name) for name in shown)]
         if outputs:
             own = [one for one in outputs if one.get("name") != "stderr"]
             cell["outputs"] = [one for one in own if not _artefact(one)]
+        if _folded(cell) and cells and _folded(cells[-1]) and not cells[-1]["outputs"]:
+            cell["source"] = f"{source(cells.pop())}\n\n{source(cell)}"  # one bar to open for both
+        cells += [cell, *(_block(folder, name) for name in shown)]
     return json.dumps({**content, "cells": cells}, indent=1).encode()
 
 
@@ -116,6 +117,10 @@ def _including(files: Collection[str]) -> Callable[[str], Markdown]:
 
 def _artefact(output: Mapping[str, Any]) -> str | None:
     return output.get("metadata", {}).get(TAG)
+
+
+def _folded(cell: Mapping[str, Any]) -> bool:
+    return "hide-input" in tags(cell)
 
 
 def _block(folder: Path, name: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from lthlib.files import sealed
 from lthlib.recipes import load_recipe
 from tests.companion.evidence.toys import facts
 from tests.companion.publish.records import published, write
-from tests.companion.publish.toys import REPOSITORY
+from tests.companion.publish.toys import REPOSITORY, notebook
 from tests.conftest import write_tiny
 
 
@@ -170,6 +170,18 @@ def test_the_mirror_holds_the_code_that_pages_quote(toy: Path) -> None:
     assert files["lthlib/quoted.py"] == b"def one(): ...\n"
     assert "lthlib/other.py" not in files
     assert b"{literalinclude} /lthlib/quoted.py\n:pyobject: one\n" in files["book/page.md"]
+
+
+def test_code_that_shows_nothing_is_folded_away_with_what_follows(tmp_path: Path) -> None:
+    content = notebook("one = 1", "one = 2", "print(one)", "print(3)")
+    for cell, tag in zip(content["cells"], ("hide-input", "injected-parameters"), strict=False):
+        cell["metadata"]["tags"] = [tag]
+    for cell in content["cells"][2:]:
+        cell["metadata"]["tags"] = ["hide-input"]
+        cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "2"}]
+    (tmp_path / "notebook.ipynb").write_text(json.dumps(content))
+    cells = json.loads(stage.publishable(tmp_path))["cells"]
+    assert [cell["source"] for cell in cells] == ["one = 1\n\none = 2\n\nprint(one)", "print(3)"]
 
 
 def test_pages_speak_of_local_and_published_studies(built: dict[str, Any]) -> None:

@@ -70,7 +70,7 @@ def test_scripts_that_no_page_uses_are_left_out_and_the_theme_is_valid() -> None
     setup(SimpleNamespace(connect=connect, add_html_math_renderer=lambda *_: None))
     body = 'const THEBE_JS_URL = "https://unpkg.com/thebe"'
     scripts = [_JavaScript(None, body=body), _JavaScript("_static/sphinx-thebe.js")]
-    own = _JavaScript("_static/sortable.js")
+    own = _JavaScript("_static/lthlib.js")
     context: dict[str, Any] = {"script_files": [*scripts, own], "default_mode": ""}
     connected["html-page-context"](None, "page", "page.html", context, None)
     assert context["script_files"] == [own]

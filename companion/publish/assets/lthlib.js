@@ -1,4 +1,6 @@
 // Tables with a header row sort by a click on a column's name: numbers by value, cells without one last.
+// Each cell bears its column's name, with which tables of sentences are shown on a phone.
+// What is printed is printed whole: on white paper, what is folded away included.
 (function () {
   "use strict";
 
@@ -33,9 +35,14 @@
 
   function prepare(table) {
     if (!table.tHead || table.tHead.rows.length !== 1 || !table.tBodies.length) return;
+    var heads = table.tHead.rows[0].cells;
+    table.querySelectorAll("tbody td").forEach(function (cell) {
+      cell.dataset.column = heads[cell.cellIndex] ? heads[cell.cellIndex].textContent : "";
+      if (heads.length > 3 && cell.textContent.length > 40) table.classList.add("sentences");
+    });
     if (table.tBodies[0].rows.length < 3) return;
     table.classList.add("sortable");
-    Array.prototype.forEach.call(table.tHead.rows[0].cells, function (header, column) {
+    Array.prototype.forEach.call(heads, function (header, column) {
       var button = document.createElement("button");
       button.type = "button";
       button.title = "Sort by this column";
@@ -44,6 +51,18 @@
       button.addEventListener("click", function () { sortBy(table, header, column); });
     });
   }
+
+  var theme, folded;
+  window.addEventListener("beforeprint", function () {
+    theme = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    folded = document.querySelectorAll("article details:not([open])");
+    folded.forEach(function (details) { details.open = true; });
+  });
+  window.addEventListener("afterprint", function () {
+    document.documentElement.dataset.theme = theme;
+    folded.forEach(function (details) { details.open = false; });
+  });
 
   document.addEventListener("DOMContentLoaded", function () {
     document.querySelectorAll("article table.table").forEach(prepare);
