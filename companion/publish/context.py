@@ -13,7 +13,7 @@ import pandas as pd
 from companion.analysis.points import ticket_table
 from companion.analysis.words import in_brackets
 from companion.counting import counted, counted_table, missing
-from companion.evidence.claims import CLAIMS, judge
+from companion.evidence.claims import CLAIMS, Verdict, judge
 from companion.evidence.comparisons import COUNTING
 from companion.evidence.facts import FACTS, Fact
 from companion.evidence.records import tidy
@@ -82,7 +82,8 @@ class Claims:
 
     def claim(self, claim_id: str) -> dict[str, Any]:
         """A claim as data: `claim("B1").statement` and all that `Claim` and `Verdict` have, such as
-        `.needs`; how it stands in a sentence is `.verdict`: `**not run**. No runs ...`.
+        `.needs`; how it stands in a sentence is `.verdict`: `**not run**. No runs ...`; what was
+        measured, in short, is `.measured`.
         """
         if claim_id not in self._judged:
             known = ", ".join(self._judged)
@@ -110,6 +111,7 @@ class Claims:
                 **asdict(one),
                 "headline": one.headline,
                 "standing": one.standing,
+                "measured": _measured(one),
                 "verdict": sentence(one.headline, one.because),
             }
             for one in judge(table, self._values)
@@ -118,20 +120,21 @@ class Claims:
 
 def _line(claim: Mapping[str, Any]) -> list[str]:
     """A claim's line on the board."""
-    minutes, n, measured = claim["missing"]["minutes"], claim["n"], "–"
-    if claim["effect"] is not None:
-        low, high = claim["interval"] or (math.nan, math.nan)
-        unit = claim["unit"]
-        effect = in_brackets(claim["effect"], low, high, "+.2f" if unit else ".2f")
-        measured = f"{effect} {unit or 'times'}"
-    if measured != "–" and claim["scale"] != COUNTING:
-        measured += f", n = {n}"
     takes = claim["requires"] if claim["looks"] == COUNTING else _decides(claim)
     return [
-        *(claim["id"], claim["statement"], measured),
-        *(claim["scale"] if measured != "–" else "–", claim["standing"], takes),
-        f"{minutes:,.0f}",
+        *(claim["id"], claim["statement"], claim["measured"]),
+        *(claim["scale"] if claim["measured"] != "–" else "–", claim["standing"], takes),
+        f"{claim['missing']['minutes']:,.0f}",
     ]
+
+
+def _measured(verdict: Verdict) -> str:
+    if verdict.effect is None:
+        return "–"
+    low, high = verdict.interval or (math.nan, math.nan)
+    effect = in_brackets(verdict.effect, low, high, "+.2f" if verdict.unit else ".2f")
+    n = "" if verdict.scale == COUNTING else f", n = {verdict.n}"
+    return f"{effect} {verdict.unit or 'times'}{n}"
 
 
 def _decides(claim: Mapping[str, Any]) -> str:

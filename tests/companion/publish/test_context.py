@@ -56,6 +56,7 @@ def say(expression: str) -> str:
         ('claim("B1").paper', "BiP"),
         ('claim("B1").verdict[:11]', "**not run**"),
         ('claim("A2").headline', "follows from counting"),
+        ('claim("B3").measured', "1.00 times"),
         ('claim("B1").missing.runs > 100', "True"),
     ],
 )
