@@ -368,9 +368,8 @@ def _for_density(
     if {"rounds", "fraction"} <= settings.keys():
         raise ConfigError("density and rounds set the fraction; give two of the three")
     fraction = settings.get("fraction", 0.2)
-    rounds = settings.get("rounds") or max(
-        1, math.ceil(round(math.log(density) / math.log(1 - fraction), 6))
-    )
+    needed = round(math.log(density) / math.log(1 - fraction), 6)
+    rounds = settings.get("rounds") or max(1, math.ceil(needed))
     return {"rounds": rounds, "fraction": 1 - density ** (1 / rounds)}
 
 

@@ -195,10 +195,8 @@ def started(device: str = "auto") -> Iterator[Ranks]:
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     on_cuda = device != "cpu" and torch.cuda.is_available()
     if on_cuda:
-        if local >= torch.cuda.device_count():
-            raise ConfigError(
-                f"rank {rank} wants GPU {local} of {torch.cuda.device_count()}; start fewer ranks"
-            )
+        if local >= (count := torch.cuda.device_count()):
+            raise ConfigError(f"rank {rank} wants GPU {local} of {count}; start fewer on this host")
         torch.cuda.set_device(local)
     dist.init_process_group("nccl" if on_cuda else "gloo")
     try:

@@ -358,9 +358,9 @@ def pack(tensor: Tensor) -> Tensor:
 def unpack(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Inverse of `pack`. Raises MaskError when the bytes do not match the shape."""
     count = int(np.prod(shape, dtype=np.int64))
-    if packed.dtype != torch.uint8 or packed.numel() != (count + 7) // 8:
-        raise MaskError(
-            f"a packed mask of shape {shape} needs {(count + 7) // 8} bytes; found {packed.numel()}"
-        )
+    wanted = (count + 7) // 8
+    if packed.dtype != torch.uint8 or packed.numel() != wanted:
+        found = packed.numel()
+        raise MaskError(f"a packed mask of shape {shape} needs {wanted} bytes; found {found}")
     bits = np.unpackbits(packed.numpy(), count=count)
     return torch.from_numpy(bits.astype(bool)).view(shape)

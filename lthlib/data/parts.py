@@ -293,9 +293,8 @@ def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
     """Raise DataError, naming the first row, unless every label is in 0 ... classes - 1."""
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
-        raise DataError(
-            f"{where}, row {wrong[0]}: label {labels[wrong[0]]}, expected 0 to {classes - 1}"
-        )
+        row = wrong[0]
+        raise DataError(f"{where}, row {row}: label {labels[row]}, expected 0 to {classes - 1}")
 
 
 def _tensors(name: str, inputs: Any, labels: Any) -> Tensors:

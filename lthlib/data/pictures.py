@@ -13,6 +13,7 @@ from tqdm import tqdm
 from lthlib.errors import DataError, refusal
 from lthlib.files import read_bounded
 
+Source = tuple[Path | bytes, str]  # of an image: where it is, or its content, and its name
 DECODING_THREADS = 2
 # Pillow reads dozens of formats more, and for one of them (EPS) runs a program on the file.
 FORMATS = ("PNG", "JPEG", "WEBP")
@@ -62,7 +63,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def decode_all(
-    sources: Iterable[tuple[Path | bytes, str]], count: int, size: tuple[int, int], title: str
+    sources: Iterable[Source], count: int, size: tuple[int, int], title: str
 ) -> np.ndarray:
     """Decode `count` images of one size, (height, width), on a few threads: uint8 [count, h, w, 3].
 
@@ -71,7 +72,7 @@ def decode_all(
     sources = iter(sources)
     images, done = np.empty((count, *size, 3), np.uint8), 0
 
-    def decode(source: tuple[Path | bytes, str]) -> np.ndarray:
+    def decode(source: Source) -> np.ndarray:
         return np.asarray(open_rgb(*source, size=size))
 
     with (

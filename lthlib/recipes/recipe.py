@@ -148,10 +148,9 @@ def load_recipe(name: str | Path) -> Recipe:
     path = Path(name)
     if path.suffix == ".yaml":
         return _parsed(load(path, from_yaml, "recipe file"), str(name))
-    if str(name) not in recipe_names():
-        raise ConfigError(
-            f"recipe is {shown(str(name))}; expected a .yaml file or {', '.join(recipe_names())}"
-        )
+    if str(name) not in (known := recipe_names()):
+        expected = f"expected one of {', '.join(known)}, or a .yaml file"
+        raise ConfigError(f"recipe is {shown(str(name))}; {expected}")
     return _parsed(_raw(str(name)), str(name))
 
 

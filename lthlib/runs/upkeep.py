@@ -48,9 +48,8 @@ def check_ticket(folder: Path, name: str, stored: dict[str, Any]) -> None:
     ticket = disk.read_ticket(folder, name, digest)
     judged = [record["ticket"] for record in stored["records"] if record["status"] == "ok"]
     for about in judged:
-        if disk.ticket_file(about["point"]) == name and (
-            (about["sha256"], about["index"]) != (digest, ticket.index)
-        ):
+        judged_so = about["sha256"], about["index"]
+        if disk.ticket_file(about["point"]) == name and judged_so != (digest, ticket.index):
             raise StoreError(f"{name} is not the ticket that was judged")
 
 

@@ -166,9 +166,8 @@ class Trainer:
         weights = self.flat("weights")
         thin = weights.like(weights.data.clone())
         count = len(self.prunable_weights().data)
-        (pruned, rest), (own, others) = (
-            flat.data.split([count, len(flat.data) - count]) for flat in (thin, weights)
-        )
+        sizes = [count, len(weights.data) - count]
+        (pruned, rest), (own, others) = (flat.data.split(sizes) for flat in (thin, weights))
 
         def effective(mask: Tensor) -> Flat:
             torch.mul(own, mask, out=pruned)
