@@ -219,6 +219,7 @@ def test_a_layer_emptied_by_pruning_is_named(tmp_path: Path, tiny_recipe: Path) 
         ),
         (["run", "bip", "--set", "density=2"], "expected PART.NAME=VALUE"),
         (["sweep", "digits", "--set", "study.precisions=bf16"], "'bf16'; expected a list of str"),
+        (["sweep", "digits", "--set", "study.first_seed=x"], "first_seed is 'x'; expected int"),
         (["sweep", "digits", "--set", "study.precisions=[fp16]"], "training.precision is 'fp16'"),
         (
             ["run", "bip", "--set", "model.architecture=vgg"],

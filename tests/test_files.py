@@ -143,7 +143,8 @@ ODD = JSON | st.sampled_from(
     ["9" * 400 + "ep", "x\ny", "../x", 10**400, -1, [[]], {"default": "x"}]
 )
 NAMES = ["data.mean", "model.width", "training.length", "training.batch_size", "settings.x"]
-NAMES += ["methods.imp.fraction", "methods.cs.penalty", "rewind", "study.precisions", "nothing"]
+NAMES += ["methods.imp.fraction", "methods.cs.penalty", "rewind", "nothing"]
+NAMES += ["study.precisions", "study.first_seed"]
 
 
 def _places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -60,15 +60,15 @@ def nested(changes: Sequence[str]) -> dict[str, Any]:
     parts: dict[str, Any] = {}
     for change in changes:
         match = re.fullmatch(
-            r"((?:data|model|training|settings)\.\w+|methods\.[\w-]+\.\w+|rewind|study\.precisions)"
-            r"=(.*)",
+            r"((?:data|model|training|settings)\.\w+|methods\.[\w-]+\.\w+|rewind"
+            r"|study\.(?:precisions|first_seed))=(.*)",
             change,
         )
         if not match:
             raise ConfigError(
                 f"--set {shown(change)}; expected PART.NAME=VALUE with PART one of data, model, "
                 "training, settings, or methods.METHOD.NAME=VALUE, or rewind=LENGTH, or "
-                "study.precisions=[NAME, ...]"
+                "study.precisions=[NAME, ...], or study.first_seed=SEED"
             )
         *path, name = match[1].split(".")
         inner = parts

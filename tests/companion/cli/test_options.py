@@ -80,3 +80,8 @@ def test_a_budget_counts_from_the_start(budget: str, seconds: float) -> None:
     assert deadline(None) is None
     with pytest.raises(ConfigError, match="budget is 'soon'; expected seconds, minutes or hours"):
         deadline("soon")
+
+
+def test_a_study_may_take_seeds_of_its_own() -> None:
+    study = Selection("omp", "0.1", 2, 2, ["study.first_seed=100"]).study("digits")
+    assert {config.seed for config in study.configs} == {100, 101}
