@@ -24,6 +24,9 @@ _RULE = re.compile(r"([^{};]+)\{[^{}]*\}")  # of a style sheet, also inside @med
 _WORD = re.compile(r"[\w-]+")
 _CLASS = re.compile(r"\.([A-Za-z_-][\w-]*)")
 _FINE = re.compile(r"\b(\d+\.\d\d)\d+(?![\d)])")  # hundredths of a point; scale(0.015625) stays
+_ALIKE = re.compile(
+    r'(<g\b(?![^>]* style=)[^>]*)>\n(<use [^>]*? (style="[^"]*")/>\n(?:<use [^>]*? \3/>\n)*)</g>'
+)
 _ICON = re.compile(r"\"\\(f[0-9a-f]{3})\"")
 _WOFF2 = re.compile(r"url\([^()]*/fa-[^()]*\.woff2\) format\(\"woff2\"\),(?=url)")
 
@@ -90,8 +93,7 @@ def _slim(app: Any, error: Exception | None) -> None:
         icons |= {int(code, 16) for code in _ICON.findall(text)}
         path.write_text(_WOFF2.sub("", text), encoding="utf-8")
     for path in Path(app.outdir, "_images").glob("*.svg"):
-        drawing = re.sub(r"\n\s+", "\n", path.read_text("utf-8"))
-        path.write_text(_FINE.sub(r"\1", drawing), encoding="utf-8")
+        path.write_text(lean_drawing(path.read_text("utf-8")), encoding="utf-8")
     for path in static.rglob("fa-*.ttf"):
         _keep_glyphs(path, icons)
         path.with_suffix(".woff2").unlink(missing_ok=True)
@@ -114,6 +116,17 @@ def used_rules(style: str, words: set[str]) -> str:
         return "" if all(map(dead, selectors.split(","))) else rule[0]
 
     return _RULE.sub(kept, style)
+
+
+def lean_drawing(svg: str) -> str:
+    """Return a drawing of matplotlib without indents and without places beyond hundredths of a
+    point; what all marks of a group share is said once."""
+
+    def shared(group: re.Match[str]) -> str:
+        start, marks, style = group.groups()
+        return f"{start} {style}>\n{marks.replace(f' {style}', '')}</g>"
+
+    return _ALIKE.sub(shared, _FINE.sub(r"\1", re.sub(r"\n\s+", "\n", svg)))
 
 
 def _keep_glyphs(font: Path, codes: set[int]) -> None:

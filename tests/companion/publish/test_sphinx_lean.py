@@ -11,7 +11,7 @@ import pytest
 from docutils.utils.math import MathError
 from sphinx.builders.html._assets import _JavaScript
 
-from companion.publish.sphinx_lean import mathml, setup, used_rules
+from companion.publish.sphinx_lean import lean_drawing, mathml, setup, used_rules
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,30 @@ def test_rules_of_classes_that_nothing_names_go() -> None:
 .used,.other{top:0}p:not(.other){left:1px}
 @media print{.used{top:1px}}.tip-start{top:2px}.col\\:2{top:3px}"""
     assert used_rules(style, {"used", "tip-", "-"}) == kept
+
+
+def test_marks_of_a_group_share_what_is_alike() -> None:
+    svg = """<g clip-path="url(#a)">
+  <use xlink:href="#m" x="1.23456" y="2" style="fill: #ffffff"/>
+  <use xlink:href="#m" x="3" y="4.5" style="fill: #ffffff"/>
+</g>
+<g>
+  <use xlink:href="#m" x="1" style="fill: #ffffff"/>
+  <use xlink:href="#m" x="2" style="fill: #000000"/>
+</g>
+<path d="M 1.006 2" transform="scale(0.015625)"/>"""
+    assert (
+        lean_drawing(svg)
+        == """<g clip-path="url(#a)" style="fill: #ffffff">
+<use xlink:href="#m" x="1.23" y="2"/>
+<use xlink:href="#m" x="3" y="4.5"/>
+</g>
+<g>
+<use xlink:href="#m" x="1" style="fill: #ffffff"/>
+<use xlink:href="#m" x="2" style="fill: #000000"/>
+</g>
+<path d="M 1.00 2" transform="scale(0.015625)"/>"""
+    )
 
 
 def test_scripts_that_no_page_uses_are_left_out_and_the_theme_is_valid() -> None:
