@@ -52,8 +52,9 @@ def words(text: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def known() -> set[str]:
-    """Words of the project: names of the code, of cited works, and those of the list."""
-    files = [REPOSITORY / "book" / "references.bib", Path(__file__).with_name("words.txt")]
+    """Words of the project: names of code, packages and cited works, and those of the list."""
+    files = [REPOSITORY / "book" / "references.bib", REPOSITORY / "constraints.txt"]
+    files += [Path(__file__).with_name("words.txt")]
     found = words(" ".join(path.read_text("utf-8") for path in files))
     for path in CODE:
         for node in ast.walk(parsed(path)):
