@@ -5,8 +5,6 @@ configurations of unfinished runs. The rest are the runs' own files under `runs/
 holds, or is named with, its checksum. Equal runs give equal bytes.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import hashlib

@@ -1,7 +1,5 @@
 """What runs will cost, from a few real steps of each kind before they start."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import multiprocessing

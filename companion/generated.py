@@ -4,8 +4,6 @@ content.
 They prove that a path works from files to figures. Nothing that is trained on them feeds a verdict.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Markdown of ours with text of others in it, which stays text: it is escaped where it enters."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Iterable
 from typing import Any, Self

@@ -1,7 +1,5 @@
 """Studies: grids of runs, each with the label that figures show. They name no figures."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence

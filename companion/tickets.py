@@ -1,8 +1,6 @@
 """Published tickets: the masks of a study's judged tickets, and the weights that they are trained
 from, in one file beside the record: `results/tickets/STUDY.safetensors`."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping

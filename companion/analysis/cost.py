@@ -1,7 +1,5 @@
 """What a ticket costs: that of all tickets of a curve, and how many times faster one method is."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

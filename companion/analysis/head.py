@@ -3,8 +3,6 @@
 A method's ticket is the last of its search, trained from its rewind point; as found, none counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The panels of the BiP paper's Figs 3 and 4: its curves and ours, as differences to dense."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

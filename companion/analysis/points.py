@@ -1,7 +1,5 @@
 """The table that figures draw: one row per judged ticket, replicates marked as such."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Mapping

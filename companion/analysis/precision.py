@@ -6,8 +6,6 @@ weights. A method that is given a count keeps it exactly; of one that finds its 
 of the difference lies within `DENSITY_MARGIN`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

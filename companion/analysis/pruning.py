@@ -1,7 +1,5 @@
 """Methods as pruners: nets as found, and fine-tuned under their mask; the tuning behind them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

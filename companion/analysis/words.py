@@ -1,7 +1,5 @@
 """Numbers and tables in words: for labels, for tables, and for those who cannot see a figure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from string import Formatter

@@ -3,8 +3,6 @@
 Nothing here imports torch. Import from the files.
 """
 
-from __future__ import annotations
-
 import csv
 from importlib.resources import files
 

@@ -1,7 +1,5 @@
 """What tickets cost: by themselves, with all they rest on, without pretraining, and together."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pandas as pd

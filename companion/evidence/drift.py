@@ -5,8 +5,6 @@ finds by itself, may differ by chance: another processor rounds otherwise, and t
 it. Their means are tested, ticket by ticket and over each curve, all together by Holm.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping

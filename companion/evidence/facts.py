@@ -1,7 +1,5 @@
 """Facts: measurements that no record holds, in `facts.json` beside the records."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """The tidy table of records: one row per judged ticket."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

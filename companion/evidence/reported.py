@@ -1,7 +1,5 @@
 """What the papers report: published values as data, each with how exactly it is known."""
 
-from __future__ import annotations
-
 from functools import cache
 from importlib.resources import files
 

@@ -6,8 +6,6 @@ alternatives. How far a chain of rounds goes is no part of it: the densities tha
 at say how far it has to. Precision is none either: it is a study of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from typing import Any

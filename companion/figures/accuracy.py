@@ -1,7 +1,5 @@
 """Test accuracy against density: every method, dense, and what others published."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """BiP's Hessian-free hypergradient beside the exact one: errors, signs and angles against gamma."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ seaborn draws what is statistical and lays out grids; the rest is matplotlib. A 
 description, for those who cannot see it, as its label: `fig.get_label()`.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any

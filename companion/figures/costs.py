@@ -1,7 +1,5 @@
 """What tickets cost: beside what they reach, by how much is pruned, and the search for them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -2,8 +2,6 @@
 from either end; and whose mask a departure finds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Masks of one layer as pictures: how a search comes to them, and whether two agree."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any

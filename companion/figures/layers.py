@@ -1,7 +1,5 @@
 """Where methods keep their weights: density by layer, and overlap of masks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """How far back a mask's weights may go: as found, and retrained from points of dense training."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Any
 

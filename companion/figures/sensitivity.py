@@ -1,7 +1,5 @@
 """What a method is sensitive to: one setting changed at a time."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterable, Mapping

@@ -1,8 +1,6 @@
 """One look for all figures: safe for colour-blind readers, round numbers at ticks, labels at the
 data. What is the same everywhere is in `book.mplstyle`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What pages quote of benchmarks: `results/bench/DATE-PART.json`, the newest of a part."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Build the book inside build/: run notebooks that are not fresh, stage, make the site."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """When a notebook must run again: its source, parameters, inputs or part of lthlib changed."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """What a store knows of a study beyond its records: masks of its tickets, histories of its runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Read a parameterised notebook; run it, completely or not at all."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -8,8 +8,6 @@ and the rest of the notebook reads `P.dataset` and `P.seeds`. What a value may b
 rules, as settings have them: see `lthlib.settings`.
 """
 
-from __future__ import annotations
-
 from collections import namedtuple
 from collections.abc import Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The book as one PDF, by a browser that prints all pages as one."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

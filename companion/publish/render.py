@@ -6,8 +6,6 @@ A value is text and is shown as it is, unless a function returned Markdown or th
 The delimiters are Jinja's in square brackets: `{{`, `{%`, `{#` mean something to MyST or LaTeX.
 """
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Mapping
 from types import TracebackType

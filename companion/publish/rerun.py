@@ -1,7 +1,5 @@
 """A page's notebook run again, with other parameters if wanted: what `lth rerun` does."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches

@@ -1,7 +1,5 @@
 """Where what is published lies; all of it checked."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path

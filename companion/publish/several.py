@@ -1,7 +1,5 @@
 """Several studies in one figure: those that join another, those of the BiP paper's panels."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain

@@ -1,7 +1,5 @@
 """The book as `lth book` makes it: the embedded study first, then its notebooks, then the pages."""
 
-from __future__ import annotations
-
 import os
 import re
 import time

@@ -1,7 +1,5 @@
 """Quote on a page what lies in files: code, tests, recipe values, values that papers report."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import reduce
 from operator import getitem

@@ -1,7 +1,5 @@
 """What a notebook shows: the records of a study, published first, then stored, then computed."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import os
