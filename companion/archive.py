@@ -103,20 +103,16 @@ def export_runs(
             folder, begun = store.folder(config), store.load(config) is None
             if begun:
                 if not unfinished:
-                    raise StoreError(
-                        f"run {config.id} is not complete; `lth sweep` first, or export what there "
-                        "is of it with --unfinished"
-                    )
+                    what = "is not complete; `lth sweep` first, or export it with --unfinished"
+                    raise StoreError(f"run {config.id} {what}")
                 if (folder / "run.json").exists() or not (folder / CHECKPOINT).exists():
                     continue
                 if stack.enter_context(store.alone(config.id)) is None:
                     raise StoreError(f"run {config.id} is being computed; stop it first")
                 contents.setdefault("unfinished", {})[config.id] = config.to_json()
             if faults := list(faults_of(folder)):
-                raise StoreError(
-                    f"run {config.id}: {faults[0]}; `lth verify --repair` and `lth sweep` compute "
-                    "it again"
-                )
+                again = "`lth verify --repair` and `lth sweep` compute it again"
+                raise StoreError(f"run {config.id}: {faults[0]}; {again}")
             stored = _begun(folder) if begun else read_checked(folder)
             for file in (CHECKPOINT if begun else "run.json", *sorted(stored["files"])):
                 if tickets or file == "run.json":

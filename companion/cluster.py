@@ -257,17 +257,13 @@ def _on_worker(
     worker = _imported("distributed").get_worker()
     where = f"Dask worker {worker.address}"
     if worker.state.nthreads != 1:
-        raise ClusterError(
-            f"{where} has {worker.state.nthreads} threads, and a run needs a process of its own; "
-            "start workers with `dask worker ADDRESS --nthreads 1 --nworkers N`"
-        )
+        what = "a run needs a process of its own; start Dask workers with --nthreads 1 --nworkers N"
+        raise ClusterError(f"{where} has {worker.state.nthreads} threads, and {what}")
     if source(config.to_json()) != computed_by:
         raise ClusterError(f"{where} has another version of lthlib than this sweep; install one")
     if not (Path(root) / "runs").is_dir():
-        raise ClusterError(
-            f"{where} does not see the store {root}; "
-            "name a folder that all machines share with --store or LTHLIB_STORE"
-        )
+        what = "name a folder that all machines share with --store or LTHLIB_STORE"
+        raise ClusterError(f"{where} does not see the store {root}; {what}")
     if _PLUGIN in worker.plugins:
         worker.plugins[_PLUGIN].running = machine
     return fn(config, root, machine)

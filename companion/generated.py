@@ -30,10 +30,8 @@ def write_image_folder(
     folder, DataError when ROOT already holds a file.
     """
     if min(classes, train, held_out) < 1 or size < 8:
-        raise ConfigError(
-            f"cannot draw {classes} classes of {train} and {held_out} images of {size} pixels; "
-            "expected at least 1 of each, and 8 pixels"
-        )
+        asked = f"{classes} classes of {train} and {held_out} images of {size} pixels"
+        raise ConfigError(f"cannot draw {asked}; expected at least 1 of each, and 8 pixels")
     root = _new_folder(root)
     draw = np.random.default_rng(seed)
     for part, count in (("train", train), ("val", held_out)):

@@ -100,12 +100,10 @@ def ticket_study(
 
 def _entries(recipe: Recipe, study: Mapping[str, Any]) -> list[Entry]:
     methods, seeds = study["methods"], study["seeds"]
+    seeds = {"default": seeds} if isinstance(seeds, int) else seeds
     for method in methods:
         check_choice("method", method, CONTESTANTS)
-    replicates = {
-        method: seeds if isinstance(seeds, int) else seeds.get(method, seeds["default"])
-        for method in methods
-    }
+    replicates = {method: seeds.get(method, seeds["default"]) for method in methods}
     most = max([study["dense_seeds"], *replicates.values()])
     if not study["densities"] or min([most, *replicates.values()]) < 1:
         raise ConfigError("a study needs at least one density and one seed")
@@ -122,10 +120,8 @@ def _entries(recipe: Recipe, study: Mapping[str, Any]) -> list[Entry]:
     )
     entries = list(itertools.islice(made, MOST_RUNS + 1))
     if len(entries) > MOST_RUNS:
-        raise ConfigError(
-            f"the study has more than {MOST_RUNS:,} runs; ask for fewer seeds, densities, rounds "
-            "or values of a setting"
-        )
+        what = "ask for fewer seeds, densities, rounds or values of a setting"
+        raise ConfigError(f"the study has more than {MOST_RUNS:,} runs; {what}")
     # Two contestants may share runs: CS's searches are the same whatever is done with the tickets.
     unique = {entry.config.id: entry for entry in reversed(entries)}
     return [entry for entry in entries if unique.pop(entry.config.id, None)]
@@ -175,9 +171,8 @@ class Contestant:
     def _runs(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         settings = {**recipe.method(self.method), **self.search}
         if self.needs and self.needs not in settings:
-            raise ConfigError(
-                f"recipe {recipe.name} gives no {self.name}.{self.needs}; leave out {self.name}"
-            )
+            lacks = f"{self.name}.{self.needs}"
+            raise ConfigError(f"recipe {recipe.name} gives no {lacks}; leave out {self.name}")
         # What IMP-C finds was trained without going back; its tickets are trained from k as well.
         shown = "both" if settings.get("rewinding") == "none" else self.shown
         searches = list(self._searches(recipe, seed, densities, settings))
@@ -201,19 +196,15 @@ class Contestant:
                 fraction = recipe.config(self.method, seed, **settings).settings.fraction
                 rounds = round(math.log(min(densities)) / math.log(1 - fraction))
                 settings = {"rounds": max(1, rounds), **settings}
-            if empty := [name for name, value in settings.items() if value == []]:
-                raise ConfigError(
-                    f"{self.method}.{empty[0]} is an empty list; give at least one value"
-                )
+            if empty := [f"{self.method}.{n}" for n, value in settings.items() if value == []]:
+                raise ConfigError(f"{empty[0]} is an empty list; give at least one value")
             for one in _combinations(settings):
                 yield recipe.config(self.method, seed, **settings | one)
             return
         fixed = "density" in CONTESTANTS[self.name].search
         if "density" in settings and not fixed:
-            raise ConfigError(
-                f"methods.{self.section or self.name}.density is given, but the study's "
-                "densities say it; change those, with --densities"
-            )
+            what = f"methods.{self.section or self.name}.density"
+            raise ConfigError(f"{what} is given, but a study's densities say it; use --densities")
         parent = Parent(dense_run(recipe, seed), "dense") if method.parent != "none" else None
         for density in [settings["density"]] if fixed else [one for one in densities if one < 1]:
             for one in _combinations(recipe.method(self.method)):
@@ -239,9 +230,8 @@ def _listed(recipe: Recipe, section: str) -> Iterator[tuple[str, Any]]:
     """The settings and values of a contestant that tries one after another."""
     for name, values in recipe.method(section).items():
         if not isinstance(values, list):
-            raise ConfigError(
-                f"methods.{section}.{name} is {shown(values)}; expected a list of values"
-            )
+            what = f"methods.{section}.{name}"
+            raise ConfigError(f"{what} is {shown(values)}; expected a list of values")
         yield from ((name, value) for value in values)
 
 
@@ -291,10 +281,8 @@ class Longer(Contestant):
             return 1 + max(coerce(listed, tuple[Count, ...], "cs.rounds"), default=1)
         length, rewind = recipe.training.length, recipe.rewind
         if length[-2:] != rewind[-2:]:
-            raise ConfigError(
-                f"cannot add {rewind} to {length}: give the recipe's rewind and training.length in "
-                f"one unit, or leave out {self.name}"
-            )
+            what = f"give rewind and training.length in one unit, or leave out {self.name}"
+            raise ConfigError(f"cannot add {rewind} to {length}: {what}")
         return 1 + float(rewind[:-2]) / float(length[:-2])
 
 

@@ -66,15 +66,12 @@ def published_tickets(records: Iterable[Mapping[str, Any]], store: Store) -> byt
                 "rewind_step": ticket.rewind_step,
             }
     if not header["tickets"]:
-        raise RecordError(
-            f"{store.root} holds no published ticket that keeps at most {100 * DENSEST:g} % of the "
-            "weights; `lth sweep` computes them"
-        )
+        what = f"no published ticket that keeps at most {100 * DENSEST:g} % of the weights"
+        raise RecordError(f"{store.root} holds {what}; `lth sweep` computes them")
     content = seal(tensors, KIND, json.dumps(header))
     if len(content) > SIZE_LIMIT:
-        raise RecordError(
-            f"the tickets take {len(content):,} bytes; {SIZE_LIMIT:,} at most are published"
-        )
+        size = f"{len(content):,} bytes; {SIZE_LIMIT:,} at most are published"
+        raise RecordError(f"the tickets take {size}")
     return content
 
 
@@ -112,20 +109,18 @@ def load_tickets(results: str | Path, study: str) -> dict[str, Ticket]:
         }
     except (LthlibError, LookupError, TypeError, ValueError, RecursionError) as error:
         said = error if isinstance(error, LthlibError) else f"its header is malformed ({error!r})"
-        raise RecordError(
-            f"{path}: {said}. Take the file back from version control, or write it again with "
-            f"`lth record {study} --add --tickets`"
-        ) from error
+        again = f"write it again with `lth record {study} --add --tickets`"
+        what = f"Take the file back from version control, or {again}"
+        raise RecordError(f"{path}: {said}. {what}") from error
 
 
 def find_ticket(tickets: Mapping[str, Ticket], name: str) -> Ticket:
     """Return the one ticket whose name begins so. Raises ConfigError for none or several."""
     found = [ticket for own, ticket in tickets.items() if own.startswith(name)]
     if len(found) != 1:
-        several = (
-            f"{len(found)} published tickets' names begin" if found else "no published name begins"
-        )
-        raise ConfigError(f"{several} with {name!r}; `lth tickets STUDY` lists them")
+        several = f"{len(found)} published tickets' names begin"
+        count = several if found else "no published name begins"
+        raise ConfigError(f"{count} with {name!r}; `lth tickets STUDY` lists them")
     return found[0]
 
 
@@ -162,9 +157,8 @@ def _ticket(
     if name not in records:
         raise RecordError(f"the record has no ticket {name}")
     record, shapes = records[name], header["shapes"]
-    masks = {
-        layer: unpack(bits, tuple(shapes[layer])) for layer, bits in parts[entry["mask"]].items()
-    }
+    packed = parts[entry["mask"]]
+    masks = {layer: unpack(bits, tuple(shapes[layer])) for layer, bits in packed.items()}
     _check_layers(Mask(masks), record, f"ticket {name}")
     shown = {part: record[part] for part in ("study", "label", "seed", "config")}
     return Ticket(

@@ -18,7 +18,7 @@ UNITS = {
     "seconds": "seconds",
 }
 _HEADS = {unit: unit for unit in UNITS} | {"flops": "FLOPs"}
-_COUNTED = ("both", "neither")
+_WHO = ("both", "neither")
 
 
 def curve_costs(table: pd.DataFrame, unit: str) -> pd.DataFrame:
@@ -48,9 +48,7 @@ def speed_up(table: pd.DataFrame, slow: str = "IMP", fast: str = "BiP") -> pd.Da
         geometric means over seeds, with everybody's pretraining counted and with nobody's.
     """
     rows = judged(table)
-    costs = {
-        f"{unit}_{who}": spent(rows, unit, who == "both") for unit in UNITS for who in _COUNTED
-    }
+    costs = {f"{unit}_{who}": spent(rows, unit, who == "both") for unit in UNITS for who in _WHO}
     rows = rows.assign(**costs)
     ours, theirs = (rows[rows["curve"] == curve] for curve in (fast, slow))
     found = []
@@ -82,17 +80,14 @@ def speed_up_in_words(found: pd.DataFrame) -> pd.DataFrame:
     """
     papers = reported_speed_up().rename(columns={"pruning_ratio_pct": "pruned"})
     same = [[one for one in found["pruned"] if _same(one, other)] for other in papers["pruned"]]
-    papers["pruned"] = [
-        ours[0] if ours else p for ours, p in zip(same, papers["pruned"], strict=True)
-    ]
-    rows = found.merge(papers[["pruned", *_COUNTED]], on="pruned", how="outer")
+    pairs = zip(same, papers["pruned"], strict=True)
+    papers["pruned"] = [ours[0] if ours else theirs for ours, theirs in pairs]
+    rows = found.merge(papers[["pruned", *_WHO]], on="pruned", how="outer")
     words = {
         "pruned (%)": rows["pruned"].map("{:.3g}".format),
         "accuracy (points)": column_in_brackets(rows, ["difference", "low", "high"], "+.1f"),
-        **{
-            head: _two(rows[[f"{unit}_{who}" for who in _COUNTED]]) for unit, head in _HEADS.items()
-        },
-        "paper, minutes": _two(rows[[*_COUNTED]]),
+        **{head: _two(rows[[f"{unit}_{who}" for who in _WHO]]) for unit, head in _HEADS.items()},
+        "paper, minutes": _two(rows[[*_WHO]]),
     }
     return pd.DataFrame(words)
 

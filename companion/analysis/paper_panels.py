@@ -50,9 +50,7 @@ def panel_of(dataset: str, architecture: str) -> tuple[str, str]:
 
 
 def panel_gaps(
-    structure: str,
-    tables: Mapping[str, pd.DataFrame],
-    methods: Sequence[str] = METHODS,
+    structure: str, tables: Mapping[str, pd.DataFrame], methods: Sequence[str] = METHODS
 ) -> pd.DataFrame:
     """Return test accuracy minus dense of the paper's curves and ours, a row a point.
 

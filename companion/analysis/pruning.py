@@ -1,6 +1,6 @@
 """Methods as pruners: nets as found, and fine-tuned under their mask; the tuning behind them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -11,6 +11,7 @@ from companion.evidence.statistics import tuning_score
 from lthlib.errors import ConfigError
 
 FOUND, TUNED = "as found", "fine-tuned"
+# Settings in which trials differ; further ones (the penalty) trace a trial's curve.
 TRIED = ("gate_learning_rate", "initial_gate")
 _IN_BOTH = ("GMP", "random")
 _RETRAINED = ("IMP, learning-rate rewinding",)
@@ -55,32 +56,29 @@ def pruned_points(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(points, ignore_index=True)[names]
 
 
-def tuning_table(
-    records: Iterable[Mapping[str, Any]], tried: Sequence[str] = TRIED
-) -> pd.DataFrame:
+def tuning_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the trials of a tuning study with their scores on validation, a row a trial.
 
     Tickets count as found. See `evidence.statistics.tuning_score`.
 
     Args:
         records: of the tuning study.
-        tried: settings in which trials differ; further ones (the penalty) trace a trial's curve.
 
     Returns:
-        Columns method, one per setting tried, tickets, sparsest (density), score (percent), chosen
-        (whether it is the method's best).
+        Columns method, one per setting of `TRIED`, tickets, sparsest (density), score (percent),
+        chosen (whether it is the method's best).
     """
     kept = list(records)
     table = ticket_table(kept)
-    for name in tried:
+    for name in TRIED:
         settings = [search_config(record["config"])["settings"].get(name) for record in kept]
         table[name] = pd.Series(settings, dtype="float64")
     good = (table["status"] == "ok") & (table["judged"] == "found") & table["initial_gate"].notna()
     rows = []
-    for (label, *values), own in table[good].groupby(["curve", *tried], sort=False):
+    for (label, *values), own in table[good].groupby(["curve", *TRIED], sort=False):
         score = tuning_score(own)
         method = str(label).removesuffix(f", {FOUND}")
         rows.append((method, *values, len(own), own["density"].min(), score))
-    trials = pd.DataFrame(rows, columns=["method", *tried, "tickets", "sparsest", "score"])
+    trials = pd.DataFrame(rows, columns=["method", *TRIED, "tickets", "sparsest", "score"])
     best = trials.groupby("method")["score"].transform("max")
     return trials.assign(chosen=trials["score"] == best)

@@ -105,18 +105,15 @@ def conjugate_gradients(
         image = times(direction)
         curvature = float(direction @ image)
         if not curvature > 0:
-            raise Unsolved(
-                f"curvature {curvature / float(direction @ direction):.3g} along the direction of "
-                f"iteration {number}: expected a positive definite system; a larger gamma gives one"
-            )
+            where = f"along the direction of iteration {number}: not positive definite"
+            curvature /= float(direction @ direction)
+            raise Unsolved(f"curvature {curvature:.3g} {where}; a larger gamma helps")
         step = square / curvature
         v += step * direction
         residual -= step * image
         square, before = float(residual @ residual), square
         direction = residual + square / before * direction
-    raise Unsolved(
-        f"no solution to {tolerance:g} in {limit} iterations; allow more, or a larger gamma"
-    )
+    raise Unsolved(f"no solution to {tolerance:g} in {limit} iterations; allow more or raise gamma")
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,7 @@ if TYPE_CHECKING:
 
 _STARTED = time.time()
 
-StudyArgument = Annotated[
-    str,
-    typer.Argument(help="A study that comes with lthlib (see `lth studies`), or a recipe.yaml."),
-]
+StudyArgument = Annotated[str, typer.Argument(help="A study (see `lth studies`) or a recipe.yaml.")]
 ResultsOption = Annotated[Path, typer.Option("--results", help="Folder of the published record.")]
 JobsOption = Annotated[
     int | None,
@@ -72,9 +69,7 @@ def expanded(command: Callable[..., Any]) -> Callable[..., Any]:
 class Excerpt:
     """Which runs of a study."""
 
-    methods: Annotated[
-        str | None, typer.Option(help="Only these contestants, e.g. imp,cs,bip.")
-    ] = None
+    methods: Annotated[str | None, typer.Option(help="Only these, e.g. imp,cs,bip.")] = None
     densities: Annotated[str | None, typer.Option(help="Kept fractions, e.g. 0.2,0.05.")] = None
     seeds: Annotated[int | None, typer.Option(min=1, help="Replicates of each contestant.")] = None
     dense_seeds: Annotated[
@@ -122,7 +117,6 @@ def deadline(budget: str | None) -> float | None:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
     if not match:
-        raise ConfigError(
-            f"budget is {budget!r}; expected seconds, minutes or hours such as 540s, 30m or 2h"
-        )
+        expected = "seconds, minutes or hours such as 540s, 30m or 2h"
+        raise ConfigError(f"budget is {budget!r}; expected {expected}")
     return _STARTED + float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]

@@ -86,17 +86,12 @@ class Placement(AtOnce):
         if self.scheduler and self.cluster:
             raise ConfigError("--scheduler joins a cluster, --cluster starts one; name one of them")
         if many and elsewhere:
-            raise ConfigError(
-                "the cluster says how many workers there are; leave out --jobs and "
-                "--jobs-per-device"
-            )
+            raise ConfigError("a cluster has its own workers; leave out --jobs, --jobs-per-device")
         if self.dry_run and not self.cluster:
             raise ConfigError("--dry-run prints a cluster's job script; name its --cluster file")
         if ranks > 1 and (many or self.on_dask):
-            raise ConfigError(
-                "torchrun's ranks share each run, one after another; leave out the options that "
-                "run several at once"
-            )
+            what = "leave out the options that run several at once"
+            raise ConfigError(f"torchrun's ranks share each run, one after another; {what}")
 
     @contextlib.contextmanager
     def places(self, machine: Machine) -> Iterator[dict[str, Any]]:
@@ -237,10 +232,8 @@ def bisect(
     chosen = load_recipe(recipe).with_(**nested(set_ or []))
     settings = {"rewind": chosen.rewind, **chosen.method("cs")}
     if several := [n for n, v in settings.items() if isinstance(v, list) and n != "initial_gate"]:
-        raise ConfigError(
-            f"recipe {recipe} gives several values of cs.{several[0]}; choose one with "
-            f"--set methods.cs.{several[0]}=VALUE"
-        )
+        choice = f"choose one with --set methods.cs.{several[0]}=VALUE"
+        raise ConfigError(f"recipe {recipe} gives several values of cs.{several[0]}; {choice}")
 
     def density_of(gate: float) -> float:
         config = chosen.config("cs", seed, **settings | {"initial_gate": gate})

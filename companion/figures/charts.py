@@ -23,11 +23,7 @@ _ON_TOP = {"BiP": 2.6, "IMP": 2.5}  # where curves coincide
 
 
 def grid(
-    table: pd.DataFrame,
-    width: float,
-    height: float,
-    title: Callable[[Any], str] = str,
-    **by: Any,
+    table: pd.DataFrame, width: float, height: float, title: Callable[[Any], str] = str, **by: Any
 ) -> tuple[Figure, dict[Any, Axes]]:
     """Return a figure with a panel for each value of a column, and value -> panel.
 

@@ -74,9 +74,8 @@ def published_dilemma() -> pd.DataFrame:
     Fig 3, which has the same network. Fig 1 has no BiP.
     """
     names = {"method": "curve", "pruning_ratio_pct": "pruned", "value": "accuracy"}
-    first, third = (
-        reported_curve(*PUBLISHED, artefact=one).rename(columns=names) for one in ("Fig 1", "Fig 3")
-    )
+    curves = [reported_curve(*PUBLISHED, artefact=one) for one in ("Fig 1", "Fig 3")]
+    first, third = (rows.rename(columns=names) for rows in curves)
     rows = pd.concat([first, third[~third["curve"].isin(first["curve"])]])
     minutes = reported()
     minutes = minutes[minutes["artefact"] == "Fig 1 runtime"].rename(columns=names)

@@ -1,7 +1,6 @@
 """Masks of one layer as pictures: how a search comes to them, and whether two agree."""
 
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -68,9 +67,7 @@ def pictures(rows: Pictures, words: str, meaning: Sequence[str] = ()) -> Figure:
         named = zip(meaning, _COLOURS[1:], strict=True)
         handles = [Patch(facecolor=colour, label=name) for name, colour in named]
         fig.legend(handles=handles, loc="outside upper left", ncols=3)
-    captions = chain.from_iterable(
-        (f"{row}, {caption}" for caption, _ in own) for row, own in rows.items()
-    )
+    captions = [f"{row}, {caption}" for row, own in rows.items() for caption, _ in own]
     return labelled(fig, f"{words}: {'; '.join(one.replace(chr(10), ' ') for one in captions)}.")
 
 

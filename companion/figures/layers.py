@@ -71,9 +71,8 @@ def layer_densities(table: pd.DataFrame) -> Figure:
     """
     names = list(dict.fromkeys(table["curve"]))
     weights = table.drop_duplicates("layer").set_index("layer")["weights"]
-    percent = (
-        100 * table.pivot(index="layer", columns="curve", values="kept").loc[weights.index, names]
-    )
+    kept = table.pivot(index="layer", columns="curve", values="kept")
+    percent = 100 * kept.loc[weights.index, names]
     percent.index = [f"{str(name).removesuffix('.weight')}  ({n:,})" for name, n in weights.items()]
     texts = percent.map(lambda value: f"{value:.0f}" if value >= 9.95 else f"{value:.1f}")
     ends = math.log10(_PALEST), math.log10(100)

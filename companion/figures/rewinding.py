@@ -124,8 +124,6 @@ def _share(config: Mapping[str, Any]) -> float:
     lengths = [LENGTH.fullmatch(str(text)) for text in (point, whole)]
     steps = [float(one[one.lastindex or 0]) for one in lengths if one]
     if len(steps) < 2 or len({one and one.lastindex for one in lengths}) > 1 or not steps[1]:
-        raise ConfigError(
-            f"a rewind point of {point!r} cannot be compared with a training of {whole!r}; "
-            "expected two lengths of one unit, such as '15it' and '300it'"
-        )
+        pair = f"a rewind point of {point!r} cannot be compared with a training of {whole!r}"
+        raise ConfigError(f"{pair}; expected two lengths of one unit, such as '15it' and '300it'")
     return round(100 * steps[0] / steps[1], 1)

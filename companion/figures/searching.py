@@ -81,9 +81,7 @@ def gates_figure(table: pd.DataFrame) -> Figure:
 _TOP = 99.9  # the scale is logarithmic in what is missing from 100
 
 
-def convergence_table(
-    histories: Mapping[tuple[str, int], Sequence[Mapping[str, Any]]],
-) -> pd.DataFrame:
+def convergence_table(histories: Mapping[tuple[str, int], History]) -> pd.DataFrame:
     """Return the overlap of successive masks, a row an epoch.
 
     Args:
@@ -126,7 +124,5 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="overlap with the epoch before (%)")
     means = table.groupby(["tickets", "epoch"], sort=False)["overlap"].mean().reset_index()
-    text = described_curves(
-        "Overlap of successive masks", means, "{overlap:.3f} after epoch {epoch}", "tickets"
-    )
-    return labelled(fig, text, ends={ax: ends})
+    lead, form = "Overlap of successive masks", "{overlap:.3f} after epoch {epoch}"
+    return labelled(fig, described_curves(lead, means, form, "tickets"), ends={ax: ends})
