@@ -168,13 +168,13 @@ def test_failed_runs_are_no_results(digits: Records) -> None:
     assert len(found.means) == len(own) - 1
 
 
-def test_seeds_that_are_held_out_lie_inside_mostly(digits: Records) -> None:
+def test_somewhat_fewer_seeds_that_are_held_out_lie_inside_than_should(digits: Records) -> None:
     lies: list[str] = []
     for seed in range(10):
         rest, own = ([r for r in digits if (r["seed"] == seed) is out] for out in (False, True))
         lies += beside(rest, own).means["lies"].tolist()
     assert len(lies) > 200
-    assert 0.9 < lies.count("inside") / len(lies) < 0.99
+    assert 0.9 < lies.count("inside") / len(lies) < 0.95
 
 
 @pytest.fixture
