@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from companion.evidence.claims import Claim
-from companion.evidence.comparisons import COUNTING
+from companion.evidence.comparisons import COUNTING, Look
 from companion.evidence.costs import with_costs
 from companion.evidence.records import COLUMNS, search_config
 from companion.evidence.reported import plain_name
@@ -93,11 +93,13 @@ def counted_table(rows: pd.DataFrame) -> Markdown:
 def _entries(
     name: str, methods: str, densities: list[float], seeds: int, dense: int
 ) -> tuple[Entry, ...]:
-    """The runs of a recipe's contestants; IMP's chain ends at the sparsest density."""
-    recipe = load_recipe(name)
+    """The runs of a recipe's contestants; IMP's chain ends at the sparsest density, where the
+    recipe has one chain and not one for each density."""
+    recipe, chain = load_recipe(name), {}
     fraction = recipe.method("imp").get("fraction", 0.2)
-    rounds = round(math.log(min(densities)) / math.log(1 - fraction))
-    chain = {"imp": {"rounds": rounds}} if "imp" in methods else {}
+    if "imp" in methods and not isinstance(fraction, list):
+        rounds = round(math.log(min(densities)) / math.log(1 - fraction))
+        chain = {"imp": {"rounds": rounds}}
     study = ticket_study(
         recipe.with_(methods=chain),
         methods=methods.split(","),
@@ -109,13 +111,14 @@ def _entries(
 
 
 def smallest(claim: Claim) -> list[Entry]:
-    """Return the fewest runs that decide a claim: those of its `minimal`, each once."""
+    """Return the fewest runs that decide a claim: those of its `minimal`, each once, with as many
+    dense networks as its last look has seeds."""
     found: dict[str, Entry] = {}
     for part in claim.minimal.split("|") if claim.minimal != "none" else ():
         name, _, rest = part.partition(": ")
         methods, densities, seeds = rest.split("; ")
         grid = [float(one) for one in densities.split(",")]
-        entries = _entries(name, methods, grid, int(seeds), _DENSE)
+        entries = _entries(name, methods, grid, int(seeds), Look.read(claim.looks)[-1].n)
         found |= {entry.config.id: entry for entry in entries}
     return list(found.values())
 
@@ -153,9 +156,6 @@ def missing(claim: Claim, rows: pd.DataFrame) -> Missing:
         if left[key] < 0 if density is None else (*key, _round(density)) not in at:
             lacking.append(config)
     return Missing(len(lacking), bill(lacking).gpu[MANY] / 60)
-
-
-_DENSE = 10
 
 
 def _asked(config: RunConfig) -> float | None:

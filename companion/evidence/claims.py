@@ -30,6 +30,7 @@ _COUNTED = {
     PARTLY: "partly follows from counting",
     NOT: "contradicted by counting",
 }
+_ELSEWHERE = "tickets at reduced scale lie at other densities"
 _SO_FAR = {REPRODUCED: "for", PARTLY: "partly for", NOT: "against"}
 
 
@@ -39,9 +40,9 @@ class Verdict:
 
     `outcome` is one of `OUTCOMES` and belongs to the scales "paper" and "counting"; at "reduced" it
     is None and `direction` says for, against, undecided, or that it is withheld. `so_far` says
-    where an outcome that is interim leans. `effect`, `unit` and `interval` are those of the median
-    comparison of the claim's first criterion, `n` its seeds. `because` gives every comparison with
-    its numbers, `needs` what is missing.
+    where an outcome that is interim leans, or what there is of one that was not run. `effect`,
+    `unit` and `interval` are those of the median comparison of the claim's first criterion, `n` its
+    seeds. `because` gives every comparison with its numbers, `needs` what is missing.
     """
 
     claim: str
@@ -71,6 +72,8 @@ class Verdict:
             return f"direction {WITHHELD}" if withheld else str(self.direction)
         if self.outcome == INTERIM:
             return f"interim: n = {self.n}, so far {self.so_far}"
+        if self.outcome == NOT_RUN and self.so_far:
+            return f"{NOT_RUN}: {self.so_far}"
         return _COUNTED.get(self.outcome, NOT_RUN) if self.scale == COUNTING else self.outcome
 
 
@@ -79,11 +82,12 @@ class Claim:
     """A claim as `claims.csv` has it: its criterion, and what judging it requires.
 
     lead: the label whose studies it is judged on. studies: their order, the first that holds the
-    label counts. family: whose protocol a run has to follow to be at paper scale, of
-    `protocols.csv`. gated: `yes` if the gate must stand first, as for all claims that rest on
-    trained networks. rule: how its comparisons are judged, of `criteria.RULES`. looks: at how many
-    seeds, and at which level of significance; `counting` if it follows from what methods declare to
-    cost. minimal: the fewest runs that decide it, `RECIPE: CONTESTANTS; DENSITIES; SEEDS`, or
+    label counts; what only other claims list does not. family: whose protocol a run has to follow
+    to be at paper scale, of `protocols.csv`. gated: `yes` if the gate must stand first, as for all
+    claims that rest on trained networks. rule: how its comparisons are judged, of `criteria.RULES`.
+    looks: at how many seeds, and at which level of significance; `counting` if it follows from what
+    methods declare to cost. minimal: the fewest runs that decide it,
+    `RECIPE: CONTESTANTS; DENSITIES; SEEDS`, or
     `none`. Lists have `|` between them.
     """
 
@@ -100,19 +104,18 @@ class Claim:
     criterion: str
     requires: str
 
-    def views(self, table: pd.DataFrame, facts: Mapping[str, float]) -> list[View]:
-        """Return what the claim is judged on, at each scale it may be judged at."""
+    def views(self, table: pd.DataFrame, facts: Mapping[str, float]) -> Iterator[View]:
+        """Yield what the claim is judged on, at each scale it may be judged at."""
         studies = self.studies.split("|")
+        others = {study for claim in CLAIMS for study in claim.studies.split("|")}
+        table = table[~table["study"].isin(others.difference(studies))]
         counted = View.of(table, COUNTING, facts, self.family).led_by(self.lead, studies)
         if self.looks == COUNTING:
-            return [counted]
-        looks = {"paper": Look.read(self.looks), "reduced": ()}
-        return [
-            replace(View.of(table, scale, facts, self.family), looks=own, counted=counted).led_by(
-                self.lead, studies
-            )
-            for scale, own in looks.items()
-        ]
+            yield counted
+            return
+        for scale, looks in (("paper", Look.read(self.looks)), ("reduced", ())):
+            view = View.of(table, scale, facts, self.family, self.lead)
+            yield replace(view, looks=looks, counted=counted).led_by(self.lead, studies)
 
     def judge(self, table: pd.DataFrame, facts: Mapping[str, float] | None = None) -> Verdict:
         """Judge this claim alone, without the gate; at reduced scale if none ran at the paper's.
@@ -124,17 +127,15 @@ class Claim:
         Raises:
             ConfigError: a fact is unknown or not finite, or the table lacks a column.
         """
-        return self._judge(self.views(table, _checked(facts)))
+        return self._judged(table, _checked(facts))[1]
 
     def gated_by(self, gate: Claim, table: pd.DataFrame, facts: Mapping[str, float]) -> Verdict:
         """Judge this claim, and the gate on the same studies: where that does not stand at paper
         scale, nothing is decided there; where it is against at reduced scale, no direction is
         given."""
-        views = self.views(table, facts)
-        verdict = self._judge(views)
+        view, verdict = self._judged(table, facts)
         if self.gated == "no" or not (verdict.direction or verdict.outcome in DECISIVE):
             return verdict
-        view = next(view for view in views if view.scale == verdict.scale)
         found = criteria.find(gate.id, gate.rule, view)
         if verdict.direction and found.outcome == NOT:
             said = f"the gate is against: {found.parts[0].text}; so {verdict.direction} is withheld"
@@ -147,20 +148,29 @@ class Claim:
         needs = (*verdict.needs, "the gate G to stand")
         return replace(verdict, outcome=INCONCLUSIVE, because=because, needs=needs)
 
-    def _judge(self, views: Sequence[View]) -> Verdict:
-        first = criteria.find(self.id, self.rule, views[0])
-        found = [(views[0], first)]
-        if first.outcome == NOT_RUN:
-            found += [(view, criteria.find(self.id, self.rule, view)) for view in views[1:]]
-        run = (one for one in found if one[1].outcome != NOT_RUN)
-        return self._verdict(*next(run, found[0]), views[0].apart)
+    def _judged(self, table: pd.DataFrame, facts: Mapping[str, float]) -> tuple[View, Verdict]:
+        """The verdict at the first scale at which there is anything, and what it rests on; what is
+        missing is missing at the first of all."""
+        tried: list[tuple[View, criteria.Finding]] = []
+        for view in self.views(table, facts):
+            tried.append((view, criteria.find(self.id, self.rule, view)))
+            if tried[-1][1].outcome != NOT_RUN:
+                return view, self._verdict(*tried[-1], *tried[0])
+        verdict = self._verdict(*tried[0], *tried[0])
+        if missed := criteria.missed(self.id, tried[-1][0]):
+            because = f"{verdict.because} The tickets at reduced scale lack: {missed}."
+            verdict = replace(verdict, because=because, so_far=_ELSEWHERE)
+        return tried[0][0], verdict
 
-    def _verdict(self, view: View, found: criteria.Finding, apart: Sequence[str]) -> Verdict:
-        needs = tuple(dict.fromkeys(found.needs)) or (() if found.complete else (self.requires,))
+    def _verdict(
+        self, view: View, found: criteria.Finding, paper: View, first: criteria.Finding
+    ) -> Verdict:
+        needs = tuple(dict.fromkeys(first.needs)) or (() if first.complete else (self.requires,))
         outcome: str | None = found.outcome
         sentences = list(_sentences(self.id, view, found))
-        if apart:
-            sentences.append(f"Not at paper scale, whatever their recipe says: {', '.join(apart)}")
+        if paper.apart:
+            off = ", ".join(paper.apart)
+            sentences.append(f"Not at paper scale, whatever their recipe says: {off}")
         if outcome == NOT_RUN:
             lacking = f"No runs that this can be judged on. Needed: {self.requires}"
             because = ". ".join([lacking, *sentences]) + "."
@@ -188,7 +198,8 @@ def _sentences(claim: str, view: View, found: criteria.Finding) -> Iterator[str]
         yield f"{where}: {_texts(found.parts)}"
     if any(part.open for part in found.parts) or found.outcome == INTERIM:
         looks = " and ".join(str(look.n) for look in view.looks)
-        yield f"Decided at {looks} seeds and not between"
+        yield f"Decided at {looks} seeds" + " and not between" * (len(view.looks) > 1)
+    yield from view.waiting
     if found.premises:
         yield f"Premises: {_texts(found.premises)}"
     if found.parts:

@@ -90,7 +90,9 @@ class View:
     Only runs that succeeded on the papers' data sets count: no digits, no generated image folders.
     `failed` is the number of runs that did not succeed. looks: when comparisons are decided; none
     where they only show a direction. apart: runs that were said to be at the papers' scale and are
-    not, with the reason, a text each. counted: the view of what methods declare to cost.
+    not, in studies that could be judged, with the reason, a text each. counted: the view of what
+    methods declare to cost. waiting: the studies that are to be judged in place of another once
+    they have the seeds, a text each.
 
     A network is named with its data set, `cifar10 / resnet20`, and with the structure of its
     tickets if they have one: `cifar10 / resnet20, filter`. A curve is named by a record's label and
@@ -104,9 +106,17 @@ class View:
     looks: tuple[Look, ...] = ()
     apart: tuple[str, ...] = ()
     counted: View | None = None
+    waiting: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, table: pd.DataFrame, scale: str, facts: Mapping[str, float], families: str) -> View:
+    def of(
+        cls,
+        table: pd.DataFrame,
+        scale: str,
+        facts: Mapping[str, float],
+        families: str,
+        lead: str = "",
+    ) -> View:
         """Return the view of a tidy table at `paper` or `reduced` scale, or of `counting`.
 
         Args:
@@ -115,16 +125,17 @@ class View:
             facts: measured outside any record.
             families: whose protocols a run has to follow to be at paper scale, with `|` between
                 them. One that does not is at reduced scale, whatever its recipe says.
+            lead: the label whose studies are told of, if they are not at paper scale.
 
         Raises:
             ConfigError: the table lacks a column of `tidy`.
         """
         if missing := sorted(set(COLUMNS) - set(table.columns)):
             raise ConfigError(f"the table lacks columns {missing}; make it with tidy(records)")
-        names = {name: table[name].map(plain_name) for name in ("dataset", "architecture")}
-        rows = table.assign(**names)
-        own = ["paper", "reduced"] if scale == "reduced" else [scale]
-        rows = rows[rows["dataset"].isin(DATASETS) & rows["scale"].isin(own)]
+        rows = table[table["scale"].isin(["paper", "reduced"] if scale == "reduced" else [scale])]
+        names = {name: rows[name].map(plain_name) for name in ("dataset", "architecture")}
+        rows = rows.assign(**names)
+        rows = rows[rows["dataset"].isin(DATASETS)]
         # Of a search with gates the last round's ticket counts: rounds differ in how long was
         # searched, and are no curve.
         rows = rows[~(rows["round"] < rows["rounds"] - 1).fillna(False).astype(bool)]
@@ -134,7 +145,8 @@ class View:
             for said, setup, *net, label in asked.itertuples(index=False)
         ]
         rows = rows.assign(reason=np.array(reasons, object))
-        off = rows[rows["reason"] != ""].groupby("reason")["run"].nunique()
+        told = rows["study"].isin(rows.loc[_led(rows, lead), "study"])
+        off = rows[told & (rows["reason"] != "")].groupby("reason")["run"].nunique()
         apart = tuple(f"{count} runs ({reason})" for reason, count in off.items())
         rows = rows[(rows["scale"] != scale) == (rows["reason"] != "")]
         good = rows["status"] == "ok"
@@ -148,15 +160,20 @@ class View:
         has too few seeds of the label for the first look comes after all that have them. The dense
         rows are those of the studies chosen. A network where no study has the label keeps all.
         """
-        named = self.rows["label"].isin([label, f"{label}, as found"])  # and no precision of it
-        seeds = self.rows[named].groupby([*_WHERE, "study"])["seed"].nunique()
+        seeds = self.rows[_led(self.rows, label)].groupby([*_WHERE, "study"])["seed"].nunique()
         first = self.looks[0].n if self.looks else 1
 
-        ranks: dict[tuple[str, ...], list[tuple[bool, int, str]]] = {}
+        ranks: dict[tuple[str, ...], list[tuple[bool, int, str, int]]] = {}
         for *where, study, count in seeds.reset_index().itertuples(index=False):
             listed = studies.index(study) if study in studies else len(studies)
-            ranks.setdefault(tuple(where), []).append((count < first, listed, study))
-        leads = {where: min(found)[-1] for where, found in ranks.items()}
+            ranks.setdefault(tuple(where), []).append((count < first, listed, study, count))
+        leads = {where: min(found)[2] for where, found in ranks.items()}
+        waiting = tuple(
+            f"{study} takes the place of {leads[where]} at {first} seeds of {label}; it has {count}"
+            for where, found in ranks.items()
+            for few, *listed, count in found
+            if (study := listed[1]) and listed < list(min(found)[1:3])
+        )
         kept = []
         for *where, name, study in self.rows[[*_WHERE, "label", "study"]].itertuples(index=False):
             own = {lead for place, lead in leads.items() if place[:2] == tuple(where[:2])}
@@ -164,7 +181,8 @@ class View:
                 own = {leads[tuple(where)]}
             kept.append(not own or study in own)
         rows = self.rows[np.array(kept, bool)]
-        return replace(self, rows=rows.drop_duplicates(["label", "run", "round", "judged"]))
+        rows = rows.drop_duplicates(["label", "run", "round", "judged"])
+        return replace(self, rows=rows, waiting=waiting)
 
     @property
     def networks(self) -> int:
@@ -175,8 +193,9 @@ class View:
         """Return the rows of one curve on one network; `replicate` counts its seeds in order."""
         if (net, curve) not in self._selected:
             rows = self._select(net, curve)
-            counted = rows.groupby(_REPLICATE).ngroup()
-            self._selected[net, curve] = rows.assign(replicate=counted)
+            if len(rows):
+                rows = rows.assign(replicate=rows.groupby(_REPLICATE).ngroup())
+            self._selected[net, curve] = rows
         return self._selected[net, curve]
 
     def _select(self, net: str, curve: str) -> pd.DataFrame:
@@ -187,8 +206,12 @@ class View:
         key = (dataset, architecture, structure if structure and manner else "unstructured", judged)
         # A label may say so itself: `CS, as found` is the same curve as `CS` judged as found.
         named = [(*key, label), (*key, f"{label}, {manner}")]
-        parts = [self._curves[one] for one in named if one in self._curves] or [self.rows[:0]]
+        parts = [self._curves[one] for one in named if one in self._curves] or [self._nothing]
         return pd.concat(parts) if len(parts) > 1 else parts[0]
+
+    @cached_property
+    def _nothing(self) -> pd.DataFrame:
+        return self.rows[:0].assign(replicate=0)
 
     @cached_property
     def _selected(self) -> dict[tuple[str, str], pd.DataFrame]:
@@ -244,7 +267,7 @@ class Case:
     def rows(self, curve: str) -> pd.DataFrame:
         """The rows of a curve, of its first seeds; of a dense network, of as many as it needs."""
         rows = self.view.select(self.net, curve)
-        if self.first is None:
+        if self.first is None or rows.empty:
             return rows
         count = max(self.first, _FEWEST["dense seeds"] * curve.startswith("dense"))
         return rows[rows["replicate"] < count]
@@ -266,8 +289,10 @@ class Case:
     def shared(self, value: str = "test_accuracy") -> tuple[pd.Series, pd.Series]:
         """Both curves' means by replicate over the densities of the band that both measured."""
         names = (self.ours, self.theirs)
-        ours, theirs = (self.rows(curve)[[*_REPLICATE, "density", value]] for curve in names)
-        seeds = [set(stats.in_band(own, self.band)["seed"]) for own in (ours, theirs)]
+        ours, theirs = map(self.rows, names)
+        seeds = [
+            set(stats.in_band(own, self.band)["seed"]) if len(own) else () for own in (ours, theirs)
+        ]
         self.demand(dict(zip(names, seeds, strict=True)), self.band)
         means = stats.shared_means(ours, theirs, self.band, value, self.fewest("seeds"))
         if means[0].empty:
@@ -288,7 +313,7 @@ class Case:
         fewest, where = self.fewest(what), ""
         if grid is not None:
             where = f" over {_percent(grid)} density"
-        amount = f"({fewest} seeds or more at {self.view.scale} scale)"
+        amount = f"({fewest} seed{'s' * (fewest > 1)} or more at {self.view.scale} scale)"
         few = [curve for curve, sample in samples.items() if len(sample) < fewest]
         return [f"{curve} on {self.net}{where} {amount}" for curve in few]
 
@@ -313,6 +338,11 @@ class Case:
             interval = f"[{value.low:{form}}, {value.high:{form}}]"
         text = " ".join((*words, interval, f"{where}, n = {value.n}{' pairs' * value.paired}"))
         return Part(side_of(value, stands or self.stands), value, text, unit=unit)
+
+
+def _led(rows: pd.DataFrame, label: str) -> pd.Series:
+    """Which are tickets of a label, and not of a precision of it."""
+    return rows["label"].isin([label, f"{label}, as found"])
 
 
 def exact(value: float) -> Difference:
@@ -402,6 +432,18 @@ def point(case: Case) -> Part:
     case.demand({case.ours: ours, case.theirs: theirs}, grid)
     gap = stats.welch_difference(ours, theirs, case.limit, case.level)
     where = f"at {_percent(grid)} density ({case.net})"
+    return case.part(gap, f"{case.ours} - {case.theirs}", "points", where)
+
+
+def ends(case: Case) -> Part:
+    """Compare what two searches end with, by the means over some densities, which `of` names."""
+    grid = np.array(case.of.split(), float)
+    ours, theirs = (
+        stats.at_densities(case.rows(curve), grid.tolist()) for curve in (case.ours, case.theirs)
+    )
+    case.demand({case.ours: ours, case.theirs: theirs}, grid)
+    gap = stats.compare(ours, theirs, case.limit, case.level)
+    where = f"over {_percent(grid)} density ({case.net})"
     return case.part(gap, f"{case.ours} - {case.theirs}", "points", where)
 
 

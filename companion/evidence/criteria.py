@@ -162,6 +162,15 @@ def _attempt(case: Case) -> tuple[Part | None, Sequence[str]]:
         return None, lack.args
 
 
+def missed(claim: str, view: View) -> str:
+    """Return what a claim's comparisons lack of curves that there are, all of one network; empty if
+    nothing."""
+    rows = (row for row in CRITERIA if row["claim"] == claim and row["theirs"])
+    cases = (case for row in rows for case in _cases(view, row))
+    there = (case for case in cases if view.nets(case.ours, case.theirs).count(case.net))
+    return "; ".join(dict.fromkeys(need for case in there for need in _attempt(case)[1]))
+
+
 def _made(line: Iterable[Tried]) -> list[Part]:
     return list(dict.fromkeys(tried.part for tried in line if tried.part))
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, stats
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from lthlib.errors import ConfigError
@@ -219,9 +219,12 @@ def on_grid(
     rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy", **gap: float
 ) -> pd.DataFrame:
     """Return each replicate's curve on `grid`: [(study, seed), density]; see `interpolate`."""
-    at, curves = np.asarray(grid, float), {}
-    for (study, seed), own in rows[[*_REPLICATE, "density", value]].groupby(_REPLICATE, sort=False):
-        curves[study, seed] = interpolate(own["density"], own[value], at, **gap)
+    at = np.asarray(grid, float)
+    densities, values = (rows[name].to_numpy(float) for name in ("density", value))
+    curves = {
+        replicate: interpolate(densities[own], values[own], at, **gap)
+        for replicate, own in rows.groupby(_REPLICATE, sort=False).indices.items()
+    }
     return pd.DataFrame(curves, index=at, dtype=float).T
 
 
@@ -251,10 +254,14 @@ def at_densities(
 def in_band(rows: pd.DataFrame, grid: ArrayLike) -> pd.DataFrame:
     """Return the rows in a band, of replicates with three densities there that span half of it."""
     low, high = np.log([np.min(grid), np.max(grid)])
-    own = rows[np.log(rows["density"]).between(low - _CLOSE, high + _CLOSE)]
-    found = own.groupby(_REPLICATE)["density"]
-    spans = np.log(found.transform("max") / found.transform("min")) >= (high - low) / 2
-    return own[spans & (found.transform("nunique") >= 3)]
+    where = np.log(rows["density"].to_numpy(float))
+    inside = (low - _CLOSE <= where) & (where <= high + _CLOSE)
+    rows, where = rows[inside], where[inside]
+    kept = np.zeros(len(rows), bool)
+    for own in rows.groupby(_REPLICATE).indices.values():
+        known = set(where[own].tolist())
+        kept[own] = len(known) >= 3 and max(known) - min(known) >= (high - low) / 2
+    return rows[kept]
 
 
 def shared_means(
@@ -290,25 +297,47 @@ def shared_means(
 
 def crossing(
     densities: ArrayLike, differences: ArrayLike, weights: ArrayLike, threshold: float = MARGIN
-) -> tuple[float, float]:
+) -> Floats:
     """Return between which densities a monotone fit of the difference to dense crosses a threshold.
 
     The fit is the weighted isotonic regression, rising with density. Between densities a round of
     IMP apart it is linear in log density, and both are the same; of a wider gap only the ends are
     known. They are 0 and the sparsest density for a curve that never falls that far, the densest
     and infinity for one that lies lower everywhere.
+
+    Args:
+        densities, weights: of the points, [n].
+        differences: of one curve or of many, [..., n].
+        threshold: that is crossed.
+
+    Returns:
+        The sparse and the dense end, [..., 2].
     """
     order = np.argsort(np.asarray(densities, float))
     where, gaps, counts = (
-        np.asarray(each, float)[order] for each in (np.log(densities), differences, weights)
+        np.asarray(each, float)[..., order] for each in (np.log(densities), differences, weights)
     )
-    fit = optimize.isotonic_regression(gaps, weights=counts).x
-    below = int((fit < threshold).sum())
-    ends = np.array([-math.inf, *where, math.inf])[below : below + 2]
-    if ends[1] - ends[0] <= ROUND:
-        ends = np.full(2, np.interp(threshold, fit[below - 1 : below + 1], ends))
-    sparse, dense = np.exp(ends).tolist()
-    return sparse, dense
+    fit = _rising(gaps, counts)
+    below = (fit < threshold).sum(axis=-1, keepdims=True)
+    levels = np.take_along_axis(fit, np.clip(below - [1, 0], 0, len(where) - 1), -1)
+    ends = np.array([-math.inf, *where, math.inf])[below + np.arange(2)]
+    near = np.diff(ends) <= ROUND
+    with np.errstate(invalid="ignore", divide="ignore"):
+        at = ends[..., :1] + np.diff(ends) * (threshold - levels[..., :1]) / np.diff(levels)
+    return np.exp(np.where(near, at, ends))
+
+
+def _rising(values: Floats, weights: Floats) -> Floats:
+    """The weighted isotonic regression, [..., n]: of the means of all runs of points that hold one,
+    the greatest over where they begin of the least over where they end."""
+    sums, counts = (
+        np.insert(np.cumsum(each, -1), 0, 0, -1) for each in (values * weights, weights)
+    )
+    runs = np.triu(np.ones((len(weights), len(weights)), bool))  # of a point and one that follows
+    spans = np.where(runs, counts[1:] - counts[:-1, None], math.nan)
+    means = (sums[..., None, 1:] - sums[..., :-1, None]) / spans
+    least = np.minimum.accumulate(means[..., ::-1], axis=-1)[..., ::-1]
+    return np.where(runs, least, -math.inf).max(axis=-2)
 
 
 def d_star(curve: pd.DataFrame, dense: ArrayLike, rng: np.random.Generator) -> Crossing | None:
@@ -334,12 +363,12 @@ def d_star(curve: pd.DataFrame, dense: ArrayLike, rng: np.random.Generator) -> C
     gaps = curve.mean().to_numpy(float) - sample.mean()
     noise = rng.normal(size=(1000, len(gaps))) * spread / np.sqrt(counts)
     noise -= rng.normal(size=(len(noise), 1)) * dense_spread / math.sqrt(len(sample))
-    found, *rest = (crossing(where, row, counts) for row in [gaps, *(gaps + noise)])
+    found, draws = (crossing(where, each, counts) for each in (gaps, gaps + noise))
     edge = "below" if found[0] == 0 else "above" if math.isinf(found[1]) else ""
-    draws, inside = np.array(rest), np.clip([found, *rest], where.min(), where.max())
-    density = float(np.sqrt(inside[0].prod()))
-    low = float(np.quantile(inside[1:, 0], (1 - LEVEL) / 2))
-    high = float(np.quantile(inside[1:, 1], (1 + LEVEL) / 2))
+    inside, drawn = (np.clip(each, where.min(), where.max()) for each in (found, draws))
+    density = float(np.sqrt(inside.prod()))
+    low = float(np.quantile(drawn[:, 0], (1 - LEVEL) / 2))
+    high = float(np.quantile(drawn[:, 1], (1 + LEVEL) / 2))
     nearest = np.argsort(np.abs(np.log(where / density)))[:2]
     return Crossing(density, low, high, edge, int(counts[nearest].min()), draws)
 

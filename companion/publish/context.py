@@ -100,7 +100,7 @@ class Claims:
         claims = {
             claim.id: {
                 **asdict(claim),
-                "missing": asdict(missing(claim, claim.views(table, self._values)[0].rows)),
+                "missing": asdict(missing(claim, next(claim.views(table, self._values)).rows)),
             }
             for claim in CLAIMS
         }

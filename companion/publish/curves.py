@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from companion.analysis.head import differences, outcome
 from companion.analysis.points import curve_points, pruned
 from companion.analysis.precision import (
     margin,
@@ -21,6 +22,7 @@ from companion.evidence.statistics import compare, mean_interval, on_grid, spars
 from companion.markdown import Markdown, table
 from companion.publish.artefacts import made_by
 from lthlib.errors import PublishError
+from lthlib.recipes import load_recipe
 
 _JOIN = "\N{NARROW NO-BREAK SPACE}"
 _NEAR = 0.15  # relative
@@ -163,6 +165,12 @@ class Curves:
         if found.empty:
             raise PublishError(f"study {study!r} has no seed in two precisions")
         return precision_outcome(found, margin(scale))
+
+    def head(self, study: str) -> str:
+        """Which methods are told apart under one budget, at the densities of a study's recipe:
+        `head("digits-head")`."""
+        densities = load_recipe(study).values["study"]["densities"]
+        return outcome(differences(self._of(study), densities))
 
     def _of(self, study: str) -> pd.DataFrame:
         rows = self._table[self._table["study"] == study]

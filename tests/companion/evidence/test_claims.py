@@ -494,6 +494,24 @@ GATE: dict[str, tuple[Table, str]] = {
     "three dense nets": (gate(0.0).query("label != 'dense' or seed < 3"), "interim"),
 }
 
+# H: the ends of three searches under one budget.
+
+
+def h(cs: float, bip: float) -> Table:
+    gaps = {"IMP": 0.0, "CS": cs, "BiP": bip}
+    table = join(*(curve(one, gap, densities=(0.26, 0.11)) for one, gap in gaps.items()))
+    return table.assign(run=table["run"] + table["density"].astype(str), study="head-to-head")
+
+
+H: dict[str, tuple[Table, str]] = {
+    "in order": (h(0.3, 0.6), "reproduced"),
+    "BiP less than CS": (h(0.6, 0.3), "partly"),
+    "the other way": (h(-0.3, -0.6), "not reproduced"),
+    "unclear": (noisy(h(0.0, 0.0), "IMP", 2), "inconclusive"),
+    "four seeds": (h(0.3, 0.6).query("seed < 4"), "interim"),
+    "one density": (h(0.3, 0.6).query("density > 0.2"), "not run"),
+}
+
 CASES = {
     "G": GATE,
     "B1": B1,
@@ -512,6 +530,7 @@ CASES = {
     "A4": A4,
     "A5": A5,
     "A6": A6,
+    "H": H,
 }
 COUNTED = ("A2", "B3")
 FLAT = [(claim, name) for claim, cases in CASES.items() for name in cases]
@@ -913,6 +932,35 @@ def test_another_network_is_not_at_paper_scale() -> None:
     assert verdict_of("B1", wrong).outcome is None
 
 
+def test_only_runs_that_a_claim_could_be_judged_on_are_named_as_departing() -> None:
+    """Not those of BiP on a network of its own, nor those of a study that other claims list."""
+    other = join(*(curve(one, net=RESNET18, study="mine") for one in ("BiP", "IMP")))
+    tickets = c1(0.04, 0.5)
+    assert verdict_of("C1", join(tickets, other)) == verdict_of("C1", tickets)
+    head = h(0.5, 1.0)
+    head["setup"] = [(("length", "40ep"),)] * len(head)
+    assert "length 40ep" not in verdict_of("C1", join(tickets, head)).because
+    assert "length 40ep" in verdict_of("C1", head.assign(study="mine")).because
+    assert verdict_of("H", head).outcome == "reproduced"
+    assert verdict_of("H", tickets).outcome == "not run"
+
+
+def test_tickets_at_other_densities_are_said_to_be_there() -> None:
+    """Of CS with three initial gates, say: two in the band, and none at its middle."""
+    tickets = curve("CS", densities=(GRID[3], GRID[8]))
+    few = at("reduced", join(dense(), tickets))
+    verdict = verdict_of("C1", few)
+    assert verdict.headline == "not run: tickets at reduced scale lie at other densities"
+    assert "lack: CS retrained on cifar10 / resnet20 over 26-21 % density" in verdict.because
+    assert verdict_of("A6", few).headline == "not run"
+
+
+def test_what_a_direction_leaves_to_do_is_said_of_the_papers_scale() -> None:
+    verdict = verdict_of("B1", lowered(b1(0.5, 0.3)))
+    assert verdict.direction == "for"
+    assert verdict.needs == ("three pairs of data set and network, as found and retrained",)
+
+
 def test_the_study_that_is_judged_was_chosen_beforehand() -> None:
     """The first by the claim's order, however many tickets another holds; enough seeds go first."""
     core = b1(0.5, 0.3).assign(study="bip-core")
@@ -921,7 +969,11 @@ def test_the_study_that_is_judged_was_chosen_beforehand() -> None:
     assert verdict_of("B1", join(core, other)).outcome == "reproduced"
     assert verdict_of("B1", join(core.query("density > 0.02"), other)).outcome == "reproduced"
     begun = join(core.query("seed < 4"), other)
-    assert verdict_of("B1", begun).outcome == "not reproduced"
+    assert (verdict := verdict_of("B1", begun)).outcome == "not reproduced"
+    assert "bip-core takes the place of bip-cifar10-resnet20 at 5 seeds of BiP; it has 4" in (
+        verdict.because
+    )
+    assert "takes the place" not in verdict_of("B1", join(core, other)).because
 
 
 def test_nothing_run_is_said_so() -> None:

@@ -7,14 +7,13 @@ points. The noise of a seed's tickets may be correlated along a curve, and share
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binom
 
 from companion.counting import counted
 from companion.evidence.claims import CLAIMS
@@ -98,9 +97,9 @@ class World:
         """A record of each ticket, with its expected accuracy."""
         return [record for curve in self.curves for record in self._of(curve)]
 
-    def tables(self, repetitions: int, seed: int = 0) -> Iterator[pd.DataFrame]:
-        """The tidy table of the records, as often as asked, each with noise of its own."""
-        table, rng = tidy(self.records()), np.random.default_rng(seed)
+    def tables(self) -> Iterator[pd.DataFrame]:
+        """The tidy table of the records again and again, each time with noise of its own."""
+        table, rng = tidy(self.records()), np.random.default_rng(0)
         curves = {(one.label, one.judged, one.net): one for one in self.curves}
         names = list(
             zip(
@@ -114,7 +113,7 @@ class World:
         replicate = [(name[2], seed) for name, seed in zip(names, table["seed"], strict=True)]
         own = list(zip(names, table["seed"], strict=True))
         where = table["density"].round(6)
-        for _ in range(repetitions):
+        while True:
             shared = self._noise(rng, replicate, list(zip(replicate, where, strict=True)))
             alone = self._noise(rng, own, list(range(len(table))))
             noise = spread * (self.across**0.5 * shared + (1 - self.across) ** 0.5 * alone)
@@ -201,20 +200,28 @@ def counts() -> pd.DataFrame:
 def outcomes(
     claim: str,
     world: World,
-    repetitions: int,
     facts: dict[str, float] | None = None,
     looks: tuple[int, ...] = (),
 ) -> Iterator[list[str | None]]:
-    """How a claim comes out on each repetition of a world, at so many of its seeds; by default at
-    all. Dense networks are there from the beginning."""
+    """How a claim comes out on a world drawn again and again, at so many of its seeds; by default
+    at all. Dense networks are there from the beginning."""
     judged = next(one for one in CLAIMS if one.id == claim)
-    for table in world.tables(repetitions):
+    for table in world.tables():
         dense = table["method"] == "dense"
         parts = (table[dense | (table["seed"] < n)] for n in looks or (world.seeds,))
         known = [pd.concat([part, counts()], ignore_index=True) for part in parts]
         yield [judged.judge(part, facts).outcome for part in known]
 
 
-def most_wrong(repetitions: int, rate: float = 0.05, doubt: float = 1e-3) -> int:
-    """The greatest count of wrong verdicts that a judge of this rate exceeds once in a thousand."""
-    return int(binom.ppf(1 - doubt, repetitions, rate))
+def wrong_twice_as_often(wrong: Iterable[bool], rate: float = 0.05) -> bool:
+    """Draw until it is known whether a judge is wrong at its rate at most, or at twice that.
+
+    Wald's sequential test (1945): one of twice the rate passes one time in five, one of the rate
+    itself fails one time in a thousand.
+    """
+    evidence, passes, fails = 0.0, np.log(0.2 / 0.999), np.log(0.8 / 0.001)
+    for one in wrong:
+        evidence += np.log(2) if one else np.log((1 - 2 * rate) / (1 - rate))
+        if not passes < evidence < fails:
+            break
+    return evidence >= fails
