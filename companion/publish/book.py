@@ -60,7 +60,7 @@ class Page:
         """The notebook's path, relative to the repository."""
         return Path("notebooks", f"{self.notebook}.ipynb")
 
-    def environment(self, artefacts: Path, **changes: Any) -> dict[str, str]:
+    def environment(self, artefacts: Path, changes: Mapping[str, Any]) -> dict[str, str]:
         """Return what tells the notebook that it makes this page, some parameters changed."""
         return {
             "LTHLIB_ARTEFACTS": str(artefacts),
@@ -145,7 +145,7 @@ def _run_all(
 
         def run(page: Page) -> None:
             new = Path(folder, page.title, "new")
-            named = page.environment(new / "artefacts")
+            named = page.environment(new / "artefacts", {})
             output = new / "notebook.ipynb"
             run_notebook(root / page.path, output, page.parameters, root, {**environment, **named})
             (new / "key.json").write_text(json.dumps(keys[page.title], indent=1), encoding="utf-8")

@@ -49,6 +49,7 @@ def run_notebook(
         "PYTHONPATH": os.pathsep.join(filter(None, [package, os.getenv("PYTHONPATH")])),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "PYTHONUTF8": "1",
+        "LTHLIB_UNSEEN": "" if progress else "1",
         "PYTHONWARNINGS": "ignore:IProgress",  # tqdm's, who would rather draw a widget
         **(environment or {}),
     }

@@ -25,10 +25,12 @@ def rerun(name: str, changes: Mapping[str, Any], folder: Path) -> list[Path]:
         folder: where all goes.
 
     Raises:
-        ConfigError: there is no such page.
+        ConfigError: there is no such page, or no checkout.
         PublishError: the notebook cannot be run, or refuses a parameter.
     """
     root = checkout()
+    if not (root / "notebooks").is_dir():
+        raise ConfigError(f"no checkout of lthlib holds {Path.cwd()}: go into one and try again")
     every = pages(root / "results", EMBEDDED, embedded_methods(), [])
     known = {page.title: page for page in every}
     if name not in known:
@@ -37,11 +39,15 @@ def rerun(name: str, changes: Mapping[str, Any], folder: Path) -> list[Path]:
         raise ConfigError(f"no page is called {name!r}{meant}; there are: {', '.join(known)}")
     page, here = known[name], folder.absolute()
     given = {
-        key: os.path.abspath(value) if key in _PATHS or str(value).endswith(".yaml") else value
+        key: os.path.abspath(value) if _is_path(key, value) else value
         for key, value in changes.items()
     }
     places = {key: os.path.abspath(os.environ[key]) for key in _VARIABLES if os.getenv(key)}
     output, parameters = here / f"{name}.ipynb", {**page.parameters, **given}
-    environment = {**places, **page.environment(here, **changes)}
+    environment = {**places, **page.environment(here, changes)}
     run_notebook(root / page.path, output, parameters, root, environment, progress=True)
     return [output, *sorted(here.glob("*.svg")), *sorted(here.glob("*.csv"))]
+
+
+def _is_path(name: str, value: Any) -> bool:
+    return isinstance(value, str) and (name in _PATHS or value.endswith(".yaml"))

@@ -250,9 +250,11 @@ def study_records(
 def _announce(
     name: str, due: Sequence[RunConfig], places: str, machine: Machine, jobs: int | None
 ) -> None:
-    """Say what will be computed, and how long that takes."""
+    """Say what will be computed, and how long that takes; trying it out takes a few seconds."""
     from companion.forecast import estimate
 
+    if os.getenv("LTHLIB_UNSEEN"):
+        return
     takes = duration(estimate(due, machine, jobs).seconds)
     told = f"{len(due)} runs are not in {places}; computing them takes about {takes} here"
     print(f"\n{name}: {told}. Ctrl-C stops; the next call goes on.", file=sys.stderr)

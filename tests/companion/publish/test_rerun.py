@@ -52,6 +52,7 @@ def test_the_commands_of_a_page_make_its_files_again(toy: Path, somewhere: Path)
         ("quikstart", "no page is called 'quikstart' (did you mean quickstart?); there are: "),
         ("quickstart --set seeds", "--set 'seeds'; expected NAME=VALUE such as seeds=3"),
         ("quickstart --set seeds=[3", "--set 'seeds=[3': "),
+        ("quickstart --set seeds=no --set artefacts=3", "parameter 'seeds' is 'no'; expected"),
         ("quickstart --set seedz=3", "unknown parameter 'seedz' (did you mean 'seeds'?)"),
     ],
 )
