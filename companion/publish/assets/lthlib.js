@@ -4,6 +4,9 @@
 (function () {
   "use strict";
 
+  // A page opened from the file system may fetch no other: results of a search have no summaries.
+  if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
   function key(row, column) {
     var text = row.cells[column] ? row.cells[column].textContent.trim() : "";
     var number = parseFloat(text.replace(/\u2212/g, "-").replace(/(\d)[,\u202f](?=\d{3})/g, "$1"));
