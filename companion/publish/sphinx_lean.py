@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 _NEEDLESS = ("THEBE_JS_URL", "sphinx-thebe")  # Jupyter Book adds both, the first one twice
+# A list without items, and ways from code to names that the reference has under another module.
+_WRONG = re.compile(
+    r'(?<=<div) role="list"(?= class="citation-list")|<a class="viewcode-back".*?</a>', re.DOTALL
+)
 # What browsers would draw unlike TeX: bars and braces stretch and stand apart, stars in exponents
 # are high, nabla leans, the name of a function touches what is beside it unless it is a bracket.
 _SPACE = '<mspace width="0.17em"></mspace>'
@@ -76,6 +80,7 @@ def _lean(app: Any, page: str, template: str, context: dict[str, Any], doctree: 
         pairs = zip(files, told, strict=True)
         context[kind] = [one for one, text in pairs if not any(name in text for name in _NEEDLESS)]
     context["default_mode"] = context.get("default_mode") or "auto"
+    context["body"] = _WRONG.sub("", context.get("body", ""))
 
 
 def _slim(app: Any, error: Exception | None) -> None:

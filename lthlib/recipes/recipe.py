@@ -25,6 +25,7 @@ _ABOUT = ("name", "scale", "about")
 _PARTS = ("data", "model", "training", "rewind", "methods", "study")
 _USER = "given by the user"
 _MOST_SEEDS = 10_000
+_SEEDS = f"a number up to {_MOST_SEEDS}, or one by method, with a default"
 
 
 def _are_seeds(value: Any) -> bool:
@@ -38,9 +39,7 @@ class _Study(Settings, where="study."):
 
     densities: tuple[float, ...]
     methods: tuple[Line, ...]
-    seeds: Annotated[
-        Any, Field(f"a number up to {_MOST_SEEDS}, or one by method, with a default", _are_seeds)
-    ]
+    seeds: Annotated[Any, Field(_SEEDS, _are_seeds)]
     dense_seeds: Annotated[int, between(0, _MOST_SEEDS)]
     precisions: tuple[Line, ...] | None = None
     first_seed: Annotated[int, between(0, 1 << 62)] | None = None
