@@ -121,8 +121,9 @@ class Claims:
 def _line(claim: Mapping[str, Any]) -> list[str]:
     """A claim's line on the board."""
     takes = claim["requires"] if claim["looks"] == COUNTING else _decides(claim)
+    link = Markdown("{{ref}}`{0} <claim-{0}>`").format(claim["id"])
     return [
-        *(claim["id"], claim["statement"], claim["measured"]),
+        *(link, claim["statement"], claim["measured"]),
         *(claim["scale"] if claim["measured"] != "–" else "–", claim["standing"], takes),
         f"{claim['missing']['minutes']:,.0f}",
     ]
