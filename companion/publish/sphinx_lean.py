@@ -7,6 +7,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+# Explained where a page first has them, to whoever points there.
+_TERMS = {
+    "IMP": "iterative magnitude pruning: train, prune the smallest weights, go back, and again",
+    "CS": "Continuous Sparsification: every weight has a gate, which hardens while both train",
+    "BiP": "bi-level pruning: mask and weights are trained in turns",
+    "OMP": "one-shot magnitude pruning: train, prune the smallest weights once",
+    "GMP": "gradual magnitude pruning: prune a little more at every step of training",
+    "ticket": "a sparse network inside a dense one: a mask, and weights to start from",
+    "rewind point": "the early step of training whose weights a ticket starts from",
+    "density": "the weights that are kept, as a share of all that may be pruned",
+}
+_TERM = re.compile(rf"\b({'|'.join(_TERMS)})\b")
 _NEEDLESS = ("THEBE_JS_URL", "sphinx-thebe")  # Jupyter Book adds both, the first one twice
 # A list without items, and ways from code to names that the reference has under another module.
 _WRONG = re.compile(
@@ -38,9 +50,26 @@ _WOFF2 = re.compile(r"url\([^()]*/fa-[^()]*\.woff2\) format\(\"woff2\"\),(?=url)
 def setup(app: Any) -> dict[str, bool]:
     """Register the renderer of mathematics, and connect to the making of pages and of the site."""
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
+    app.connect("doctree-resolved", lambda app, page, name: explain(page))
     app.connect("html-page-context", _lean, priority=900)
     app.connect("build-finished", _slim)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def explain(page: Any) -> None:
+    """Mark each term where the text of a page has it first, with what it means."""
+    from docutils import nodes
+
+    unseen = set(_TERMS)
+    for text in list(page.findall(nodes.Text)):
+        if isinstance(text.parent, nodes.paragraph) and unseen & set(_TERM.findall(text)):
+            pieces: list[Any] = []
+            for piece in _TERM.split(text):
+                term = piece in unseen
+                unseen.discard(piece)
+                marked = nodes.abbreviation("", piece, explanation=_TERMS[piece]) if term else None
+                pieces.append(marked or nodes.Text(piece))
+            text.parent.replace(text, pieces)
 
 
 def mathml(formula: str, display: bool = False) -> str:

@@ -8,10 +8,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from docutils import nodes
 from docutils.utils.math import MathError
 from sphinx.builders.html._assets import _JavaScript
 
-from companion.publish.sphinx_lean import lean_drawing, mathml, setup, used_rules
+from companion.publish.sphinx_lean import explain, lean_drawing, mathml, setup, used_rules
+
+
+def test_a_term_is_explained_where_a_page_first_has_it() -> None:
+    page = nodes.section()
+    for text in ("IMPs find a ticket, IMP another ticket.", "BiP and IMP"):
+        page += nodes.paragraph("", text)
+    page += nodes.literal_block("", "CS")
+    explain(page)
+    assert "IMPs find a ticket, IMP another ticket." in page.astext()
+    marked = list(page.findall(nodes.abbreviation))
+    assert [one.astext() for one in marked] == ["ticket", "IMP", "BiP"]
+    assert marked[1]["explanation"].startswith("iterative magnitude pruning")
 
 
 @pytest.mark.parametrize(
