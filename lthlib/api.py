@@ -108,10 +108,11 @@ def find_tickets(
     if chosen.takes("rewind"):
         settings.setdefault("rewind", rewind)
     objective, dataset = Objective(loss, metric), _dataset(data)
-    about = {"model": model, "objective": objective, "seed": seed, "prunable": prunable}
 
     def fresh() -> Trainer:
-        trainer = _trainer(dataset, training, augmentation, device, **about)
+        trainer = _trainer(
+            model, dataset, objective, seed, training, prunable, augmentation, device
+        )
         if (mask := already_pruned(trainer.prunable_weights())) is not None:
             trainer.confine(mask)
         return trainer
@@ -235,8 +236,8 @@ def retrain(
     chosen = get_method("retrain")
     built = build(chosen.settings, settings, "retrain")
     objective = _objective(ticket, loss)
-    about = {"model": model, "objective": objective, "seed": seed, "prunable": tuple(ticket.mask)}
-    trainer = _trainer(_dataset(data), training, augmentation, device, **about)
+    prunable, dataset = tuple(ticket.mask), _dataset(data)
+    trainer = _trainer(model, dataset, objective, seed, training, prunable, augmentation, device)
     _try(trainer, None)
     work = chosen.work(built, trainer.steps, ticket.rewind_step)
     with _bar(trainer, f"retraining {ticket.point}", work, progress):
@@ -284,8 +285,8 @@ def evaluate(
         raise TicketError(f"ticket {ticket.point!r} has no weights of its own; retrain it first")
     if not isinstance(data, Dataset):
         data, part = _dataset(data, whole=True), "test"
-    about = {"objective": _objective(ticket, loss, metric), "prunable": tuple(ticket.mask)}
-    trainer = _trainer(data, None, augmentation, device, model=model, **about)
+    objective, prunable = _objective(ticket, loss, metric), tuple(ticket.mask)
+    trainer = _trainer(model, data, objective, 0, None, prunable, augmentation, device)
     own = {name: tensor.to(trainer.network.device) for name, tensor in ticket.weights.items()}
     with turn(trainer.network.device):
         accuracy = trainer.evaluate(part, own)
@@ -309,11 +310,14 @@ def _objective(ticket: Ticket, loss: Any, metric: Any = None) -> Objective:
 
 
 def _trainer(
+    model: nn.Module,
     dataset: Dataset,
+    objective: Objective,
+    seed: int,
     training: TrainingSettings | None,
+    prunable: str | tuple[str, ...],
     augmentation: DataSettings | None,
     device: Any,
-    **about: Any,
 ) -> Trainer:
     place = chosen(device)
     if augmentation is None:
@@ -322,7 +326,9 @@ def _trainer(
             augmentation = DataSettings("digits", padding=1, mean=(0.3,), std=(0.37,))
     training = training or TrainingSettings()
     check_ranks(training.ranks, training.sync_batchnorm, place)
-    return Trainer(dataset=dataset, settings=training, data=augmentation, device=place, **about)
+    return Trainer(
+        model, dataset, training, augmentation, seed, prunable, place, objective=objective
+    )
 
 
 def _dataset(data: Any, whole: bool = False) -> Dataset:

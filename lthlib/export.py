@@ -78,7 +78,8 @@ def _short(number: float) -> str:
 
 def _check_installed(*packages: str) -> None:
     if missing := [name for name in packages if not importlib.util.find_spec(name)]:
-        raise ConfigError(f"{', '.join(missing)} is not installed: pip install 'lthlib[export]'")
+        how = "pip install 'lthlib[export]', or in a checkout pip install --editable '.[export]'"
+        raise ConfigError(f"{', '.join(missing)} is not installed: {how}")
 
 
 def _batch(example: Any) -> Any:

@@ -45,7 +45,8 @@ def prunable_names(
         names = tuple(_weights(model, which))
         if not names:
             raise MaskError(
-                f"the network has no {which} weights to prune that are trained; name others"
+                f"the network has no {which} weights to prune that are trained; name "
+                "others with prunable=(...)"
             )
         return names
     if not isinstance(which, (tuple, list)):
@@ -182,7 +183,8 @@ class Mask(Mapping[str, Tensor]):
         """Raise MaskError unless each covered parameter is in `tensors` with the mask's shape."""
         for name, tensor in self.items():
             if name not in tensors:
-                raise MaskError(f"the mask covers {name!r}, which the network lacks")
+                what = f"the mask covers {name!r}, which the network lacks"
+                raise MaskError(f"{what}; is it another architecture?")
             if tensors[name].shape != tensor.shape:
                 raise MaskError(
                     f"the mask of {name!r} has shape {tuple(tensor.shape)}, the network's is "
@@ -309,7 +311,8 @@ def select(
         return top_k_global(scores, kept_count(sum(s.numel() for s in scores.values()), density))
     axes = axes or {}
     if axes.keys().isdisjoint(scores):
-        raise MaskError(f"structure is {structure!r}, but no prunable parameter is a convolution's")
+        what = f"structure is {structure!r}, but no prunable parameter is a convolution's"
+        raise MaskError(f"{what}; use 'unstructured'")
     masks = {}
     for name, score in scores.items():
         masks[name] = torch.ones_like(score, dtype=torch.bool)

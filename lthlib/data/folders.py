@@ -95,7 +95,10 @@ def read_parts(
     total = sum(len(listing.files) for listing in listed.values())
     if native is None or total * native[0] * native[1] * 3 > request.memory_limit:
         size = request.settings.image_size
-        return {n: StreamingPart((*i.files,), i.labels, native, size) for n, i in listed.items()}
+        return {
+            name: StreamingPart(tuple(one.files), one.labels, native, size)
+            for name, one in listed.items()
+        }
     return {n: _decoded(f"{title}-{n}", one, native, request.cache) for n, one in listed.items()}
 
 
@@ -117,7 +120,8 @@ def _find_held_out(root: Path) -> dict[str, Path]:
     names = ("val", "validation", "test")
     found = [root / name for name in names if os.path.isdir(root / name)]
     if not found:
-        raise DataError(f"{root}: has train, but no folder val, validation or test beside it")
+        what = f"{root}: has train, but no folder val, validation or test beside it"
+        raise DataError(f"{what}; add one, a test set is never split off by itself")
     return {"test": found[0]} if len(found) == 1 else {"validation": found[0], "test": found[-1]}
 
 

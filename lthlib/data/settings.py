@@ -52,10 +52,12 @@ class DataSettings(Settings):
         if self.dataset == "imagenet" and self.image_size is None:
             raise ConfigError("imagenet has all sizes: set image_size; its standard is 224")
         if self.dataset == "tiny-imagenet" and self.image_size is not None:
-            raise ConfigError(f"image_size is {self.image_size}, for tiny-imagenet leave it out")
+            what = f"image_size is {self.image_size}, but tiny-imagenet has 64 x 64 pixels"
+            raise ConfigError(f"{what}; leave it out")
         halves = self.official_validation != "test"
         if halves and self.dataset != "tiny-imagenet":
-            raise ConfigError(f"official_validation is 'halves', but {self.dataset} has no choice")
+            what = f"official_validation is 'halves', but {self.dataset} has no choice of it"
+            raise ConfigError(f"{what}: leave it out, or set dataset to tiny-imagenet")
         if halves and self.validation_images:
             raise ConfigError(
                 f"validation_images is {self.validation_images}, but the official ones are halved; "
