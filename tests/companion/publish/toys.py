@@ -53,12 +53,12 @@ print(P.dataset)
 
 
 def notebook(*sources: str, tagged: tuple[int, ...] = (0,)) -> dict:
-    """A stripped notebook of code cells, those in `tagged` being tagged `parameters`."""
+    """A stripped notebook of code cells, those in `tagged` being parameters, and folded."""
     cells = [
         {
             "cell_type": "code",
             "id": f"cell-{n}",
-            "metadata": {"tags": ["parameters"]} if n in tagged else {},
+            "metadata": {"tags": ["parameters", "hide-input"]} if n in tagged else {},
             "execution_count": None,
             "outputs": [],
             "source": source,
