@@ -8,7 +8,7 @@ from typing import Any
 
 from companion.publish.notebooks import run_notebook
 from companion.publish.results import checkout
-from companion.publish.site import EMBEDDED, embedded_methods, pages
+from companion.publish.site import EMBEDDED, pages
 from lthlib.errors import ConfigError
 
 _PATHS, _VARIABLES = ("results", "store", "data"), ("LTHLIB_STORE", "LTHLIB_DATA")
@@ -31,7 +31,7 @@ def rerun(name: str, changes: Mapping[str, Any], folder: Path) -> list[Path]:
     root = checkout()
     if not (root / "notebooks").is_dir():
         raise ConfigError(f"no checkout of lthlib holds {Path.cwd()}: go into one and try again")
-    every = pages(root / "results", EMBEDDED, embedded_methods(), [])
+    every = pages(root / "results", EMBEDDED, [])
     known = {page.title: page for page in every}
     if name not in known:
         close = get_close_matches(name, known, n=1)

@@ -71,9 +71,9 @@ def test_notebooks_find_the_store(built: dict[str, Any]) -> None:
 
 def test_published_studies_have_pages_of_their_own(built: dict[str, Any]) -> None:
     assert [page.title for page in built["notebooks"]] == [
+        "bilevel",
         "quickstart",
         "inside",
-        "bilevel",
         "tickets",
         "cost",
         "masks",
