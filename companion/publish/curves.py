@@ -21,7 +21,7 @@ from companion.analysis.words import in_brackets
 from companion.evidence.statistics import compare, mean_interval, on_grid, sparsest_on_validation
 from companion.markdown import Markdown, table
 from companion.publish.artefacts import made_by
-from lthlib.errors import PublishError
+from lthlib.errors import ConfigError, PublishError, refusal
 from lthlib.recipes import load_recipe
 
 _JOIN = "\N{NARROW NO-BREAK SPACE}"
@@ -169,7 +169,8 @@ class Curves:
     def head(self, study: str) -> str:
         """Which methods are told apart under one budget, at the densities of a study's recipe:
         `head("digits-head")`."""
-        densities = load_recipe(study).values["study"]["densities"]
+        with refusal(PublishError, f"study {study!r}", ConfigError):
+            densities = load_recipe(study).values["study"]["densities"]
         return outcome(differences(self._of(study), densities))
 
     def _of(self, study: str) -> pd.DataFrame:

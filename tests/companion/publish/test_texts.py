@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from matplotlib import pyplot as plt
 
+from companion.evidence.claims import CLAIMS
 from companion.evidence.facts import load_facts
 from companion.publish.artefacts import Artefacts
 from companion.publish.book import Page, build
@@ -181,6 +182,8 @@ def test_no_text_is_more_than_text_on_a_page(toy: Path, tmp_path: Path) -> None:
     calls += [f"fact({given['name']!r}).made"]
     lines = [f"{n}. a [= {one} =] b\n" for n, one in enumerate(calls)]
     lines += [f"\n[= {one} =]\n" for one in calls]
+    # The board leads to each claim.
+    lines += [f"\n(claim-{claim.id})=\n## {claim.id}\n" for claim in CLAIMS]
     report = markdown(reports[study]).replace("#", "##", 1)
     shown = Gathered(
         records, {record["run"]: PUBLISHED for record in records}, (HOSTILE,)
