@@ -8,10 +8,15 @@ from tqdm import tqdm
 
 from lthlib.texts import visible
 
-_LOOK: dict[str, Any] = {"unit": "img", "unit_scale": True, "dynamic_ncols": True}
-
 
 def bar_of_images(title: str, total: int | None = None, *, shown: bool = True) -> tqdm[Any]:
     """A bar over images sent backward, with the time left. total: of them, if it is known yet.
     shown: whether anything is drawn."""
-    return tqdm(desc=visible(title), total=total, disable=not shown, **_LOOK)
+    return tqdm(
+        desc=visible(title),
+        total=total,
+        unit="img",
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=not shown,
+    )
