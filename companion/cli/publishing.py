@@ -31,7 +31,7 @@ from lthlib.cli.options import (
     machine_of,
 )
 from lthlib.cli.terminal import say
-from lthlib.errors import ConfigError, DataError, RecordError, shown
+from lthlib.errors import ConfigError, DataError, RecordError, refusal, shown
 from lthlib.files import from_yaml, write_atomically
 
 if TYPE_CHECKING:
@@ -399,10 +399,8 @@ def rerun(
     changes = {}
     for change in set_ or []:
         name, equals, value = change.partition("=")
-        try:
+        with refusal(ConfigError, f"--set {shown(change)}", ValueError):
             changes[name] = from_yaml(value)
-        except ValueError as error:
-            raise ConfigError(f"--set {shown(change)}: {error}") from None
         if not equals:
             raise ConfigError(f"--set {shown(change)}; expected NAME=VALUE such as seeds=3")
     for path in run_again(page, changes, into or Path(f"{page}-again")):

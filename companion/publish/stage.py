@@ -77,7 +77,8 @@ def publishable(folder: Path) -> bytes:
     content["metadata"].pop("papermill", None)
     cells: list[dict[str, Any]] = []
     for cell in content["cells"]:
-        injected = "injected-parameters" in tags(cell)  # no times, no paths
+        injected = "injected-parameters" in tags(cell)
+        # No times, no paths.
         cell["metadata"] = {"tags": ["hide-input"] if injected else tags(cell)}
         outputs = cell.get("outputs", [])
         shown = dict.fromkeys(filter(None, map(_artefact, outputs)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +12,9 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from companion.publish.printed import find_browser
+from lthlib.errors import PublishError
 from tests.companion.publish.toys import REPOSITORY
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def is_fresh(site: Path) -> bool:
@@ -53,9 +52,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """A headless Chromium, the one of this machine."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not found:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is on the path")
+    try:
+        found = find_browser()
+    except PublishError as error:
+        pytest.skip(str(error))
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
