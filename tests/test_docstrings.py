@@ -1,0 +1,147 @@
+"""One form of docstring: what it does, then sections in one order, arguments as the signature has
+them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Source")
+Defined = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+# Files and folders that have the form.
+DONE: tuple[str, ...] = (
+    # Foundations.
+    #
+    #
+    # Training and methods.
+    #
+    #
+    # Tickets and processes.
+    #
+    #
+    # Runs and commands.
+    #
+    #
+    # Evidence.
+    #
+    #
+    # Figures.
+    #
+    #
+    # Pages.
+    #
+    #
+)
+FILES = sorted(
+    path
+    for name in DONE
+    for path in ([ROOT / name] if name.endswith(".py") else (ROOT / name).rglob("*.py"))
+)
+
+
+def defined(tree: ast.Module) -> Iterator[tuple[str, Defined, str]]:
+    """Classes, functions and methods with their docstrings; what stands in functions is theirs."""
+    waiting: list[tuple[str, ast.AST]] = [("", tree)]
+    while waiting:
+        prefix, node = waiting.pop()
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, Defined):
+                name = f"{prefix}{child.name}"
+                if text := ast.get_docstring(child):
+                    yield name, child, text
+                if isinstance(child, ast.ClassDef):
+                    waiting.append((f"{name}.", child))
+
+
+def faults(node: Defined, text: str) -> Iterator[str]:
+    """What of a docstring is not as the form has it."""
+    parts = re.split(r"^(\w+):\n", text, flags=re.MULTILINE)
+    names = parts[1::2]
+    if unknown := [name for name in names if name not in SECTIONS]:
+        yield f"unknown section {unknown[0]}"
+        return
+    if names != sorted(names, key=SECTIONS.index) or len(set(names)) < len(names):
+        yield f"sections in another order: {', '.join(names)}"
+    if names and not all(part.endswith("\n\n") for part in parts[:-1:2]):
+        yield "no blank line before a section"
+    if node.name.startswith("_") and not node.name.startswith("__") and "\n" in text.strip():
+        yield "a private helper needs a name, and no more than one paragraph"
+    sections = dict(zip(names, parts[2::2], strict=True))
+    for name, body in sections.items():
+        if any(line and not line.startswith("    ") for line in body.splitlines()):
+            yield f"{name}: a line that is not indented"
+    taken = parameters(node)
+    if "Args" in sections:
+        told = re.findall(r"^    \*{0,2}(\w+):", sections["Args"], re.MULTILINE)
+        if told != taken:
+            yield f"Args tells of {told}, the signature has {taken}"
+    elif isinstance(node, ast.ClassDef) and "Attributes" not in sections:
+        taken = fields(node)
+    loose = re.findall(r"(?:^|[.;:] |\n)(\w+(?:, \w+)*): ", parts[0].split("\n", 1)[-1])
+    if strays := [name for names in loose for name in names.split(", ") if name in taken]:
+        yield f"tells of {strays[0]} outside of a section"
+    if prose := re.search(r"\bRaises [A-Z]\w+|(?<=[.;\n])\s?Returns\b", parts[0]):
+        yield f"{prose[0].strip()!r} outside of a section"
+
+
+def parameters(node: Defined) -> list[str]:
+    """The names that an `Args` section has to tell of; of a class, those of its `__init__`."""
+    if isinstance(node, ast.ClassDef):
+        made = [one for one in node.body if getattr(one, "name", "") == "__init__"]
+        return parameters(made[0]) if made and isinstance(made[0], Defined) else []
+    arguments = node.args
+    named = [*arguments.posonlyargs, *arguments.args]
+    named += [one for one in (arguments.vararg,) if one] + arguments.kwonlyargs
+    named += [one for one in (arguments.kwarg,) if one]
+    return [one.arg for one in named if one.arg not in ("self", "cls", "_")]
+
+
+def fields(node: ast.ClassDef) -> list[str]:
+    """The fields of a dataclass, or of settings."""
+    targets = [one.target for one in node.body if isinstance(one, ast.AnnAssign)]
+    return [one.id for one in targets if isinstance(one, ast.Name)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_docstrings_have_one_form(path: Path) -> None:
+    wrong = [
+        f"{name}: {fault}"
+        for name, node, text in defined(ast.parse(path.read_bytes()))
+        for fault in faults(node, text)
+    ]
+    assert wrong == []
+
+
+def test_the_form_is_told_from_others() -> None:
+    good = '''
+def f(x, k):
+    """Do it.
+
+    Args:
+        x: [n].
+        k: how many.
+
+    Returns:
+        A mask.
+    """
+'''
+    cases = {
+        good: [],
+        good.replace("Args:", "Arguments:"): ["unknown section Arguments"],
+        good.replace("        k: how many.\n", ""): ["Args tells of ['x'], the signature has"],
+        good.replace("Do it.\n\n", "Do it.\n"): ["no blank line before a section"],
+        'def f(x):\n    """Do it.\n\n    x: [n].\n    """\n': ["tells of x outside of a section"],
+        'def f(x):\n    """Do it. Raises MaskError."""\n': ["'Raises MaskError' outside"],
+        'def _f(x):\n    """Do it.\n\n    Well.\n    """\n': ["a private helper needs a name"],
+    }
+    for code, expected in cases.items():
+        ((_, node, text),) = defined(ast.parse(code))
+        found = list(faults(node, text))
+        assert len(found) == len(expected)
+        assert all(fault.startswith(start) for fault, start in zip(found, expected, strict=True))
