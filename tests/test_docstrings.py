@@ -23,7 +23,8 @@ DONE: tuple[str, ...] = (
     #
     #
     # Tickets and processes.
-    #
+    "lthlib/export.py",
+    "lthlib/shrinking.py",
     #
     # Runs and commands.
     #
