@@ -17,7 +17,7 @@ Defined = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 # Files and folders that have the form.
 DONE: tuple[str, ...] = (
     # Foundations.
-    #
+    "lthlib/data",
     #
     # Training and methods.
     #
