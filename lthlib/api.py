@@ -21,6 +21,7 @@ from lthlib.errors import ConfigError, MaskError, Paused, TicketError
 from lthlib.masks import Mask, already_pruned, kept_count
 from lthlib.methods import Method, get_method
 from lthlib.methods.gates import bisect_initial_gate
+from lthlib.methods.retrain import load_start
 from lthlib.modules import copied, unwrapped
 from lthlib.resuming import tickets_of
 from lthlib.settings import Density, Length, Seed, build, one_of
@@ -59,10 +60,11 @@ def find_tickets(
     store: str | Path | None = None,
     **settings: Any,
 ) -> list[Ticket]:
-    """Find winning tickets of any network that maps inputs [b, ...] to outputs, such as logits [b,
-    classes].
+    """Find winning tickets of any network.
 
-    Arguments:
+    It maps inputs [b, ...] to outputs, such as logits [b, classes].
+
+    Args:
         model: left as it is. It takes a tensor, or several by a tuple or a mapping, and gives
             logits, what has them as `logits`, or a tuple with them first; a loss of your own gets
             all else as it is.
@@ -91,21 +93,27 @@ def find_tickets(
         store: a folder to save what is found and, now and then, the state in: called again with the
             same arguments, a search that was stopped or killed goes on from there.
         settings: the method's own, such as `rounds=5` (see its settings class).
+
     Returns:
         The tickets in the order found; IMP, CS, l0 and ISS yield one a round, the others one. A
         search that `watch` or Ctrl-C ends gives those found so far and, where gates are trained,
         the one they stand for by then, at point `stopped`. Searches in several threads take turns,
         and find what each finds alone.
+
     Raises:
-        ConfigError, MaskError, DataError: something makes no sense.
+        ConfigError: an argument makes no sense, or does not go with another.
+        MaskError: no weight would be left.
+        DataError: the data cannot be read or do not fit together.
+        StoreError: the store cannot be read or written.
+        RunDamaged: what the store holds was altered.
         Diverged: the loss stopped being finite.
         OutOfMemory: memory does not hold it.
         Paused: the search ended before it had any ticket.
     """
-    chosen = get_method(method)
+    algorithm = get_method(method)
     if method == "retrain":
         raise ConfigError("retrain takes a ticket: call lthlib.retrain(ticket, data)")
-    if chosen.takes("rewind"):
+    if algorithm.takes("rewind"):
         settings.setdefault("rewind", rewind)
     objective, dataset = Objective(loss, metric), _dataset(data)
 
@@ -117,27 +125,28 @@ def find_tickets(
             trainer.confine(mask)
         return trainer
 
-    start = _try(fresh(), density)
+    start = _tried_density(fresh(), density)
     if density is not None:
-        settings |= _for_density(chosen, density, start, settings)
+        settings |= _settings_for(algorithm, density, start, settings)
     parent = None
-    if chosen.parent != "none":
-        parent = _dense(fresh(), pretrained, rewind, progress, store)
+    if algorithm.parent != "none":
+        parent = _dense_parent(fresh(), pretrained, rewind, progress, store)
 
     def search(**more: Any) -> list[Ticket]:
-        built = build(chosen.settings, settings | more, method)
+        method_settings = build(algorithm.settings, settings | more, method)
         trainer = fresh()
-        work = chosen.work(built, trainer.steps, parent.rewind_step if parent else 0)
-        with _bar(trainer, chosen.title, work, progress, watch):
-            return _until_stopped(trainer, tickets_of(trainer, chosen, built, parent, store))
+        work = algorithm.work(method_settings, trainer.steps, parent.rewind_step if parent else 0)
+        with _bar(trainer, algorithm.title, work, progress, watch):
+            yielded = tickets_of(trainer, algorithm, method_settings, parent, store)
+            return _until_stopped(trainer, yielded)
 
     tickets = search() if density is None or method != "cs" else _at_density(search, density)
     for ticket in tickets:
-        ticket.info = {"method": method, "settings": _readable(settings), "seed": seed}
+        ticket.info = {"method": method, "settings": _plain(settings), "seed": seed}
         ticket.model, ticket.objective = model, objective
         if ticket.rewind is None and parent is not None:
             ticket.rewind, ticket.rewind_step = parent.rewind, parent.rewind_step
-    if chosen.has_gates and tickets[-1].density == 1 and tickets[-1].point != "stopped":
+    if algorithm.has_gates and tickets[-1].density == 1 and tickets[-1].point != "stopped":
         warnings.warn(
             f"{method} pruned nothing: its gates did not close in so short a training, or under so "
             "low a penalty; a longer training.length or a higher penalty (lambda) may help",
@@ -146,8 +155,8 @@ def find_tickets(
     return tickets
 
 
-def _try(trainer: Trainer, density: float | None) -> float:
-    """Try what is to be trained; returns the density that it has before."""
+def _tried_density(trainer: Trainer, density: float | None) -> float:
+    """Try what is to be trained; return the density that it has before."""
     with turn(trainer.network.device):
         try_out(trainer)
     if density is not None:  # one that keeps nothing
@@ -177,28 +186,28 @@ def _until_stopped(trainer: Trainer, search: Iterator[Ticket]) -> list[Ticket]:
 
 def _at_density(search: Callable[..., list[Ticket]], density: float) -> list[Ticket]:
     """The tickets of the search that comes nearest to a density."""
-    found: dict[float, list[Ticket]] = {}
+    tickets: dict[float, list[Ticket]] = {}  # by initial gate
 
     def density_of(gate: float) -> float:
         try:
-            found[gate] = search(initial_gate=gate)
+            tickets[gate] = search(initial_gate=gate)
         except MaskError:
             return 0.0  # no gate stayed open
-        ended = found[gate][-1].point == "stopped"  # and nobody wants another trial
-        return density if ended else found[gate][-1].density
+        last = tickets[gate][-1]
+        return density if last.point == "stopped" else last.density  # nobody wants another trial
 
     trials = bisect_initial_gate(density_of, density)
-    if not found:
+    if not tickets:
         tried = [gate for gate, _ in trials]
         raise MaskError(f"no search left a weight; tried s0 = {tried}; {_ADVICE}")
-    nearest = min(found, key=lambda gate: abs(math.log(found[gate][-1].density / density)))
-    reached = found[nearest][-1].density
-    if abs(reached / density - 1) > 0.1 and found[nearest][-1].point != "stopped":
+    nearest = min(tickets.values(), key=lambda trial: abs(math.log(trial[-1].density / density)))
+    reached = nearest[-1].density
+    if abs(reached / density - 1) > 0.1 and nearest[-1].point != "stopped":
         warnings.warn(
             f"no initial gate gave density {density}: the nearest is {reached:.4f}; {_ADVICE}",
             stacklevel=5,  # where find_tickets was called, within `explained` and `checked`
         )
-    return found[nearest]
+    return nearest
 
 
 @explained()
@@ -214,34 +223,53 @@ def retrain(
     augmentation: DataSettings | None = None,
     device: Any = "auto",
     progress: bool = True,
+    store: str | Path | None = None,
     **settings: Any,
 ) -> Ticket:
     """Train a ticket under its mask from its rewind point.
 
-    Arguments:
+    Args:
         ticket: with a rewind point, or with what `settings` start from.
         data: as `find_tickets` takes it.
         model: a network of the ticket's architecture; may be left out for a ticket that
             `find_tickets` just returned.
         loss: as `find_tickets` takes it; by default the one that this ticket was found with.
-        seed, training, augmentation, device, progress: as `find_tickets` takes them.
+        seed: of the order of the data, and of what is drawn.
+        training: length, batch size, learning rate and so on.
+        augmentation: crop, flip and normalisation of image data.
+        device: as `find_tickets` takes it.
+        progress: whether to show a bar.
+        store: a folder, as `find_tickets` takes it: the same call, with the same ticket, goes on
+            where it was stopped or killed.
         settings: of `lthlib.methods.retrain.RetrainSettings`, such as `start="own"` to fine-tune.
+
     Returns:
         The ticket, with the trained weights as its own.
+
     Raises:
         TicketError: the ticket does not fit the network, or lacks the weights to start from.
-        ConfigError, DataError, Diverged, OutOfMemory, Paused: as of `find_tickets`.
+        ConfigError: an argument makes no sense, or does not go with another.
+        DataError: the data cannot be read or do not fit together.
+        StoreError: the store cannot be read or written.
+        RunDamaged: what the store holds was altered.
+        Diverged: the loss stopped being finite.
+        OutOfMemory: memory does not hold it.
+        Paused: it was stopped by Ctrl-C.
     """
     model = _model(ticket, model)
-    chosen = get_method("retrain")
-    built = build(chosen.settings, settings, "retrain")
+    method = get_method("retrain")
+    method_settings = build(method.settings, settings, "retrain")
     objective = _objective(ticket, loss)
-    prunable, dataset = tuple(ticket.mask), _dataset(data)
-    trainer = _trainer(model, dataset, objective, seed, training, prunable, augmentation, device)
-    _try(trainer, None)
-    work = chosen.work(built, trainer.steps, ticket.rewind_step)
+    trainer = _trainer(
+        model, _dataset(data), objective, seed, training, tuple(ticket.mask), augmentation, device
+    )
+    _tried_density(trainer, None)
+    work = method.work(method_settings, trainer.steps, ticket.rewind_step)
     with _bar(trainer, f"retraining {ticket.point}", work, progress):
-        (trained,) = chosen.search(trainer, built, ticket)
+        if method_settings.start != "fresh" and not method_settings.rewind:
+            # So that a store knows it again, whatever the model holds.
+            load_start(trainer, ticket, method_settings.start)
+        (trained,) = tickets_of(trainer, method, method_settings, ticket, store)
     return replace(
         trained, info=ticket.info, rewind=ticket.rewind, model=model, objective=objective
     )
@@ -262,7 +290,7 @@ def evaluate(
 ) -> float:
     """How good a ticket's own weights are.
 
-    Arguments:
+    Args:
         ticket: with weights of its own.
         data: a `Dataset`, or all that `find_tickets` takes.
         model: a network of the ticket's architecture; this, loss and metric may be left out for a
@@ -271,12 +299,17 @@ def evaluate(
         metric: what to give instead of percent correct: a function of (outputs, targets) of the
             whole part, on the CPU, to one number.
         part: of a `Dataset`, `test`, `validation` or `train`; of other data all counts.
-        augmentation, device: as `find_tickets` takes them.
+        augmentation: crop, flip and normalisation of image data.
+        device: as `find_tickets` takes it.
+
     Returns:
         Percent correct; without a metric, and where targets are no classes, the mean loss.
+
     Raises:
         TicketError: the ticket has no weights of its own, or does not fit the network.
-        ConfigError: the part is empty.
+        ConfigError: the part is empty, or another argument makes no sense.
+        DataError: the data cannot be read or do not fit together.
+        OutOfMemory: memory does not hold it.
     """
     model = copied(_model(ticket, model))
     for parameter in model.parameters():  # frozen or not
@@ -287,12 +320,12 @@ def evaluate(
         data, part = _dataset(data, whole=True), "test"
     objective, prunable = _objective(ticket, loss, metric), tuple(ticket.mask)
     trainer = _trainer(model, data, objective, 0, None, prunable, augmentation, device)
-    own = {name: tensor.to(trainer.network.device) for name, tensor in ticket.weights.items()}
+    weights = {name: tensor.to(trainer.network.device) for name, tensor in ticket.weights.items()}
     with turn(trainer.network.device):
-        accuracy = trainer.evaluate(part, own)
-    if accuracy is None:
+        value = trainer.evaluate(part, weights)
+    if value is None:
         raise ConfigError(f"the data hold no {part} part")
-    return accuracy
+    return value
 
 
 def _model(ticket: Ticket, model: nn.Module | None) -> nn.Module:
@@ -305,8 +338,8 @@ def _model(ticket: Ticket, model: nn.Module | None) -> nn.Module:
 
 
 def _objective(ticket: Ticket, loss: Any, metric: Any = None) -> Objective:
-    known = ticket.objective or Objective()
-    return Objective(loss or known.loss, metric or known.metric)
+    earlier = ticket.objective or Objective()
+    return Objective(loss or earlier.loss, metric or earlier.metric)
 
 
 def _trainer(
@@ -319,20 +352,20 @@ def _trainer(
     augmentation: DataSettings | None,
     device: Any,
 ) -> Trainer:
-    place = chosen(device)
+    target = chosen(device)
     if augmentation is None:
         augmentation = DataSettings(dataset.name)
         if isinstance(dataset.train, Images) and dataset.name == "digits":
             augmentation = DataSettings("digits", padding=1, mean=(0.3,), std=(0.37,))
     training = training or TrainingSettings()
-    check_ranks(training.ranks, training.sync_batchnorm, place)
+    check_ranks(training.ranks, training.sync_batchnorm, target)
     return Trainer(
-        model, dataset, training, augmentation, seed, prunable, place, objective=objective
+        model, dataset, training, augmentation, seed, prunable, target, objective=objective
     )
 
 
 def _dataset(data: Any, whole: bool = False) -> Dataset:
-    """The data as a `Dataset`. whole: all of it is to be the test part."""
+    """The data as a `Dataset`, where `whole` with all of it as the test part."""
     if isinstance(data, Dataset):
         return data
     pair = data if isinstance(data, tuple | list) and len(data) == 2 else read_all(data)
@@ -340,7 +373,7 @@ def _dataset(data: Any, whole: bool = False) -> Dataset:
     return Dataset.from_tensors(*pair, **held_out)
 
 
-def _dense(
+def _dense_parent(
     trainer: Trainer, pretrained: bool, rewind: str, progress: bool, store: str | Path | None
 ) -> Ticket:
     if pretrained:
@@ -353,9 +386,10 @@ def _dense(
     return ticket
 
 
-def _for_density(
+def _settings_for(
     method: Method, density: float, start: float, settings: dict[str, Any]
 ) -> dict[str, Any]:
+    """What of a method's settings a density decides, in a network of density `start`."""
     if method.takes_density:
         return {"density": density}
     if method.name == "dense":
@@ -379,42 +413,42 @@ def _for_density(
     return {"rounds": rounds, "fraction": 1 - density ** (1 / rounds)}
 
 
-def _readable(settings: dict[str, Any]) -> dict[str, Any]:
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
     plain = {n: v.item() if isinstance(v, np.generic) else v for n, v in settings.items()}
     return {n: v if isinstance(v, (int, float, bool)) else str(v) for n, v in plain.items()}
 
 
 @contextmanager
 def _bar(
-    trainer: Trainer, title: str, work: int, shown: bool, watch: Watch | None = None
+    trainer: Trainer, title: str, work: int, progress: bool, watch: Watch | None = None
 ) -> Iterator[None]:
     device, total = trainer.network.device, work * trainer.settings.batch_size
     with (
         interruptions() as interrupted,
         turn(device) as pause,
-        bar_of_images(f"{title} on {named(device)}", total, shown=shown) as bar,
+        bar_of_images(f"{title} on {named(device)}", total, shown=progress) as bar,
     ):
-        told, stopped = 0.0, False
+        updated, stopped = 0.0, False
         began: tuple[int, int] | None = None
 
-        def tell(trainer: Trainer) -> bool:
-            nonlocal told, stopped, began
-            place = trainer.round, trainer.step
-            began = began or place  # what was watched before a search that goes on from there
+        def ask(trainer: Trainer) -> bool:
+            nonlocal updated, stopped, began
+            now = trainer.round, trainer.step
+            began = began or now  # what was watched before a search that goes on from there
             pause()
             bar.update(trainer.passes - bar.n)
             last = max(trainer.step - 1, 0)
-            if shown and trainer.observe and time.monotonic() - told > 1:
+            if progress and trainer.observe and time.monotonic() - updated > 1:
                 bar.set_postfix_str(f"density {trainer.observe(last)['density']:.4f}")
-                told = time.monotonic()
-            due = trainer.step and trainer.step % trainer.steps_per_epoch == 0 and place != began
+                updated = time.monotonic()
+            due = trainer.step and trainer.step % trainer.steps_per_epoch == 0 and now != began
             if watch is not None and due:
-                seen = trainer.observe(last) if trainer.observe else {}
-                stopped = bool(watch({"round": trainer.round, "step": trainer.step, **seen}))
+                readout = trainer.observe(last) if trainer.observe else {}
+                stopped = bool(watch({"round": trainer.round, "step": trainer.step, **readout}))
             stopped = stopped or interrupted()
             return stopped
 
-        trainer.hooks.should_stop = tell
+        trainer.hooks.should_stop = ask
         yield
         if not stopped:  # the last batch of an epoch may be shorter than the others
             bar.total = trainer.passes

@@ -1,5 +1,4 @@
-"""A search that goes on where it was stopped, from a folder that holds its checkpoint and its
-tickets."""
+"""A search that goes on where it was stopped, from a folder with its checkpoint and tickets."""
 
 import hashlib
 import time
@@ -7,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from lthlib.checkpoints import load_checkpoint, save_checkpoint
 from lthlib.data import StreamingPart
+from lthlib.description import Description
 from lthlib.errors import ConfigError, StoreError, refusal, shown
 from lthlib.files import write_atomically
 from lthlib.methods import Method
@@ -25,9 +24,26 @@ SAVED_EVERY = 60.0  # seconds
 def tickets_of(
     trainer: Trainer, method: Method, settings: Any, parent: Ticket | None, store: Any = None
 ) -> Iterator[Ticket]:
-    """The tickets of a search; from a store, a folder, those it has found already, and then what
-    follows its last checkpoint. There each search has a folder of its own, named by all that it
-    depends on. Raises StoreError where it cannot be written, RunDamaged for what was altered."""
+    """Yield the tickets of a search: from a store those it has found, then what follows them.
+
+    In a store each search has a folder of its own, named by all that it depends on, with its
+    tickets and its last checkpoint.
+
+    Args:
+        trainer: as it is before the search.
+        method: whose search it is.
+        settings: of the method.
+        parent: the ticket that the search starts from, if it does.
+        store: the path of a folder; None to save nothing.
+
+    Yields:
+        One ticket after the other, in the order found.
+
+    Raises:
+        ConfigError: `store` is no path.
+        StoreError: the store cannot be read or written.
+        RunDamaged: what it holds was altered.
+    """
     if store is None:
         trainer.hooks.kept = "nothing is saved"
         yield from method.search(trainer, settings, parent)
@@ -57,21 +73,34 @@ def tickets_of(
 
 
 def identity(trainer: Trainer, method: Method, settings: Any, parent: Ticket | None) -> str:
-    """16 hexadecimal digits that stand for all that a search depends on: its network, its data, its
-    settings, its source."""
-    tensors, loss = dict(trainer.state), trainer.objective.loss
-    about: list[Any] = [method.name, settings, parent and parent.sha256(), trainer.model]
-    about += [fingerprint(method.name), trainer.settings, trainer.data, trainer.seed]
-    about += [trainer.names, trainer.network.device.type]
-    about.append(loss if isinstance(loss, nn.Module) else getattr(loss, "__qualname__", type(loss)))
-    if isinstance(loss, nn.Module):
-        tensors |= {f"loss/{name}": tensor for name, tensor in loss.state_dict().items()}
+    """Return 16 hexadecimal digits that stand for all that a search depends on.
+
+    These are the network and the loss, with their code, the data, all settings, the device's kind,
+    the ticket it starts from, and the source of this library.
+
+    Args:
+        trainer: as it is before the search.
+        method: of the search.
+        settings: of the method.
+        parent: the ticket that the search starts from, if it does.
+
+    Returns:
+        A digest. What a function reads from modules that were installed counts by name only.
+    """
+    description = Description()
+    facts: list[Any] = [method.name, fingerprint(method.name), settings, parent and parent.sha256()]
+    facts += [trainer.settings, trainer.data, trainer.seed, trainer.names]
+    facts += [trainer.network.device.type, repr(trainer.model)]
+    facts += [description.of(trainer.model), description.of(trainer.objective.loss)]
+    in_state = {id(t) for t in (*trainer.model.parameters(), *trainer.model.buffers())}
+    held = [tensor for tensor in description.tensors if id(tensor) not in in_state]
     for name in ("train", "validation"):
-        part = getattr(trainer.dataset, name)
-        leaves = [] if isinstance(part, StreamingPart) else tree_leaves(part.inputs)
-        about.append(part.files if isinstance(part, StreamingPart) else part.shape)
-        tensors |= {f"{name}/{i}": tensor for i, tensor in enumerate([part.labels, *leaves])}
-    return digest(tensors, repr(about))[:16]
+        images = getattr(trainer.dataset, name)
+        streams = isinstance(images, StreamingPart)
+        facts.append(images.files if streams else images.shape)
+        held += [images.labels, *([] if streams else tree_leaves(images.inputs))]
+    tensors = {f"held/{i}": tensor.detach() for i, tensor in enumerate(held)}
+    return digest(dict(trainer.state) | tensors, repr(facts))[:16]
 
 
 def _write(path: Path, content: bytes) -> None:

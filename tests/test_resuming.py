@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import nn
 
 import lthlib
 from lthlib.errors import ConfigError, Paused, RunDamaged, StoreError
+from tests.conftest import needs
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "imp": {"rounds": 2, "rewind": "1it"},
@@ -73,6 +76,73 @@ def test_it_goes_on_where_it_was_stopped(method: str, epochs: int, tmp_path: Pat
     assert again == []  # nothing was trained
 
 
+LEFT = {"batches": 0}  # until Ctrl-C
+
+
+def interrupting(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    LEFT["batches"] -= 1
+    if LEFT["batches"] == 0:
+        signal.raise_signal(signal.SIGINT)
+    return nn.functional.cross_entropy(output, target)
+
+
+def again(ticket: lthlib.Ticket, store: Path | None, **more: Any) -> lthlib.Ticket:
+    training = lthlib.TrainingSettings(length="8it", batch_size=8, learning_rate=0.05)
+    options = {"training": training, "progress": False, "store": store, "loss": interrupting}
+    return lthlib.retrain(ticket, **{"data": DATA, "model": network()} | options | more)
+
+
+@needs(signal.SIGINT)
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"start": "own"}, {"start": "fresh"}, {"rewind": "3it", "schedule": "restart"}],
+    ids=["rewind", "own", "fresh", "dense first"],
+)
+def test_a_retraining_goes_on_where_it_was_stopped(
+    settings: dict[str, Any], tmp_path: Path
+) -> None:
+    ticket = find("imp", None)[-1]
+    ticket.save(tmp_path / "ticket.safetensors")
+    LEFT["batches"] = 0
+    expected = again(ticket, None, **settings)
+    whole = -LEFT["batches"]
+    LEFT["batches"] = 5  # one is tried before
+    with pytest.raises(Paused, match="holds its state: the same call goes on from there"):
+        again(ticket, tmp_path / "store", **settings)
+    LEFT["batches"] = 0
+    reopened = lthlib.Ticket.load(tmp_path / "ticket.safetensors")
+    assert same([again(reopened, tmp_path / "store", **settings)], [expected])
+    assert -LEFT["batches"] == whole - 4
+    LEFT["batches"] = 0
+    assert same([again(ticket, tmp_path / "store", **settings)], [expected])
+    assert LEFT["batches"] == -1  # tried, not trained
+
+
+def test_another_retraining_begins_anew(tmp_path: Path) -> None:
+    ticket, earlier = find("imp", None)[-1:-3:-1]
+    first = again(ticket, tmp_path)
+    smooth = [partial(nn.functional.cross_entropy, label_smoothing=x) for x in (0.1, 0.9)]
+    results = [first, *(again(ticket, tmp_path, loss=loss) for loss in smooth)]
+    results += [again(ticket, tmp_path, seed=1), again(earlier, tmp_path)]
+    results += [again(ticket, tmp_path, start=start) for start in ("own", "fresh")]
+    results += [again(ticket, tmp_path, data=(DATA[0] + 1, DATA[1]))]
+    results += [again(ticket, tmp_path, mask="shuffled")]
+    bias = [result.weights["3.bias"].tolist() for result in results]
+    assert all(bias.count(values) == 1 for values in bias)
+    assert same([again(ticket, tmp_path)], [first])
+
+
+def test_what_the_model_held_counts_where_it_is_trained_from(tmp_path: Path) -> None:
+    ticket, model = find("imp", None)[-1], network()
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    first, fresh = again(ticket, tmp_path), again(ticket, tmp_path, start="fresh")
+    LEFT["batches"] = 0
+    assert same([again(ticket, tmp_path, model=model)], [first])
+    assert LEFT["batches"] == -1  # tried, not trained
+    assert not same([again(ticket, tmp_path, model=model, start="fresh")], [fresh])
+
+
 def test_another_search_begins_anew(tmp_path: Path) -> None:
     first = find("snip", tmp_path)
     for other in ({"seed": 1}, {"density": 0.3}, {"data": (DATA[0] + 1, DATA[1])}):
@@ -83,6 +153,8 @@ def test_another_search_begins_anew(tmp_path: Path) -> None:
     assert not same(find("snip", tmp_path, model=model), first)
     weight = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 1.0, 9.0]))
     assert not same(find("snip", tmp_path, loss=weight), first)
+    smooth = nn.CrossEntropyLoss(label_smoothing=0.9)  # which its repr does not show
+    assert not same(find("snip", tmp_path, loss=smooth), first)
     assert same(find("snip", tmp_path), first)
 
 

@@ -1,0 +1,112 @@
+"""What tells one network or loss from another, in words that are the same in every process."""
+
+import hashlib
+import sys
+from collections.abc import Mapping
+from functools import partial
+from types import CodeType, FunctionType, MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+# What comes from these, or was installed, is told by its name: its versions are not ours to follow.
+_LIBRARIES = sys.stdlib_module_names | {"lthlib", "numpy", "torch", "torchvision"}
+# Of what a function reads outside of itself, these count.
+_READ = (bool, int, float, str, Tensor, FunctionType)
+
+
+class Description:
+    """Describe functions and modules by their code and by what they hold.
+
+    Attributes:
+        tensors: those that were met, in order.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: list[Tensor] = []
+        self._visited: dict[int, Any] = {}  # which keeps them, so that no id comes twice
+
+    def of(self, value: Any) -> Any:
+        """Return plain values that say what `value` is; its tensors go to `tensors`."""
+        match value:
+            case Tensor():
+                if value.layout == torch.strided and not value.is_meta:
+                    self.tensors.append(value)
+                return "tensor"
+            case np.ndarray():
+                return value.dtype.str, value.shape, hashlib.sha256(value.tobytes()).hexdigest()
+            case list() | tuple():
+                return [self.of(item) for item in value]
+            case set() | frozenset():
+                return sorted(repr(self.of(item)) for item in value)
+            case Mapping():
+                return [(repr(key), self.of(item)) for key, item in value.items()]
+            case CodeType():
+                return value.co_code, value.co_names, self.of(value.co_consts)
+            case MethodType():
+                return self.of((value.__func__, value.__self__))
+            case partial():
+                return self.of((value.func, value.args, value.keywords))
+            case FunctionType() | nn.Module() | type():
+                return self._once(value)
+        if callable(value) and hasattr(value, "__dict__") and not _is_of_library(type(value)):
+            return self._once(value)
+        text = repr(value)
+        return _name(type(value)) if " at 0x" in text else text
+
+    def _once(self, value: Any) -> Any:
+        if id(value) in self._visited:
+            return "again"
+        self._visited[id(value)] = value
+        if isinstance(value, FunctionType):
+            return _name(value), () if _is_of_library(value) else self._function(value)
+        if isinstance(value, type):
+            return _name(value), () if _is_of_library(value) else self._class(value)
+        return self.of(type(value).__mro__), self._fields(value)
+
+    def _function(self, function: FunctionType) -> Any:
+        code, outside = function.__code__, function.__globals__
+        read = [outside[name] for name in code.co_names if name in outside]
+        cells = [_content(cell) for cell in function.__closure__ or ()]
+        holds = [function.__defaults__, function.__kwdefaults__, cells]
+        return self.of([code, *holds, [item for item in read if isinstance(item, _READ)]])
+
+    def _class(self, kind: type) -> Any:
+        members = {n: _function_in(member) for n, member in vars(kind).items()}
+        return self.of(
+            {n: m for n, m in members.items() if isinstance(m, FunctionType) or n[:2] != "__"}
+        )
+
+    def _fields(self, value: Any) -> Any:
+        # The keys of hooks count all hooks that were ever made in this process.
+        return self.of(
+            {
+                name: list(field.values()) if "_hooks" in name and field else field
+                for name, field in vars(value).items()
+            }
+        )
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # it is empty yet
+        return None
+
+
+def _function_in(member: Any) -> Any:
+    """The function of a class's or static method, or of a property; all else as it is."""
+    return getattr(member, "__func__", getattr(member, "fget", member))
+
+
+def _is_of_library(value: Any) -> bool:
+    name = value.__module__ or ""
+    path = getattr(sys.modules.get(name), "__file__", None) or ""
+    installed = "site-packages" in path or "dist-packages" in path
+    return installed or name.partition(".")[0] in _LIBRARIES
+
+
+def _name(value: Any) -> str:
+    return f"{value.__module__}.{value.__qualname__}"

@@ -1,0 +1,124 @@
+"""What tells one network or loss from another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lthlib.description import Description
+
+FACTOR = 2.0
+
+
+def described(value: Any) -> tuple[str, list[list[float]]]:
+    description = Description()
+    text = repr(description.of(value))
+    return text, [tensor.flatten().tolist() for tensor in description.tensors]
+
+
+class Weighted:
+    """A loss as an object that is called."""
+
+    def __init__(self, weight: Any):
+        self.weight = weight
+
+    def __call__(self, output: Tensor, target: Tensor) -> Tensor:
+        return self.weight * F.cross_entropy(output, target)
+
+
+class Scaled(nn.Linear):
+    """A network with a number of its own, which its repr does not show."""
+
+    def __init__(self, factor: float):
+        super().__init__(2, 3)
+        self.factor = factor
+        nn.init.ones_(self.weight)
+        nn.init.ones_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.factor * super().forward(x)
+
+
+class Negated(Scaled):
+    def forward(self, x: Tensor) -> Tensor:
+        return -super().forward(x)
+
+
+def closure(weight: Any) -> Callable[..., Tensor]:
+    return lambda output, target: weight * F.cross_entropy(output, target)
+
+
+def by_default(weight: float) -> Callable[..., Tensor]:
+    def loss(output: Tensor, target: Tensor, weight: float = weight) -> Tensor:
+        return weight * F.cross_entropy(output, target)
+
+    return loss
+
+
+def hooked(factor: float) -> nn.Module:
+    network = Scaled(1.0)
+    network.register_forward_hook(lambda module, inputs, output: factor * output)
+    return network
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda x: partial(F.cross_entropy, label_smoothing=x),
+        lambda x: nn.CrossEntropyLoss(label_smoothing=x),
+        lambda x: nn.CrossEntropyLoss(weight=torch.tensor([1.0, x])),
+        lambda x: nn.Sequential(nn.Flatten(), nn.CrossEntropyLoss(label_smoothing=x)),
+        lambda x: closure(x),
+        lambda x: closure(torch.tensor(x)),
+        lambda x: by_default(x),
+        lambda x: Weighted(x),
+        lambda x: Weighted([{"a": torch.tensor(x).numpy()}]),
+        lambda x: Weighted(x).__call__,
+        lambda x: Scaled(x),
+        lambda x: hooked(x),
+    ],
+)
+def test_a_value_within_tells_them_apart(make: Callable[[float], Any]) -> None:
+    assert described(make(0.25)) != described(make(0.5))
+    assert described(make(0.25)) == described(make(0.25))
+
+
+def test_code_tells_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    first: Any = lambda output, target: F.cross_entropy(output, target)  # noqa: E731
+    second: Any = lambda output, target: F.nll_loss(output, target)  # noqa: E731
+    assert described(first) != described(second)
+    assert described(Scaled(1.0)) != described(Negated(1.0))
+    read: Any = lambda output, target: FACTOR * F.cross_entropy(output, target)  # noqa: E731
+    before = described(read)
+    monkeypatch.setitem(globals(), "FACTOR", 3.0)
+    assert described(read) != before
+
+
+def test_what_holds_itself_ends() -> None:
+    loss = Weighted(1.0)
+    loss.weight = [loss]
+    assert "again" in described(loss)[0]
+
+
+def test_it_is_the_same_in_every_process() -> None:
+    names = ("closure(0.5)", "Weighted({'b', 'a'})", "Scaled(2.0)", "hooked(2.0)", "object()")
+    code = "from tests.test_description import *\nprint(" + "".join(
+        f"described({name}), " for name in names
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", f"{code})"], capture_output=True, text=True, check=True,
+            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(printed) == 1
+    assert "Scaled" in printed.pop()
