@@ -23,44 +23,61 @@ R = TypeVar("R")
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """Make a function's arguments what their annotations say, as settings are, numbers of numpy and
-    mappings for settings included; raises ConfigError, naming the argument. It runs outside of
-    torch.inference_mode, whose tensors cannot be trained."""
-    shape, kinds = signature(function), typing.get_type_hints(function, include_extras=True)
+    """Make a function's arguments what their annotations say, as settings are.
+
+    Numbers of numpy, and mappings for settings, are taken too. The function runs outside of
+    torch.inference_mode, whose tensors cannot be trained.
+
+    Args:
+        function: with annotations that `lthlib.settings.coerce` knows.
+
+    Returns:
+        A function of the same arguments.
+
+    Raises:
+        ConfigError: at a call, where an argument does not fit; the error names it.
+    """
+    taken, kinds = signature(function), typing.get_type_hints(function, include_extras=True)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = shape.bind(*args, **kwargs)
-        for name, value in given.arguments.items():
-            if shape.parameters[name].kind is not shape.parameters[name].VAR_KEYWORD:
-                given.arguments[name] = coerce(value, kinds[name], name)
+        bound = taken.bind(*args, **kwargs)
+        for name, value in bound.arguments.items():
+            if taken.parameters[name].kind is not taken.parameters[name].VAR_KEYWORD:
+                bound.arguments[name] = coerce(value, kinds[name], name)
         with torch.inference_mode(False):
-            return function(*given.args, **given.kwargs)
+            return function(*bound.args, **bound.kwargs)
 
     return call
 
 
 def try_out(trainer: Trainer) -> None:
-    """Send two training inputs forward and backward, and forward in evaluation mode; the trainer's
-    state stays as it is. Says which matrices the mask leaves out.
+    """Send two training inputs forward and backward, and forward in evaluation mode.
 
-    Raises ConfigError, in words of this library, where that fails, where the outputs do not suit
-    the labels, and for what a ticket could not hold.
+    The trainer's state stays as it is. A warning names the matrices that the mask leaves out.
+
+    Args:
+        trainer: of the network and the data.
+
+    Raises:
+        ConfigError: that fails, the outputs do not suit the labels, or there is what a ticket
+            could not hold; in words of this library.
     """
     network = trainer.network
     weights, buffers = network.weights(), network.buffers()
     for name, tensor in (weights | buffers).items():
-        what = f"{name!r} holds {tensor.dtype}, which a ticket cannot hold"
-        with refusal(ConfigError, what, Exception, "give it another type"):
+        message = f"{name!r} holds {tensor.dtype}, which a ticket cannot hold"
+        with refusal(ConfigError, message, Exception, "give it another type"):
             seal({"one": tensor.reshape(-1)[:1]}, "ticket", "")
     x, y = trainer.first_two()
-    what = "the network fails"
+    failure = "the network fails"
     try:
         with network.drawing(trainer.seed), network.arithmetic():
             output = network.forward(weights, buffers, x)
-            what = "the loss or its gradient fails" if trainer.objective.loss else what
             if trainer.objective.loss is None:
                 _check_outputs(output, trainer)
+            else:
+                failure = "the loss or its gradient fails"
             _, _, gradients = network.gradients(weights, buffers, x, y)
             if trainer.objective.metric is None:
                 network.judge(weights, buffers, [(x, y)])
@@ -73,9 +90,9 @@ def try_out(trainer: Trainer) -> None:
             raise ConfigError(
                 "no weight that is trained reaches the output; is it detached, or under no_grad?"
             ) from None
-        why = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise ConfigError(
-            f"{what} on two training inputs ({_told(x)}): {type(error).__name__}: {why}"
+            f"{failure} on two training inputs ({_kind_of(x)}): {type(error).__name__}: {reason}"
         ) from error
     if added := network.model.state_dict().keys() - trainer.model.state_dict().keys():
         raise ConfigError(
@@ -84,16 +101,16 @@ def try_out(trainer: Trainer) -> None:
     for name, gradient in gradients.items():
         if gradient.layout != torch.strided:
             raise ConfigError(f"the gradient of {name!r} is sparse; make it dense (sparse=False)")
-    _tell_left_out(trainer)
+    _warn_of_left_out(trainer)
 
 
 def _check_outputs(logits: Any, trainer: Trainer) -> None:
     classes = trainer.dataset.num_classes
     if not isinstance(logits, Tensor) or not logits.is_floating_point():
-        raise ConfigError(f"the network gives {_told(logits)}; expected logits, real numbers")
+        raise ConfigError(f"the network gives {_kind_of(logits)}; expected logits, real numbers")
     if logits.ndim < 2 or len(logits) != 2 or logits.shape[1] < classes:
         raise ConfigError(
-            f"the network gives {_told(logits)} for two inputs, but the labels go from "
+            f"the network gives {_kind_of(logits)} for two inputs, but the labels go from "
             f"{int(trainer.dataset.train.labels.min())} to {classes - 1}: expected shape "
             f"[2, {classes}] or more; labels count from 0"
         )
@@ -101,19 +118,19 @@ def _check_outputs(logits: Any, trainer: Trainer) -> None:
         raise ConfigError("the network gives NaN before it is trained; look for NaN in its weights")
 
 
-def _told(value: Any) -> str:
+def _kind_of(value: Any) -> str:
     if not isinstance(value, Tensor):
         return type(value).__name__
     return f"{str(value.dtype).removeprefix('torch.')} of shape {list(value.shape)}"
 
 
-def _tell_left_out(trainer: Trainer) -> None:
-    rest = left_out(trainer.model, trainer.names)
-    if isinstance(trainer.prunable, str) and rest:
-        names = list(rest)
+def _warn_of_left_out(trainer: Trainer) -> None:
+    sizes = left_out(trainer.model, trainer.names)
+    if isinstance(trainer.prunable, str) and sizes:
+        names = list(sizes)
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         warnings.warn(
-            f"prunable {trainer.prunable!r} leaves out {sum(rest.values()):,} weights in "
+            f"prunable {trainer.prunable!r} leaves out {sum(sizes.values()):,} weights in "
             f"{', '.join(names[:3])}{more}: density refers to the other "
             f"{len(trainer.prunable_weights().data):,}; to prune them too, name all that is to be "
             "pruned: prunable=(...)",

@@ -1,5 +1,4 @@
-"""Checkpoints: the state of a trainer in one safetensors file, with a digest and the name of the
-run it belongs to."""
+"""Checkpoints: a trainer's state in one safetensors file, with a digest and its run's name."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -21,15 +20,21 @@ Write = Callable[[Path, bytes], object]
 _LIST = Field("a list", lambda value: isinstance(value, list))
 # What a trainer holds beside its state, plain values.
 _PLAIN = {"history": _LIST, "records": OBJECT, "files": FILES}
-_PLACE = {"owner": TEXT, "round": COUNT, "step": COUNT, "cost": COST, **_PLAIN, "names": _LIST}
+_HEADER = {"owner": TEXT, "round": COUNT, "step": COUNT, "cost": COST, **_PLAIN, "names": _LIST}
 
 
 def save_checkpoint(
     trainer: Trainer, path: Path, owner: str, write: Write = write_atomically
 ) -> None:
-    """Write the trainer's state, place, cost and history to `path`. owner: names run and source.
-    write: how a file gets its content."""
-    place = {
+    """Write a trainer's state, cost and history, and how far it is.
+
+    Args:
+        trainer: whose state it is.
+        path: of the file.
+        owner: names run and source.
+        write: how a file gets its content.
+    """
+    header = {
         "owner": owner,
         "round": trainer.round,
         "step": trainer.step,
@@ -38,14 +43,24 @@ def save_checkpoint(
         # A file has no order, but the tensors of a group are stepped and ranked in theirs.
         "names": list(trainer.state),
     }
-    write(path, seal(trainer.state, "checkpoint", json.dumps(place)))
+    write(path, seal(trainer.state, "checkpoint", json.dumps(header)))
 
 
 def load_checkpoint(trainer: Trainer, path: Path, owner: str) -> bool:
-    """Bring a trainer to the saved place; False when there is no checkpoint.
+    """Bring a trainer to where a checkpoint was written.
 
-    Raises RunDamaged when the file is damaged, does not fit the trainer, or belongs to another run
-    or another version of the source, StoreError when it cannot be read.
+    Args:
+        trainer: of the same run, before it begins.
+        path: of the file.
+        owner: names run and source, as when it was saved.
+
+    Returns:
+        Whether there is a checkpoint.
+
+    Raises:
+        RunDamaged: the file is damaged, does not fit the trainer, or belongs to another run or
+            another version of the source.
+        StoreError: it cannot be read.
     """
     with refusal(StoreError, f"cannot read checkpoint {path}"):
         try:
@@ -53,33 +68,42 @@ def load_checkpoint(trainer: Trainer, path: Path, owner: str) -> bool:
         except FileNotFoundError:
             return False
     with refusal(RunDamaged, f"checkpoint {path} is damaged", RunDamaged):
-        place, tensors = read_checkpoint(content)
-    if place["owner"] != owner:
-        raise RunDamaged(f"checkpoint {path} belongs to {place['owner']}, not to {owner}")
+        header, tensors = read_checkpoint(content)
+    if header["owner"] != owner:
+        raise RunDamaged(f"checkpoint {path} belongs to {header['owner']}, not to {owner}")
     unfit = (KeyError, TypeError, ValueError, RuntimeError)
     with refusal(RunDamaged, f"checkpoint {path} does not fit the run", unfit):
-        _restore(trainer, place, tensors)
+        _restore(trainer, header, tensors)
     return True
 
 
 def read_checkpoint(content: bytes) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """What a checkpoint says beside its tensors, and these. Raises RunDamaged when the content is
-    no checkpoint, or was altered after it was written."""
+    """Read a checkpoint.
+
+    Args:
+        content: of its file.
+
+    Returns:
+        What it says beside its tensors, and these by name.
+
+    Raises:
+        RunDamaged: the content is no checkpoint, or was altered after it was written.
+    """
     with refusal(RunDamaged, errors=(RecordError, TicketError, ValueError, RecursionError)):
         tensors, text = unseal(content, "checkpoint")
-        place = json.loads(shallow(text.encode()))
-        check_fields(place, _PLACE, "its header")
-    return place, tensors
+        header = json.loads(shallow(text.encode()))
+        check_fields(header, _HEADER, "its header")
+    return header, tensors
 
 
-def _restore(trainer: Trainer, place: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    for name in place["names"]:
+def _restore(trainer: Trainer, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    for name in header["names"]:
         if name not in trainer.state:
             trainer.state[name] = channels_last(tensors[name].to(trainer.network.device))
         elif trainer.state[name].shape == tensors[name].shape:
             trainer.state[name].copy_(tensors[name])
         else:
             raise ValueError(f"{name!r} has shape {tuple(tensors[name].shape)}")
-    trainer.cost = Cost(**place["cost"])
+    trainer.cost = Cost(**header["cost"])
     for name in ("round", "step", *_PLAIN):
-        setattr(trainer, name, place[name])
+        setattr(trainer, name, header[name])

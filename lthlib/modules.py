@@ -16,8 +16,17 @@ _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The network without what torch.compile and DataParallel put around it or its parts, whose
-    names these change; with the same tensors. Raises ConfigError for what is no network."""
+    """The network without what torch.compile and DataParallel put around it or its parts.
+
+    Args:
+        model: a network; such wrappers change the names of its parameters.
+
+    Returns:
+        A network with the same tensors, `model` itself where nothing is around anything.
+
+    Raises:
+        ConfigError: it is no network.
+    """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"model is {shown(model)}; expected an nn.Module, made, not its class")
     modules = list(model.modules())
@@ -36,9 +45,19 @@ def _inside(module: nn.Module) -> nn.Module | None:
     return module._modules.get("module" if isinstance(module, _WRAPPERS) else "_orig_mod")
 
 
-def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Module:
-    """A copy of a network. known: what stands for what, by its id, in the copy. Raises ConfigError
-    for a network that cannot be copied or trained, naming what is in the way."""
+def copied(model: nn.Module, replacements: Mapping[int, Any] | None = None) -> nn.Module:
+    """A copy of a network.
+
+    Args:
+        model: to copy.
+        replacements: by an object's id, what stands for it in the copy.
+
+    Returns:
+        The copy; embeddings give dense gradients there.
+
+    Raises:
+        ConfigError: it cannot be copied or trained; the error names what is in the way.
+    """
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         if is_lazy(tensor):
             raise ConfigError(f"{name!r} has no shape yet; run the network on a batch once")
@@ -49,22 +68,22 @@ def copied(model: nn.Module, known: Mapping[int, Any] | None = None) -> nn.Modul
                 f"{name!r} holds complex numbers; train two real ones, or freeze it (requires_grad)"
             )
     # What copy.deepcopy refuses: what torch's weight_norm and prune, and forward passes, computed.
-    places = [place for m in model.modules() for place in (vars(m), m._buffers)]
-    tensors = [t for place in places for t in place.values() if isinstance(t, Tensor)]
+    holders = [holder for m in model.modules() for holder in (vars(m), m._buffers)]
+    tensors = [t for holder in holders for t in holder.values() if isinstance(t, Tensor)]
     memo = {id(tensor): tensor.detach().clone() for tensor in tensors if not tensor.is_leaf}
     try:
-        made: nn.Module = copy.deepcopy(model, memo | dict(known or {}))
+        duplicate: nn.Module = copy.deepcopy(model, memo | dict(replacements or {}))
     except Exception as error:
         if memory_ended(error):
             raise
-        why = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
         raise ConfigError(
-            f"the network cannot be copied ({why}); remove what deepcopy refuses, such as hooks"
+            f"the network cannot be copied ({reason}); remove what deepcopy refuses, such as hooks"
         ) from error
-    for module in made.modules():
+    for module in duplicate.modules():
         if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
             module.sparse = False  # the same gradient, laid out as weights are
-    return made
+    return duplicate
 
 
 def call(network: nn.Module, inputs: Any) -> Any:
@@ -75,8 +94,14 @@ def call(network: nn.Module, inputs: Any) -> Any:
 
 
 def logits_of(output: Any) -> Any:
-    """The logits in what a network gives: its `logits`, by key or by name, or the first of a tuple;
-    all else as it is."""
+    """The logits in what a network gives.
+
+    Args:
+        output: with `logits`, by key or by name, or a tuple with them first, or the logits.
+
+    Returns:
+        The logits; where there are none to be found, all of the output.
+    """
     if isinstance(output, Mapping):
         return output.get("logits", output)
     if isinstance(output, (tuple, list)) and not hasattr(output, "logits"):
