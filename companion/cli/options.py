@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -43,48 +41,43 @@ BudgetOption = Annotated[
 ]
 
 
-def expanded(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Offer the fields of each dataclass that a command takes as options of that command."""
-    groups: dict[str, Any] = {}
-    options: list[inspect.Parameter] = []
-    for one in inspect.signature(command, eval_str=True).parameters.values():
-        if is_dataclass(one.annotation):
-            groups[one.name] = one.annotation
-            options += inspect.signature(groups[one.name], eval_str=True).parameters.values()
-        else:
-            options.append(one)
-
-    @functools.wraps(command)
-    def whole(**given: Any) -> Any:
-        for name, kind in groups.items():
-            given[name] = kind(**{own.name: given.pop(own.name) for own in fields(kind)})
-        return command(**given)
-
-    options = [one.replace(kind=one.KEYWORD_ONLY) for one in options]
-    whole.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
-    return whole
-
-
 @dataclass(frozen=True)
 class Excerpt:
-    """Which runs of a study."""
+    """Which runs of a study.
 
-    methods: Annotated[str | None, typer.Option(help="Only these, e.g. imp,cs,bip.")] = None
-    densities: Annotated[str | None, typer.Option(help="Kept fractions, e.g. 0.2,0.05.")] = None
-    seeds: Annotated[int | None, typer.Option(min=1, help="Replicates of each contestant.")] = None
-    dense_seeds: Annotated[
-        int | None, typer.Option(min=1, help="Replicates of the dense network.")
-    ] = None
+    Attributes:
+        methods: Only these, e.g. imp,cs,bip.
+        densities: Kept fractions, e.g. 0.2,0.05.
+        seeds: Replicates of each contestant.
+        dense_seeds: Replicates of the dense network.
+    """
+
+    methods: str | None = None
+    densities: str | None = None
+    seeds: Annotated[int | None, typer.Option(min=1)] = None
+    dense_seeds: Annotated[int | None, typer.Option(min=1)] = None
 
     def study(self, name: str, changes: Sequence[str] = ()) -> Study:
-        """The study of a name or a recipe file, with the options' changes, and with changes of its
-        recipe such as `rewind=1ep`. Raises ConfigError."""
+        """The study of a name or a recipe file, with the options' changes.
+
+        Args:
+            name: of a recipe, or the path of a recipe.yaml.
+            changes: of its recipe, such as `rewind=1ep`.
+
+        Returns:
+            The study.
+
+        Raises:
+            ConfigError: there is no such recipe, or an option or a change does not fit it.
+        """
         from companion.studies import ticket_study
         from lthlib.recipes import load_recipe
 
-        recipe, parts = load_recipe(name), nested(changes)
+        recipe = load_recipe(name)
+        if values := nested(changes):
+            recipe = recipe.with_(**values)
         return ticket_study(
-            recipe.with_(**parts) if parts else recipe,
+            recipe,
             methods=self.methods.split(",") if self.methods else None,
             densities=list(map(_number, self.densities.split(","))) if self.densities else None,
             seeds=self.seeds,
@@ -111,12 +104,22 @@ def _number(text: str) -> float:
 
 
 def deadline(budget: str | None) -> float | None:
-    """When a budget such as 540s, 30m or 2h is used up, in seconds of `time.time()`: it counts from
-    the command's start. Raises ConfigError."""
+    """When a budget is used up; it counts from the command's start.
+
+    Args:
+        budget: such as 540s, 30m or 2h; None or empty: there is none.
+
+    Returns:
+        Seconds of `time.time()`.
+
+    Raises:
+        ConfigError: the budget is something else.
+    """
     if not budget:
         return None
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", budget)
     if not match:
-        expected = "seconds, minutes or hours such as 540s, 30m or 2h"
-        raise ConfigError(f"budget is {budget!r}; expected {expected}")
+        raise ConfigError(
+            f"budget is {budget!r}; expected seconds, minutes or hours such as 540s, 30m or 2h"
+        )
     return _STARTED + float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]

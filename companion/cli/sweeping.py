@@ -17,7 +17,6 @@ from companion.cli.options import (
     Selection,
     StudyArgument,
     deadline,
-    expanded,
 )
 from lthlib.cli.computing import joined
 from lthlib.cli.options import (
@@ -53,22 +52,19 @@ class AtOnce:
 
 @dataclass(frozen=True)
 class Placement(AtOnce):
-    """Where the runs of a sweep run."""
+    """Where the runs of a sweep run.
 
-    executor: Annotated[
-        str | None,
-        typer.Option(help="local: processes; dask: a Dask cluster.", show_default="local"),
-    ] = None
-    scheduler: Annotated[
-        str | None, typer.Option(help="Join the Dask cluster at this address, tcp://HOST:PORT.")
-    ] = None
-    cluster: Annotated[
-        Path | None,
-        typer.Option(help="A YAML file: start workers by Slurm, PBS or LSF; see the book."),
-    ] = None
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the job script of --cluster and stop.")
-    ] = False
+    Attributes:
+        executor: local: processes; dask: a Dask cluster.
+        scheduler: Join the Dask cluster at this address, tcp://HOST:PORT.
+        cluster: A YAML file: start workers by Slurm, PBS or LSF; see the book.
+        dry_run: Print the job script of --cluster and stop.
+    """
+
+    executor: Annotated[str | None, typer.Option(show_default="local")] = None
+    scheduler: str | None = None
+    cluster: Path | None = None
+    dry_run: bool = False
 
     @property
     def on_dask(self) -> bool:
@@ -76,9 +72,14 @@ class Placement(AtOnce):
         return bool(self.executor == "dask" or self.scheduler or self.cluster)
 
     def check(self, ranks: int = 1) -> None:
-        """As `AtOnce.check`. ranks: that torchrun started."""
+        """Raise ConfigError for options that exclude each other.
+
+        Args:
+            ranks: how many torchrun started.
+        """
         super().check()
-        elsewhere, many = self.scheduler or self.cluster, self.jobs or self.jobs_per_device
+        elsewhere = self.scheduler or self.cluster
+        many = self.jobs or self.jobs_per_device
         if self.executor not in (None, "local", "dask"):
             raise ConfigError(f"--executor is {self.executor!r}; expected local or dask")
         if self.executor == "local" and elsewhere:
@@ -90,12 +91,21 @@ class Placement(AtOnce):
         if self.dry_run and not self.cluster:
             raise ConfigError("--dry-run prints a cluster's job script; name its --cluster file")
         if ranks > 1 and (many or self.on_dask):
-            what = "leave out the options that run several at once"
-            raise ConfigError(f"torchrun's ranks share each run, one after another; {what}")
+            raise ConfigError(
+                "torchrun's ranks share each run, one after another; leave out the options that "
+                "run several at once"
+            )
 
     @contextlib.contextmanager
-    def places(self, machine: Machine) -> Iterator[dict[str, Any]]:
-        """What `execute_many` is to be given beside the runs."""
+    def workers(self, machine: Machine) -> Iterator[dict[str, Any]]:
+        """Start what computes the runs, or join it.
+
+        Args:
+            machine: where each run is executed.
+
+        Yields:
+            What `execute_many` is to be given beside the runs, by argument.
+        """
         if not self.on_dask:
             yield {"jobs": self.jobs, "per_device": self.jobs_per_device}
             return
@@ -111,7 +121,6 @@ class Placement(AtOnce):
             yield {"executor": pool, "room": pool.room}
 
 
-@expanded
 def sweep(
     ctx: typer.Context,
     study: StudyArgument,
@@ -139,29 +148,26 @@ def sweep(
     chosen = selection.study(study)
     machine = machine_of(data, device, deterministic)
     machine.deadline = deadline(budget)
-    with placement.places(machine) as places, bar(chosen.name) as report:
-        swept = execute_many(chosen.configs, Store(store), machine, report=report, **places)
+    with placement.workers(machine) as workers, bar(chosen.name) as report:
+        swept = execute_many(chosen.configs, Store(store), machine, report=report, **workers)
     finish_sweep(swept)
     say(f"{chosen.name}: all {len(chosen.entries)} runs are in {store}")
 
 
-@expanded
 def estimate(
     selection: Selection,
     at_once: AtOnce,
-    studies: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[STUDY]...",
-            help="Studies by name, or recipe.yaml files; all that come with lthlib if left out.",
-        ),
-    ] = None,
+    studies: Annotated[list[str] | None, typer.Argument(metavar="[STUDY]...")] = None,
     store: StoreOption = Path("store"),
     data: DataOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Say what studies would cost before they start: on this machine, from a few real training
-    steps, and on a large GPU, from steps that were measured on one.
+    """Say what studies would cost before they start, on this machine and on a large GPU.
+
+    Here that is told from a few real training steps, there from steps that were measured on one.
+
+    Args:
+        studies: Studies by name, or recipe.yaml files; all that come with lthlib if left out.
     """
     from companion.forecast import GPU
     from lthlib.recipes import recipe_names
@@ -173,19 +179,19 @@ def estimate(
         chosen = selection.study(name)
         missing = [c for c in with_ancestors(chosen.configs) if runs.load(c) is None]
         try:
-            cost, here = _priced(missing, machine, at_once)
+            cost, time_here = _priced(missing, machine, at_once)
         except DataError as error:
             if studies:
                 raise
             say(f"{chosen.name}: {len(chosen.configs)} runs; {error}")
             continue
-        many = [f", {_duration(cost.gpu[n])} with {n} at once" for n in cost.gpu if n > 1]
+        shared = [f", {_duration(cost.gpu[n])} with {n} at once" for n in cost.gpu if n > 1]
         say(
             f"{chosen.name}: {len(chosen.configs)} runs, {len(missing)} to compute with their "
             f"parents, {cost.epochs:,.0f} epochs or {cost.passes / 1e6:.2f} million images forward "
-            f"and backward\n  here: {here}\n"
+            f"and backward\n  here: {time_here}\n"
             f"  {GPU['device']}: training takes at most {_duration(cost.gpu[1])}"
-            f"{''.join(many)}, by steps measured on {GPU['measured']}"
+            f"{''.join(shared)}, by steps measured on {GPU['measured']}"
         )
 
 
@@ -208,22 +214,30 @@ def _priced(missing: Sequence[RunConfig], machine: Machine, at_once: AtOnce) -> 
 
 def bisect(
     recipe: StudyArgument,
-    density: Annotated[float, typer.Option(help="Kept fraction that CS is to end at.")],
-    seed: Annotated[int, typer.Option(help="Seed of initialisation and data order.")] = 0,
-    low: Annotated[float, typer.Option(help="Lowest initial gate to try.")] = -1.0,
-    high: Annotated[float, typer.Option(help="Highest initial gate to try.")] = 0.25,
-    tolerance: Annotated[float, typer.Option(help="Relative.")] = 0.1,
-    trials: Annotated[int, typer.Option(min=1, help="Searches to make at most.")] = 8,
+    density: Annotated[float, typer.Option()],
+    seed: int = 0,
+    low: float = -1.0,
+    high: float = 0.25,
+    tolerance: float = 0.1,
+    trials: Annotated[int, typer.Option(min=1)] = 8,
     set_: SetOption = None,
     store: StoreOption = Path("store"),
     data: DataOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Look for the initial gate s0 with which CS ends at a density: one whole search a trial, kept
-    in the store.
+    """Look for the initial gate s0 with which CS ends at a density.
 
-    Exit status 1 when no trial came near enough. Example: lth bisect digits --density 0.05 --set
-    methods.cs.penalty=0
+    Each trial is one whole search, kept in the store. Exit status 1 when no trial came near enough.
+
+    Example: lth bisect digits --density 0.05 --set methods.cs.penalty=0
+
+    Args:
+        density: Kept fraction that CS is to end at.
+        seed: Seed of initialisation and data order.
+        low: Lowest initial gate to try.
+        high: Highest initial gate to try.
+        tolerance: How far from the density a trial may end, as a fraction of it.
+        trials: Searches to make at most.
     """
     from lthlib.methods.gates import bisect_initial_gate
     from lthlib.recipes import load_recipe
@@ -231,9 +245,12 @@ def bisect(
 
     chosen = load_recipe(recipe).with_(**nested(set_ or []))
     settings = {"rewind": chosen.rewind, **chosen.method("cs")}
-    if several := [n for n, v in settings.items() if isinstance(v, list) and n != "initial_gate"]:
-        choice = f"choose one with --set methods.cs.{several[0]}=VALUE"
-        raise ConfigError(f"recipe {recipe} gives several values of cs.{several[0]}; {choice}")
+    for name, value in settings.items():
+        if isinstance(value, list) and name != "initial_gate":
+            raise ConfigError(
+                f"recipe {recipe} gives several values of cs.{name}; "
+                f"choose one with --set methods.cs.{name}=VALUE"
+            )
 
     def density_of(gate: float) -> float:
         config = chosen.config("cs", seed, **settings | {"initial_gate": gate})
@@ -242,10 +259,10 @@ def bisect(
         say(f"s0 {gate:+.6f}: {result.failure or f'density {reached:.4f}'} ({config.id})")
         return reached
 
-    made = bisect_initial_gate(
+    searches = bisect_initial_gate(
         density_of, density, low=low, high=high, tolerance=tolerance, trials=trials
     )
-    gate, reached = made[-1]
+    gate, reached = searches[-1]
     if abs(reached / density - 1) > tolerance:
         say(f"no trial came within {100 * tolerance:g} % of density {density}", err=True)
         raise typer.Exit(1)

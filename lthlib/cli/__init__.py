@@ -4,8 +4,10 @@ from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Entry point. Its commands are imported here, so that whoever brings more can import parts of
-    this package first."""
+    """Run the command line.
+
+    Commands are imported here, so that whoever brings more can import parts of this package first.
+    """
     from lthlib.cli.command import main
 
     main()

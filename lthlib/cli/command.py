@@ -13,6 +13,7 @@ import typer
 from lthlib._version import __version__
 from lthlib.cli import computing, keeping, timing
 from lthlib.cli.options import COME_AGAIN, again
+from lthlib.cli.signature import as_command
 from lthlib.cli.terminal import outlive_terminal, say
 from lthlib.errors import LthlibError, Paused
 from lthlib.signals import as_ctrl_c
@@ -34,7 +35,7 @@ app = typer.Typer(
 _MORE = ("companion.cli",)
 
 
-def _packages() -> Iterator[dict[str, dict[str, Callable[..., Any]]]]:
+def _command_groups() -> Iterator[dict[str, dict[str, Callable[..., Any]]]]:
     yield _COMMANDS
     for name in _MORE:
         if importlib.util.find_spec(name.partition(".")[0]):
@@ -56,21 +57,21 @@ def _stoppable(command: Callable[..., Any]) -> Callable[..., Any]:
     return stoppable
 
 
-for _commands in _packages():
-    for _group, _named in _commands.items():
-        for _name, _command in _named.items():
-            app.command(_name, rich_help_panel=_group)(_stoppable(_command))
+for _groups in _command_groups():
+    for _group, _commands in _groups.items():
+        for _name, _command in _commands.items():
+            app.command(_name, rich_help_panel=_group)(_stoppable(as_command(_command)))
 
 ticket_app = typer.Typer(no_args_is_help=True, help="Look at ticket files.")
-ticket_app.command("show")(keeping.ticket_show)
+ticket_app.command("show")(as_command(keeping.ticket_show))
 app.add_typer(ticket_app, name="ticket", rich_help_panel="Look after runs")
 bench_app = typer.Typer(no_args_is_help=True, help="Measure how fast networks are.")
-bench_app.command("ticket")(timing.bench_ticket)
+bench_app.command("ticket")(as_command(timing.bench_ticket))
 app.add_typer(bench_app, name="bench", rich_help_panel="Compute")
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         say(f"lth {__version__}")
         raise typer.Exit
 
@@ -85,8 +86,11 @@ def _options(
 
 
 def main() -> NoReturn:
-    """Entry point: what lthlib raises on purpose, what the system refuses, such as writing to a
-    folder, and what is not installed become one line and exit status 2."""
+    """Run the command line.
+
+    What lthlib raises on purpose, what the system refuses, such as writing to a folder, and what is
+    not installed become one line and exit status 2.
+    """
     outlive_terminal()
     as_ctrl_c()
     try:

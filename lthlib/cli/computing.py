@@ -25,41 +25,52 @@ _SEARCHES = ", ".join(name for name in METHODS if name != "retrain")
 def run(
     ctx: typer.Context,
     method: Annotated[str, typer.Argument(help=f"One of {_SEARCHES}.")] = "",
-    recipe: Annotated[str, typer.Option(help="What gives data, network and training.")] = "digits",
-    seed: Annotated[int, typer.Option(help="Seed of initialisation and data order.")] = 0,
+    recipe: str = "digits",
+    seed: int = 0,
     set_: options.SetOption = None,
-    config: Annotated[
-        Path | None, typer.Option(help="A run's configuration as JSON, instead of all these.")
-    ] = None,
+    config: Path | None = None,
     store: options.StoreOption = Path("store"),
     data: options.DataOption = None,
     device: options.DeviceOption = "auto",
     deterministic: options.DeterministicOption = False,
 ) -> None:
-    """Run one configuration, its parents first, and print what it found. A complete run is only
-    shown.
+    """Run one configuration, its parents first, and print what it found.
+
+    A complete run is only shown.
 
     Example: lth run bip --recipe digits --set settings.density=0.05 --set training.length=100it
+
+    Args:
+        recipe: What gives data, network and training.
+        seed: Seed of initialisation and data order.
+        config: A run's configuration as JSON, instead of all these.
     """
     from lthlib.runs import Store, bar, execute_many, with_ancestors
 
     ranks = ctx.with_resource(joined(device))
     machine = options.machine_of(data, device, deterministic)
-    wanted = _from_file(config) if config else _from_recipe(method, recipe, seed, set_ or [])
+    target = _from_file(config) if config else _from_recipe(method, recipe, seed, set_ or [])
     runs = Store(store)
-    missing = ranks.first(lambda: sum(runs.load(c) is None for c in with_ancestors([wanted])))
+    missing = ranks.first(lambda: sum(runs.load(c) is None for c in with_ancestors([target])))
     if missing:
-        say(f"{wanted.id}: {wanted.describe()}", err=True)
-        with bar(wanted.method) as report:
-            swept = execute_many([wanted], runs, machine, jobs=1, report=report)
+        say(f"{target.id}: {target.describe()}", err=True)
+        with bar(target.method) as report:
+            swept = execute_many([target], runs, machine, jobs=1, report=report)
         options.finish_sweep(swept)
     if ranks.rank == 0:
-        _print_run(runs, wanted)
+        _print_run(runs, target)
 
 
 @contextlib.contextmanager
 def joined(device: str) -> Iterator[Ranks]:
-    """Be one of the ranks that torchrun started, if it did; of them only the first speaks."""
+    """Be one of the ranks that torchrun started, if it did; of them only the first speaks.
+
+    Args:
+        device: cpu, cuda, mps or auto.
+
+    Yields:
+        The ranks; without torchrun, one.
+    """
     from lthlib.distributed import started
 
     with started(device) as ranks, contextlib.ExitStack() as stack:
@@ -75,17 +86,17 @@ def _from_recipe(method: str, recipe_name: str, seed: int, changes: Sequence[str
     from lthlib.recipes import dense_run, load_recipe
     from lthlib.runs import Parent
 
-    chosen = get_method(method)
+    traits = get_method(method)
     if method == "retrain":
         raise ConfigError("retrain needs a parent; give the whole configuration with --config")
-    parts = options.nested(changes)
-    settings = parts.pop("settings", {})
-    recipe = load_recipe(recipe_name).with_(**parts)
-    parent = Parent(dense_run(recipe, seed), "dense") if chosen.parent != "none" else None
-    if chosen.takes("rewind"):
+    values = options.nested(changes)
+    settings = values.pop("settings", {})
+    recipe = load_recipe(recipe_name).with_(**values)
+    parent = Parent(dense_run(recipe, seed), "dense") if traits.parent != "none" else None
+    if traits.takes("rewind"):
         settings = {"rewind": recipe.rewind, **settings}
-    known = {n: v for n, v in recipe.method(method).items() if not isinstance(v, list)}
-    return recipe.config(method, seed, parent, **{**known, **settings})
+    defaults = {n: v for n, v in recipe.method(method).items() if not isinstance(v, list)}
+    return recipe.config(method, seed, parent, **{**defaults, **settings})
 
 
 def _from_file(path: Path) -> RunConfig:
@@ -101,12 +112,12 @@ def _print_run(store: Store, config: RunConfig) -> None:
     result = store.load(config)
     assert result is not None
     for entry in result.records:
-        found = entry["failure"]
-        if found is None:
+        outcome = entry["failure"]
+        if outcome is None:
             accuracy = entry["accuracy"]["test"]
             test = "not tested" if accuracy is None else f"test {accuracy:.2f} %"
-            found = f"density {entry['density']:.4f}, {test} ({entry['judged']})"
-        say(f"{config.id} {entry['ticket']['point']}: {found}")
+            outcome = f"density {entry['density']:.4f}, {test} ({entry['judged']})"
+        say(f"{config.id} {entry['ticket']['point']}: {outcome}")
         if layers := emptied(entry):
             say(f"{config.id}: no weight is left in {', '.join(layers)}", err=True)
     if result.failure:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,17 +18,22 @@ if TYPE_CHECKING:
 
 
 def list_(store: StoreOption = Path("store")) -> None:
-    """List the complete runs in the store, imported ones too: how long each trains, and in which
-    values runs of one method, data set and architecture differ."""
+    """List the complete runs in the store, imported ones too.
+
+    Of each it says how long it trains, and in which values runs of one method, data set and
+    architecture differ.
+    """
     from lthlib.runs import Store
     from lthlib.runs.identity import differences
 
     runs = Store(store)
-    rows, configs = [], []
-    for place, origin in (("runs", "imported"), ("imported", "imported, only to look at")):
-        for result in runs.load_each(place):
+    rows: list[str] = []
+    configs: list[Any] = []
+    for folder, origin in (("runs", "imported"), ("imported", "imported, only to look at")):
+        for result in runs.load_each(folder):
             try:
-                row, _ = _row(result, origin), differences([result.values])
+                row = _row(result, origin)
+                differences([result.values])
             except (LookupError, TypeError, ValueError, AttributeError, ConfigError):
                 # To check all of each would take too long: whoever sealed it wrote what no run
                 # says.
@@ -38,8 +43,8 @@ def list_(store: StoreOption = Path("store")) -> None:
             rows.append(row)
             configs.append(result.values)
     head = _ROW.format("id", "tickets", "density", "test %", "seconds", "run")
-    found = zip(rows, differences(configs), strict=True)
-    say("\n".join([head, *(f"{row}; {visible(more)}" for row, more in found)]))
+    pairs = zip(rows, differences(configs), strict=True)
+    say("\n".join([head, *(f"{row}; {visible(values)}" for row, values in pairs)]))
 
 
 _ROW = "{:16}  {:>7}  {:>7}  {:>6}  {:>7}  {}"
@@ -49,57 +54,71 @@ def _row(result: RunResult, origin: str) -> str:
     from lthlib.records import emptied
     from lthlib.runs.identity import describe
 
-    last, about = result.records[-1], [describe(result.values)]
+    last = result.records[-1]
+    details = [describe(result.values)]
     density, test = "", "failed"
     if result.failure is None:
         density, accuracy = f"{last['density']:.4f}", last["accuracy"]["test"]
         test = "" if accuracy is None else f"{accuracy:.2f}"
-    about += [result.failure] if result.failure else []
+    if result.failure:
+        details.append(result.failure)
     if layers := emptied(last):
-        about.append(f"no weight left in {', '.join(layers)}")
-    about += [origin] if result.imported else []
+        details.append(f"no weight left in {', '.join(layers)}")
+    if result.imported:
+        details.append(origin)
     seconds = f"{last['cost']['own']['seconds']:.0f}"
     count = sum(record["status"] == "ok" for record in result.records)
-    return visible(_ROW.format(last["run"], count, density, test, seconds, "; ".join(about)))
+    return visible(_ROW.format(last["run"], count, density, test, seconds, "; ".join(details)))
 
 
 def show(
-    run_id: Annotated[str, typer.Argument(metavar="ID", help="A run's id, or how it begins.")],
-    store: StoreOption = Path("store"),
+    run_id: Annotated[str, typer.Argument(metavar="ID")], store: StoreOption = Path("store")
 ) -> None:
-    """Show a run: its configuration, judged tickets, cost and provenance, as JSON."""
+    """Show a run: its configuration, judged tickets, cost and provenance, as JSON.
+
+    Args:
+        run_id: A run's id, or how it begins.
+    """
     from lthlib.runs import Store
 
     result = Store(store).find(run_id)
-    about = {"id": result.records[0]["run"], "imported": result.imported}
-    say(json.dumps({**about, "records": result.records, "history": result.history}, indent=1))
+    content = {
+        "id": result.records[0]["run"],
+        "imported": result.imported,
+        "records": result.records,
+        "history": result.history,
+    }
+    say(json.dumps(content, indent=1))
 
 
-def gc(
-    yes: Annotated[bool, typer.Option("--yes", help="Free it; without, it is only shown.")] = False,
-    store: StoreOption = Path("store"),
-) -> None:
-    """Show what nothing in the store and in the cache of decoded images needs, and with --yes free
-    it. Runs that are under way, and those that the present source can use, stay.
+def gc(yes: bool = False, store: StoreOption = Path("store")) -> None:
+    """Show what nothing in the store and in the cache of decoded images needs, or free it.
+
+    Runs that are under way, and those that the present source can use, stay.
+
+    Args:
+        yes: Free it; without, it is only shown.
     """
     from collections import Counter
 
     from lthlib.runs import Store, upkeep
 
-    found = upkeep.collect(Store(store), remove=yes)
+    leftovers = upkeep.collect(Store(store), remove=yes)
     sizes = Counter[str]()
-    for one in found:
-        sizes[one.kind] += one.size
-        say(f"{one.path}: {one.kind}", err=True)
+    for leftover in leftovers:
+        sizes[leftover.kind] += leftover.size
+        say(f"{leftover.path}: {leftover.kind}", err=True)
     for kind, size in sizes.items():
         say(f"{size:>15,} bytes  {kind}")
     done = "freed" if yes else "would be freed; `lth gc --yes` does it"
-    say(f"{sum(sizes.values()):>15,} bytes  in {len(found)} places {done}")
+    say(f"{sum(sizes.values()):>15,} bytes  in {len(leftovers)} places {done}")
 
 
-def ticket_show(file: Annotated[Path, typer.Argument(help="A ticket, *.safetensors.")]) -> None:
-    """Show what a ticket file holds: its mask layer by layer, its weights and where it comes
-    from.
+def ticket_show(file: Path) -> None:
+    """Show what a ticket file holds: its mask layer by layer, its weights, where it comes from.
+
+    Args:
+        file: A ticket, *.safetensors.
     """
     from rich.console import Console
     from rich.table import Table

@@ -45,8 +45,19 @@ SetOption = Annotated[
 
 
 def machine_of(data: Path | None, device: str, deterministic: bool = False) -> Machine:
-    """Where runs are executed. Raises ConfigError for a device that is not there, before a bar is
-    drawn."""
+    """Where runs are executed.
+
+    Args:
+        data: folder of data sets; None: the digits need none.
+        device: cpu, cuda, mps or auto.
+        deterministic: only deterministic kernels.
+
+    Returns:
+        The machine.
+
+    Raises:
+        ConfigError: the device is not there; this comes before a bar is drawn.
+    """
     from lthlib.runs import Machine
 
     machine = Machine(device, str(data) if data else None, deterministic=deterministic)
@@ -56,8 +67,17 @@ def machine_of(data: Path | None, device: str, deterministic: bool = False) -> M
 
 def nested(changes: Sequence[str]) -> dict[str, Any]:
     """What --set asks for, as `Recipe.with_` takes it; how many ranks there are belongs to it.
-    Raises ConfigError for what is not PART.NAME=VALUE."""
-    parts: dict[str, Any] = {}
+
+    Args:
+        changes: each PART.NAME=VALUE.
+
+    Returns:
+        The values, as dicts in dicts.
+
+    Raises:
+        ConfigError: a change is not PART.NAME=VALUE.
+    """
+    values: dict[str, Any] = {}
     for change in changes:
         match = re.fullmatch(
             r"((?:data|model|training|settings)\.\w+|methods\.[\w-]+\.\w+|rewind"
@@ -71,17 +91,17 @@ def nested(changes: Sequence[str]) -> dict[str, Any]:
                 "study.precisions=[NAME, ...], or study.first_seed=SEED"
             )
         *path, name = match[1].split(".")
-        inner = parts
-        for part in path:
-            inner = inner.setdefault(part, {})
+        inner = values
+        for key in path:
+            inner = inner.setdefault(key, {})
         with refusal(ConfigError, f"--set {shown(change)}", ValueError):
             inner[name] = from_yaml(match[2])
     if "RANK" in os.environ:
         from lthlib.distributed import launched
 
         if launched() > 1:
-            parts.setdefault("training", {}).setdefault("ranks", launched())
-    return parts
+            values.setdefault("training", {}).setdefault("ranks", launched())
+    return values
 
 
 def again() -> str:
@@ -92,9 +112,16 @@ def again() -> str:
 
 
 def finish_sweep(swept: Any) -> None:
-    """Tell of the runs that failed, and end the command where some are unfinished or failed."""
-    for run_id, why in swept.failed.items():
-        say(f"run {run_id} failed: {why}", err=True)
+    """Tell of the runs that failed, and end the command where some are unfinished or failed.
+
+    Args:
+        swept: what `execute_many` returned.
+
+    Raises:
+        typer.Exit: status 75 where runs are unfinished, else 1 where runs failed.
+    """
+    for run_id, reason in swept.failed.items():
+        say(f"run {run_id} failed: {reason}", err=True)
     if swept.unfinished:
         say(f"stopped with {swept.unfinished} runs to go, their state saved; {again()}", err=True)
         raise typer.Exit(COME_AGAIN)

@@ -25,8 +25,10 @@ class _Terminal(io.FileIO):
 
 
 def outlive_terminal() -> None:
-    """Let messages to a terminal that was closed go nowhere, so that they end no command, and spell
-    out what an encoding such as cp1252 lacks."""
+    """Let messages to a terminal that was closed go nowhere, so that they end no command.
+
+    What an encoding such as cp1252 lacks is spelled out.
+    """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None:
@@ -47,7 +49,8 @@ def say(text: object, err: bool = False) -> None:
         text: its line breaks are kept, all else that is not seen is spelled out.
         err: to stderr, not stdout.
 
-    Raises LthlibError when that cannot be written, such as to a file on a full disk.
+    Raises:
+        LthlibError: that cannot be written, such as to a file on a full disk.
     """
     try:
         typer.echo("\n".join(map(visible, str(text).split("\n"))), err=err)

@@ -29,17 +29,22 @@ _WHY = (
 
 
 def bench_ticket(
-    file: Annotated[Path, typer.Argument(help="A ticket, *.safetensors.")],
-    network: Annotated[
-        str, typer.Option(help="MODULE:FUNCTION that returns your network; of this folder too.")
-    ] = "",
-    example: Annotated[str, typer.Option(help="Input shape, as 3x32x32; else the run's.")] = "",
-    batch: Annotated[list[int] | None, typer.Option(min=1, help="Images at once.")] = None,
-    turns: Annotated[int, typer.Option(min=6, help="Times that each network is measured.")] = 21,
+    file: Path,
+    network: str = "",
+    example: str = "",
+    batch: Annotated[list[int] | None, typer.Option(min=1)] = None,
+    turns: Annotated[int, typer.Option(min=6)] = 21,
 ) -> None:
     """Measure on this CPU how long a ticket's network takes: dense, masked, shrunk, and as ONNX.
 
     Example: lth bench ticket ticket.safetensors --network mynet:build --example 3x32x32
+
+    Args:
+        file: A ticket, *.safetensors.
+        network: MODULE:FUNCTION that returns your network; of this folder too.
+        example: Input shape, as 3x32x32; else the run's.
+        batch: Images at once, 1 and 128 if left out; may be repeated.
+        turns: Times that each network is measured.
     """
     import torch
     from rich.console import Console
@@ -49,16 +54,16 @@ def bench_ticket(
     from lthlib.tickets import Ticket
 
     ticket = Ticket.load(file)
-    model = _own(network) if network else _of_run(ticket)
-    draw = torch.Generator().manual_seed(0)
-    inputs = torch.randn(2, *_shape(example, ticket), generator=draw)
-    found = bench(ticket, model, inputs, tuple(batch or (1, 128)), turns)
-    dense = {one.batch: one.median for one in found if one.network == "dense"}
+    model = _from_function(network) if network else _from_run(ticket)
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2, *_shape(example, ticket), generator=generator)
+    timings = bench(ticket, model, inputs, tuple(batch or (1, 128)), turns)
+    dense = {timing.batch: timing.median for timing in timings if timing.network == "dense"}
     table = Table("network", "images at once", "ms", "95 % interval", "times as fast as dense")
-    for one in found:
-        interval = f"{one.low:.3g} to {one.high:.3g}"
-        ratio = f"{dense[one.batch] / one.median:.2f}"
-        table.add_row(one.network, str(one.batch), f"{one.median:.3g}", interval, ratio)
+    for timing in timings:
+        interval = f"{timing.low:.3g} to {timing.high:.3g}"
+        ratio = f"{dense[timing.batch] / timing.median:.2f}"
+        table.add_row(timing.network, str(timing.batch), f"{timing.median:.3g}", interval, ratio)
     Console(markup=False, emoji=False, highlight=False).print(table)
     say(f"{torch.get_num_threads()} threads of {os.cpu_count()} cores; median of {turns} turns")
     say(_WHY)
@@ -75,7 +80,7 @@ def _run_of(ticket: Ticket) -> RunConfig:
     return RunConfig.from_json(ticket.info["config"])
 
 
-def _of_run(ticket: Ticket) -> nn.Module:
+def _from_run(ticket: Ticket) -> nn.Module:
     from lthlib.models import build_model
 
     linear = [tensor for tensor in (ticket.weights or ticket.mask).values() if tensor.dim() == 2]
@@ -85,7 +90,7 @@ def _of_run(ticket: Ticket) -> nn.Module:
     return build_model(_run_of(ticket).model, classes, _channels(ticket), seed=0)
 
 
-def _own(network: str) -> nn.Module:
+def _from_function(network: str) -> nn.Module:
     from torch import nn
 
     name, _, function = network.partition(":")

@@ -2,40 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from companion.cli.options import Excerpt, Selection, deadline, expanded
+from companion.cli.options import Excerpt, Selection, deadline
 from companion.cli.sweeping import AtOnce, Placement
 from lthlib.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Size:
-    wide: Annotated[int, typer.Option("--wide", min=1)] = 3
-    high: Annotated[int | None, typer.Option()] = None
-
-
-@expanded
-def draw(name: str, size: Size, sure: bool = False) -> None:
-    """Say what was given."""
-    typer.echo(f"{name} {size.wide} {size.high} {sure}")
-
-
-def test_fields_of_a_dataclass_are_options_of_a_command() -> None:
-    app = typer.Typer()
-    app.command()(draw)
-    for given, said in (
-        (["box"], "box 3 None False"),
-        (["box", "--high", "2", "--wide", "5", "--sure"], "box 5 2 True"),
-    ):
-        assert CliRunner().invoke(app, given).output.strip() == said
-    assert CliRunner().invoke(app, ["box", "--wide", "0"]).exit_code == 2
 
 
 def test_a_selection_is_a_study_of_a_changed_recipe(tiny_recipe: Path) -> None:
