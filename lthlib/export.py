@@ -32,8 +32,7 @@ from lthlib.shrinking import agree, cut
 if TYPE_CHECKING:
     from lthlib.tickets import Ticket
 
-# Other kernels sum in another order.
-_RUNTIME_TOLERANCE = 1e-4
+_RUNTIME_TOLERANCE = 1e-4  # other kernels sum in another order
 _TURN = 0.02  # seconds that a turn of a benchmark takes at least
 
 Run = Callable[[Any], Any]
@@ -44,10 +43,10 @@ def shrink(ticket: Ticket, model: nn.Module, example: Any, progress: bool = True
     _check_installed("torch_pruning")
     example = _batch(example)
     masked = ticket.apply(copied(unwrapped(model)).cpu()).eval()
-    small, left = cut(masked, example)
+    small, uncut = cut(masked, example)
     if progress:
-        before, after = (_sizes(network, example) for network in (masked, small))
-        print(_summary(ticket, before, after, left), file=sys.stderr)
+        sizes = _sizes(masked, example), _sizes(small, example)
+        print(_summary(ticket, *sizes, uncut), file=sys.stderr)
     return small
 
 
@@ -61,7 +60,7 @@ def _sizes(network: nn.Module, example: Any) -> tuple[int, float, float]:
 
 
 def _summary(
-    ticket: Ticket, before: Sequence[float], after: Sequence[float], left: Sequence[str]
+    ticket: Ticket, before: Sequence[float], after: Sequence[float], uncut: Sequence[str]
 ) -> str:
     if before == after:
         sparsity = f"{ticket.mask.sparsity:.1%} of the weights are pruned"
@@ -69,7 +68,7 @@ def _summary(
     else:
         pairs = [f"{_short(old)} -> {_short(new)}" for old, new in zip(before, after, strict=True)]
         text = f"{pairs[0]} parameters, {pairs[1]} MFLOPs an image, {pairs[2]} MB"
-    return text + (f"; cannot be cut: {', '.join(left)}" if left else "")
+    return text + (f"; cannot be cut: {', '.join(uncut)}" if uncut else "")
 
 
 def _short(number: float) -> str:
@@ -78,12 +77,14 @@ def _short(number: float) -> str:
 
 def _check_installed(*packages: str) -> None:
     if missing := [name for name in packages if not importlib.util.find_spec(name)]:
-        how = "pip install 'lthlib[export]', or in a checkout pip install --editable '.[export]'"
-        raise ConfigError(f"{', '.join(missing)} is not installed: {how}")
+        install = (
+            "pip install 'lthlib[export]', or in a checkout pip install --editable '.[export]'"
+        )
+        raise ConfigError(f"{', '.join(missing)} is not installed: {install}")
 
 
 def _batch(example: Any) -> Any:
-    """A batch of inputs as tensors on the CPU. Raises ConfigError for what is none."""
+    """A batch of inputs as tensors on the CPU; ConfigError for what is none."""
     kinds = (Tensor, np.ndarray)
     example = tree_map_only(kinds, lambda x: torch.as_tensor(x).detach().cpu(), example)
     tensors = [x for x in tree_leaves(example) if isinstance(x, Tensor)]
@@ -93,31 +94,45 @@ def _batch(example: Any) -> Any:
 
 
 def export(network: nn.Module, example: Any, path: str | Path) -> None:
-    """Write any network to a file, once what the file gives for the example was compared.
+    """Write any network to a file, atomically, once what the file gives for the example was
+    compared with what the network gives.
 
-    network: in evaluation mode from then on. example, path: as `Ticket.export` takes them, which
-    says what is raised.
+    Args:
+        network: on the CPU; in evaluation mode from then on.
+        example: a batch of its inputs [b, ...]: a tensor or an array, or a tuple or mapping of
+            them. Batches of all sizes fit the file.
+        path: where to write: `.onnx`, `.pt2` (torch.export) or `.pt` (TorchScript).
+
+    Raises:
+        ConfigError: the suffix is another one, the example is no batch, or the extra `export` is
+            not installed.
+        TicketError: the network cannot be converted, the file would give something else, or it
+            cannot be written.
     """
     path, example = checked_path(path), _batch(example)
     content, run = _converted(network, example, path.suffix)
     with torch.no_grad():
-        expected, found = (_tensors(one(example)) for one in (partial(call, network), run))
-    if not agree(expected, found, _RUNTIME_TOLERANCE):
+        expected, actual = _tensors(call(network, example)), _tensors(run(example))
+    if not agree(expected, actual, _RUNTIME_TOLERANCE):
         raise TicketError(f"{path.name} would not give what the network gives; nothing is written")
     with refusal(TicketError, f"cannot write {str(path)!r}"):
         write_atomically(path, content)
 
 
 def checked_path(path: str | Path) -> Path:
-    """Where to write. Raises ConfigError for a suffix of which no format is known."""
+    """The path of a file to write.
+
+    Raises:
+        ConfigError: it is no path, or no format is known for its suffix.
+    """
     if not isinstance(path, (str, Path)):
         raise ConfigError(f"path is {shown(path)}; expected the name of a file")
     check_choice("the suffix", Path(path).suffix, tuple(_FORMATS))
     return Path(path)
 
 
-def _tensors(given: Any) -> list[Tensor]:
-    return [torch.as_tensor(one) for one in tree_leaves(given)]
+def _tensors(outputs: Any) -> list[Tensor]:
+    return [torch.as_tensor(output) for output in tree_leaves(outputs)]
 
 
 def _converted(network: nn.Module, example: Any, suffix: str) -> tuple[bytes, Run]:
@@ -125,11 +140,11 @@ def _converted(network: nn.Module, example: Any, suffix: str) -> tuple[bytes, Ru
     convert, packages = _FORMATS[suffix]
     _check_installed(*packages)
     # A batch of one would be taken to be the only size there is.
-    several = tree_map_only(Tensor, lambda x: x if len(x) > 1 else torch.cat([x, x]), example)
+    example = tree_map_only(Tensor, lambda x: x if len(x) > 1 else torch.cat([x, x]), example)
     with warnings.catch_warnings(), torch.no_grad(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")  # of what torch will once give up
         with refusal(TicketError, f"the network cannot be written as {suffix}", Exception):
-            return convert(network.eval(), *_arguments(several))
+            return convert(network.eval(), *_arguments(example))
 
 
 def _arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -152,7 +167,7 @@ def _onnx(network: nn.Module, args: Any, kwargs: Any) -> tuple[bytes, Run]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
-    names = [one.name for one in session.get_inputs()]
+    names = [node.name for node in session.get_inputs()]
 
     def run(inputs: Any) -> Any:
         arrays = [x.numpy() for x in tree_leaves(inputs)]
@@ -186,8 +201,16 @@ _FORMATS: dict[str, tuple[Callable[..., tuple[bytes, Run]], tuple[str, ...]]] = 
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds that a network takes for a batch of `batch` images: the median over turns, and
-    its 95 % interval, which assumes nothing of how they are spread."""
+    """How long a network takes for a batch: the median over turns, and its 95 % interval, which
+    assumes nothing of how they are spread.
+
+    Attributes:
+        network: its name, such as `masked`.
+        batch: images at once.
+        median: milliseconds.
+        low: lower end of the interval, in milliseconds.
+        high: upper end of the interval, in milliseconds.
+    """
 
     network: str
     batch: int
@@ -206,22 +229,35 @@ def bench(
     """Measure on this CPU how long the dense network, the masked one, the shrunk one and their
     ONNX files take. They take turns, so that a busy neighbour slows all alike.
 
-    ticket, model, example: as `Ticket.shrink` takes them. batches: images at once. turns: of each
-    network, at least 6.
-    Returns a line for each network and size of batch. Where nothing can be cut, there is no shrunk
-    network. Raises as `Ticket.shrink` and `Ticket.export`.
+    Args:
+        ticket: whose mask, and weights if it has any, are put into copies of the model.
+        model: a network of the ticket's architecture, left as it is.
+        example: a batch of its inputs [b, ...]: a tensor or an array, or a tuple or mapping of
+            them.
+        batches: how many images at once, 1 or more.
+        turns: how often each network is measured, 6 or more.
+
+    Returns:
+        A line for each network and size of batch. Where nothing can be cut, there is no shrunk
+        network.
+
+    Raises:
+        ConfigError: batches or turns are too few, the network does not take the example, or the
+            extra `export` is not installed.
+        TicketError: the ticket does not fit the network, or it cannot be written as ONNX.
     """
     example = _batch(example)
-    for name, value, least in (("turns", turns, 6), *(("batches", one, 1) for one in batches)):
-        if value < least:
-            raise ConfigError(f"{name} is {value}; expected {least} at least")
+    if turns < 6:
+        raise ConfigError(f"turns is {turns}; expected 6 at least")
+    if batches and min(batches) < 1:
+        raise ConfigError(f"batches is {min(batches)}; expected 1 at least")
     dense = copied(unwrapped(model)).cpu().eval()
     masked = ticket.apply(copy.deepcopy(dense))
     small = shrink(ticket, model, example)
     networks = {"dense": dense, "masked": masked}
     if _sizes(small, example) != _sizes(masked, example):
         networks["shrunk"] = small
-    runs: dict[str, Run] = {name: partial(call, one) for name, one in networks.items()}
+    runs: dict[str, Run] = {name: partial(call, network) for name, network in networks.items()}
     for name in ("dense", [*networks][-1]):
         runs[f"{name}, ONNX"] = onnx_run(networks[name], example)
     return latencies(runs, example, batches, turns)
@@ -229,20 +265,37 @@ def bench(
 
 def onnx_run(network: nn.Module, example: Any) -> Run:
     """What runs a network's ONNX file, in onnxruntime on the CPU, with torch's number of threads.
-    Raises as `Ticket.export`."""
+
+    Raises:
+        ConfigError: the extra `export` is not installed.
+        TicketError: the network cannot be converted.
+    """
     return _converted(network, example, ".onnx")[1]
 
 
 def latencies(
     runs: Mapping[str, Run], example: Any, batches: Sequence[int], turns: int
 ) -> list[Latency]:
-    """Measure in turns what takes a batch of inputs. runs: by name. The others as `bench`."""
-    found = []
+    """Measure in turns how long functions of a batch of inputs take.
+
+    Args:
+        runs: the functions, by name.
+        example: a batch of inputs [b, ...], repeated or cut to each size.
+        batches: how many images at once.
+        turns: how often each function is measured.
+
+    Returns:
+        A line for each function and size of batch.
+
+    Raises:
+        ConfigError: the example is no batch.
+    """
+    rows = []
     for batch in batches:
         inputs = tree_map_only(Tensor, partial(_resized, batch), _batch(example))
-        times = _taken(runs, inputs, turns)
-        found += [Latency(name, batch, *_interval(times[name])) for name in runs]
-    return found
+        times = _times(runs, inputs, turns)
+        rows += [Latency(name, batch, *median_interval(times[name])) for name in runs]
+    return rows
 
 
 def _resized(batch: int, x: Tensor) -> Tensor:
@@ -250,9 +303,8 @@ def _resized(batch: int, x: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def _taken(runs: Mapping[str, Run], inputs: Any, turns: int) -> dict[str, list[float]]:
-    """Milliseconds of a call in each turn. A turn has as many calls as its first, untimed one
-    suggests for a fiftieth of a second."""
+def _times(runs: Mapping[str, Run], inputs: Any, turns: int) -> dict[str, list[float]]:
+    """Milliseconds of a call in each turn, which lasts `_TURN`; the first turn only warms up."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     calls = dict.fromkeys(runs, 1)
     order = list(runs)
@@ -265,12 +317,15 @@ def _taken(runs: Mapping[str, Run], inputs: Any, turns: int) -> dict[str, list[f
             times[name].append(1000 * seconds)
             calls[name] = max(calls[name], math.ceil(_TURN / seconds))
         order.reverse()
-    return {name: taken[1:] for name, taken in times.items()}
+    return {name: milliseconds[1:] for name, milliseconds in times.items()}
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Median, and the two values in order that enclose it in 95 % of all samples: a binomial
-    distribution, here by its normal approximation."""
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """The median, and the two of the values that enclose it in 95 % of all samples.
+
+    Their ranks follow a binomial distribution, here by its normal approximation: six values are
+    the fewest that can enclose it.
+    """
     ranked, n = sorted(values), len(values)
     rank = max(1, math.floor((n - 1.96 * math.sqrt(n)) / 2))
     return median(ranked), ranked[rank - 1], ranked[n - rank]

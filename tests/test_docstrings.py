@@ -17,13 +17,14 @@ Defined = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 # Files and folders that have the form.
 DONE: tuple[str, ...] = (
     # Foundations.
-    #
+    "lthlib/data",
     #
     # Training and methods.
     *("lthlib/api.py", "lthlib/boundary.py", "lthlib/checkpoints.py", "lthlib/description.py"),
     *("lthlib/modules.py", "lthlib/resuming.py"),
     # Tickets and processes.
-    #
+    "lthlib/export.py",
+    "lthlib/shrinking.py",
     #
     # Runs and commands.
     "companion/cli",

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lthlib.errors import ConfigError, TicketError
-from lthlib.export import _interval, bench, export
+from lthlib.export import bench, export, median_interval
 from lthlib.masks import Mask, group_axes, random_mask, select
 from lthlib.tickets import Ticket
 
@@ -175,8 +175,8 @@ def test_dense_masked_shrunk_and_onnx_are_timed_for_each_batch() -> None:
 
 def test_an_interval_of_the_median_is_bounded_by_values_in_order() -> None:
     # Binomial with n = 21: ranks 6 and 16 enclose the median in 97 % of all samples.
-    assert _interval([*range(21, 0, -1)]) == (11, 6, 16)
-    assert _interval([3, 1, 2]) == (2, 1, 3)
+    assert median_interval([*range(21, 0, -1)]) == (11, 6, 16)
+    assert median_interval([3, 1, 2]) == (2, 1, 3)
 
 
 def test_masks_alone_leave_the_weights_of_the_model(tmp_path: Path) -> None:

@@ -192,6 +192,15 @@ def test_a_cut_that_changes_what_comes_out_is_taken_back() -> None:
     check_same(network, small, 6)
 
 
+def test_a_network_that_is_one_layer_is_left_as_it_is() -> None:
+    network = nn.Linear(6, 6)
+    with torch.no_grad():
+        network.weight[:4] = 0
+    small, _ = cut(network, torch.randn(2, 6))
+    assert list(small.state_dict()) == ["weight", "bias"]
+    check_same(network, small, 6)
+
+
 def plain() -> nn.Module:
     first = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)]
     then = [nn.Conv2d(8, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.AvgPool2d(4)]

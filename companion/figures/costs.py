@@ -90,7 +90,7 @@ def published_dilemma() -> pd.DataFrame:
 
 @styled
 def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> Figure:
-    """Draw accuracy and cost against the percentage pruned, two panels side by side.
+    """Draw accuracy and cost against the percentage pruned, one panel above the other.
 
     Lines join means; bands are 95 % t-intervals, from three seeds on; the dense network is dashed.
 
@@ -106,7 +106,7 @@ def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> 
     thin: dict[str, Any] = {"linewidth": 1, "markerfacecolor": "white"} if published else {}
     gid = "published" if published else "mean"
     panels = pd.DataFrame({"panel": [*_TITLES]})
-    fig, axes = grid(panels, 7.6, 3.7, _TITLES.__getitem__, col="panel", sharey=False)
+    fig, axes = grid(panels, 6.2, 5.4, _TITLES.__getitem__, row="panel", sharey=False)
     for column, ax in axes.items():
         reached = column == "accuracy"
         curves(ax, sure, "pruned", column, known, ends=band if reached else (), gid=gid, **thin)
@@ -115,7 +115,7 @@ def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> 
             ax.axhline(row[column], gid="dense", **DASHED)
             if reached and row["n"] >= 3:
                 ax.axhspan(row["low"], row["high"], color=INK, alpha=0.10, linewidth=0)
-    scaled(axes["cost"], "x", "error", [0, tickets["pruned"].max()])
+        scaled(ax, "x", "error", [0, tickets["pruned"].max()])
     axes["accuracy"].set_ylabel("test accuracy (%)")
     axes["cost"].set_ylabel(f"cost ({'FLOPs' if unit == 'flops' else unit})")
     ends = {axes["cost"]: [("dense", float("nan"), cost, INK) for cost in dense["cost"]]}

@@ -96,8 +96,9 @@ def sensitivity_figure(table: pd.DataFrame, dense: pd.Series, method: str = "CS"
     kinds = {"accuracy": "test (%)", **({"kept": "kept (%)"} if finds else {})}
     panels = [f"{kind} {setting}" for setting in dict.fromkeys(table["setting"]) for kind in kinds]
     columns = 2 * len(kinds)
+    size = 1.2 + 1.9 * columns, 0.5 + 1.9 * -(-len(panels) // columns)
     fig, axes = grid(
-        pd.DataFrame({"panel": panels}), 2 + 2.2 * columns, 0.5 + 1.9 * -(-len(panels) // columns),
+        pd.DataFrame({"panel": panels}), *size,
         lambda panel: panel.partition("accuracy ")[2].replace("_", " "),
         col="panel", col_wrap=columns, sharex=False, sharey=False,
     )  # fmt: skip

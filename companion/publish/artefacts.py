@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
 TAG = "lthlib_artefact"  # in the metadata of a displayed output: the page shows the block instead
+_WIDE = 7  # inches; on a phone, a figure that is wider scrolls sideways
 _NEEDED = ("scale", "seed", "device", "finished", "commit", "dirty", "own_seconds", "run", "status")
 
 
@@ -114,6 +115,8 @@ class Artefacts:
         # The option is read as YAML, of which JSON is a part but for escaped surrogate pairs.
         quoted = json.dumps(_one_line(alt), ensure_ascii=False)
         head = f":::{{figure}} {self._address(name)}.svg\n:alt: {quoted}"
+        if fig.get_figwidth() > _WIDE:
+            head += "\n:class: wide"
         block = f"{head}\n\n{_one_line(title)}\n\n{self._take_along(name, below, 'svg')}:::\n"
         picture = {"image/svg+xml": svg.read_text(encoding="utf-8"), "text/plain": alt}
         display(picture, raw=True, metadata={TAG: name})

@@ -17,19 +17,21 @@ from lthlib.data.splits import generator
 from lthlib.data.streaming import StreamingPart
 from lthlib.errors import ConfigError
 
-Batch = tuple[Any, Tensor]  # inputs, a tensor or several of them, and targets
-# Bytes of inputs that are made at once: batches of small images are made several at a time.
+Batch = tuple[Any, Tensor]  # inputs, one tensor or more, and targets
+# Bytes of inputs that are made at once: small batches are made ahead.
 AT_ONCE = 1 << 20
 
 
 def crop_and_flip(images: Tensor, padding: int, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
     """Pad with raw zeros, crop each image at its own offset, and mirror those that are flipped.
 
-    Arguments:
+    Args:
         images: uint8 [b, height, width, channels].
         padding: pixels added on each side.
-        top, left: int64 [b], offset of each crop, 0 ... 2 * padding.
+        top: int64 [b], first line of each crop, 0 ... 2 * padding.
+        left: int64 [b], first column of each crop, 0 ... 2 * padding.
         flip: bool [b], which crops to mirror left-right.
+
     Returns:
         uint8 [b, height, width, channels].
     """
@@ -48,10 +50,12 @@ def crop_and_flip(images: Tensor, padding: int, top: Tensor, left: Tensor, flip:
 def normalise(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
     """Return (pixel / 255 - mean) / std, as a network takes it.
 
-    Arguments:
+    Args:
         images: uint8 [b, height, width, channels].
-        mean, std: [channels] or [1], in units of pixel / 255; their type is computed in.
+        mean: [channels] or [1], in units of pixel / 255; its type is computed in.
+        std: as `mean`, and of its type.
         dtype: floating-point type of the result.
+
     Returns:
         [b, channels, height, width] in channels_last memory format.
     """
@@ -64,7 +68,7 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> 
 
 
 class _OnDevice:
-    """What training and evaluation share: gathered inputs and rows become a batch."""
+    """What training and evaluation share: gathered inputs and their rows become a batch."""
 
     def __init__(
         self,
@@ -80,11 +84,11 @@ class _OnDevice:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
         self.part, self.settings, self.batch_size = part, settings, batch_size
-        self.device, self.dtype, self.workers = torch.device(device), dtype, _workers(workers)
+        self.device, self.dtype, self.workers = torch.device(device), dtype, _worker_count(workers)
         self._rank, self._ranks = share
         wide = torch.promote_types(dtype, torch.float32)
-        real = part.labels.is_floating_point()
-        self._labels = part.labels.to(self.device, wide if real else None)
+        real_labels = part.labels.is_floating_point()
+        self._labels = part.labels.to(self.device, wide if real_labels else None)
         self._are_images = isinstance(part, Images | StreamingPart)
         if self._are_images:
             settings.check_channels(part.shape[0])
@@ -106,19 +110,24 @@ class Batches(_OnDevice):
     generator(seed, stream, epoch), so that every device and every resumed run sees the same. Ranks
     that share a run draw the same too, and each takes, and reads, its own rows of every batch.
 
-    Arguments:
+    Args:
         part: training images; plain tensors are shuffled only, whatever the settings say.
         settings: padding, flip and normalisation.
-        batch_size: images per batch; the last batch of an epoch may be shorter.
-        whole: leave out that shorter batch.
+        batch_size: images per batch, of all ranks together; the last one of an epoch may be
+            shorter.
         seed: seed of order and augmentation.
         stream: name that tells several streams of one run apart.
-        device: where batches are wanted.
-        dtype: floating-point type of the inputs.
-        workers: decoding processes of a streaming part; None chooses by the number of cores.
-        share: (rank, ranks): every ranks-th image of a batch from `rank` on; `batch_size` counts
-            those of all ranks.
-    resident: whether the images lie in memory; others are decoded as they are asked for.
+        whole: leave out that shorter batch.
+        **placement: `device`, where batches are put; `dtype`, floating-point type of the inputs, by
+            default float32; `workers`, decoding processes of a streaming part, by default chosen by
+            the number of cores; `share`, (rank, ranks): every ranks-th image of a batch from `rank`
+            on, by default all.
+
+    Attributes:
+        name: the stream's.
+        steps_per_epoch: batches of an epoch.
+        resident: whether the images lie in memory; others are decoded as they are asked for.
+
     Raises:
         ConfigError: the part holds no batch, or one with fewer images than ranks, or the constants
             do not fit its channels.
@@ -133,9 +142,9 @@ class Batches(_OnDevice):
         seed: int,
         stream: str,
         whole: bool = False,
-        **place: Any,
+        **placement: Any,
     ) -> None:
-        super().__init__(part, settings, batch_size, **place)
+        super().__init__(part, settings, batch_size, **placement)
         if not len(part):
             raise ConfigError(f"0 images give no batch of {batch_size}; give at least one")
         self.steps_per_epoch = len(part) // batch_size if whole else -(-len(part) // batch_size)
@@ -159,19 +168,28 @@ class Batches(_OnDevice):
         return map(self.batch, count(start))
 
     def batch(self, step: int) -> Batch:
-        """The batch of a global step: inputs [b, channels, height, width] in channels_last for
-        images, and labels int64 [b] or targets [b, ...], both on the device.
+        """The batch of a global step.
 
-        Steps may be asked for in any order; those that follow one another are faster. Raises
-        DataError where a streamed image cannot be decoded.
+        Steps may be asked for in any order; those that follow one another are faster.
+
+        Args:
+            step: from 0.
+
+        Returns:
+            Inputs [b, ...], of images [b, channels, height, width] in channels_last, and labels
+            int64 [b] or targets [b, ...], both on the device; b is this rank's share.
+
+        Raises:
+            DataError: a streamed image cannot be decoded.
         """
         if not self.resident:
-            return self._streamed(step)
+            return self._read_batch(step)
         if self._ready is None or step not in self._ready[0]:
-            self._ready = self._several(step)
+            self._ready = self._cut_ahead(step)
         steps, (inputs, labels) = self._ready
-        most = len(range(self._rank, self.batch_size, self._ranks))
-        rows = slice((step - steps.start) * most, (step - steps.start) * most + self.size(step))
+        full_size = len(range(self._rank, self.batch_size, self._ranks))
+        start = (step - steps.start) * full_size
+        rows = slice(start, start + self.size(step))
         return rows_of(inputs, rows), labels[rows]
 
     def size(self, step: int) -> int:
@@ -179,42 +197,51 @@ class Batches(_OnDevice):
         return len(range(*self._rows(step).indices(len(self.part))))
 
     def draw(self, epoch: int) -> Tensor:
-        """The plan of an epoch, int64 [4, n]: row, top and left of the crop, and whether it is
-        flipped, of image after image. It lies at one place in memory whatever the epoch."""
+        """The plan of an epoch, at one place in memory whatever the epoch.
+
+        Args:
+            epoch: from 0.
+
+        Returns:
+            int64 [4, n]: row, top and left of the crop, and whether it is flipped (1), of image
+            after image.
+        """
         if epoch != self._epoch:
-            self._plan.copy_(self._drawn(epoch))
+            self._plan.copy_(self._draw_plan(epoch))
             self._epoch = epoch
         return self._plan
 
-    def cut(self, chosen: Tensor) -> Batch:
+    def cut(self, columns: Tensor) -> Batch:
         """The batch of these columns of a plan, int64 [4, b]. Not for what streams."""
         assert not isinstance(self.part, StreamingPart)
-        return self._made(self.part.gather(chosen[0]), chosen)
+        return self._make_batch(self.part.gather(columns[0]), columns)
 
     def _rows(self, step: int) -> slice:
         begin = step % self.steps_per_epoch * self.batch_size
         end = min(begin + self.batch_size, len(self.part))
         return slice(begin + self._rank, end, self._ranks)
 
-    def _several(self, step: int) -> tuple[range, Batch]:
+    def _cut_ahead(self, step: int) -> tuple[range, Batch]:
         """As many batches of an epoch as are made at once, from one step on."""
-        plan, rows = self.draw(step // self.steps_per_epoch), self._rows(step)
-        left = self.steps_per_epoch - step % self.steps_per_epoch
-        even = self.batch_size % self._ranks == 0  # a rank's images then lie evenly in all batches
         assert not isinstance(self.part, StreamingPart)
-        size = max(1, self.batch_size * self.part.numbers * self.dtype.itemsize)
-        most = max(1, min(left, AT_ONCE // size)) if even else 1
-        stop = rows.stop if most == 1 else min(rows.start + most * self.batch_size, len(self.part))
-        return range(step, step + most), self.cut(plan[:, slice(rows.start, stop, rows.step)])
+        plan, rows = self.draw(step // self.steps_per_epoch), self._rows(step)
+        remaining = self.steps_per_epoch - step % self.steps_per_epoch
+        even = self.batch_size % self._ranks == 0  # a rank's images then lie evenly in all batches
+        batch_bytes = max(1, self.batch_size * self.part.numbers * self.dtype.itemsize)
+        steps = max(1, min(remaining, AT_ONCE // batch_bytes)) if even else 1
+        stop = rows.stop
+        if steps > 1:
+            stop = min(rows.start + steps * self.batch_size, len(self.part))
+        return range(step, step + steps), self.cut(plan[:, slice(rows.start, stop, rows.step)])
 
-    def _streamed(self, step: int) -> Batch:
+    def _read_batch(self, step: int) -> Batch:
         if self._reader is None or self._reader[0] != step:
             assert isinstance(self.part, StreamingPart)
             self._reader = step, self.part.read(self._keys(step), self._address, self.workers)
         images = next(self._reader[1])
         self._reader = step + 1, self._reader[1]
-        chosen = self.draw(step // self.steps_per_epoch)[:, self._rows(step)].to(self.device)
-        return self._made(images.to(self.device, non_blocking=True), chosen)
+        columns = self.draw(step // self.steps_per_epoch)[:, self._rows(step)].to(self.device)
+        return self._make_batch(images.to(self.device, non_blocking=True), columns)
 
     def _keys(self, start: int) -> Iterator[tuple[int, Tensor]]:
         # Drawn a second time, because the loader reads ahead of the batches that are asked for.
@@ -222,26 +249,29 @@ class Batches(_OnDevice):
         for step in count(start):
             if step // self.steps_per_epoch != epoch:
                 epoch = step // self.steps_per_epoch
-                order = self._drawn(epoch)[0]
+                order = self._draw_plan(epoch)[0]
             yield epoch, order[self._rows(step)]
 
-    def _made(self, inputs: Any, chosen: Tensor) -> Batch:
-        rows, top, left, flip = chosen
+    def _make_batch(self, inputs: Any, columns: Tensor) -> Batch:
+        rows, top, left, flip = columns
         if self._augments:
             inputs = crop_and_flip(inputs, self._padding, top, left, flip > 0)
         return self._finish(inputs, rows)
 
-    def _drawn(self, epoch: int) -> Tensor:
-        draw, images = generator(*self._address, epoch), len(self.part)
-        order = torch.randperm(images, generator=draw)
-        corners = torch.randint(2 * self._padding + 1, (2, images), generator=draw)
-        coin = torch.rand(images, generator=draw) < (0.5 if self.settings.flip else 0.0)
-        return torch.stack([order, *corners, coin.long()])
+    def _draw_plan(self, epoch: int) -> Tensor:
+        rng, n = generator(*self._address, epoch), len(self.part)
+        order = torch.randperm(n, generator=rng)
+        corners = torch.randint(2 * self._padding + 1, (2, n), generator=rng)
+        flip = torch.rand(n, generator=rng) < (0.5 if self.settings.flip else 0.0)
+        return torch.stack([order, *corners, flip.long()])
 
 
 class EvaluationBatches(_OnDevice):
-    """Every input of a part, or of a rank's share of it, once, in its order and without
-    augmentation; may be iterated again. Arguments and batches as those of `Batches`."""
+    """Every input of a part, or of a rank's share of it, once, in order and without augmentation.
+
+    May be iterated again. It is made as `Batches` are, without seed and stream, by default of 1,000
+    inputs, and its batches are as theirs.
+    """
 
     @property
     def images(self) -> int:
@@ -258,12 +288,12 @@ class EvaluationBatches(_OnDevice):
             yield from (self._finish(self.part.gather(rows), rows) for rows in pieces)
             return
         keys = ((0, rows) for rows in order.split(self.batch_size))
-        read = self.part.read(keys, None, self.workers)
-        for rows, images in zip(pieces, read, strict=False):
+        decoded = self.part.read(keys, None, self.workers)
+        for rows, images in zip(pieces, decoded, strict=False):
             yield self._finish(images.to(self.device, non_blocking=True), rows)
 
 
-def _workers(workers: int | None) -> int:
+def _worker_count(workers: int | None) -> int:
     if workers is not None:
         return workers
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

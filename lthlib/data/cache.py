@@ -35,7 +35,13 @@ _DAMAGE = (OSError, ValueError, KeyError, TypeError, AttributeError)
 
 @dataclass(frozen=True, eq=False)
 class Decoded:
-    """One split: images uint8 [n, h, w, c], labels int64 [n], and the class names."""
+    """One split of a data set, decoded.
+
+    Attributes:
+        images: uint8 [n, height, width, channels].
+        labels: int64 [n], class of each image.
+        classes: class names in label order.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -48,7 +54,13 @@ class Decoded:
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
-    """Folder of decoded images: `cache`, else $LTHLIB_CACHE, else the user's cache folder.
+    """Folder of decoded images.
+
+    Args:
+        cache: folder that holds it; None takes $LTHLIB_CACHE, else the user's cache folder.
+
+    Returns:
+        `decoded` in that folder, which need not be there yet.
 
     Raises:
         DataError: it is in the user's home, and nobody knows where that is.
@@ -66,13 +78,15 @@ def cached(
 ) -> Decoded:
     """Return the split from the cache, decoding it first if it is not there or damaged.
 
-    Arguments:
+    Args:
         name: what the entry is called, such as "cifar10-train".
         files: the files it is decoded from; a change of name, size or time makes a new entry.
         decode: decodes the split.
         cache: see `cache_folder`.
+
     Returns:
         The split, memory-mapped copy-on-write: changing it in memory leaves the file as it is.
+
     Raises:
         DataError: one of the files cannot be read or is none, `decode` raised it, or the cache
             folder cannot be written.
@@ -98,14 +112,15 @@ def cached(
 def verify_cache(cache: str | Path | None = None, repair: bool = False) -> list[str]:
     """Compare all decoded images with their checksums.
 
-    Arguments:
+    Args:
         cache: see `cache_folder`.
         repair: remove what is damaged; it is decoded again when it is next asked for.
+
     Returns:
         One sentence per fault.
     """
     problems = []
-    for entry in _listed(cache):
+    for entry in _list_entries(cache):
         if entry.suffix != _SUFFIX or not (fault := _fault(entry)):
             continue
         problems.append(f"{entry}: {fault}")
@@ -117,9 +132,15 @@ def verify_cache(cache: str | Path | None = None, repair: bool = False) -> list[
 
 
 def needless_entries(cache: str | Path | None = None) -> Iterator[tuple[str, Path]]:
-    """What nothing in the cache needs: why, and where it is. Until the next one is asked for,
-    nobody writes there."""
-    for path in _listed(cache):
+    """What nothing in the cache needs.
+
+    Args:
+        cache: see `cache_folder`.
+
+    Yields:
+        What it is, and its path. Until the next one is asked for, nobody writes there.
+    """
+    for path in _list_entries(cache):
         if path.suffix != _SUFFIX:
             half = path.name.startswith(".")
             kind = "half-written decoded images" if half else "decoded images of an earlier version"
@@ -128,7 +149,7 @@ def needless_entries(cache: str | Path | None = None) -> Iterator[tuple[str, Pat
                     yield kind, path
 
 
-def _listed(cache: str | Path | None) -> list[Path]:
+def _list_entries(cache: str | Path | None) -> list[Path]:
     try:
         return sorted(path for path in cache_folder(cache).iterdir() if _NAME.fullmatch(path.name))
     except (DataError, OSError):
@@ -141,10 +162,10 @@ def _lock(path: Path) -> Path:
 
 def _identity(file: Path) -> list[Any]:
     with refusal(DataError, f"{file}: cannot be read", OSError, "mend or remove it"):
-        about = file.stat()
-    if not stat.S_ISREG(about.st_mode):
+        status = file.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise DataError(f"{file}: not a regular file; remove it")
-    return [os.path.realpath(file), about.st_size, about.st_mtime_ns]
+    return [os.path.realpath(file), status.st_size, status.st_mtime_ns]
 
 
 def _load(entry: Path) -> Decoded:
@@ -174,15 +195,16 @@ def _write(entry: Path, decoded: Decoded, sources: list[list[Any]]) -> Decoded:
     """Write an entry as the only one who does, unless another process was first."""
     with suppress(*_DAMAGE):
         return _load(entry)
-    for left in (entry, *entry.parent.glob(f".{entry.name}.*")):
-        remove_all(left)
-    about = {"sources": sources, "classes": decoded.classes, "shape": decoded.images.shape}
-    head, digest = json.dumps(about).encode(), hashlib.sha256()
+    for leftover in (entry, *entry.parent.glob(f".{entry.name}.*")):
+        remove_all(leftover)
+    description = {"sources": sources, "classes": decoded.classes, "shape": decoded.images.shape}
+    head = json.dumps(description).encode()
+    arrays: Any = decoded.images.ravel(), decoded.labels.ravel()
+    digest = hashlib.sha256()
     with replacing(entry) as file:
-        arrays: Any = decoded.images.ravel(), decoded.labels.ravel()
-        for part in (len(head).to_bytes(8, "little"), head, *arrays):
-            digest.update(part)
-            file.write(part)
+        for block in (len(head).to_bytes(8, "little"), head, *arrays):
+            digest.update(block)
+            file.write(block)
         file.write(digest.digest())
     return _load(entry)
 

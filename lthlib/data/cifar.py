@@ -1,15 +1,9 @@
-"""CIFAR-10 and CIFAR-100: Parquet shards in the Hub layout, or torchvision's verified files.
-
-torchvision's files are pickles. They are read only when their MD5 sums are the published ones, and
-then by an unpickler that makes arrays and plain values: nothing in a file can call anything.
-"""
+"""CIFAR-10 and CIFAR-100: Parquet shards in the Hub layout, or torchvision's verified files."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
-import pickle
+import os
 import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -22,9 +16,9 @@ import numpy as np
 
 from lthlib.data.cache import Decoded, cached
 from lthlib.data.parts import Dataset, Request, check_labels
-from lthlib.data.pictures import FILE_LIMIT, decode_all
+from lthlib.data.pictures import decode_all
 from lthlib.errors import DataError, refusal
-from lthlib.files import read_bounded, shallow
+from lthlib.files import shallow
 
 try:
     import pyarrow as pa
@@ -59,6 +53,12 @@ def load_cifar(request: Request) -> Dataset:
 
     Looks for ROOT/NAME/*.parquet, then ROOT/*.parquet, then torchvision's files under ROOT.
 
+    Args:
+        request: what was asked for.
+
+    Returns:
+        The data set, called `cifar10` or `cifar100`.
+
     Raises:
         DataError: nothing is found, or a file is malformed; the message names file and row.
     """
@@ -92,16 +92,16 @@ def _read_shards(kind: _Kind, folder: Path, cache: str | Path | None, split: str
 
 def _decode_shards(kind: _Kind, shards: list[Path], title: str) -> Decoded:
     opened = {file: _open_shard(file, kind) for file in shards}
-    total = sum(_claims(shard)[0] for shard in opened.values())
+    total = sum(_claimed_size(shard)[0] for shard in opened.values())
     if total > MOST_ROWS:
         raise DataError(f"{shards[0]} ...: {total} rows in all, expected {MOST_ROWS} at most")
     classes = _class_names(opened[shards[0]].schema_arrow, kind, shards[0])
-    labels = np.concatenate([_read_labels(*one, kind) for one in opened.items()])
+    labels = np.concatenate([_read_labels(file, shard, kind) for file, shard in opened.items()])
     missing = [classes[label] for label in sorted(set(range(kind.classes)) - set(labels.tolist()))]
     if missing:
         raise DataError(f"{shards[0]} ...: no {title} image of {', '.join(missing)}; fetch again")
-    rows = (row for one in opened.items() for row in _read_bytes(*one))
-    return Decoded(decode_all(rows, len(labels), (SIDE, SIDE), title), labels, classes)
+    images = (image for file, shard in opened.items() for image in _read_bytes(file, shard))
+    return Decoded(decode_all(images, len(labels), (SIDE, SIDE), title), labels, classes)
 
 
 def _open_shard(file: Path, kind: _Kind) -> pq.ParquetFile:
@@ -109,7 +109,7 @@ def _open_shard(file: Path, kind: _Kind) -> pq.ParquetFile:
         # Not read ahead: nothing is taken in before it is checked.
         shard = pq.ParquetFile(file, pre_buffer=False)
         schema = shard.schema_arrow
-        rows, largest = _claims(shard)
+        rows, largest = _claimed_size(shard)
     image, label = (schema.get_field_index(name) for name in ("img", kind.label))
     if image < 0 or not _holds_bytes(schema.types[image]):
         raise DataError(f"{file}: needs a column img of struct{{bytes, path}}, has {schema.names}")
@@ -127,7 +127,7 @@ def _holds_bytes(image: pa.DataType) -> bool:
     return any(f.name == "bytes" and f.type in (pa.binary(), pa.large_binary()) for f in fields)
 
 
-def _claims(shard: pq.ParquetFile) -> tuple[int, int]:
+def _claimed_size(shard: pq.ParquetFile) -> tuple[int, int]:
     """Rows, and bytes of the largest column of a row group, once decompressed."""
     groups = [shard.metadata.row_group(number) for number in range(shard.num_row_groups)]
     sizes = [g.column(n).total_uncompressed_size for g in groups for n in range(g.num_columns)]
@@ -164,7 +164,7 @@ def _read_bytes(file: Path, shard: pq.ParquetFile) -> Iterator[tuple[bytes, str]
     row = 0
     with _reading(file):
         # However often the largest column repeats one image, a batch of it stays within bounds.
-        batch_size = max(1, min(1024, COLUMN_LIMIT // max(_claims(shard)[1], 1)))
+        batch_size = max(1, min(1024, COLUMN_LIMIT // max(_claimed_size(shard)[1], 1)))
         for batch in shard.iter_batches(batch_size, columns=["img.bytes"]):
             for encoded in batch.column(0).flatten()[0]:
                 size = len(encoded.as_buffer() or b"")
@@ -185,19 +185,16 @@ def _reading(file: Path) -> AbstractContextManager[None]:
 def _read_torchvision(kind: _Kind, request: Request, split: str) -> Decoded:
     from lthlib._torchvision import torchvision  # takes as long to import as torch
 
-    root, reader = request.root, getattr(torchvision.datasets, kind.torchvision)
+    reader, root = getattr(torchvision.datasets, kind.torchvision), request.root
+    batches = reader.train_list if split == "train" else reader.test_list
     folder = root / reader.base_folder
-    listed = reader.train_list if split == "train" else reader.test_list
-    sums = {folder / name: md5 for name, md5 in listed}
-    sums[folder / reader.meta["filename"]] = reader.meta["md5"]
+    files = [folder / name for name in (*dict(batches), reader.meta["filename"])]
     try:
-        if request.download and not folder.exists():
-            torchvision.datasets.utils.download_and_extract_archive(
-                reader.url, str(root), filename=reader.filename, md5=reader.tgz_md5
-            )
+        if request.download and not all(map(os.path.exists, files)):
+            reader(root, download=True)
         folder.stat()
-        decode = partial(_decode_batches, sums, reader.meta["key"])
-        return cached(f"{kind.name}-{split}", list(sums), decode, request.cache)
+        decode = partial(_unpickle, reader, root, split)
+        return cached(f"{kind.name}-{split}", files, decode, request.cache)
     except (RuntimeError, OSError) as error:
         raise DataError(
             f"no {kind.name}: looked for {root / kind.name}/*.parquet, {root}/*.parquet and "
@@ -206,34 +203,14 @@ def _read_torchvision(kind: _Kind, request: Request, split: str) -> Decoded:
         ) from error
 
 
-def _decode_batches(sums: dict[Path, str], key: str) -> Decoded:
-    *batches, meta = (_read_batch(file, md5) for file, md5 in sums.items())
-    images = np.concatenate([batch["data"] for batch in batches]).reshape(-1, 3, SIDE, SIDE)
-    labels = [label for b in batches for label in b["labels" if "labels" in b else "fine_labels"]]
-    return Decoded(images.transpose(0, 2, 3, 1), np.array(labels), tuple(meta[key]))
-
-
-def _read_batch(file: Path, md5: str) -> dict[str, Any]:
-    encoded = read_bounded(file, FILE_LIMIT)
-    if hashlib.md5(encoded, usedforsecurity=False).hexdigest() != md5:
-        raise DataError(f"{file}: is not the published file; remove it and fetch it again")
-    # Written by Python 2, whose texts are bytes.
-    content: dict[str, Any] = _Arrays(io.BytesIO(encoded), encoding="latin1").load()
-    return content
-
-
-class _Arrays(pickle.Unpickler):
-    """Reads plain values and numpy arrays, and refuses whatever else a pickle names."""
-
-    allowed = {  # noqa: RUF012
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        # As the files name it, and as numpy 2 does.
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.allowed:
-            raise DataError(f"a pickle names {module}.{name}; the published files hold only arrays")
-        return self.allowed[module, name]
+def _unpickle(reader: Any, root: Path, split: str) -> Decoded:
+    # A pickle may call anything. torchvision compares each file with its published MD5 before it
+    # unpickles any, and no other file with that MD5 can be made.
+    try:
+        data = reader(root, train=split == "train")
+    except RuntimeError as error:
+        raise DataError(
+            f"{root / reader.base_folder}: a file is missing or is not the published file; remove "
+            "the folder and fetch it again"
+        ) from error
+    return Decoded(data.data, np.array(data.targets, np.int64), tuple(data.classes))

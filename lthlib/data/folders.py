@@ -23,7 +23,13 @@ _log = logging.getLogger("lthlib")
 
 @dataclass(frozen=True, eq=False)
 class Listing:
-    """Image files, their labels (int64 [n]), and the names of all classes in label order."""
+    """Image files and their classes.
+
+    Attributes:
+        files: path of each of n images.
+        labels: int64 [n], class of each image.
+        classes: names of all classes in label order.
+    """
 
     files: list[Path]
     labels: Tensor
@@ -40,19 +46,25 @@ def load_folder(request: Request) -> Dataset:
     With `image_size`, images stream through RandomResizedCrop. Without, they all need one size and
     are augmented in the same way whether they fit or not.
 
+    Args:
+        request: what was asked for.
+
+    Returns:
+        The data set, called `folder`.
+
     Raises:
         DataError: a folder is missing or empty, or an image cannot be used; names the file.
     """
     root, settings = request.root, request.settings
     held_out = _find_held_out(root)
     train = list_images(root / "train")
-    listed = {"train": train}
-    for part, folder in held_out.items():
-        listed[part] = list_images(folder, train.classes, "the training folder")
+    listings = {"train": train}
+    for name, folder in held_out.items():
+        listings[name] = list_images(folder, train.classes, "the training folder")
     native = None
     if settings.image_size is None:
         native = open_rgb(train.files[0], str(train.files[0])).size[::-1]
-    parts = read_parts("folder", listed, native, request)
+    parts = read_parts("folder", listings, native, request)
     if "validation" in parts:
         return Dataset("folder", train.classes, **parts)
     return Dataset.split("folder", train.classes, parts["train"], parts["test"], settings)
@@ -63,6 +75,12 @@ def load_imagenet(request: Request) -> Dataset:
 
     What a few classes or generated images show is nothing about ImageNet, so they go by the name
     `folder`.
+
+    Args:
+        request: what was asked for.
+
+    Returns:
+        The data set, called `imagenet`.
 
     Raises:
         DataError: the training folder does not hold 1,000 classes; and all that `load_folder`
@@ -80,29 +98,36 @@ def load_imagenet(request: Request) -> Dataset:
 
 
 def read_parts(
-    title: str, listed: Mapping[str, Listing], native: tuple[int, int] | None, request: Request
+    title: str, listings: Mapping[str, Listing], native: tuple[int, int] | None, request: Request
 ) -> dict[str, Part]:
     """Listed files as parts: decoded if all of them fit, streaming otherwise.
 
-    Arguments:
+    Args:
         title: what entries of the cache are called, followed by the part's name.
-        listed: part -> its files.
+        listings: name of a part -> its files.
         native: (height, width) of every file; None streams whatever they fit into.
         request: what was asked for.
+
+    Returns:
+        Name of a part -> the part.
+
     Raises:
         DataError: a file cannot be decoded, or has another size.
     """
-    total = sum(len(listing.files) for listing in listed.values())
+    total = sum(len(listing.files) for listing in listings.values())
     if native is None or total * native[0] * native[1] * 3 > request.memory_limit:
         size = request.settings.image_size
         return {
-            name: StreamingPart(tuple(one.files), one.labels, native, size)
-            for name, one in listed.items()
+            name: StreamingPart(tuple(listing.files), listing.labels, native, size)
+            for name, listing in listings.items()
         }
-    return {n: _decoded(f"{title}-{n}", one, native, request.cache) for n, one in listed.items()}
+    return {
+        name: _decode_listing(f"{title}-{name}", listing, native, request.cache)
+        for name, listing in listings.items()
+    }
 
 
-def _decoded(
+def _decode_listing(
     title: str, listing: Listing, native: tuple[int, int], cache: str | Path | None
 ) -> Images:
     def decode() -> Decoded:
@@ -118,16 +143,27 @@ def _find_held_out(root: Path) -> dict[str, Path]:
     if not os.path.isdir(root / "train"):
         raise DataError(f"{root}: no folder train with one folder per class; give another root")
     names = ("val", "validation", "test")
-    found = [root / name for name in names if os.path.isdir(root / name)]
-    if not found:
-        what = f"{root}: has train, but no folder val, validation or test beside it"
-        raise DataError(f"{what}; add one, a test set is never split off by itself")
-    return {"test": found[0]} if len(found) == 1 else {"validation": found[0], "test": found[-1]}
+    folders = [root / name for name in names if os.path.isdir(root / name)]
+    if not folders:
+        raise DataError(
+            f"{root}: has train, but no folder val, validation or test beside it; add one, a test "
+            "set is never split off by itself"
+        )
+    if len(folders) == 1:
+        return {"test": folders[0]}
+    return {"validation": folders[0], "test": folders[-1]}
 
 
 def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
-    """Image files and folders in a folder, each by name; hidden ones are left out. So is, with a
-    warning, what is neither, such as a pipe.
+    """Image files and folders in a folder, each by name.
+
+    Hidden ones are left out. So is, with a warning, what is neither, such as a pipe.
+
+    Args:
+        folder: which one; a link to one will do.
+
+    Returns:
+        Image files, and folders.
 
     Raises:
         DataError: the folder cannot be read, or holds a link that leads nowhere or in a circle;
@@ -158,13 +194,18 @@ def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
 def list_images(
     folder: Path, classes: tuple[str, ...] | None = None, named_by: str = ""
 ) -> Listing:
-    """Image files in folders named by their class, in one shuffled order that is the same for ever:
-    the first n are a fair sample. Training folders need images of every class.
+    """Image files in folders named by their class, in one shuffled order that is the same for ever.
 
-    Arguments:
+    The first n are a fair sample. Training folders need images of every class.
+
+    Args:
         folder: holds the folders.
         classes: names in label order; None takes those of the folders.
-        named_by: where the names come from.
+        named_by: where the names come from, as an error says it.
+
+    Returns:
+        The files of all folders, with labels by `classes`.
+
     Raises:
         DataError: a folder is none of the classes; a class or all of them are empty; or as
             `list_folder` does.
@@ -176,28 +217,28 @@ def list_images(
     files: list[Path] = []
     labels: list[int] = []
     real = Path(os.path.realpath(folder))
-    seen = {real, *real.parents}
+    visited = {real, *real.parents}
     for label, name in enumerate(classes):
-        found = _images_in(folders[name], seen) if name in folders else []
-        if not found and folder.name == "train":
+        images = _images_in(folders[name], visited) if name in folders else []
+        if not images and folder.name == "train":
             raise DataError(f"{folder / name}: no images ({', '.join(SUFFIXES)}); add or remove it")
-        files += found
-        labels += [label] * len(found)
+        files += images
+        labels += [label] * len(images)
     if not files:
         raise DataError(f"{folder}: no images ({', '.join(SUFFIXES)}) in folders named by class")
     order = torch.randperm(len(files), generator=generator(0, "folder order"))
     return Listing([files[row] for row in order.tolist()], torch.tensor(labels)[order], classes)
 
 
-def _images_in(folder: Path, seen: set[Path]) -> list[Path]:
-    found: list[Path] = []
+def _images_in(folder: Path, visited: set[Path]) -> list[Path]:
+    images: list[Path] = []
     waiting = [folder]
     while waiting:
-        here = waiting.pop()
-        if (real := Path(os.path.realpath(here))) in seen:
-            raise DataError(f"{here}: a link to a folder that is listed elsewhere; remove it")
-        seen.add(real)
-        files, folders = list_folder(here)
-        found += files
+        current = waiting.pop()
+        if (real := Path(os.path.realpath(current))) in visited:
+            raise DataError(f"{current}: a link to a folder that is listed elsewhere; remove it")
+        visited.add(real)
+        files, folders = list_folder(current)
+        images += files
         waiting += folders
-    return sorted(found)
+    return sorted(images)

@@ -16,7 +16,7 @@ from lthlib.data.splits import split_indices
 from lthlib.data.tiny_imagenet import load_tiny_imagenet
 from lthlib.errors import DataError
 
-# Of image files.
+# Those of image files.
 READERS: dict[str, Callable[[Request], Dataset]] = {
     **dict.fromkeys(KINDS, load_cifar),
     "tiny-imagenet": load_tiny_imagenet,
@@ -39,15 +39,17 @@ def load_dataset(
 ) -> Dataset:
     """Load a data set and split it.
 
-    Arguments:
+    Args:
         name: one of `SUPPORTED`.
         root: data root; None takes $LTHLIB_DATA. `digits` needs none.
         cache: folder of decoded images; None takes $LTHLIB_CACHE, else the user's cache folder.
         settings: how to split; None takes the defaults. Its `dataset` gives way to `name`.
         download: let torchvision fetch CIFAR into `root` if it is not there.
         memory_limit: bytes of decoded images beyond which image files stream from disk.
+
     Returns:
         The data set, its images memory-mapped where there is a cache.
+
     Raises:
         DataError: unknown name, missing root, or malformed data.
         ConfigError: the settings do not fit the data.
@@ -57,8 +59,8 @@ def load_dataset(
     settings = replace(settings, dataset=name) if settings else DataSettings(dataset=name)
     if name == "digits":
         return _load_digits(settings)
-    found = _find_root(name, root, download)
-    return READERS[name](Request(found, settings, cache, memory_limit, download))
+    folder = _find_root(name, root, download)
+    return READERS[name](Request(folder, settings, cache, memory_limit, download))
 
 
 def _load_digits(settings: DataSettings) -> Dataset:
@@ -67,20 +69,19 @@ def _load_digits(settings: DataSettings) -> Dataset:
     # Repository, CC BY 4.0. Pixels run from 0 to 16; times 15, white is 240.
     with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as source:
         images, labels = (torch.from_numpy(source[name]) for name in ("images", "labels"))
-    everything = Images((images * 15).unsqueeze(-1), labels.to(torch.int64))
-    pool, test = split_indices(everything.labels, _DIGITS_TEST_IMAGES, _DIGITS_TEST_SEED)
+    digits = Images((images * 15).unsqueeze(-1), labels.to(torch.int64))
+    pool, test = split_indices(digits.labels, _DIGITS_TEST_IMAGES, _DIGITS_TEST_SEED)
     classes = tuple(map(str, range(10)))
-    train, judged = everything.select(pool), everything.select(test)
-    return Dataset.split("digits", classes, train, judged, settings)
+    return Dataset.split("digits", classes, digits.select(pool), digits.select(test), settings)
 
 
 def _find_root(name: str, root: str | Path | None, download: bool) -> Path:
-    given = root or os.environ.get("LTHLIB_DATA")
-    if not given:
+    chosen = root or os.environ.get("LTHLIB_DATA")
+    if not chosen:
         raise DataError(
             f"no data root for {name}: give one by --data (a notebook: -p data) or LTHLIB_DATA"
         )
-    path = Path(os.path.expanduser(given))
+    path = Path(os.path.expanduser(chosen))
     if not os.path.isdir(path) and not download:
         raise DataError(
             f"data root {path} does not exist: give another by --data (a notebook: -p data) or "

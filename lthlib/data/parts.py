@@ -23,11 +23,12 @@ from lthlib.errors import ConfigError, DataError
 class Tensors:
     """Inputs of any type and shape held in memory, with their labels; never augmented.
 
-    Arguments:
+    Attributes:
         storage: [m, ...], integers or floats, which may be memory-mapped; or a tuple or mapping of
             such tensors, which a network takes together.
         labels: int64 [n], class of each input; or targets [n, ...] of any type.
         rows: int64 [n], the rows of `storage` that belong to this part; None takes all, m = n.
+
     Raises:
         DataError: the shapes or types do not fit together, or a row holds what is no number of
             float32, such as NaN.
@@ -41,15 +42,15 @@ class Tensors:
     def __post_init__(self) -> None:
         if not (tensors := tree_leaves(self.storage)):
             raise DataError("inputs are none; expected at least one tensor")
-        for one in tensors:
-            if one.dtype.is_complex or (one is self.storage and one.dtype == torch.bool):
-                raise DataError(f"inputs must be integers or floats, not {one.dtype}")
-            inputs = one.shape[:1] if self.rows is None else self.rows.shape
+        for tensor in tensors:
+            if tensor.dtype.is_complex or (tensor is self.storage and tensor.dtype == torch.bool):
+                raise DataError(f"inputs must be integers or floats, not {tensor.dtype}")
+            inputs = tensor.shape[:1] if self.rows is None else self.rows.shape
             if not inputs or inputs != self.labels.shape[:1]:
                 count = len(self.labels) if self.labels.ndim else 1
                 raise DataError(f"{list(inputs)} inputs, but {count} labels")
-            if self.rows is None and one.is_floating_point():
-                _check_finite(one)
+            if self.rows is None and tensor.is_floating_point():
+                _check_finite(tensor)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -64,14 +65,14 @@ class Tensors:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of one input as a network sees it; of several, where a network takes several."""
-        found: tuple[int, ...] = tree_map(lambda one: tuple(one.shape[1:]), self.storage)
-        return found
+        """Shape of one input as a network sees it; a tuple or mapping of them as of the inputs."""
+        shape: tuple[int, ...] = tree_map(lambda tensor: tuple(tensor.shape[1:]), self.storage)
+        return shape
 
     @property
     def numbers(self) -> int:
         """How many numbers one input has."""
-        return sum(math.prod(one.shape[1:]) for one in tree_leaves(self.storage))
+        return sum(math.prod(tensor.shape[1:]) for tensor in tree_leaves(self.storage))
 
     def select(self, rows: Tensor) -> Tensors:
         """The part that holds these rows (int64 [k]) of this one, sharing its storage."""
@@ -83,16 +84,21 @@ class Tensors:
 
         Away from the CPU, the part is copied to that device once and stays there.
         """
-        if rows.device.type == "cpu":
+        device = rows.device
+        if device.type == "cpu":
             return rows_of(self.storage, rows if self.rows is None else self.rows[rows])
-        if rows.device not in self._copies:
-            place = rows.device
-            self._copies[place] = tree_map(lambda one: one.to(place), self.inputs)
-        return rows_of(self._copies[rows.device], rows)
+        if device not in self._copies:
+            self._copies[device] = tree_map(lambda tensor: tensor.to(device), self.inputs)
+        return rows_of(self._copies[device], rows)
 
 
 class Images(Tensors):
-    """Decoded images, uint8 [n, height, width, channels], with int64 [n] labels."""
+    """Decoded images with their labels: made as `Tensors` are, of one tensor.
+
+    Raises:
+        DataError: `storage` is not uint8 [m, height, width, channels]; and all that `Tensors`
+            raise.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,10 +127,12 @@ Part = Tensors | StreamingPart
 class Dataset:
     """A data set in three parts; the validation part may be empty.
 
-    Arguments:
+    Attributes:
         name: what figures and records call it.
         classes: class names in label order; none where targets are no classes.
-        train, validation, test: its parts.
+        train: the part that is trained on.
+        validation: the part by which is chosen.
+        test: the part by which is judged.
     """
 
     name: str
@@ -161,6 +169,16 @@ class Dataset:
     ) -> Dataset:
         """A data set whose validation part is taken from all training images, as the settings say.
 
+        Args:
+            name: what figures and records call it.
+            classes: class names in label order.
+            pool: all training images.
+            test: the test part.
+            settings: how many training images are used, and how many of them for validation.
+
+        Returns:
+            The data set; its three parts have no image in common if `pool` and `test` have none.
+
         Raises:
             ConfigError: the settings ask for more images than there are.
         """
@@ -183,21 +201,24 @@ class Dataset:
         split_seed: int = 0,
         num_classes: int | None = None,
     ) -> Dataset:
-        """A data set of tensors or NumPy arrays at hand: images already normalised, token ids,
-        features.
+        """A data set of tensors or arrays at hand: normalised images, token ids, features.
 
-        Arguments:
+        Args:
             inputs: [n, ...], floats or integers, used as they are; a network that takes several
                 inputs gets a tuple of such, or a mapping from the names of its arguments.
             labels: [n], integer classes from 0; or, for a loss of one's own, targets [n, ...] of
                 any type.
-            validation, test: (inputs, labels) of those parts. Without `validation`, a
-                `validation_fraction` of the inputs is set aside, balanced by class; without
-                `test`, the test part is empty.
-            validation_fraction: from 0 to below 1.
+            validation: (inputs, labels) of the validation part. Without it, a share of the inputs
+                is set aside, balanced by class.
+            test: (inputs, labels) of the test part, which is empty without it.
+            validation_fraction: that share, from 0 to below 1.
             split_seed: seed of that split.
             num_classes: number of classes; None takes the largest label plus 1, 0 says that
                 integers are no classes.
+
+        Returns:
+            The data set, called `tensors`, its classes by their numbers.
+
         Raises:
             DataError: lengths, types, shapes or labels do not fit together.
             ConfigError: the fraction leaves a class without training inputs.
@@ -210,8 +231,8 @@ class Dataset:
             num_classes = 0
         elif num_classes is None:
             num_classes = max(1, int(train.labels.max()) + 1)
-        nothing = train.select(torch.empty(0, dtype=torch.int64))
-        held_out = {"test": _tensors("test", *test) if test is not None else nothing}
+        empty = train.select(torch.empty(0, dtype=torch.int64))
+        held_out = {"test": _tensors("test", *test) if test is not None else empty}
         if validation is not None:
             held_out["validation"] = _tensors("validation", *validation)
         for name, part in {"training": train, **held_out}.items():
@@ -228,12 +249,13 @@ class Dataset:
         if not 0 <= validation_fraction < 1:
             raise ConfigError(f"validation_fraction must be in [0, 1), not {validation_fraction}")
         if validation is None:
-            wanted = round(validation_fraction * len(train))
+            count = round(validation_fraction * len(train))
             labels = train.labels if num_classes else torch.zeros(len(train), dtype=torch.int64)
-            kept, set_aside = split_indices(labels, wanted, split_seed)
-            train, held_out["validation"] = train.select(kept), train.select(set_aside)
-        names = tuple(str(label) for label in range(num_classes))
-        return cls("tensors", names, train, held_out["validation"], held_out["test"])
+            train_rows, validation_rows = split_indices(labels, count, split_seed)
+            held_out["validation"] = train.select(validation_rows)
+            train = train.select(train_rows)
+        classes = tuple(str(label) for label in range(num_classes))
+        return cls("tensors", classes, train, **held_out)
 
     @classmethod
     def from_torch(
@@ -241,28 +263,36 @@ class Dataset:
     ) -> Dataset:
         """A data set of map-style torch ones, each read once and held in memory.
 
-        Arguments:
-            train, validation, test: with a length, and by index (input, target), (input, input,
-                target) and so on, or a mapping in which the target is called as in `TARGETS`; of
-                tensors, arrays or numbers.
-            options: `validation_fraction`, `split_seed` and `num_classes`, as `from_tensors` takes
-                them.
+        Args:
+            train: with a length, and by index (input, target), (input, input, target) and so on, or
+                a mapping in which the target is called as in `TARGETS`; of tensors, arrays or
+                numbers.
+            validation: the validation part, as `train`; without it, a share of the training items
+                is set aside.
+            test: the test part, as `train`; empty without it.
+            **options: `validation_fraction`, `split_seed` and `num_classes`, as `from_tensors`
+                takes them.
+
+        Returns:
+            The data set, called `tensors`.
+
         Raises:
             DataError: a part is no such data set, or its items do not fit together.
+            ConfigError: as `from_tensors` raises it.
         """
         held_out = {"validation": validation, "test": test}
-        given: dict[str, Any] = {
+        parts: dict[str, Any] = {
             name: read_all(part, name) for name, part in held_out.items() if part is not None
         }
         inputs, labels = read_all(train)
-        return cls.from_tensors(inputs, labels, **given, **options)
+        return cls.from_tensors(inputs, labels, **parts, **options)
 
 
 @dataclass(frozen=True)
 class Request:
     """What a reader of image files is asked for.
 
-    Arguments:
+    Attributes:
         root: data root.
         settings: which data set, and how to split and augment it.
         cache: see `cache_folder`.
@@ -290,7 +320,16 @@ def _check_finite(inputs: Tensor) -> None:
 
 
 def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
-    """Raise DataError, naming the first row, unless every label is in 0 ... classes - 1."""
+    """Refuse labels that are no classes.
+
+    Args:
+        labels: integers [n].
+        classes: their number.
+        where: how an error names the labels.
+
+    Raises:
+        DataError: a label is not in 0 ... classes - 1; names the first such row.
+    """
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         row = wrong[0]
@@ -301,8 +340,9 @@ def _tensors(name: str, inputs: Any, labels: Any) -> Tensors:
     inputs, labels = tensors_of(inputs, f"{name} inputs"), tensors_of(labels, f"{name} labels")
     if not isinstance(labels, Tensor):
         raise DataError(f"{name} labels are a {type(labels).__name__}; expected one tensor")
-    real = labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool
+    if not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool):
+        labels = labels.to(torch.int64)
     try:
-        return Tensors(inputs, labels if real else labels.to(torch.int64))
+        return Tensors(inputs, labels)
     except DataError as error:
         raise DataError(f"{name} {error}") from None

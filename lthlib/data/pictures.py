@@ -28,10 +28,14 @@ MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK")
 def open_rgb(source: Path | bytes, where: str, size: tuple[int, int] | None = None) -> Image.Image:
     """Decode one image file to RGB; of 16 bits a channel, the upper eight count.
 
-    Arguments:
+    Args:
         source: path or content of a PNG, JPEG or WebP file, whatever the file is called.
         where: what an error message calls the image.
         size: (height, width) it has to have; None takes any.
+
+    Returns:
+        The image, loaded, of mode RGB.
+
     Raises:
         DataError: the bytes are no image, are damaged, claim more pixels than `PIXEL_LIMIT`, or
             have another size.
@@ -41,13 +45,15 @@ def open_rgb(source: Path | bytes, where: str, size: tuple[int, int] | None = No
         content = source if isinstance(source, bytes) else read_bounded(source, FILE_LIMIT)
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             if image.width * image.height > PIXEL_LIMIT:
-                pixels = f"{image.width} x {image.height}"
-                raise ValueError(f"{pixels} pixels, more than {PIXEL_LIMIT} in all")
-            if size in (None, (image.height, image.width)):
+                raise ValueError(
+                    f"{image.width} x {image.height} pixels, more than {PIXEL_LIMIT} in all"
+                )
+            height, width = image.height, image.width
+            if size in (None, (height, width)):
                 return _to_rgb(image)
-            found = f"{image.height} x {image.width}"
     raise DataError(
-        f"{where}: {found} pixels, not {size[0]} x {size[1]}; use folder, and set image_size"
+        f"{where}: {height} x {width} pixels, not {size[0]} x {size[1]}; use folder, and set "
+        "image_size"
     )
 
 
@@ -65,10 +71,20 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def decode_all(
     sources: Iterable[Source], count: int, size: tuple[int, int], title: str
 ) -> np.ndarray:
-    """Decode `count` images of one size, (height, width), on a few threads: uint8 [count, h, w, 3].
+    """Decode images of one size on a few threads.
 
-    sources: what `open_rgb` takes first and second. Raises DataError as it does, and when there are
-    not `count` of them."""
+    Args:
+        sources: of each image, what `open_rgb` takes first and second.
+        count: how many there are to be.
+        size: (height, width) of all of them.
+        title: what the bar and errors call them.
+
+    Returns:
+        uint8 [count, height, width, 3].
+
+    Raises:
+        DataError: as `open_rgb` raises it, and when there are not `count` of them.
+    """
     sources = iter(sources)
     images, done = np.empty((count, *size, 3), np.uint8), 0
 

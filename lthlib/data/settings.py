@@ -13,7 +13,7 @@ OFFICIAL_VALIDATION = ("test", "halves")
 class DataSettings(Settings):
     """The data part of a configuration.
 
-    Arguments:
+    Attributes:
         dataset: name of the data set, one of `lthlib.data.SUPPORTED`.
         train_images: use only the first n training images, before the split; None uses all.
         validation_images: images taken from the training set for validation, as many of each
@@ -21,7 +21,9 @@ class DataSettings(Settings):
         split_seed: seed of that split, independent of every other seed.
         padding: pixels of raw zeros on each side before a random crop of the original size.
         flip: mirror each training image left-right with probability 1/2.
-        mean, std: normalisation constants per channel (or one for all), in units of pixel / 255.
+        mean: subtracted from each channel, one number a channel or one for all, in units of
+            pixel / 255.
+        std: what each channel is then divided by, as `mean`.
         image_size: `folder` and `imagenet` only; train on RandomResizedCrop(image_size), evaluate
             on the centre. None takes the images at their own size, which must then be the same for
             all; `imagenet` needs a number, its standard being 224.
@@ -52,12 +54,16 @@ class DataSettings(Settings):
         if self.dataset == "imagenet" and self.image_size is None:
             raise ConfigError("imagenet has all sizes: set image_size; its standard is 224")
         if self.dataset == "tiny-imagenet" and self.image_size is not None:
-            what = f"image_size is {self.image_size}, but tiny-imagenet has 64 x 64 pixels"
-            raise ConfigError(f"{what}; leave it out")
-        halves = self.official_validation != "test"
+            raise ConfigError(
+                f"image_size is {self.image_size}, but tiny-imagenet has 64 x 64 pixels; leave it "
+                "out"
+            )
+        halves = self.official_validation == "halves"
         if halves and self.dataset != "tiny-imagenet":
-            what = f"official_validation is 'halves', but {self.dataset} has no choice of it"
-            raise ConfigError(f"{what}: leave it out, or set dataset to tiny-imagenet")
+            raise ConfigError(
+                f"official_validation is 'halves', but {self.dataset} has no choice of it: leave "
+                "it out, or set dataset to tiny-imagenet"
+            )
         if halves and self.validation_images:
             raise ConfigError(
                 f"validation_images is {self.validation_images}, but the official ones are halved; "

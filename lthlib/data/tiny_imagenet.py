@@ -32,6 +32,12 @@ def load_tiny_imagenet(request: Request) -> Dataset:
     The BiP release takes the halves in the order in which the file system lists the images, and
     drops the last image of each part; here the order is fixed, and nothing is dropped.
 
+    Args:
+        request: what was asked for.
+
+    Returns:
+        The data set, called `tiny-imagenet`.
+
     Raises:
         DataError: a folder, file or annotation is missing or does not fit the others, or an image
             cannot be used; names the file.
@@ -39,9 +45,9 @@ def load_tiny_imagenet(request: Request) -> Dataset:
     root, settings = request.root, request.settings
     folder = root / FOLDER if os.path.isdir(root / FOLDER) else root
     classes = _read_classes(folder / "wnids.txt", root)
-    listed = {"train": list_images(folder / "train", classes, "wnids.txt")}
-    listed["val"] = _list_validation(folder / "val", classes)
-    parts = read_parts("tiny-imagenet", listed, (SIDE, SIDE), request)
+    listings = {"train": list_images(folder / "train", classes, "wnids.txt")}
+    listings["val"] = _list_validation(folder / "val", classes)
+    parts = read_parts("tiny-imagenet", listings, (SIDE, SIDE), request)
     held_out = parts["val"]
     dataset = Dataset.split("tiny-imagenet", classes, parts["train"], held_out, settings)
     if settings.official_validation == "halves":
@@ -74,10 +80,11 @@ def _list_validation(folder: Path, classes: tuple[str, ...]) -> Listing:
         )
     labels = _read_annotations(annotations, classes)
     files, _ = list_folder(folder / "images")
-    there = {file.name for file in files}
-    for name in sorted(labels.keys() ^ there):
-        how = f"names {name}, which is not" if name in labels else f"does not name {name}, which is"
-        raise DataError(f"{annotations} {how} in {folder / 'images'}; {_AGAIN}")
+    for name in sorted(labels.keys() ^ {file.name for file in files}):
+        fault = (
+            f"names {name}, which is not" if name in labels else f"does not name {name}, which is"
+        )
+        raise DataError(f"{annotations} {fault} in {folder / 'images'}; {_AGAIN}")
     if empty := sorted(set(range(len(classes))) - set(labels.values())):
         raise DataError(f"{annotations}: no image of {classes[empty[0]]}; {_AGAIN}")
     return Listing(files, torch.tensor([labels[file.name] for file in files]), classes)
@@ -88,14 +95,14 @@ def _read_annotations(file: Path, classes: tuple[str, ...]) -> dict[str, int]:
     labels: dict[str, int] = {}
     for number, line in enumerate(_read_lines(file), start=1):
         where = f"{file}, line {number}"
-        image, *rest = line.split("\t")
-        if not rest:
+        image, *class_and_box = line.split("\t")
+        if not class_and_box:
             raise DataError(f"{where}: {line!r}; expected an image, its class and its box")
-        if rest[0] not in label_of:
-            raise DataError(f"{where}: class {rest[0]!r}, which wnids.txt does not name")
+        if (name := class_and_box[0]) not in label_of:
+            raise DataError(f"{where}: class {name!r}, which wnids.txt does not name")
         if image in labels:
             raise DataError(f"{where}: {image} a second time; keep one of its lines")
-        labels[image] = label_of[rest[0]]
+        labels[image] = label_of[name]
     return labels
 
 

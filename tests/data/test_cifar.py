@@ -5,12 +5,12 @@ import io
 import json
 import os
 import pickle
-import struct
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +22,7 @@ from PIL import Image
 from lthlib._torchvision import torchvision
 from lthlib.data import DataSettings, Images, cifar, load_dataset
 from lthlib.errors import ConfigError, DataError
+from lthlib.files import remove_all
 
 Write = Callable[..., Path]
 ALL_TEN = list(range(10))
@@ -111,13 +112,13 @@ def test_two_processes_may_decode_at_once(cifar_root: Path, tmp_path: Path) -> N
     )
     command = [sys.executable, "-c", code, str(cifar_root)]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    both = [
+    processes = [
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
         for _ in range(2)
     ]
-    said = [process.communicate(timeout=60)[0] for process in both]
+    outputs = [process.communicate(timeout=60)[0] for process in processes]
     total = 2 * sum(int(pixels_of(row).sum()) for row in range(10))
-    assert said == [f"{total} []\n"] * 2
+    assert outputs == [f"{total} []\n"] * 2
     assert len(list((tmp_path / "cache" / "decoded").iterdir())) == 2
 
 
@@ -285,113 +286,114 @@ def test_no_data_says_where_it_looked_and_how_to_give_some(tmp_path: Path) -> No
         load_dataset("cifar10", tmp_path)
 
 
-class Python2(pickle._Pickler):
-    """Writes texts and bytes alike as the published files have them."""
-
-    dispatch: ClassVar[dict[type, Any]] = dict(pickle._Pickler.dispatch)
-
-    def save_text(self: Any, text: str | bytes) -> None:
-        content = text.encode("latin1") if isinstance(text, str) else text
-        self.write(b"T" + struct.pack("<I", len(content)) + content)
-        self.memoize(text)
-
-    dispatch[str] = dispatch[bytes] = save_text
-
-
-def pickled(content: object) -> bytes:
-    buffer = io.BytesIO()
-    Python2(buffer, protocol=2).dump(content)
-    return buffer.getvalue().replace(b"numpy._core", b"numpy.core")
-
-
-class Published:
-    """torchvision's description of a data set, of files that `write_published` writes."""
-
-    base_folder = "batches"
-    url, filename, tgz_md5 = "an address", "batches.tar.gz", "0" * 32
-    train_list: ClassVar[list[list[str]]] = []
-    test_list: ClassVar[list[list[str]]] = []
-    meta: ClassVar[dict[str, str]] = {"filename": "meta", "key": "label_names"}
-
-
 @pytest.fixture
-def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., type[Published]]:
-    """published(label, meta=...): write the files of a data set of ten images."""
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """published(name): torchvision's files of ten images in tmp_path / "batches", and its class of
+    that name with their sums."""
 
-    def write(label: str, evil: object = None) -> type[Published]:
+    def write(name: str) -> Any:
         rows = np.stack([pixels_of(row).transpose(2, 0, 1).reshape(-1) for row in range(10)])
-        meta = {"label_names": [str(n) for n in ALL_TEN], "evil": evil}
+        original = getattr(torchvision.datasets, name)
+        label = "labels" if name == "CIFAR10" else "fine_labels"
         contents = {
-            "batch_1": {"data": rows[:6], label: ALL_TEN[:6], "batch_label": "one"},
-            "batch_2": {"data": rows[6:], label: ALL_TEN[6:], "batch_label": "two"},
-            "meta": meta,
+            "batch_1": {"data": rows[:6], label: ALL_TEN[:6]},
+            "batch_2": {"data": rows[6:], label: ALL_TEN[6:]},
+            "meta": {original.meta["key"]: [str(n) for n in ALL_TEN]},
         }
-        sums = {}
-        (tmp_path / "batches").mkdir()
-        for name, content in contents.items():
-            (tmp_path / "batches" / name).write_bytes(pickled(content))
-            sums[name] = hashlib.md5(pickled(content)).hexdigest()
-        batches = [[name, sums[name]] for name in ("batch_1", "batch_2")]
-        lists = {
+        folder = tmp_path / "batches"
+        folder.mkdir()
+        for file, content in contents.items():
+            (folder / file).write_bytes(pickle.dumps(content))
+        sums = {file: md5_of(folder / file) for file in contents}
+        batches = [[file, sums[file]] for file in ("batch_1", "batch_2")]
+        facts = {
+            "base_folder": "batches",
+            "url": "http://127.0.0.1:9/nothing-listens.tar",
+            "filename": "batches.tar",
+            "tgz_md5": "0" * 32,
             "train_list": batches,
             "test_list": batches,
-            "meta": Published.meta | {"md5": sums["meta"]},
+            "meta": {**original.meta, "filename": "meta", "md5": sums["meta"]},
         }
-        described = type("Described", (Published,), lists)
-        monkeypatch.setattr(torchvision.datasets, "CIFAR10", described)
-        return described
+        monkeypatch.setattr(torchvision.datasets, name, type(name, (original,), facts))
+        return getattr(torchvision.datasets, name)
 
     return write
 
 
-@pytest.mark.parametrize("label", ["labels", "fine_labels"])
+def md5_of(file: Path) -> str:
+    return hashlib.md5(file.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("name", ["CIFAR10", "CIFAR100"])
 def test_torchvision_s_files_are_read_where_there_are_no_shards(
-    tmp_path: Path, label: str, published: Callable[..., type[Published]]
+    tmp_path: Path, name: str, published: Callable[[str], Any]
 ) -> None:
-    published(label)
-    dataset = load_dataset("cifar10", tmp_path, settings=EVERYTHING)
+    published(name)
+    dataset = load_dataset(name.lower(), tmp_path, settings=EVERYTHING)
     assert dataset.test.labels.tolist() == ALL_TEN
     assert dataset.classes == tuple(str(n) for n in ALL_TEN)
     assert dataset.image_shape == (3, 32, 32)
-    for _ in range(2):  # the second time from the cache
-        assert np.array_equal(load(tmp_path).images[7].numpy(), pixels_of(7))
+    assert np.array_equal(load(tmp_path, name.lower()).images[7].numpy(), pixels_of(7))
 
 
-def test_a_file_that_is_not_the_published_one_is_not_unpickled(
-    tmp_path: Path, published: Callable[..., type[Published]]
+def test_torchvision_s_files_are_decoded_once(
+    tmp_path: Path, published: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    published("labels")
-    (tmp_path / "batches" / "batch_2").write_bytes(b"cos\nsystem\n(S'false'\ntR.")
-    with pytest.raises(DataError, match="batch_2: is not the published file"):
-        load(tmp_path)
+    described = published("CIFAR10")
+    load(tmp_path)
+    monkeypatch.setattr(described, "__init__", None)
+    assert np.array_equal(load(tmp_path).images[7].numpy(), pixels_of(7))
 
 
-def test_a_pickle_can_call_nothing(
-    tmp_path: Path, published: Callable[..., type[Published]]
+@pytest.mark.parametrize("file", ["batch_2", "meta"])
+def test_a_file_that_is_not_the_published_one_is_not_unpickled(
+    tmp_path: Path, file: str, published: Callable[[str], Any]
 ) -> None:
     class Evil:
         def __reduce__(self) -> tuple[object, ...]:
             return os.mkdir, (str(tmp_path / "made"),)
 
-    published("labels", evil=Evil())
-    with pytest.raises(DataError, match=r"a pickle names posix.mkdir; .* hold only arrays"):
+    published("CIFAR10")
+    (tmp_path / "batches" / file).write_bytes(pickle.dumps(Evil()))
+    with pytest.raises(DataError, match=r"batches: a file .* is not the published file; remove"):
         load(tmp_path)
     assert not (tmp_path / "made").exists()
 
 
-def test_torchvision_fetches_what_is_missing(
-    tmp_path: Path, published: Callable[..., type[Published]], monkeypatch: pytest.MonkeyPatch
+def test_a_missing_file_of_torchvision_s_is_named(
+    tmp_path: Path, published: Callable[[str], Any]
 ) -> None:
-    described = published("labels")
-    (tmp_path / "batches").rename(tmp_path / "elsewhere")
+    published("CIFAR10")
+    (tmp_path / "batches" / "batch_2").unlink()
+    with pytest.raises(DataError, match=r"batch_2: cannot be read: No such file"):
+        load(tmp_path)
 
-    def fetch(url: str, root: str, filename: str, md5: str) -> None:
-        assert (url, filename, md5) == (described.url, described.filename, described.tgz_md5)
-        (tmp_path / "elsewhere").rename(Path(root) / "batches")
 
-    utils = torchvision.datasets.utils
-    monkeypatch.setattr(utils, "download_and_extract_archive", fetch)
-    with pytest.raises(DataError, match="no cifar10"):
+@pytest.mark.parametrize("missing", ["batches", "batches/batch_2"])
+def test_torchvision_fetches_what_is_missing(
+    tmp_path: Path, missing: str, published: Callable[[str], Any]
+) -> None:
+    described = published("CIFAR10")
+    described.tgz_md5 = pack(tmp_path)  # which torchvision need not fetch, but has to unpack
+    remove_all(tmp_path / missing)
+    with pytest.raises(DataError):
         load(tmp_path)
     dataset = load_dataset("cifar10", tmp_path, settings=EVERYTHING, download=True)
     assert dataset.test.labels.tolist() == ALL_TEN
+
+
+def pack(root: Path) -> str:
+    """Pack the folder "batches" and return the archive's sum."""
+    with tarfile.open(root / "batches.tar", "w") as archive:
+        archive.add(root / "batches", "batches")
+    return md5_of(root / "batches.tar")
+
+
+def test_a_download_that_fails_says_where_data_was_looked_for(
+    tmp_path: Path, published: Callable[[str], Any]
+) -> None:
+    published("CIFAR10")
+    remove_all(tmp_path / "batches")
+    with pytest.raises(DataError, match=rf"no cifar10: looked for {tmp_path}.*refused"):
+        load_dataset("cifar10", tmp_path, download=True)

@@ -245,7 +245,7 @@ def test_what_streams_is_copied_to_where_the_recorded_batch_lay() -> None:
         def streaming(name: str, batches: Any = batches) -> Any:
             source = batches(name)
             source.resident = False
-            source._streamed = batches(name).batch
+            source.batch = batches(name).batch
             return source
 
         trainer.batches = streaming  # type: ignore[method-assign]

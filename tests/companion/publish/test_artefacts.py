@@ -112,6 +112,16 @@ def test_equal_figures_are_equal_bytes(made: Artefacts, tmp_path: Path) -> None:
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
+@pytest.mark.parametrize(("inches", "wide"), [(6.6, False), (8.6, True)])
+def test_a_wide_figure_scrolls_on_a_phone(
+    inches: float, wide: bool, made: Artefacts, tmp_path: Path
+) -> None:
+    fig = figure()
+    fig.set_figwidth(inches)
+    made.figure(fig, "curve", ROWS, title="Two points.", alt="A line.")
+    assert ("\n:class: wide\n" in (tmp_path / "curve.md").read_text()) == wide
+
+
 def test_a_table(made: Artefacts, tmp_path: Path) -> None:
     data = pd.DataFrame(
         {"method": ["IMP", "a|b"], "density %": [12.345, float("nan")], "n": [3, 1]}
