@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from lthlib.training import TrainingSettings
 
 
-def _seen(record: logging.LogRecord) -> bool:
+def _make_visible(record: logging.LogRecord) -> bool:
     record.msg, record.args = visible(record.getMessage()), ()
     return True
 
 
-logging.getLogger("lthlib").addFilter(_seen)
+logging.getLogger("lthlib").addFilter(_make_visible)
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,16 @@ from lthlib.texts import visible
 
 
 def bar_of_images(title: str, total: int | None = None, *, shown: bool = True) -> tqdm[Any]:
-    """A bar over images sent backward, with the time left. total: of them, if it is known yet.
-    shown: whether anything is drawn."""
+    """A bar over images sent backward, with the time left.
+
+    Args:
+        title: what stands before it.
+        total: how many images there will be, if that is known yet.
+        shown: whether anything is drawn.
+
+    Returns:
+        The bar, to be closed.
+    """
     return tqdm(
         desc=visible(title),
         total=total,

@@ -10,8 +10,10 @@ _Errors = type[Exception] | tuple[type[Exception], ...]
 
 
 class LthlibError(Exception):
-    """Base of every error that lthlib raises on purpose; the command line prints it without a
-    traceback."""
+    """Base of every error that lthlib raises on purpose.
+
+    The command line prints it without a traceback.
+    """
 
 
 class DataError(LthlibError):
@@ -63,8 +65,10 @@ class Diverged(LthlibError):
 
 
 class OutOfMemory(LthlibError):
-    """The memory of the device, or of the machine, does not hold a run. Nothing is recorded: who
-    else uses it may be why."""
+    """The memory of the device, or of the machine, does not hold a run.
+
+    Nothing is recorded: who else uses it may be why.
+    """
 
 
 class Paused(LthlibError):
@@ -76,8 +80,10 @@ class Busy(LthlibError):
 
 
 class RanksDiffer(LthlibError):
-    """Processes that share a run hold different states; what they would find is not to be
-    trusted."""
+    """Processes that share a run hold different states.
+
+    What they would find is not to be trusted.
+    """
 
 
 class Unsolved(LthlibError):
@@ -86,20 +92,33 @@ class Unsolved(LthlibError):
 
 @contextmanager
 def refusal(
-    kind: type[LthlibError], what: str = "", errors: _Errors = OSError, advice: str = ""
+    kind: type[LthlibError], problem: str = "", errors: _Errors = OSError, advice: str = ""
 ) -> Iterator[None]:
-    """Make errors of the body, by default what the system refuses, an error of ours. what: what
-    could not be done, or is wrong. advice: what to do."""
+    """Make errors of the body an error of ours.
+
+    Args:
+        kind: which one.
+        problem: what could not be done, or is wrong; the error's own text, its first line, follows.
+        errors: those that are made so; by default what the system refuses.
+        advice: what to do.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        LthlibError: a `kind`, in place of one of `errors`.
+    """
     try:
         yield
     except errors as error:
-        why = str(error).strip().partition("\n")[0]
+        message = str(error).strip().partition("\n")[0]
         if isinstance(error, OSError):
-            why = error.strerror or why
+            message = error.strerror or message
         elif not isinstance(error, (LthlibError, ValueError)):  # says little without its name
-            why = f"{type(error).__name__}: {why}"
-        why = f"{what}: {why}" if what else why
-        raise kind(f"{why}; {advice}" if advice else why) from None
+            message = f"{type(error).__name__}: {message}"
+        if problem:
+            message = f"{problem}: {message}"
+        raise kind(f"{message}; {advice}" if advice else message) from None
 
 
 class _Short(reprlib.Repr):
@@ -113,7 +132,7 @@ _SHORT.maxstring = _SHORT.maxother = 80
 
 
 def shown(value: Any) -> str:
-    """A value of the user's as an error quotes it: short, however large or nested it is."""
+    """A value of the user's as an error quotes it, on one line of at most 160 characters."""
     text = " ".join(_SHORT.repr(value).splitlines())
     return text if len(text) <= 160 else f"{text[:157]}..."
 
@@ -121,6 +140,16 @@ def shown(value: Any) -> str:
 def check_choice(
     name: str, value: object, choices: Collection[str], error: type[LthlibError] = ConfigError
 ) -> None:
-    """Raise `error` when a value is none of its choices. name: how the user knows it."""
+    """Refuse a value that is none of its choices.
+
+    Args:
+        name: how the user knows the value.
+        value: any.
+        choices: texts that it may be.
+        error: what is raised.
+
+    Raises:
+        LthlibError: an `error`; it lists the choices.
+    """
     if not (isinstance(value, str) and value in choices):
         raise error(f"{name} is {shown(value)}; expected one of {', '.join(choices)}")

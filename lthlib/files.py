@@ -37,7 +37,7 @@ _STRUCTURE = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[][{}]', re.DOTALL)
 def write_atomically(
     path: Path, content: bytes, check: Callable[[], object] = lambda: None
 ) -> None:
-    """Replace a file's content; see `replacing`."""
+    """Replace a file's content; arguments and errors as those of `replacing`."""
     with replacing(path, check) as file:
         file.write(content)
 
@@ -46,20 +46,30 @@ def write_atomically(
 def replacing(path: Path, check: Callable[[], object] = lambda: None) -> Iterator[BinaryIO]:
     """Write to a temporary file beside `path`, flush it to disk, then rename it into place.
 
-    What a link names is replaced, and the link stays; so do owner and permissions. check: called
-    right before the rename; what it raises leaves the old content. Raises OSError, which names
-    `path`, when it cannot be written, or is something else than a file, such as a device.
+    What a link names is replaced, and the link stays; so do owner and permissions. Folders on the
+    way are made.
+
+    Args:
+        path: of the file, which need not be there yet.
+        check: called right before the rename; what it raises leaves the old content.
+
+    Yields:
+        The temporary file, open for writing. What the body raises leaves the old content.
+
+    Raises:
+        OSError: the file cannot be written, or is something else than a file, such as a device;
+            names `path`.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = _about(path)
+        before = _status(path)
         target = Path(os.path.realpath(path))
         # TEMPORARY finds it. Cut, because the name may be as long as one can be.
         temporary = target.with_name(f".{target.name[:50]}.{uuid.uuid4().hex}")
         try:
             with temporary.open("xb") as file:
                 if before is not None:
-                    _give(temporary, before)
+                    _copy_owner(before, temporary)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
@@ -75,8 +85,17 @@ def replacing(path: Path, check: Callable[[], object] = lambda: None) -> Iterato
 
 
 def patiently(action: Callable[..., object], *arguments: Any) -> None:
-    """Call what renames or removes files again for a while where Windows refuses it: there, who
-    reads a file, be it to look for viruses, keeps it in its place. Raises OSError."""
+    """Call what renames or removes files again for a while where Windows refuses it.
+
+    There, who reads a file, be it to look for viruses, keeps it in its place.
+
+    Args:
+        action: what renames or removes.
+        *arguments: what it is called with.
+
+    Raises:
+        OSError: as the last call of `action` raises it.
+    """
     for pause in _PAUSES:
         with contextlib.suppress(PermissionError):
             action(*arguments)
@@ -85,20 +104,20 @@ def patiently(action: Callable[..., object], *arguments: Any) -> None:
     action(*arguments)
 
 
-def _about(path: Path) -> os.stat_result | None:
+def _status(path: Path) -> os.stat_result | None:
     try:
-        about = os.stat(path)
+        status = os.stat(path)
     except FileNotFoundError:
         return None
-    if not stat.S_ISREG(about.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "is not a regular file")
-    return about
+    return status
 
 
-def _give(path: Path, before: os.stat_result) -> None:
+def _copy_owner(source: os.stat_result, path: Path) -> None:
     with contextlib.suppress(OSError, AttributeError):  # only root gives files away
-        os.chown(path, before.st_uid, before.st_gid)
-    os.chmod(path, stat.S_IMODE(before.st_mode))
+        os.chown(path, source.st_uid, source.st_gid)
+    os.chmod(path, stat.S_IMODE(source.st_mode))
 
 
 def _flush_folder(folder: Path) -> None:
@@ -113,8 +132,13 @@ def _flush_folder(folder: Path) -> None:
 
 
 def remove_all(path: Path) -> None:
-    """Remove a file, a link, or a folder with all it holds, if it is there; never what a link
-    names. Raises OSError."""
+    """Remove a file, a link, or a folder with all it holds, if it is there.
+
+    What a link names is never removed.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -123,22 +147,41 @@ def remove_all(path: Path) -> None:
 
 @contextlib.contextmanager
 def open_regular(path: str | Path) -> Iterator[BufferedReader]:
-    """Open a regular file for reading. Raises OSError when that cannot be done, or it is something
-    else than a file: a device never ends."""
-    with open(path, "rb", opener=_at_once) as file:
+    """Open a regular file for reading.
+
+    Args:
+        path: of the file.
+
+    Yields:
+        The open file.
+
+    Raises:
+        OSError: that cannot be done, or it is something else than a file: a device never ends.
+    """
+    with open(path, "rb", opener=_open_without_waiting) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "is not a regular file", str(path))
         yield file
 
 
-def _at_once(path: str, flags: int) -> int:
+def _open_without_waiting(path: str, flags: int) -> int:
     # A named pipe would wait for somebody who writes.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_bounded(path: str | Path, limit: int) -> bytes:
-    """Content of a regular file. Raises OSError when it cannot be read, is something else than a
-    file, or is longer than `limit` bytes."""
+    """Read a regular file.
+
+    Args:
+        path: of the file.
+        limit: the most bytes that it may have.
+
+    Returns:
+        All of its content.
+
+    Raises:
+        OSError: it cannot be read, is something else than a file, or is longer than `limit`.
+    """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > limit:
@@ -147,60 +190,119 @@ def read_bounded(path: str | Path, limit: int) -> bytes:
 
 
 def read_within(folder: str | Path, name: str, limit: int) -> bytes:
-    """As `read_bounded`, for a file below a folder that nothing is to lead out of. Raises OSError
-    also where the folder, or a part of `name`, is a symbolic link."""
-    place = str(folder)
-    for part in ("", *name.split("/")):
-        place = f"{place}/{part}" if part else place
-        if os.path.islink(place):
-            raise OSError(errno.ELOOP, "is a symbolic link", place)
-    return read_bounded(place, limit)
+    """Read a file below a folder that nothing is to lead out of.
+
+    Args:
+        folder: which is no symbolic link itself.
+        name: path of the file below the folder, its steps divided by `/`.
+        limit: the most bytes that it may have.
+
+    Returns:
+        All of its content.
+
+    Raises:
+        OSError: as `read_bounded` raises it, and where the folder, or a step of `name`, is a
+            symbolic link.
+    """
+    path = str(folder)
+    for step in ("", *name.split("/")):
+        path = f"{path}/{step}" if step else path
+        if os.path.islink(path):
+            raise OSError(errno.ELOOP, "is a symbolic link", path)
+    return read_bounded(path, limit)
 
 
 def load(
     path: Path,
     parse: Callable[[bytes], Any],
-    what: str,
+    title: str,
     error: type[LthlibError] = ConfigError,
     limit: int = FILE_LIMIT,
 ) -> Any:
-    """What `parse`, such as `from_json`, makes of a file. what: how the user knows the file. Raises
-    `error` where the file cannot be read, is longer than `limit` bytes, or makes no sense."""
-    with refusal(error, f"cannot read {what} {path}", (OSError, ValueError)):
+    """Read and parse a file.
+
+    Args:
+        path: of the file.
+        parse: what makes a value of its content, such as `from_json`.
+        title: how the user knows the file.
+        error: what is raised.
+        limit: the most bytes that the file may have.
+
+    Returns:
+        What `parse` returns.
+
+    Raises:
+        LthlibError: an `error`, where the file cannot be read, is too long, or makes no sense.
+    """
+    with refusal(error, f"cannot read {title} {path}", (OSError, ValueError)):
         return parse(read_bounded(path, limit))
 
 
 def shallow(text: bytes) -> str:
-    """A text of JSON, decoded. Raises ValueError when it is nested more than `DEPTH_LIMIT` deep:
-    nothing may recurse into what a stranger nested."""
+    """Decode a text of JSON: nothing may recurse into what a stranger nested.
+
+    Args:
+        text: in UTF-8.
+
+    Returns:
+        The text.
+
+    Raises:
+        ValueError: it is nested more than `DEPTH_LIMIT` deep, or no UTF-8.
+    """
     decoded = text.decode()
-    steps = (1 if one in "[{" else -1 for one in _STRUCTURE.findall(decoded) if one[0] != '"')
+    brackets = (token for token in _STRUCTURE.findall(decoded) if token[0] != '"')
+    steps = (1 if bracket in "[{" else -1 for bracket in brackets)
     if max(itertools.accumulate(steps), default=0) > DEPTH_LIMIT:
         raise ValueError(f"nested more than {DEPTH_LIMIT} deep")
     return decoded
 
 
 def sealed(value: Mapping[str, Any], indent: int | None = None) -> bytes:
-    """An object as JSON, with the SHA-256 of all that text as its last entry, `digest`. indent:
-    1 for an entry a line."""
-    text = json.dumps({n: own for n, own in value.items() if n != "digest"}, indent=indent)
-    gap, digest = "\n" if indent else "", hashlib.sha256(text.encode()).hexdigest()
+    """Write an object as JSON that shows whether it was changed since.
+
+    Args:
+        value: not empty; an entry `digest` is left out.
+        indent: 1 for an entry a line.
+
+    Returns:
+        JSON with the SHA-256 of all that text as its last entry, `digest`.
+    """
+    entries = {name: entry for name, entry in value.items() if name != "digest"}
+    text = json.dumps(entries, indent=indent)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    gap = "\n" if indent else ""
     return f'{text[: -1 - len(gap)]},{gap} "digest": "{digest}"{gap}}}'.encode()
 
 
 def is_sealed(content: bytes) -> bool:
     """Whether a text is as `sealed` wrote it."""
     seal = _SEAL.fullmatch(content, max(content.rfind(b","), 0))
-    rest = content[: seal.start()] + seal[1] + b"}" if seal else b""
-    return seal is not None and hashlib.sha256(rest).hexdigest().encode() == seal[2]
+    if seal is None:
+        return False
+    text = content[: seal.start()] + seal[1] + b"}"
+    return hashlib.sha256(text).hexdigest().encode() == seal[2]
 
 
 def from_json(text: bytes | str) -> Any:
-    """The value of a text of JSON. Raises ValueError for what is no JSON, is nested too deep, has a
-    key twice, a number that is not finite, or half of a surrogate pair."""
+    """The value of a text of JSON.
+
+    Args:
+        text: decoded, or in UTF-8.
+
+    Returns:
+        Plain values.
+
+    Raises:
+        ValueError: it is no JSON, is nested too deep, has a key twice, a number that is not finite,
+            or half of a surrogate pair.
+    """
     decoded = shallow(text.encode() if isinstance(text, str) else text)
     value = json.loads(
-        decoded, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_mapping
+        decoded,
+        parse_constant=_refuse_constant,
+        parse_float=_finite_float,
+        object_pairs_hook=_mapping,
     )
     if r"\u" in decoded:
         json.dumps(value, ensure_ascii=False).encode()
@@ -208,10 +310,21 @@ def from_json(text: bytes | str) -> Any:
 
 
 def from_yaml(text: bytes | str) -> Any:
-    """The value of a text of YAML that says what JSON could: texts, numbers as JSON writes them,
-    true, false, null, lists, and mappings from texts. All else that is unquoted is text, such as
-    12:30:00. Raises ValueError for what is no YAML, several documents, aliases, tags, and for what
-    `from_json` refuses."""
+    """The value of a text of YAML that says what JSON could.
+
+    That is texts, numbers as JSON writes them, true, false, null, lists, and mappings from texts.
+    All else that is unquoted is text, such as 12:30:00.
+
+    Args:
+        text: decoded, or in UTF-8.
+
+    Returns:
+        Plain values; None for an empty text.
+
+    Raises:
+        ValueError: it is no YAML, holds several documents, aliases or tags, or what `from_json`
+            refuses.
+    """
     decoded = text.decode() if isinstance(text, bytes) else text
     open_: list[list[Any]] = [[]]  # the items of what is not closed yet, the document first
     try:
@@ -227,12 +340,13 @@ def from_yaml(text: bytes | str) -> Any:
                     raise ValueError(f"nested more than {DEPTH_LIMIT} deep")
             elif isinstance(event, yaml.CollectionEndEvent):
                 items = open_.pop()
-                listed = isinstance(event, yaml.SequenceEndEvent)
-                pairs = zip(items[::2], items[1::2], strict=True)
-                open_[-1].append(items if listed else _mapping(list(pairs)))
+                if isinstance(event, yaml.MappingEndEvent):
+                    open_[-1].append(_mapping(list(zip(items[::2], items[1::2], strict=True))))
+                else:
+                    open_[-1].append(items)
     except yaml.YAMLError as error:
-        why = str(error).replace('in "<unicode string>",', "at")
-        raise ValueError(" ".join(why.split())) from None
+        reason = str(error).replace('in "<unicode string>",', "at")
+        raise ValueError(" ".join(reason.split())) from None
     if len(open_[0]) > 1:
         raise ValueError("holds several documents; write one")
     return open_[0][0] if open_[0] else None
@@ -250,26 +364,26 @@ def _scalar(text: str) -> Any:
         return _WORDS[text.lower()]
     if _WHOLE.fullmatch(text):
         return int(text)
-    return _finite(text) if NUMBER.fullmatch(text) and set(text) & set(".eE") else text
+    return _finite_float(text) if NUMBER.fullmatch(text) and set(text) & set(".eE") else text
 
 
-def _finite(text: str) -> float:
+def _finite_float(text: str) -> float:
     number = float(text)
     if math.isinf(number):
         raise ValueError(f"the number {shown(text)} is too large")
     return number
 
 
-def _refuse(constant: str) -> NoReturn:
+def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not allowed; write null for a missing value")
 
 
 def _mapping(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    mapping: dict[str, Any] = {}
     for key, value in pairs:
         if not isinstance(key, str):
             raise ValueError(f"the key {shown(key)} is no text; put it in quotes")
-        if key in found:
+        if key in mapping:
             raise ValueError(f"a key occurs twice: {shown(key)}")
-        found[key] = value
-    return found
+        mapping[key] = value
+    return mapping

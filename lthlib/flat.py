@@ -19,8 +19,15 @@ _VECTOR = 64
 class Flat(dict[str, Tensor]):
     """Tensors by name that are views of `data`, each in a layout of its own.
 
-    data: all entries, [n], tensor after tensor; bytes where types differ, which can be copied
-    only. order: names as they lie in memory.
+    Args:
+        views: name -> tensor that is a view of `data`.
+        data: all entries, [n], tensor after tensor; bytes where types differ, which can be copied
+            only.
+        order: names as they lie in memory.
+
+    Attributes:
+        data: those entries.
+        order: those names, as a tuple.
     """
 
     def __init__(self, views: Named, data: Tensor, order: Iterable[str]) -> None:
@@ -29,16 +36,28 @@ class Flat(dict[str, Tensor]):
 
     @classmethod
     def of(cls, tensors: Named, order: Iterable[str] = (), like: Named | None = None) -> Flat:
-        """Copies of tensors. order: names that may be among them, as they shall lie; by default as
-        they come. like: in whose layouts, where shapes are equal; by default their own."""
+        """Copy tensors into one piece of memory.
+
+        Args:
+            tensors: name -> tensor, all on one device.
+            order: names that may be among them, as they shall lie; by default as they come.
+            like: name -> tensor whose layout is taken where the shapes are equal; by default each
+                has its own.
+
+        Returns:
+            The copies, named in the order of `tensors`.
+        """
         names = [name for name in order or tensors if name in tensors]
         if len({tensor.dtype for tensor in tensors.values()}) > 1:
             return cls._of_bytes(tensors, names)
-        known = next(iter(tensors.values()), torch.empty(0))
-        data = known.new_empty(sum(tensor.numel() for tensor in tensors.values()))
-        layouts = {name: tensor for name, tensor in (like or {}).items() if name in tensors}
-        same = {n: layouts[n] for n in layouts if layouts[n].shape == tensors[n].shape}
-        flat = cls(_views({**tensors, **same}, data, names), data, names)
+        first = next(iter(tensors.values()), torch.empty(0))
+        data = first.new_empty(sum(tensor.numel() for tensor in tensors.values()))
+        layouts = {
+            name: layout
+            for name, layout in (like or {}).items()
+            if name in tensors and layout.shape == tensors[name].shape
+        }
+        flat = cls(_views({**tensors, **layouts}, data, names), data, names)
         for name, tensor in tensors.items():
             flat[name].copy_(tensor.detach())
         return flat
@@ -60,39 +79,48 @@ class Flat(dict[str, Tensor]):
         return Flat(_views(self, data, self.order), data, self.order)
 
     def head(self, names: Iterable[str]) -> Flat:
-        """Those of these names, which lie first, in the same memory."""
+        """The tensors of these names, which lie first, in the same memory."""
         views = {name: self[name] for name in names}
         count = sum(view.numel() for view in views.values())
         return Flat(views, self.data[:count], self.order[: len(views)])
 
     def uniform(self) -> Tensor:
-        """Draws from [0, 1), [n], made tensor after tensor as they are named."""
+        """Draw from [0, 1), [n], tensor after tensor as they are named, on the device of `data`."""
         noise = torch.rand_like(self.data)
         if self.order == tuple(self):
             return noise
         pieces = noise.split([view.numel() for view in self.values()])
-        named = dict(zip(self, pieces, strict=True))
-        return torch.cat([named[name] for name in self.order])
+        noise_of = dict(zip(self, pieces, strict=True))
+        return torch.cat([noise_of[name] for name in self.order])
 
     @cached_property
-    def places(self) -> np.ndarray:
-        """Place of each entry if the tensors stood as they are named, row after row; int64 [n]."""
-        places = self.like(torch.empty(len(self.data), dtype=torch.int64))
+    def positions(self) -> np.ndarray:
+        """Where each entry stood if the tensors stood as they are named, row by row; int64 [n]."""
+        positions = self.like(torch.empty(len(self.data), dtype=torch.int64))
         start = 0
-        for view in places.values():
+        for view in positions.values():
             view.copy_(torch.arange(start, start + view.numel()).view(view.shape))
             start += view.numel()
-        found: np.ndarray = places.data.numpy()
-        return found
+        array: np.ndarray = positions.data.numpy()
+        return array
 
 
 def memory_order(tensors: Named, first: Iterable[str]) -> tuple[str, ...]:
-    """How tensors shall lie: those named `first`, then the rest; those with entries left over by
-    vectorised loops come last of either, so that loops over all round as loops over each."""
+    """How tensors shall lie, so that loops over all of them round as loops over each.
+
+    Of either group, those with entries left over by vectorised loops come last.
+
+    Args:
+        tensors: name -> tensor.
+        first: names of those that come before all others.
+
+    Returns:
+        All names, in the order in which they shall lie.
+    """
     leading = list(first)
-    rest = [name for name in tensors if name not in set(leading)]
+    following = [name for name in tensors if name not in set(leading)]
     uneven = {name: tensor.numel() % _VECTOR > 0 for name, tensor in tensors.items()}
-    return (*sorted(leading, key=uneven.__getitem__), *sorted(rest, key=uneven.__getitem__))
+    return (*sorted(leading, key=uneven.__getitem__), *sorted(following, key=uneven.__getitem__))
 
 
 def _views(like: Named, data: Tensor, order: Iterable[str]) -> dict[str, Tensor]:

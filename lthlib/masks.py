@@ -31,12 +31,16 @@ def prunable_names(
 ) -> tuple[str, ...]:
     """Names of the parameters that a mask may cover, in the order of the network.
 
-    Arguments:
+    Args:
         model: any network.
         which: `"conv+linear"` (weights of convolutions, transposed ones among them, linear layers
             and attention projections, the density base of every cross-method figure), `"conv"`
             (convolutions alone), `"conv>1x1"` (convolutions whose kernel is larger than 1x1, as
             the CS release masks them), or the names themselves, of any parameters that are trained.
+
+    Returns:
+        Names as `model.named_parameters()` has them, each once.
+
     Raises:
         MaskError: the network lacks a name or does not train it, or nothing is prunable.
     """
@@ -51,11 +55,14 @@ def prunable_names(
         return names
     if not isinstance(which, (tuple, list)):
         raise MaskError(f"prunable is {shown(which)}; expected a tuple of names, or a word")
-    known = dict(model.named_parameters())
+    parameters = dict(model.named_parameters())
     for name in which:
-        if not isinstance(name, str) or name not in known:
-            raise MaskError(f"the model has no parameter {shown(name)}; it has {', '.join(known)}")
-        if not (is_trained(known[name]) and known[name].numel() and known[name].dim()):
+        parameter = parameters.get(name) if isinstance(name, str) else None
+        if parameter is None:
+            raise MaskError(
+                f"the model has no parameter {shown(name)}; it has {', '.join(parameters)}"
+            )
+        if not (is_trained(parameter) and parameter.numel() and parameter.dim()):
             raise MaskError(
                 f"prunable names {name!r}, whose weights are frozen (requires_grad=False) or none; "
                 "leave it out"
@@ -71,16 +78,36 @@ def is_trained(parameter: Tensor) -> bool:
 
 
 def left_out(model: nn.Module, names: Collection[str]) -> dict[str, int]:
-    """Trained tensors that a mask over `names` does not cover though they are matrices, with their
-    numbers of weights: recurrent layers, embeddings, parametrised layers and so on. Layers that
-    `prunable_names` knows are left out on purpose."""
+    """Trained matrices that a mask does not cover, such as recurrent layers and embeddings.
+
+    Layers that `prunable_names` knows are left out on purpose: they do not count.
+
+    Args:
+        model: any network.
+        names: of the parameters that the mask covers.
+
+    Returns:
+        Name of a parameter -> its number of weights.
+    """
     covered = {*names, *_weights(model, "conv+linear")}
-    rest = {n: p for n, p in model.named_parameters() if is_trained(p) and n not in covered}
-    return {n: p.numel() for n, p in rest.items() if sum(side > 1 for side in p.shape) > 1}
+    return {
+        name: parameter.numel()
+        for name, parameter in model.named_parameters()
+        if is_trained(parameter) and name not in covered
+        if sum(side > 1 for side in parameter.shape) > 1
+    }
 
 
 def group_axes(model: nn.Module) -> dict[str, tuple[int, int]]:
-    """Where the output filters and the input channels of each convolution's weight lie."""
+    """Where filters and channels lie in the weights of convolutions.
+
+    Args:
+        model: any network.
+
+    Returns:
+        Name of a convolution's weight -> the dim of its output filters and that of its input
+        channels.
+    """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return {
         names[id(module._parameters["weight"])]: (1, 0) if module.transposed else (0, 1)
@@ -106,8 +133,17 @@ def _is_prunable(module: nn.Module, which: str) -> bool:
 
 
 class Mask(Mapping[str, Tensor]):
-    """An immutable mapping from parameter name to a boolean tensor of that parameter's shape; True
-    is kept."""
+    """An immutable mapping from parameter name to a boolean tensor of its shape; True is kept.
+
+    Args:
+        tensors: name -> boolean tensor.
+
+    Attributes:
+        total: how many weights the mask covers.
+
+    Raises:
+        MaskError: a tensor is not boolean.
+    """
 
     def __init__(self, tensors: Mapping[str, Tensor]):
         for name, tensor in tensors.items():
@@ -133,8 +169,10 @@ class Mask(Mapping[str, Tensor]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        more = f"density {self.density:.4f}, {len(self)} tensors"
-        return f"Mask({self.kept:,} of {self.total:,} weights kept, {more})"
+        return (
+            f"Mask({self.kept:,} of {self.total:,} weights kept, density {self.density:.4f}, "
+            f"{len(self)} tensors)"
+        )
 
     @cached_property
     def kept(self) -> int:
@@ -156,21 +194,38 @@ class Mask(Mapping[str, Tensor]):
         return {name: (int(tensor.sum()), tensor.numel()) for name, tensor in self.items()}
 
     def overlap(self, other: Mask) -> float:
-        """Intersection over union of the kept weights of two masks over the same parameters, in [0,
-        1]."""
+        """Intersection over union of the kept weights of two masks.
+
+        Args:
+            other: a mask over the same parameters.
+
+        Returns:
+            From 0 to 1; 1 also where neither keeps any.
+
+        Raises:
+            MaskError: their parameters differ, by name or shape.
+        """
         self.check(other)
         other.check(self)
-        both = sum(int((self[name] & other[name]).sum()) for name in self)
-        either = self.kept + other.kept - both
-        return both / either if either else 1.0
+        intersection = sum(int((self[name] & other[name]).sum()) for name in self)
+        union = self.kept + other.kept - intersection
+        return intersection / union if union else 1.0
 
     def extended(self, shapes: Mapping[str, torch.Size]) -> Mask:
-        """The same mask over a wider base: parameters it does not cover are kept whole."""
+        """The same mask over a wider base, on the CPU.
+
+        Args:
+            shapes: name -> shape of each parameter of that base; those that the mask does not cover
+                are kept whole.
+
+        Returns:
+            A mask over them all.
+        """
         base = {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
         return Mask(base | {name: tensor.cpu() for name, tensor in self.items()})
 
     def shuffled(self, generator: torch.Generator) -> Mask:
-        """A control: the same number of weights kept in each layer, at places drawn at random."""
+        """A control: as many weights kept in each layer, but which, `generator` draws."""
         shapes = {name: tensor.shape for name, tensor in self.items()}
         counts = {name: kept for name, (kept, _) in self.layers().items()}
         return random_mask(shapes, counts, generator)
@@ -183,8 +238,10 @@ class Mask(Mapping[str, Tensor]):
         """Raise MaskError unless each covered parameter is in `tensors` with the mask's shape."""
         for name, tensor in self.items():
             if name not in tensors:
-                what = f"the mask covers {name!r}, which the network lacks"
-                raise MaskError(f"{what}; is it another architecture?")
+                raise MaskError(
+                    f"the mask covers {name!r}, which the network lacks; is it another "
+                    "architecture?"
+                )
             if tensors[name].shape != tensor.shape:
                 raise MaskError(
                     f"the mask of {name!r} has shape {tuple(tensor.shape)}, the network's is "
@@ -198,10 +255,17 @@ class Mask(Mapping[str, Tensor]):
 
 
 def already_pruned(weights: Mapping[str, Tensor]) -> Mask | None:
-    """Where weights are not 0, if a share of them is that only pruning gives: 1 % or more, not
-    counting tensors that are 0 as a whole, which start so."""
-    found = {name: weight.detach().cpu() != 0 for name, weight in weights.items()}
-    mask = Mask({name: kept | ~kept.any() for name, kept in found.items()})
+    """The mask of weights that somebody pruned before.
+
+    Args:
+        weights: name -> weight.
+
+    Returns:
+        Where they are not 0, if 1 % or more of them are, which only pruning gives; else None.
+        Tensors that are 0 as a whole do not count: they start so.
+    """
+    nonzero = {name: weight.detach().cpu() != 0 for name, weight in weights.items()}
+    mask = Mask({name: kept | ~kept.any() for name, kept in nonzero.items()})
     return mask if mask.density <= 0.99 else None
 
 
@@ -212,8 +276,18 @@ def check_density(density: float) -> None:
 
 
 def kept_count(total: int, density: float) -> int:
-    """How many of `total` weights a density in (0, 1] keeps: the nearest integer. Raises MaskError
-    if none."""
+    """How many weights a density keeps: the nearest integer.
+
+    Args:
+        total: how many there are.
+        density: in (0, 1].
+
+    Returns:
+        From 1 to `total`.
+
+    Raises:
+        MaskError: the density is out of range, or keeps none.
+    """
     check_density(density)
     count = round(density * total)
     if count < 1:
@@ -223,15 +297,24 @@ def kept_count(total: int, density: float) -> int:
     return count
 
 
-def top_k(scores: Tensor, k: int, places: Callable[[], np.ndarray] | None = None) -> Tensor:
+def top_k(scores: Tensor, k: int, positions: Callable[[], np.ndarray] | None = None) -> Tensor:
     """Mark the k largest scores: the Euclidean projection of scores onto binary masks with k ones.
 
-    scores: floating-point tensor of any shape, without NaN. k: 0 <= k <= scores.numel(). places:
-    int64 [n], what decides among equal scores in place of their flat index, if it comes to that.
-    Returns a boolean tensor of the same shape with exactly k True; among equal scores the lower
-    flat index wins, or the lower place.
-    Raises MaskError for k out of range and for NaN. On a GPU, where looking for NaN would stop the
-    queue, nothing is kept where there is one, and only the index decides among equal scores.
+    On a GPU, where looking for NaN would stop the queue, nothing is kept where there is one, and
+    only the flat index decides among equal scores.
+
+    Args:
+        scores: floating-point tensor of any shape, without NaN.
+        k: how many to keep, 0 <= k <= scores.numel().
+        positions: gives int64 [n], which decides among equal scores in place of their flat index;
+            called only if it comes to that.
+
+    Returns:
+        A boolean tensor of the shape of `scores` with exactly k True; among equal scores the lower
+        flat index wins, or the lower position.
+
+    Raises:
+        MaskError: k is out of range, or a score is NaN.
     """
     n = scores.numel()
     if not 0 <= k <= n:
@@ -245,7 +328,7 @@ def top_k(scores: Tensor, k: int, places: Callable[[], np.ndarray] | None = None
     _refuse_nan(flat)
     if flat.dtype not in (torch.float32, torch.float64):
         flat = flat.float()
-    return torch.from_numpy(_top_k_numpy(flat.numpy(), k, places)).view(scores.shape)
+    return torch.from_numpy(_top_k_numpy(flat.numpy(), k, positions)).view(scores.shape)
 
 
 def _refuse_nan(scores: Tensor) -> None:
@@ -262,24 +345,37 @@ def _top_k_queued(flat: Tensor, k: int) -> Tensor:
     return above | (tied & (tied.cumsum(0, dtype=torch.int32) <= k - above.sum()))
 
 
-def _top_k_numpy(flat: np.ndarray, k: int, places: Callable[[], np.ndarray] | None) -> np.ndarray:
+def _top_k_numpy(
+    flat: np.ndarray, k: int, positions: Callable[[], np.ndarray] | None
+) -> np.ndarray:
     threshold = np.partition(flat, len(flat) - k)[len(flat) - k]
     chosen: np.ndarray = flat > threshold
     missing = k - int(np.count_nonzero(chosen))
     tied = np.flatnonzero(flat == threshold)
-    if places is not None and len(tied) > missing:
-        tied = tied[np.argsort(places()[tied])]
+    if positions is not None and len(tied) > missing:
+        tied = tied[np.argsort(positions()[tied])]
     chosen[tied[:missing]] = True
     return chosen
 
 
 def top_k_global(scores: Mapping[str, Tensor], k: int) -> Mask:
-    """Keep the k highest scores over all parameters together (ties by order of the parameters, then
-    by index)."""
+    """Keep the k highest scores over all parameters together.
+
+    Args:
+        scores: name -> floating-point tensor, without NaN.
+        k: how many to keep, from 0 to all of them.
+
+    Returns:
+        A mask of the shapes of `scores`; among equal scores the earlier parameter wins, then the
+        lower index.
+
+    Raises:
+        MaskError: as `top_k` raises it.
+    """
     flat = torch.cat([score.reshape(-1) for score in scores.values()])
-    parts = top_k(flat, k).split([score.numel() for score in scores.values()])
-    named = zip(scores, parts, strict=True)
-    return Mask({name: part.view(scores[name].shape) for name, part in named})
+    pieces = top_k(flat, k).split([score.numel() for score in scores.values()])
+    masks = zip(scores.items(), pieces, strict=True)
+    return Mask({name: piece.view(score.shape) for (name, score), piece in masks})
 
 
 def select(
@@ -292,15 +388,23 @@ def select(
 ) -> Mask:
     """The mask of a density from scores.
 
-    scores: one for each weight; of any sign for `unstructured` and norm `sum`. density: in (0, 1].
-    structure: `unstructured` keeps the highest scores over all parameters together. `filter` and
-    `channel` keep whole output filters or input channels of every convolution, the same share of
-    each layer, and all of what is no convolution; see `kept_groups`.
-    norm: score of a group: `l2` of its weights' scores, or their `sum`.
-    within: a mask outside which nothing is kept, for pruning step by step. axes: the dims of
-    filters and channels, of convolutions, see `group_axes`.
-    Raises MaskError for an unknown structure or norm, for a structure where no parameter is a
-    convolution's, for a density that keeps nothing, and for NaN.
+    Args:
+        scores: name -> tensor with a score for each weight; of any sign for `unstructured` and norm
+            `sum`.
+        density: kept fraction, in (0, 1].
+        structure: `unstructured` keeps the highest scores over all parameters together. `filter`
+            and `channel` keep whole output filters or input channels of every convolution, the
+            same share of each layer, and all of what is no convolution; see `kept_groups`.
+        norm: score of a group: `l2` of its weights' scores, or their `sum`.
+        within: a mask outside which nothing is kept, for pruning step by step.
+        axes: of convolutions, the dims of filters and channels, see `group_axes`.
+
+    Returns:
+        A mask of the shapes of `scores`.
+
+    Raises:
+        MaskError: structure or norm is unknown, no parameter is a convolution's where the structure
+            needs one, the density keeps nothing, or a score is NaN.
     """
     check_choice("structure", structure, STRUCTURES, MaskError)
     check_choice("norm", norm, NORMS, MaskError)
@@ -311,8 +415,10 @@ def select(
         return top_k_global(scores, kept_count(sum(s.numel() for s in scores.values()), density))
     axes = axes or {}
     if axes.keys().isdisjoint(scores):
-        what = f"structure is {structure!r}, but no prunable parameter is a convolution's"
-        raise MaskError(f"{what}; use 'unstructured'")
+        raise MaskError(
+            f"structure is {structure!r}, but no prunable parameter is a convolution's; use "
+            "'unstructured'"
+        )
     masks = {}
     for name, score in scores.items():
         masks[name] = torch.ones_like(score, dtype=torch.bool)
@@ -326,17 +432,33 @@ def select(
 def _top_groups(
     scores: Tensor, dim: int, density: float, norm: str, within: Tensor | None
 ) -> Tensor:
-    others = [d for d in range(scores.dim()) if d != dim]
-    grouped = scores.sum(others) if norm == "sum" else torch.linalg.vector_norm(scores, dim=others)
+    reduced = [d for d in range(scores.dim()) if d != dim]
+    if norm == "sum":
+        group_scores = scores.sum(reduced)
+    else:
+        group_scores = torch.linalg.vector_norm(scores, dim=reduced)
     if within is not None:
-        grouped = torch.where(within.any(others), grouped, float("-inf"))
-    kept = top_k(grouped, kept_groups(len(grouped), density))
-    return kept.view([-1 if d == dim else 1 for d in range(scores.dim())])
+        group_scores = torch.where(within.any(reduced), group_scores, float("-inf"))
+    mask = top_k(group_scores, kept_groups(len(group_scores), density))
+    return mask.view([-1 if d == dim else 1 for d in range(scores.dim())])
 
 
 def kept_groups(groups: int, density: float) -> int:
-    """How many of a layer's groups a density in (0, 1] keeps: as the BiP release counts, all but
-    the whole number of (1 - density) groups, so at least one."""
+    """How many of a layer's groups a density keeps.
+
+    Args:
+        groups: how many there are.
+        density: in (0, 1].
+
+    Returns:
+        All but the whole number of (1 - density) groups, so at least one.
+
+    Raises:
+        MaskError: the density is out of range.
+
+    Source:
+        The BiP release counts so.
+    """
     check_density(density)
     return groups - int((1 - density) * groups)
 
@@ -344,8 +466,19 @@ def kept_groups(groups: int, density: float) -> int:
 def random_mask(
     shapes: Mapping[str, torch.Size], kept: int | Mapping[str, int], generator: torch.Generator
 ) -> Mask:
-    """Keep weights drawn uniformly: `kept` over all parameters together, or as many in each as the
-    mapping says."""
+    """Keep weights drawn uniformly.
+
+    Args:
+        shapes: name -> shape of each parameter.
+        kept: how many weights over all parameters together; or name -> how many of that parameter.
+        generator: what is drawn from.
+
+    Returns:
+        A mask over these parameters.
+
+    Raises:
+        MaskError: more are to be kept than there are.
+    """
     scores = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
     if isinstance(kept, int):
         return top_k_global(scores, kept)
@@ -353,17 +486,28 @@ def random_mask(
 
 
 def pack(tensor: Tensor) -> Tensor:
-    """Boolean tensor of n entries -> uint8 tensor of ceil(n / 8) bytes, first entry in the highest
-    bit."""
+    """Pack a boolean tensor of n entries into bits: uint8 [ceil(n / 8)], highest bit first."""
     return torch.from_numpy(np.packbits(tensor.cpu().numpy().reshape(-1)))
 
 
 def unpack(packed: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Inverse of `pack`. Raises MaskError when the bytes do not match the shape."""
+    """Unpack what `pack` made.
+
+    Args:
+        packed: uint8 [ceil(n / 8)].
+        shape: of the tensor, n entries in all.
+
+    Returns:
+        A boolean tensor of that shape.
+
+    Raises:
+        MaskError: the bytes do not match the shape.
+    """
     count = int(np.prod(shape, dtype=np.int64))
-    wanted = (count + 7) // 8
-    if packed.dtype != torch.uint8 or packed.numel() != wanted:
-        found = packed.numel()
-        raise MaskError(f"a packed mask of shape {shape} needs {wanted} bytes; found {found}")
+    size = (count + 7) // 8
+    if packed.dtype != torch.uint8 or packed.numel() != size:
+        raise MaskError(
+            f"a packed mask of shape {shape} needs {size} bytes; found {packed.numel()}"
+        )
     bits = np.unpackbits(packed.numpy(), count=count)
     return torch.from_numpy(bits.astype(bool)).view(shape)

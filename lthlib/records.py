@@ -14,7 +14,7 @@ from lthlib.texts import visible
 
 SCHEMA = 1
 _MOST = sys.float_info.max
-# Each a module of `lthlib.methods`, which imports torch; nothing here does.
+# Each is a module of `lthlib.methods`, which imports torch; nothing in this file does.
 METHODS = (
     *("dense", "imp", "cs", "bip", "hydra", "omp", "snip", "grasp", "synflow", "gmp"),
     *("l0", "iss", "random", "retrain"),
@@ -39,35 +39,39 @@ def make_record(
     Args:
         config: the run's configuration, as plain values.
         failure: why the run failed.
-        fields: what the schema asks for beside what follows from these, and beside `study`, `scale`
-            and `label`, which a record gets when it is published.
+        **fields: what the schema asks for beside what follows from these, and beside `study`,
+            `scale` and `label`, which a record gets when it is published.
+
+    Returns:
+        The record, its fields in the order of the schema.
     """
-    nothing = {
+    no_ticket = {
         "judged": "found",
         **dict.fromkeys(("density", "kept", "total")),
         "layers": {},
         "accuracy": {"validation": None, "test": None},
     }
-    given = {
+    record = {
         "schema": SCHEMA,
         "config": config,
         **{name: config[name] for name in ("method", "seed")},
         "status": "ok" if failure is None else "failed",
         "failure": failure,
-        **({} if failure is None else nothing),
+        **({} if failure is None else no_ticket),
         **fields,
     }
-    return {name: given[name] for name in _SUCCEEDED if name not in _PUBLISHED_AS}
+    return {name: record[name] for name in _SUCCEEDED if name not in _PUBLISHED_AS}
 
 
 def validate_unpublished(record: Any, where: str) -> None:
-    """As `validate`, of a record that `make_record` returned."""
+    """Check, as `validate` does, a record that `make_record` returned."""
     validate(_PUBLISHED_AS | record if isinstance(record, dict) else record, where)
 
 
 def validate(record: Any, where: str = "record") -> None:
-    """Check one record against the schema: keys, types, ranges, and fields that must agree; of a
-    published line its digest too.
+    """Check one record against the schema: keys, types, ranges, and fields that must agree.
+
+    Of a published line, the digest is checked too.
 
     Args:
         record: a record as read from JSON.
@@ -108,14 +112,14 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST
 
 
-def _time(value: Any) -> bool:
+def _is_time(value: Any) -> bool:
     try:
         return bool(datetime.fromisoformat(value))
     except (TypeError, ValueError):
         return False
 
 
-def _checksums(value: Any) -> bool:
+def _are_checksums(value: Any) -> bool:
     return isinstance(value, dict) and all(
         FILE_NAME.fullmatch(name) and SHA256.check(digest) for name, digest in value.items()
     )
@@ -124,7 +128,7 @@ def _checksums(value: Any) -> bool:
 COUNT = Field("a count of 0 or more", lambda value: type(value) is int and 0 <= value < 1 << 63)
 
 
-def _layers(value: Any) -> bool:
+def _are_layers(value: Any) -> bool:
     return isinstance(value, dict) and all(
         isinstance(layer, list)
         and len(layer) == 2
@@ -150,14 +154,14 @@ OBJECT = Field("an object", lambda value: isinstance(value, dict))
 _NULL = Field("null", lambda value: value is None)
 _METHOD = one_of(METHODS)
 TRUTH = Field("true or false", lambda value: isinstance(value, bool))
-FILES = Field(f"the SHA-256 of tickets and {REWIND}", _checksums)
+FILES = Field(f"the SHA-256 of tickets and {REWIND}", _are_checksums)
 COST = dict.fromkeys(COSTS, _AMOUNT)
 PROVENANCE = {
     **dict.fromkeys(("device", "device_name", "torch", "python", "lthlib", "source"), TEXT),
     "threads": COUNT,
     "commit": TEXT.or_null(),
     "dirty": TRUTH,
-    **dict.fromkeys(("started", "finished"), Field("an ISO 8601 time", _time)),
+    **dict.fromkeys(("started", "finished"), Field("an ISO 8601 time", _is_time)),
 }
 # In the order of a record's fields.
 _SUCCEEDED: dict[str, Any] = {
@@ -179,7 +183,7 @@ _SUCCEEDED: dict[str, Any] = {
     "judged": one_of(("found", "retrained")),
     "density": DENSITY,
     **dict.fromkeys(("kept", "total"), COUNT),
-    "layers": Field("[kept, total] by parameter, kept <= total", _layers),
+    "layers": Field("[kept, total] by parameter, kept <= total", _are_layers),
     "accuracy": dict.fromkeys(("validation", "test"), _PERCENT.or_null()),
     "cost": {"own": COST, "cumulative": COST},
     "provenance": PROVENANCE,
@@ -211,12 +215,14 @@ _CONFIG = {
 
 def check(value: Any, rule: Any, where: str, path: str = "") -> None:
     """Check a value by a `Field`, or an object by the rules of its keys, all of them and no other.
+
     No text in it, key or value, may hold a character that is not seen.
 
     Args:
         value: as read from JSON.
         rule: a `Field`, or name -> rule.
-        where, path: how to name the value in an error: file and line, then the field.
+        where: how an error names what the value is of, such as a file and its line.
+        path: how it then names the value; empty for the whole.
 
     Raises:
         RecordError: names the field, its value and what was expected.
@@ -226,7 +232,7 @@ def check(value: Any, rule: Any, where: str, path: str = "") -> None:
 
 
 def check_fields(value: Any, rule: Any, where: str, path: str = "") -> None:
-    """As `check`, whatever its texts hold."""
+    """Check a value as `check` does, whatever its texts hold."""
     if isinstance(rule, Field):
         if not rule.check(value):
             text = repr(value)[:80]
@@ -234,10 +240,10 @@ def check_fields(value: Any, rule: Any, where: str, path: str = "") -> None:
         return
     check_fields(value, OBJECT, where, path)
     prefix = f"{path}." if path else ""
-    for wrong, names in ("lacks", rule.keys() - value), ("has unknown", value.keys() - rule):
+    for fault, names in ("lacks", rule.keys() - value), ("has unknown", value.keys() - rule):
         if names:
-            listed = ", ".join(prefix + name for name in sorted(names))
-            raise RecordError(f"{where}: {wrong} {listed}")
+            paths = ", ".join(prefix + name for name in sorted(names))
+            raise RecordError(f"{where}: {fault} {paths}")
     for name, inner in rule.items():
         check_fields(value[name], inner, where, prefix + name)
 
@@ -246,15 +252,15 @@ def check_texts(value: Any, where: str) -> None:
     """Raise RecordError where a text in a value, key or value, has a character that is not seen."""
     if isinstance(value, str) and visible(value) != value:
         raise RecordError(f"{where}: the text {value[:80]!a} has a character that is not seen")
-    inner = [*value, *value.values()] if isinstance(value, dict) else value
-    for one in inner if isinstance(inner, list) else ():
-        check_texts(one, where)
+    items = [*value, *value.values()] if isinstance(value, dict) else value
+    for item in items if isinstance(items, list) else ():
+        check_texts(item, where)
 
 
 def _check_config(config: Any, where: str, prefix: str) -> None:
     """Check what the tidy table reads; the rest of a configuration grows with the library."""
-    known = {name: config[name] for name in _CONFIG if name in config}
-    check_fields(known, _CONFIG, where, prefix[:-1])
+    checked = {name: config[name] for name in _CONFIG if name in config}
+    check_fields(checked, _CONFIG, where, prefix[:-1])
     for name in _SETTINGS.keys() & config["settings"].keys():
         check_fields(config["settings"][name], _SETTINGS[name], where, f"{prefix}settings.{name}")
     check_fields(config["data"].get("dataset"), NAME, where, f"{prefix}data.dataset")

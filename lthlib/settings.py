@@ -25,7 +25,12 @@ POINT = re.compile(r"\w[\w.+-]{0,79}", re.ASCII)
 
 @dataclass(frozen=True)
 class Field:
-    """What a value must be, in words, and the check of it."""
+    """What a value must be.
+
+    Attributes:
+        expected: that, in words, as an error says them.
+        check: whether a value is so.
+    """
 
     expected: str
     check: Callable[[Any], bool]
@@ -51,16 +56,24 @@ def above(low: float) -> Field:
 
 
 def matching(pattern: str, expected: str) -> Field:
-    """A text that a regular expression matches as a whole."""
-    found = re.compile(pattern, re.ASCII)
-    return Field(expected, lambda value: isinstance(value, str) and bool(found.fullmatch(value)))
+    """A text that a regular expression matches as a whole.
+
+    Args:
+        pattern: the expression, whose classes of characters are those of ASCII.
+        expected: what it matches, in words.
+
+    Returns:
+        The rule. Its check takes any value.
+    """
+    regex = re.compile(pattern, re.ASCII)
+    return Field(expected, lambda value: isinstance(value, str) and bool(regex.fullmatch(value)))
 
 
-def _length(value: str) -> bool:
+def _is_length(value: str) -> bool:
     return LENGTH.fullmatch(value) is not None
 
 
-def _some(length: str) -> bool:
+def _is_positive(length: str) -> bool:
     return any(digit in length for digit in "123456789")
 
 
@@ -86,26 +99,33 @@ Share = Annotated[float, Field("a share in (0, 1), at least 1e-6", lambda v: 1e-
 Density = Annotated[
     float, Field("a kept fraction in (0, 1], at least 1e-12", lambda v: 1e-12 <= v <= 1)
 ]
-Length = Annotated[str, Field(_LENGTHS, _length)]
-OwnRewind = Annotated[str, Field(f"{_LENGTHS}, or nothing", lambda v: v == "" or _length(v))]
+Length = Annotated[str, Field(_LENGTHS, _is_length)]
+OwnRewind = Annotated[str, Field(f"{_LENGTHS}, or nothing", lambda v: v == "" or _is_length(v))]
 OwnLength = Annotated[
-    str, Field(f"{_LENGTHS}, not 0, or nothing", lambda v: v == "" or (_length(v) and _some(v)))
+    str,
+    Field(
+        f"{_LENGTHS}, not 0, or nothing", lambda v: v == "" or (_is_length(v) and _is_positive(v))
+    ),
 ]
 
 
 class Settings:
-    """Base of frozen dataclasses of settings: each value becomes its field's type and is held
-    against the rules in its annotation, such as `Annotated[int, between(1, 9)]`, when one is made.
+    """Base of frozen dataclasses of settings, which check themselves.
 
-    where: what errors put before a field's name, by default that of the class. Raises ConfigError,
-    naming the field and what was expected.
+    When one is made, each value becomes its field's type and is held against the rules in its
+    annotation, such as `Annotated[int, between(1, 9)]`. A class may say by `where` what errors put
+    before a field's name, by default its own name: `class Sweep(Settings, where="sweep.")`.
+
+    Raises:
+        ConfigError: a value does not fit; names the field and what was expected.
     """
 
     _where: str
 
     def __init_subclass__(cls, where: str | None = None) -> None:
-        own = cls.__name__.removesuffix("Settings").lower() + "."
-        cls._where = own if where is None else where
+        if where is None:
+            where = cls.__name__.removesuffix("Settings").lower() + "."
+        cls._where = where
 
     def __post_init__(self) -> None:
         for name, kind in _hints(typing.cast(Any, type(self))).items():
@@ -114,27 +134,50 @@ class Settings:
 
 
 def build(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    """A settings dataclass from plain values; where: how the user knows it. Raises ConfigError for
-    unknown or missing names, and for what the fields' rules refuse."""
+    """A settings dataclass from plain values.
+
+    Args:
+        kind: the dataclass.
+        values: name of a field -> value; fields that have a default may be left out.
+        where: how the user knows the values, such as `training`; empty where names stand alone.
+
+    Returns:
+        An object of that class.
+
+    Raises:
+        ConfigError: a name is unknown or missing, or a field's rule refuses its value.
+    """
     if not isinstance(values, Mapping):
         raise ConfigError(
             f"{where or 'configuration'} is {shown(values)}; expected names with values"
         )
-    known = {f.name: f.default is MISSING and f.default_factory is MISSING for f in fields(kind)}
     prefix = f"{where}." if where else ""
+    defined = {field.name: field for field in fields(kind)}
     for name in values:
-        if name not in known:
+        if name not in defined:
             unknown = shown(f"{prefix}{name}")
-            raise ConfigError(f"unknown name {unknown}; expected one of {', '.join(known)}")
-    for name, required in known.items():
+            raise ConfigError(f"unknown name {unknown}; expected one of {', '.join(defined)}")
+    for name, field in defined.items():
+        required = field.default is MISSING and field.default_factory is MISSING
         if required and name not in values:
             raise ConfigError(f"{prefix}{name} is missing; give it a value")
     return kind(**values)
 
 
 def coerce(value: Any, kind: Any, where: str) -> Any:
-    """A value as the annotated type: lists become tuples, whole numbers floats, numbers in text
-    numbers. Raises ConfigError where it does not fit, or where a rule refuses it."""
+    """A value as the annotated type: lists as tuples, whole numbers as floats, texts as numbers.
+
+    Args:
+        value: any.
+        kind: what it is to become, as a field of settings is annotated.
+        where: how the user knows the value.
+
+    Returns:
+        The value, of that type.
+
+    Raises:
+        ConfigError: it does not fit, or a rule refuses it.
+    """
     origin, options = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any or (value is None and types.NoneType in options):
         return value
@@ -147,9 +190,9 @@ def coerce(value: Any, kind: Any, where: str) -> Any:
                 raise ConfigError(f"{where} is {shown(value)}; expected {rule.expected}")
         return value
     if origin is types.UnionType or origin is typing.Union:
-        several = [option for option in options if option is not types.NoneType]
-        # Of several, what takes it knows what it may be.
-        return value if len(several) > 1 else coerce(value, several[0], where)
+        kinds = [option for option in options if option is not types.NoneType]
+        # Of several types, what takes the value knows what it may be.
+        return value if len(kinds) > 1 else coerce(value, kinds[0], where)
     if origin is Callable:
         if isinstance(value, type) or not callable(value):
             raise ConfigError(f"{where} is {shown(value)}; expected a function")
@@ -161,12 +204,12 @@ def coerce(value: Any, kind: Any, where: str) -> Any:
     if isinstance(kind, type) and issubclass(kind, Settings):
         return value if isinstance(value, kind) else build(kind, value, where)
     try:
-        return _converted(value, kind)
+        return _convert(value, kind)
     except (TypeError, ValueError, OverflowError):
         raise ConfigError(f"{where} is {shown(value)}; expected {_name(kind)}") from None
 
 
-def _converted(value: Any, kind: type) -> Any:
+def _convert(value: Any, kind: type) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bool) != (kind is bool):

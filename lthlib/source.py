@@ -22,22 +22,27 @@ _PASSED_OVER = frozenset(
 
 @cache
 def fingerprint(method: str) -> str:
-    """Hash of the source a run of `method` depends on, comments and docstrings left out: 16
-    hexadecimal digits."""
+    """Hash of the source that a run of a method depends on, comments and docstrings left out.
+
+    Args:
+        method: its name.
+
+    Returns:
+        16 hexadecimal digits.
+    """
     return digest_of(source_files(method), _PACKAGE)[:16]
 
 
 def source_files(method: str) -> list[Path]:
     """The files a run of `method` depends on: what its module and the execution of runs import."""
-    starts = [_file(_PACKAGE / name) for name in ("runs/execution", f"methods/{method}")]
-    found = {path for path in starts if path is not None}
-    for start in sorted(found):
-        found |= imported([_PACKAGE], parsed(start.read_bytes()), _PASSED_OVER)
-    return sorted(found)
+    candidates = (_module_file(_PACKAGE / name) for name in ("runs/execution", f"methods/{method}"))
+    starts = {path for path in candidates if path is not None}
+    imports = (imported([_PACKAGE], parsed(path.read_bytes()), _PASSED_OVER) for path in starts)
+    return sorted(starts.union(*imports))
 
 
 def digest_of(files: Iterable[Path], folder: Path) -> str:
-    """SHA-256 of Python files and their places below `folder`, without comments and docstrings."""
+    """SHA-256 of Python files and their paths below `folder`, without comments and docstrings."""
     digest = hashlib.sha256()
     for path in files:
         digest.update(path.relative_to(folder).as_posix().encode())
@@ -51,17 +56,24 @@ def imported(
     """The modules of some packages that code imports, directly or not.
 
     A name taken from a package itself may come from any module of it (names load lazily): all
-    count. packages: their folders, whose modules import each other by their whole names.
-    passed_over: modules that do not count, nor what they import.
+    count.
+
+    Args:
+        packages: folders of the packages, whose modules import each other by their whole names.
+        tree: the code.
+        passed_over: modules that do not count, nor what they import.
+
+    Returns:
+        Paths of the modules.
     """
-    found: set[Path] = set()
+    modules: set[Path] = set()
     waiting = [tree]
     while waiting:
         for module in _imports(packages, waiting.pop()):
-            if module not in found and module not in passed_over:
-                found.add(module)
+            if module not in modules and module not in passed_over:
+                modules.add(module)
                 waiting.append(parsed(module.read_bytes()))
-    return found
+    return modules
 
 
 def _imports(packages: Sequence[Path], tree: ast.AST) -> Iterator[Path]:
@@ -74,24 +86,24 @@ def _imports(packages: Sequence[Path], tree: ast.AST) -> Iterator[Path]:
                 yield from _modules(packages, node.module.split("."), alias.name)
 
 
-def _modules(packages: Sequence[Path], parts: list[str], name: str | None) -> Iterator[Path]:
-    package = next((one for one in packages if parts[0] == one.name), None)
+def _modules(packages: Sequence[Path], steps: list[str], name: str | None) -> Iterator[Path]:
+    package = next((folder for folder in packages if folder.name == steps[0]), None)
     if package is None:
         return
-    target = package.joinpath(*parts[1:])
-    submodule = None if name is None else _file(target / name)
+    target = package.joinpath(*steps[1:])
+    submodule = None if name is None else _module_file(target / name)
     if target == package and submodule is None:
         yield from package.rglob("*.py")
         return
     while target != package:
-        if module := _file(target):
+        if module := _module_file(target):
             yield module
         target = target.parent
     if submodule is not None:
         yield submodule
 
 
-def _file(target: Path) -> Path | None:
+def _module_file(target: Path) -> Path | None:
     for candidate in (target / "__init__.py", target.with_suffix(".py")):
         if candidate.is_file():
             return candidate

@@ -17,7 +17,19 @@ Defined = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 # Files and folders that have the form.
 DONE: tuple[str, ...] = (
     # Foundations.
+    "lthlib/__init__.py",
+    "lthlib/_torchvision.py",
+    "lthlib/bars.py",
     "lthlib/data",
+    "lthlib/errors.py",
+    "lthlib/files.py",
+    "lthlib/flat.py",
+    "lthlib/masks.py",
+    "lthlib/models",
+    "lthlib/records.py",
+    "lthlib/settings.py",
+    "lthlib/source.py",
+    "lthlib/texts.py",
     #
     # Training and methods.
     *("lthlib/api.py", "lthlib/boundary.py", "lthlib/checkpoints.py", "lthlib/description.py"),

@@ -74,7 +74,7 @@ def test_draws_are_those_of_tensor_after_tensor_as_they_are_named() -> None:
 def test_equal_scores_are_kept_in_the_order_of_their_names_and_rows() -> None:
     scores = {"a": torch.ones(2), "b": channels_last(torch.ones(1, 2, 2, 2))}
     flat = Flat.of(scores, order=("b", "a"))
-    assert flat.places.tolist() == [2, 6, 3, 7, 4, 8, 5, 9, 0, 1]
-    kept = flat.like(top_k(flat.data, 5, lambda: flat.places))
+    assert flat.positions.tolist() == [2, 6, 3, 7, 4, 8, 5, 9, 0, 1]
+    kept = flat.like(top_k(flat.data, 5, lambda: flat.positions))
     assert kept["a"].tolist() == [True, True]
     assert kept["b"].flatten().tolist() == [True] * 3 + [False] * 5

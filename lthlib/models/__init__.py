@@ -21,8 +21,12 @@ INITIALISATIONS = ("kaiming", "xavier")
 
 @dataclass(frozen=True)
 class Architecture:
-    """How a network is built: `build(settings, classes, channels)`, and which settings it has no
-    choice of, with the value that they have."""
+    """How a network is built.
+
+    Attributes:
+        build: from settings, number of classes, and channels of an image, in this order.
+        fixed: settings that it has no choice of, with the value that they have.
+    """
 
     build: Callable[[ModelSettings, int, int], nn.Module]
     fixed: Mapping[str, Any]
@@ -70,7 +74,7 @@ ARCHITECTURES = {
 class ModelSettings(Settings):
     """Which network, how its weights are drawn, and which of them may be pruned.
 
-    Arguments:
+    Attributes:
         architecture: for small images, `resnet8`, `resnet20`, `resnet56`, `resnet18` (3x3 stem
             without max-pooling, projections), `vgg16` (one linear layer) and `vgg16-fc` (three, as
             the BiP release has it); for ImageNet, torchvision's `resnet50` and, for
@@ -81,6 +85,7 @@ class ModelSettings(Settings):
         prunable: see `lthlib.masks.prunable_names`.
         initialisation: `kaiming` (for torchvision's networks, what torchvision does) or `xavier`
             (the CS release).
+
     Raises:
         ConfigError: a value makes no sense, or none for that architecture.
     """
@@ -93,22 +98,29 @@ class ModelSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field, value in ARCHITECTURES[self.architecture].fixed.items():
-            own = getattr(self, field)
-            if own != value:
+        for field, only in ARCHITECTURES[self.architecture].fixed.items():
+            value = getattr(self, field)
+            if value != only:
                 raise ConfigError(
-                    f"model.{field} is {own!r}, but {self.architecture} has no choice of {field}s, "
-                    f"{value} only: set that"
+                    f"model.{field} is {value!r}, but {self.architecture} has no choice of "
+                    f"{field}s, {only} only: set that"
                 )
 
 
 def build_model(settings: ModelSettings, classes: int, channels: int, seed: int) -> nn.Module:
-    """Build a network with weights drawn from `seed`, leaving torch's global generator as it
-    was.
+    """Build a network with weights drawn from a seed, leaving torch's global generator as it was.
 
-    classes: of the data set, the length of a row of logits. channels: of its images.
-    Returns a network from images [b, channels, h, w] to logits [b, classes].
-    Raises ConfigError for a network of torchvision's with other than 3 channels.
+    Args:
+        settings: which network, and how its weights are drawn.
+        classes: of the data set, the length of a row of logits.
+        channels: of its images.
+        seed: what the weights are drawn from.
+
+    Returns:
+        A network from images [b, channels, h, w] to logits [b, classes].
+
+    Raises:
+        ConfigError: a network of torchvision's is to take other than 3 channels.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -4,11 +4,12 @@ from torch import nn
 
 
 def kaiming_(model: nn.Module) -> None:
-    """Draw them from a normal distribution of variance 2 / fan-in, in the order of the network.
+    """Draw weights from a normal distribution of variance 2 / fan-in, in the order of the network.
 
     Biases and BatchNorm keep what torch gave them.
 
-    Source: He et al. (2015), equation 10.
+    Source:
+        He et al. (2015), equation 10.
     """
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -16,13 +17,13 @@ def kaiming_(model: nn.Module) -> None:
 
 
 def xavier_(model: nn.Module) -> None:
-    """Draw them from a normal distribution of variance 2 / (fan-in + fan-out), in the order of the
-    network; set their biases to 0.
+    """Draw weights from a normal distribution of variance 2 / (fan-in + fan-out); set biases to 0.
 
-    BatchNorm keeps what torch gave it, weight 1 and bias 0. Together this is the initialisation of
-    the CS release.
+    They are drawn in the order of the network. BatchNorm keeps what torch gave it, weight 1 and
+    bias 0. Together this is the initialisation of the CS release.
 
-    Source: Glorot and Bengio (2010), equation 12; the CS release, networks.py:83-91.
+    Source:
+        Glorot and Bengio (2010), equation 12; the CS release, networks.py:83-91.
     """
     for module in model.modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):

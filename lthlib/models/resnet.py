@@ -40,8 +40,16 @@ class Projection(nn.Conv2d):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm around a shortcut: [b, inputs, h, w] -> [b, outputs,
-    h/stride, w/stride]."""
+    """Two 3x3 convolutions with BatchNorm around a shortcut.
+
+    It maps [b, inputs, h, w] to [b, outputs, h / stride, w / stride].
+
+    Args:
+        inputs: channels of what comes in.
+        outputs: channels of what goes out.
+        stride: 1, or 2 to halve height and width.
+        shortcut: see `CifarResNet`; nothing but the input itself where both have one shape.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int, shortcut: str):
         super().__init__()
@@ -67,14 +75,24 @@ def _shortcut(inputs: int, outputs: int, stride: int, kind: str) -> nn.Module:
 
 
 class CifarResNet(nn.Module):
-    """images [b, channels, h, w] -> logits [b, classes].
+    """A residual network: images [b, channels, h, w] -> logits [b, classes].
 
-    blocks: residual blocks a stage (1: ResNet-8, 3: ResNet-20, 9: ResNet-56). width: channels of
-    the first stage; each further one doubles them and halves height and width.
-    shortcut: what a stage's first block adds: `identity` (option A, no weights), `projection` (1x1
-    convolution and BatchNorm) or `projection-bare` (1x1 convolution alone, as the CS release has
-    it).
-    stages: three; ResNet-18, with two blocks a stage and projections, has four.
+    Args:
+        blocks: residual blocks a stage (1: ResNet-8, 3: ResNet-20, 9: ResNet-56).
+        classes: length of a row of logits.
+        channels: of an image.
+        width: channels of the first stage; each further one doubles them and halves height and
+            width.
+        shortcut: what a stage's first block adds: `identity` (option A, no weights), `projection`
+            (1x1 convolution and BatchNorm) or `projection-bare` (1x1 convolution alone, as the CS
+            release has it).
+        stages: three; ResNet-18, with two blocks a stage and projections, has four.
+
+    Raises:
+        ConfigError: the shortcut is none of `SHORTCUTS`.
+
+    Source:
+        He et al. (2016), section 4.2.
     """
 
     def __init__(
@@ -108,5 +126,5 @@ class CifarResNet(nn.Module):
 
 def _stage(blocks: int, inputs: int, outputs: int, stride: int, shortcut: str) -> nn.Sequential:
     first = BasicBlock(inputs, outputs, stride, shortcut)
-    rest = [BasicBlock(outputs, outputs, 1, shortcut) for _ in range(blocks - 1)]
-    return nn.Sequential(first, *rest)
+    further = (BasicBlock(outputs, outputs, 1, shortcut) for _ in range(blocks - 1))
+    return nn.Sequential(first, *further)

@@ -17,13 +17,22 @@ SMALLEST_SIDE = 2 ** (len(STAGES) - 1)
 
 
 class CifarVGG(nn.Module):
-    """images [b, channels, h, w], h and w at least 16 -> logits [b, classes].
+    """VGG-16 with one linear layer: images [b, channels, h, w] -> logits [b, classes].
 
     Thirteen 3x3 convolutions without bias in five stages, max-pooling between the stages and the
     global average after the last one.
-    width: channels of the first stage; the paper's is 64. The others have 2, 4, 8 and 8 times as
-    many.
-    Raises ConfigError, on the first batch, for images that are too small to be halved four times.
+
+    Args:
+        classes: length of a row of logits.
+        channels: of an image; height and width are at least 16.
+        width: channels of the first stage; the paper's is 64. The others have 2, 4, 8 and 8 times
+            as many.
+
+    Raises:
+        ConfigError: on the first batch, images are too small to be halved four times.
+
+    Source:
+        Simonyan and Zisserman (2015), configuration D.
     """
 
     def __init__(self, classes: int, channels: int = 3, width: int = 64):
@@ -38,13 +47,21 @@ class CifarVGG(nn.Module):
 
 
 class HiddenVGG(nn.Module):
-    """images [b, channels, h, w], h and w at least 16 -> logits [b, classes].
+    """VGG-16 with three linear layers: images [b, channels, h, w] -> logits [b, classes].
 
     The convolutions of `CifarVGG`, averaged to 2 x 2 pixels, and three linear layers: from 32 times
     `width` inputs (2,048 at 64) to 4 times (256), to as many, to the classes, with ReLU between.
-    Raises ConfigError as `CifarVGG` does.
 
-    Source: the BiP release, models/vgg_cifar.py.
+    Args:
+        classes: length of a row of logits.
+        channels: of an image; height and width are at least 16.
+        width: channels of the first stage, as of `CifarVGG`.
+
+    Raises:
+        ConfigError: as `CifarVGG` raises it.
+
+    Source:
+        The BiP release, models/vgg_cifar.py.
     """
 
     def __init__(self, classes: int, channels: int = 3, width: int = 64):
@@ -78,10 +95,10 @@ def _features(channels: int, width: int) -> nn.Sequential:
     for stage, (multiple, convolutions) in enumerate(STAGES, start=1):
         if stage > 1:
             layers[f"pool{stage - 1}"] = nn.MaxPool2d(2)
-        for place in range(1, convolutions + 1):
-            outputs = multiple * width
-            layers[f"conv{stage}_{place}"] = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-            layers[f"bn{stage}_{place}"] = nn.BatchNorm2d(outputs)
-            layers[f"relu{stage}_{place}"] = nn.ReLU()
+        outputs = multiple * width
+        for number in range(1, convolutions + 1):
+            layers[f"conv{stage}_{number}"] = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+            layers[f"bn{stage}_{number}"] = nn.BatchNorm2d(outputs)
+            layers[f"relu{stage}_{number}"] = nn.ReLU()
             inputs = outputs
     return nn.Sequential(layers)

@@ -194,7 +194,9 @@ class Alternation:
             scores = self.ranked(self.scores.data)
             if (within := self.trainer.network.open) is not None:
                 scores = scores.masked_fill(within[: len(scores)] == 0, -torch.inf)
-            self.masks.data.copy_(top_k(scores, self.kept(len(scores)), lambda: self.scores.places))
+            self.masks.data.copy_(
+                top_k(scores, self.kept(len(scores)), lambda: self.scores.positions)
+            )
         else:
             self.trainer.load("masks", self.mask_of(self.scores))
 
