@@ -22,10 +22,16 @@ _FULL = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "size calcula
 
 
 def chosen(name: str) -> torch.device:
-    """The device that `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for cuda if there is one, names;
-    of several ranks on a host, each has a GPU of its own. Raises ConfigError when there is none
-    such."""
-    cuda, ranks = torch.cuda.is_available(), current()
+    """The device that computes; of several ranks on a host, each has a GPU of its own.
+
+    Args:
+        name: `cpu`, `cuda`, `cuda:1`, `mps`, or `auto` for cuda if there is one.
+
+    Raises:
+        ConfigError: no device has that name, this machine has none such, or ranks cannot share it.
+    """
+    cuda = torch.cuda.is_available()
+    ranks = current()
     if name == "auto":
         name = "cuda" if cuda else "cpu"
         _warn_of_unused_gpu()
@@ -41,8 +47,8 @@ def chosen(name: str) -> torch.device:
         raise ConfigError(f"device is {name!r}, which ranks cannot share; use cpu")
     count = torch.cuda.device_count() if cuda else 0
     if device.type == "cuda" and (device.index or 0) >= count:
-        why = unused_gpu() or f"torch finds {count or 'no'} GPU"
-        raise ConfigError(f"device is {name!r}, but {why}; use cpu or auto")
+        reason = unused_gpu() or f"torch finds {count or 'no'} GPU"
+        raise ConfigError(f"device is {name!r}, but {reason}; use cpu or auto")
     if device.type == "cuda" and ranks.world > 1:
         return torch.device("cuda", ranks.local)
     return device
@@ -67,33 +73,36 @@ def unused_gpu() -> str | None:
     if torch.backends.mps.is_available():
         return "the Apple GPU is left alone, as nobody has measured it: device mps takes it"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0").strip() in ("", "-1")
-    here = DRIVER.exists() or shutil.which("nvidia-smi") is not None
-    if hidden or not here or torch.cuda.is_available():
+    has_nvidia = DRIVER.exists() or shutil.which("nvidia-smi") is not None
+    if hidden or not has_nvidia or torch.cuda.is_available():
         return None
     try:
         torch.cuda.init()
-        why = "it finds none"
+        reason = "it finds none"
     except (RuntimeError, AssertionError) as error:
-        why = str(error).strip().partition("\n")[0].rstrip(".")
-    return f"torch {torch.__version__} cannot use the NVIDIA GPU of this machine ({why})"
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+    return f"torch {torch.__version__} cannot use the NVIDIA GPU of this machine ({reason})"
 
 
 @cache
 def _warn_of_unused_gpu() -> None:
-    if why := unused_gpu():
-        log.warning("%s; computing on the CPU", why)
+    if reason := unused_gpu():
+        log.warning("%s; computing on the CPU", reason)
 
 
 def memory_ended(error: BaseException) -> bool:
     """Whether an error of Python's or torch's says that memory did not suffice."""
-    return isinstance(error, MemoryError) or any(sign in str(error) for sign in _FULL)
+    return isinstance(error, MemoryError) or any(phrase in str(error) for phrase in _FULL)
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn torch's errors about what a device cannot do into ours, which say what to do: where
-    memory ends, OutOfMemory, and the memory that the body used is given back; where a kernel is not
-    deterministic, or there is no float64, ConfigError."""
+    """Turn torch's errors about what a device cannot do into ours, which say what to do.
+
+    Raises:
+        OutOfMemory: memory does not suffice; what the body used is given back.
+        ConfigError: a kernel is not deterministic, or there is no float64.
+    """
     try:
         yield
     except (RuntimeError, MemoryError, TypeError) as error:

@@ -55,9 +55,13 @@ _PATIENCE = datetime.timedelta(days=30)
 class Ranks:
     """The processes that share a run; by default a single one, for which nothing is exchanged.
 
-    rank: of this process, from 0. world: how many there are. local: this one's number on its host.
-    control: the group over which flags and objects go, on the CPU.
     Every method is called by all ranks at the same place.
+
+    Attributes:
+        rank: of this process, from 0.
+        world: how many there are.
+        local: this one's number on its host, from 0.
+        control: the group over which flags and objects go, on the CPU.
     """
 
     rank: int = 0
@@ -74,16 +78,16 @@ class Ranks:
         """What `function` returns or raises on rank 0, on every rank; no other rank calls it."""
         if self.world == 1:
             return function()
-        box: list[object] = [None, None]
+        outcome: list[object] = [None, None]
         if self.rank == 0:
             try:
-                box[0] = function()
+                outcome[0] = function()
             except Exception as error:
-                box[1] = error
-        dist.broadcast_object_list(box, src=0, group=self.control, device=torch.device("cpu"))
-        if isinstance(box[1], Exception):
-            raise box[1]
-        return box[0]  # type: ignore[return-value]
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0, group=self.control, device=torch.device("cpu"))
+        if isinstance(outcome[1], Exception):
+            raise outcome[1]
+        return outcome[0]  # type: ignore[return-value]
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
@@ -100,12 +104,19 @@ class Ranks:
     def mean(
         self, loss: Tensor, correct: Tensor, gradients: Tensor, images: int
     ) -> tuple[Tensor, Tensor]:
-        """From sums over this rank's images to those over all images of the batch.
+        """From sums over this rank's images to means over all images of the batch.
 
-        loss: [], sum over `images` images, correct: [], their correct predictions, gradients: [n],
-        of `loss`; they become those of the mean, in place. Returns the mean loss and the number of
-        correct predictions. Weighs each image equally, however many a rank has. A single process
-        has nothing to reduce and does not call this.
+        Weighs each image equally, however many a rank has. A single process has nothing to reduce
+        and does not call this.
+
+        Args:
+            loss: [], sum over this rank's images.
+            correct: [], how many of them are predicted correctly.
+            gradients: [n], of `loss`; they become those of the mean loss, in place.
+            images: how many this rank has.
+
+        Returns:
+            The mean loss and the number of correct predictions, both [], over all ranks.
         """
         counts = torch.stack([loss, correct.to(loss.dtype), loss.new_tensor(images)])
         flat = torch.cat([counts, gradients])
@@ -132,7 +143,15 @@ class Ranks:
             tensor.copy_(values / self.world)
 
     def check_same(self, tensors: Mapping[str, Tensor], when: str) -> None:
-        """Raise RanksDiffer, naming tensors, unless all ranks hold the same bits; masks first."""
+        """Check that all ranks hold the same bits.
+
+        Args:
+            tensors: of any shapes and dtypes, by name.
+            when: how the error calls the present moment.
+
+        Raises:
+            RanksDiffer: they do not; the message names a tensor, masks first.
+        """
         if self.world == 1:
             return
         lowest = torch.stack([_checksum(tensor).cpu() for tensor in tensors.values()])
@@ -176,9 +195,14 @@ def launched() -> int:
 def started(device: str = "auto") -> Iterator[Ranks]:
     """Join the ranks that torchrun started, for the length of the block; alone without torchrun.
 
-    device: `cpu`, `cuda` or `auto`; on CUDA each rank takes the GPU of its number on the host.
-    Raises ConfigError when a host has fewer GPUs than ranks, and when torchrun could not restart
-    them.
+    Args:
+        device: `cpu`, `cuda` or `auto`; on CUDA each rank takes the GPU of its number on the host.
+
+    Yields:
+        The ranks, which `current` returns within the block.
+
+    Raises:
+        ConfigError: a host has fewer GPUs than ranks, or torchrun could not restart them.
     """
     global _current
     world = launched()
@@ -207,13 +231,21 @@ def started(device: str = "auto") -> Iterator[Ranks]:
         dist.destroy_process_group()
 
 
-def check_ranks(wanted: int, sync_batchnorm: bool, device: torch.device) -> None:
-    """Raise ConfigError unless as many processes share this run as its configuration says, on a
-    device that has the BatchNorm it asks for."""
+def check_ranks(world: int, sync_batchnorm: bool, device: torch.device) -> None:
+    """Check that this process can take part in a run as its configuration asks.
+
+    Args:
+        world: how many processes are to share the run.
+        sync_batchnorm: whether BatchNorm normalises over all of them.
+        device: that computes.
+
+    Raises:
+        ConfigError: another number of processes is there, or the device has no such BatchNorm.
+    """
     if sync_batchnorm and device.type != "cuda":
         raise ConfigError("training.sync_batchnorm needs CUDA; leave it out on the CPU")
-    if wanted != _current.world:
+    if world != _current.world:
         raise ConfigError(
-            f"training.ranks is {wanted}, but {_current.world} process(es) share this run; start "
-            f"it with `torchrun --nproc-per-node {wanted} -m lthlib run`"
+            f"training.ranks is {world}, but {_current.world} process(es) share this run; start "
+            f"it with `torchrun --nproc-per-node {world} -m lthlib run`"
         )

@@ -21,7 +21,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lthlib.errors import LeaseLost, NoRoom, Paused, StoreError, refusal
 from lthlib.files import TEMPORARY, patiently, read_bounded
@@ -36,23 +36,31 @@ _OWNER_LIMIT = 1 << 12
 
 
 class Lease:
-    """The right to write what a lock stands for. path: the lock's folder. duration: seconds without
-    a heartbeat after which another may take over."""
+    """The right to write what a lock stands for.
+
+    Args:
+        path: the lock's folder, which the lease makes.
+        duration: seconds without a heartbeat after which another may take over.
+    """
 
     def __init__(self, path: Path, duration: float = DURATION):
         self.path = path
         self.duration = duration
         self.token = uuid.uuid4().hex
         self.lost = False
-        self._own = path / self.token
+        self._file = path / self.token
         self._released = threading.Event()
 
     def check(self) -> None:
-        """Raise LeaseLost when another process has taken over, StoreError when that cannot be
-        told."""
-        with refusal(StoreError, f"cannot reach the lock {self._own}"):
+        """Give a sign of life, and see that the lease is still held.
+
+        Raises:
+            LeaseLost: another process has taken over.
+            StoreError: whether that is so cannot be seen.
+        """
+        with refusal(StoreError, f"cannot reach the lock {self._file}"):
             try:
-                os.utime(self._own)
+                os.utime(self._file)
             except (FileNotFoundError, NotADirectoryError):
                 self.lost = True
         if self.lost:
@@ -62,8 +70,15 @@ class Lease:
             )
 
     def take(self) -> bool:
-        """Try to get the lease once; False when somebody has it. Raises StoreError when the lock
-        cannot be written, NoRoom where that is for want of room."""
+        """Try to get the lease once.
+
+        Returns:
+            Whether it is got; if not, somebody has it.
+
+        Raises:
+            NoRoom: the disk has no room for the lock.
+            StoreError: the lock cannot be written for another reason.
+        """
         aside = self.path.with_name(f".{self.path.name}.{self.token}")
         owner = {"host": _host(), "pid": os.getpid()}
         try:
@@ -75,10 +90,10 @@ class Lease:
             patiently(os.rename, aside, self.path)
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
-            if error.errno not in _CONTENDED and not self._own.exists():
+            if error.errno not in _CONTENDED and not self._file.exists():
                 kind = NoRoom if error.errno in _FULL else StoreError
                 raise kind(f"cannot lock {self.path}: {error.strerror}") from None
-        return self._own.exists()
+        return self._file.exists()
 
     def beat(self) -> None:
         """Give signs of life until the release."""
@@ -90,31 +105,41 @@ class Lease:
         """Give the lease back; nothing happens when it was lost."""
         self._released.set()
         with contextlib.suppress(OSError):
-            patiently(os.unlink, self._own)
+            patiently(os.unlink, self._file)
             self.path.rmdir()
 
 
 class Watch:
-    """Whether a lease is somebody's, asked again and again. path, duration: as of the lease."""
+    """Whether a lease is somebody's, asked again and again.
+
+    Args:
+        path: the lock's folder.
+        duration: seconds without a heartbeat after which its owner is held to be gone.
+    """
 
     def __init__(self, path: Path, duration: float = DURATION):
         self.path = path
         self.duration = duration
-        self._seen: tuple[Path, bytes, int] | None = None
+        self._owner: _Owner | None = None
         self._since = 0.0
 
     def held(self) -> bool:
-        """Whether an owner gives signs of life; one that is gone loses the lease. Raises StoreError
-        when the lock cannot be read or written."""
-        seen, now = _owner(self.path), time.monotonic()
-        if seen is None:
+        """Whether an owner gives signs of life; one that is gone loses the lease.
+
+        Raises:
+            StoreError: the lock cannot be read or written.
+        """
+        owner = _read_owner(self.path)
+        now = time.monotonic()
+        if owner is None:
             return False
-        if seen != self._seen:
-            self._seen, self._since = seen, now
-        if not _dead(seen[1]) and now - self._since <= self.duration:
+        if owner != self._owner:
+            self._owner = owner
+            self._since = now
+        if not _is_dead(owner) and now - self._since <= self.duration:
             return True
         with refusal(StoreError, f"cannot take over the lock {self.path}, whose owner is gone"):
-            patiently(seen[0].unlink, True)
+            patiently(owner.file.unlink, True)
         return False
 
 
@@ -125,16 +150,27 @@ def hold(
     """Wait for a lease and keep it while the body runs.
 
     An owner that died on this host is replaced at once, any other when its heartbeat has stood
-    still for `duration` seconds of this process's own clock. Raises Paused when `stop` says so,
-    StoreError when the lock cannot be read or written.
+    still for a while by this process's own clock.
+
+    Args:
+        path: the lock's folder.
+        stop: asked again and again whether to wait no longer.
+        duration: seconds that the heartbeat of an owner may stand still.
+
+    Yields:
+        The lease.
+
+    Raises:
+        Paused: somebody has the lease, and `stop` says to wait no longer.
+        StoreError: the lock cannot be read or written.
     """
     lease = Lease(path, duration)
     try:
         _wait(lease, stop)
         threading.Thread(target=lease.beat, name=f"lease-{path.name}", daemon=True).start()
-        for left in path.parent.glob(f".{path.name}.*"):
-            if TEMPORARY.fullmatch(left.name):  # of contenders that died, or that try again
-                shutil.rmtree(left, ignore_errors=True)
+        for folder in path.parent.glob(f".{path.name}.*"):
+            if TEMPORARY.fullmatch(folder.name):  # of contenders that died, or that try again
+                shutil.rmtree(folder, ignore_errors=True)
         yield lease
     finally:
         lease.release()
@@ -152,9 +188,13 @@ def hold_if_free(path: Path) -> Iterator[Lease | None]:
 
 @contextlib.contextmanager
 def making_room(path: Path) -> Iterator[Lease | None]:
-    """As `hold_if_free`, for whoever removes what the lease stands for. Where there is no room for
-    a lock, nobody else gets one either: then it is a lease that nobody granted. Where a lock is not
-    to be had for another reason, a warning says so, and it is None."""
+    """As `hold_if_free`, for whoever removes what the lease stands for.
+
+    Yields:
+        The lease. Where there is no room for a lock, nobody else gets one either: then it is a
+        lease that nobody granted. None when somebody has it, or, with a warning, where a lock is
+        not to be had for another reason.
+    """
     with contextlib.ExitStack() as stack:
         lease: Lease | None = None
         try:
@@ -172,18 +212,19 @@ def abandoned(locks: Path) -> list[str]:
     names = []
     for path in sorted(locks.iterdir()) if locks.is_dir() else []:
         with contextlib.suppress(OSError, StoreError):
-            seen = _owner(path)
-            if seen is None:
+            owner = _read_owner(path)
+            if owner is None:
                 path.rmdir()  # a contender that is only beginning tries again
-            elif _dead(seen[1]) and TEMPORARY.fullmatch(path.name):
+            elif _is_dead(owner) and TEMPORARY.fullmatch(path.name):
                 shutil.rmtree(path)
-            elif _dead(seen[1]):
+            elif _is_dead(owner):
                 names.append(path.name)
     return names
 
 
 def _wait(lease: Lease, stop: Callable[[], bool]) -> None:
-    watch, since = Watch(lease.path, lease.duration), time.monotonic()
+    watch = Watch(lease.path, lease.duration)
+    since = time.monotonic()
     while watch.held() or not lease.take():
         if watch.held():
             since = time.monotonic()
@@ -194,29 +235,36 @@ def _wait(lease: Lease, stop: Callable[[], bool]) -> None:
         time.sleep(_POLL)
 
 
-def _owner(path: Path) -> tuple[Path, bytes, int] | None:
-    """The owner's file, what it says and its heartbeat."""
+class _Owner(NamedTuple):
+    """What an owner's file holds, and when it was last touched; it moves with each heartbeat."""
+
+    file: Path
+    text: bytes
+    beat: int  # nanoseconds
+
+
+def _read_owner(path: Path) -> _Owner | None:
     with refusal(StoreError, f"cannot read lock {path}"), contextlib.suppress(FileNotFoundError):
         if path.is_symlink():
             raise OSError(errno.ELOOP, "is a symbolic link; remove it")
-        for own in path.iterdir():
-            if _TOKEN.fullmatch(own.name) is None:
+        for file in path.iterdir():
+            if _TOKEN.fullmatch(file.name) is None:
                 continue  # NFS keeps a removed file under a name of its own while it is open
             # Opened and not only asked about: that is when NFS looks at the server's copy.
-            return own, read_bounded(own, _OWNER_LIMIT), own.lstat().st_mtime_ns
+            return _Owner(file, read_bounded(file, _OWNER_LIMIT), file.lstat().st_mtime_ns)
     return None
 
 
-def _dead(text: bytes) -> bool:
+def _is_dead(owner: _Owner) -> bool:
     """Whether an owner ran on this host and is gone."""
     try:
-        owner: dict[str, Any] = json.loads(text)
-        if os.name != "posix" or owner["host"] != _host():
+        process: dict[str, Any] = json.loads(owner.text)
+        if os.name != "posix" or process["host"] != _host():
             return False
-        os.kill(owner["pid"], 0)
+        os.kill(process["pid"], 0)
         # Killed, and its parent has not asked what became of it: as good as gone.
-        about = Path(f"/proc/{owner['pid']}/stat").read_text("utf-8")
-        return about.rpartition(")")[2].split()[0] == "Z"
+        status = Path(f"/proc/{process['pid']}/stat").read_text("utf-8")
+        return status.rpartition(")")[2].split()[0] == "Z"
     except ProcessLookupError:
         return True
     except (ValueError, KeyError, TypeError, IndexError, OSError, OverflowError):
@@ -229,6 +277,6 @@ def _host() -> str:
     name = socket.gethostname()
     for path in ("/proc/sys/kernel/random/boot_id", "/proc/self/ns/pid"):
         with contextlib.suppress(OSError):
-            link = os.path.islink(path)
-            name += " " + (os.readlink(path) if link else Path(path).read_text("utf-8").strip())
+            is_link = os.path.islink(path)
+            name += " " + (os.readlink(path) if is_link else Path(path).read_text("utf-8").strip())
     return name

@@ -25,29 +25,35 @@ def as_ctrl_c() -> None:
 
 @contextmanager
 def interruptions() -> Iterator[Callable[[], bool]]:
-    """Turn the signals that ask to stop into a question that a loop asks before each step."""
+    """Turn the signals that ask to stop into a question that a loop asks before each step.
+
+    A signal that came too late for the loop to ask is raised again at the end.
+
+    Yields:
+        A function that says whether one has come; outside of the main thread, always no.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
     received: list[int] = []
-    answered = False
+    reported = False
 
-    def asked() -> bool:
-        nonlocal answered
-        answered = bool(received)
-        return answered
+    def stopping() -> bool:
+        nonlocal reported
+        reported = bool(received)
+        return reported
 
-    def note(number: int, frame: object) -> None:
+    def receive(number: int, frame: object) -> None:
         received.append(number)
 
-    previous = {number: signal.signal(number, note) for number in heeded()}
+    previous = {number: signal.signal(number, receive) for number in heeded()}
     try:
-        yield asked
+        yield stopping
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-    if received and not answered:
-        signal.raise_signal(received[0])  # it came too late for the loop to ask
+    if received and not reported:
+        signal.raise_signal(received[0])
 
 
 @contextmanager
@@ -58,8 +64,8 @@ def shielded() -> Iterator[None]:
         yield
         return
     resource_tracker.ensure_running()  # its start would lift the mask
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)

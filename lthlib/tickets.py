@@ -35,9 +35,15 @@ _HEADER_LIMIT = 16 << 20
 _DIGEST_LENGTH = 32
 _WEIGHTS_LIMIT = 1 << 30
 # What json, safetensors and torch raise for a header that makes no sense.
-_NO_SAFETENSORS = (
-    *(SafetensorError, ValueError, KeyError, TypeError, AttributeError, AssertionError),
-    *(RecursionError, OverflowError, RuntimeError),
+_BAD_HEADER = (
+    SafetensorError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    RuntimeError,
 )
 
 
@@ -45,7 +51,7 @@ _NO_SAFETENSORS = (
 class Ticket:
     """A sparse subnetwork.
 
-    Arguments:
+    Attributes:
         mask: which weights are kept.
         weights: the ticket's own effective parameters and buffers by name (pruned entries are 0),
             or None.
@@ -55,9 +61,10 @@ class Ticket:
         index: number of the ticket within its search, from 0.
         judged: `found` if `weights` come from the search itself, `retrained` if they were trained
             under the fixed mask.
-        target_density: kept fraction that was asked for, or None.
+        target_density: kept fraction that was asked for, in (0, 1], or None.
         info: provenance, plain JSON values.
-        model, objective: the network, and what it is judged by, of a ticket just found; not saved.
+        model: the network of a ticket just found; not saved.
+        objective: what a ticket just found is judged by; not saved.
     """
 
     mask: Mask
@@ -78,61 +85,85 @@ class Ticket:
         return self.mask.density
 
     def check(self, model: nn.Module) -> None:
-        """Raise TicketError unless the ticket fits `model`: same parameters, same shapes, and none
-        that the ticket holds no value of."""
+        """Check that the ticket fits a network: same parameters, same shapes, and none that the
+        ticket holds no value of.
+
+        Raises:
+            TicketError: it does not; the message names the parameter.
+        """
         model = unwrapped(model)
-        own, saved = _tensors(model), model.state_dict().keys()
-        where = f"ticket {self.point!r} does not fit this network"
-        with refusal(TicketError, where, MaskError):
-            self.mask.check(own)
+        tensors, saved = _tensors(model), model.state_dict().keys()
+        misfit = f"ticket {self.point!r} does not fit this network"
+        with refusal(TicketError, misfit, MaskError):
+            self.mask.check(tensors)
         for kind in ("weights", "rewind"):
-            held = getattr(self, kind)
-            for name, tensor in (held or {}).items():
-                if name not in own or own[name].shape != tensor.shape:
-                    expected = tuple(own[name].shape) if name in own else "nothing of that name"
+            values = getattr(self, kind) or {}
+            for name, value in values.items():
+                shape = tuple(tensors[name].shape) if name in tensors else "nothing of that name"
+                if shape != tuple(value.shape):
                     raise TicketError(
-                        f"{where}: its {kind} hold {name!r} of shape {tuple(tensor.shape)}, the "
-                        f"network has {expected}"
+                        f"{misfit}: its {kind} hold {name!r} of shape {tuple(value.shape)}, the "
+                        f"network has {shape}"
                     )
-            lacking = [name for name in own if name in saved and name not in held] if held else ()
-            if lacking:
+            missing = [name for name in tensors if name in saved and name not in values]
+            if values and missing:
                 raise TicketError(
-                    f"{where}: the network has {lacking[0]!r}, of which its {kind} hold nothing"
+                    f"{misfit}: the network has {missing[0]!r}, of which its {kind} hold nothing"
                 )
 
     def apply(self, model: nn.Module) -> nn.Module:
-        """Put the ticket into `model`, in place: its own weights if it has any, else zeros where it
-        prunes."""
+        """Put the ticket into a network, in place: its own weights if it has any, else zeros where
+        it prunes.
+
+        Args:
+            model: a network of the ticket's architecture.
+
+        Returns:
+            The same network.
+
+        Raises:
+            TicketError: the ticket does not fit the network.
+        """
         self.check(model)
-        own = _tensors(unwrapped(model))
+        tensors = _tensors(unwrapped(model))
         with torch.no_grad():
-            for name, tensor in (self.weights or {}).items():
-                own[name].copy_(tensor)
+            for name, weights in (self.weights or {}).items():
+                tensors[name].copy_(weights)
             for name, kept in self.mask.items():
-                own[name].mul_(kept.to(own[name].device))
+                tensors[name].mul_(kept.to(tensors[name].device))
         return model
 
     def enforced(self, model: nn.Module, optimiser: Optimizer | None = None) -> RemovableHandle:
         """Keep what the ticket prunes at exactly 0 in a training loop of one's own: from now on,
-        after every step of an optimiser, until the handle that is returned is removed.
+        after every step of an optimiser, until the handle that is returned is removed::
 
             with ticket.enforced(model, optimiser):
                 ...  # any loop
 
-        optimiser: whose steps; by default those of every optimiser of the process, for loops that
-        make their own, as Lightning's and Transformers' trainers do. Its momenta and decay, copies
-        on other devices and mixed precision are no matter. Raises TicketError when the ticket does
-        not fit the network, ConfigError for what is no optimiser, or steps other weights.
+        The optimiser's momenta and decay, copies on other devices and mixed precision are no
+        matter.
+
+        Args:
+            model: the network that is trained, of the ticket's architecture.
+            optimiser: whose steps; by default those of every optimiser of the process, for loops
+                that make their own, as Lightning's and Transformers' trainers do.
+
+        Returns:
+            A handle that ends it: `handle.remove()`, or the end of a `with` block.
+
+        Raises:
+            TicketError: the ticket does not fit the network.
+            ConfigError: the optimiser is none, or steps other weights.
         """
         self.check(model)
-        own = _tensors(unwrapped(model))
+        tensors = _tensors(unwrapped(model))
         pruned = {name: ~kept for name, kept in self.mask.items()}
 
         def enforce(*_: Any) -> None:
             with torch.no_grad():
-                for name in pruned:
-                    pruned[name] = pruned[name].to(own[name].device)  # the model may have moved
-                    own[name].masked_fill_(pruned[name], 0)
+                for name in pruned:  # each on its weights' device, as the model may have moved
+                    pruned[name] = pruned[name].to(tensors[name].device)
+                    tensors[name].masked_fill_(pruned[name], 0)
 
         enforce()
         if optimiser is None:
@@ -142,31 +173,48 @@ class Ticket:
             kind = type(optimiser).__name__
             raise ConfigError(f"optimiser is a {kind}; expected one of torch.optim, or none")
         stepped = {id(weight) for group in optimiser.param_groups for weight in group["params"]}
-        if stepped.isdisjoint(id(own[name]) for name in pruned):
+        if stepped.isdisjoint(id(tensors[name]) for name in pruned):
             raise ConfigError("the optimiser steps none of the weights that the mask covers")
         return optimiser.register_step_post_hook(enforce)
 
     def with_weights(self, model: nn.Module) -> Ticket:
         """This ticket with a network's present weights as its own, judged as retrained: what a
-        training loop of one's own has made of it."""
+        training loop of one's own has made of it.
+
+        Args:
+            model: a network of the ticket's architecture, left as it is; what the ticket prunes is
+                0 in the copy.
+
+        Raises:
+            TicketError: the ticket does not fit the network.
+        """
         tensors = _tensors(unwrapped(model))
-        own = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         for name, kept in self.mask.items():
-            own[name].mul_(kept)
-        made = replace(self, weights=own, judged="retrained")
-        made.check(model)
-        return made
+            weights[name].mul_(kept)
+        ticket = replace(self, weights=weights, judged="retrained")
+        ticket.check(model)
+        return ticket
 
     def shrink(self, model: nn.Module, example: Any, *, progress: bool = True) -> nn.Module:
         """A smaller network that gives what the ticket's does, in evaluation mode, to 1e-5: whole
-        filters and channels that the ticket prunes are cut out. On the CPU; an ordinary module.
+        filters and channels that the ticket prunes are cut out.
 
-        model: a network of the ticket's architecture, left as it is; where the ticket has no
-        weights of its own, the model's count. example: a batch of its inputs [b, ...], a tensor, or
-        a tuple or mapping of tensors. progress: say on stderr what became of parameters, FLOPs and
-        size, or why nothing can be cut.
-        Raises TicketError when the ticket does not fit the network, ConfigError when the network
-        does not take the example, or without the extra `export`.
+        Args:
+            model: a network of the ticket's architecture, left as it is; where the ticket has no
+                weights of its own, the model's count.
+            example: a batch of its inputs [b, ...]: a tensor or an array, or a tuple or mapping of
+                them.
+            progress: say on stderr what became of parameters, FLOPs and size, or why nothing can be
+                cut.
+
+        Returns:
+            An ordinary module, on the CPU.
+
+        Raises:
+            TicketError: the ticket does not fit the network.
+            ConfigError: the network does not take the example, or the extra `export` is not
+                installed.
         """
         from lthlib.export import shrink
 
@@ -175,20 +223,34 @@ class Ticket:
     def export(
         self, model: nn.Module, example: Any, path: str | Path, *, progress: bool = True
     ) -> None:
-        """Write the shrunk network to a file, atomically: `.onnx`, `.pt2` (torch.export) or `.pt`
-        (TorchScript). What the file gives for the example, `.onnx` in onnxruntime, is compared with
-        the network first. Batches of all sizes fit it.
+        """Write the shrunk network to a file, atomically.
 
-        model, example, progress: as `shrink` takes them. Raises as it does, ConfigError for another
-        suffix, TicketError when the network cannot be converted or the file not be written.
+        What the file gives for the example, `.onnx` in onnxruntime, is compared with the network
+        first. Batches of all sizes fit it.
+
+        Args:
+            model: as `shrink` takes it.
+            example: as `shrink` takes it.
+            path: where to write: `.onnx`, `.pt2` (torch.export) or `.pt` (TorchScript).
+            progress: as `shrink` takes it.
+
+        Raises:
+            TicketError: the ticket does not fit the network, or the network cannot be converted, or
+                the file would give something else, or it cannot be written.
+            ConfigError: the suffix is another one, the network does not take the example, or the
+                extra `export` is not installed.
         """
         from lthlib.export import checked_path, export
 
-        target = checked_path(path)
-        export(self.shrink(model, example, progress=progress), example, target)
+        checked_path(path)
+        export(self.shrink(model, example, progress=progress), example, path)
 
     def save(self, path: str | Path) -> None:
-        """Write the ticket to one file, atomically. Raises TicketError when that cannot be."""
+        """Write the ticket to one file, atomically.
+
+        Raises:
+            TicketError: the file cannot be written.
+        """
         content = self.to_bytes()
         with refusal(TicketError, f"cannot write ticket {str(path)!r}", (OSError, ValueError)):
             write_atomically(Path(path), content)
@@ -209,8 +271,11 @@ class Ticket:
 
     @classmethod
     def load(cls, path: str | Path) -> Ticket:
-        """Read a ticket. Raises TicketError, naming the file, when it is missing, damaged or not a
-        ticket."""
+        """Read a ticket from its file.
+
+        Raises:
+            TicketError: the file is missing, damaged or no ticket; the message names it.
+        """
         path = Path(path)
         with refusal(TicketError, f"cannot read ticket {path}"):
             content = read_bounded(path, TICKET_LIMIT)
@@ -219,7 +284,11 @@ class Ticket:
 
     @classmethod
     def from_bytes(cls, content: bytes) -> Ticket:
-        """Inverse of `to_bytes`. Raises TicketError when anything is not as it was written."""
+        """Inverse of `to_bytes`.
+
+        Raises:
+            TicketError: anything is not as it was written.
+        """
         tensors, text = unseal(content, "ticket")
         with refusal(TicketError, "not a ticket", (ValueError, RecursionError)):
             header = json.loads(shallow(text.encode()))
@@ -234,9 +303,9 @@ class Ticket:
         return f"<{self}>"
 
     def __str__(self) -> str:
-        own = f"weights as {self.judged}" if self.weights else "no weights of its own"
+        weights = f"weights as {self.judged}" if self.weights else "no weights of its own"
         start = f"rewind point after {self.rewind_step} steps" if self.rewind else "no rewind point"
-        return f"ticket {self.point!r}: {self.mask!r}; {own}; {start}"
+        return f"ticket {self.point!r}: {self.mask!r}; {weights}; {start}"
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -284,13 +353,20 @@ def _assemble(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Ticke
         raise TicketError("the mask's tensors and its table of shapes disagree")
     with refusal(TicketError, errors=MaskError):
         mask = Mask({name: unpack(kinds["mask"][name], tuple(shapes[name])) for name in shapes})
-    own = {name: header[name] for name in _FIELDS}
-    return Ticket(mask, kinds["weights"] or None, kinds["rewind"] or None, **own)
+    fields = {name: header[name] for name in _FIELDS}
+    return Ticket(mask, kinds["weights"] or None, kinds["rewind"] or None, **fields)
 
 
 def seal(tensors: Mapping[str, Tensor], kind: str, text: str) -> bytes:
     """Content of a safetensors file with tensors, a text and a digest over both; equal arguments
-    give equal bytes. kind: name of the one metadata entry, which holds digest and text."""
+    give equal bytes.
+
+    Args:
+        tensors: of any shapes and dtypes, by name.
+        kind: what the file holds, such as `ticket`: the name of its one metadata entry, which has
+            digest and text.
+        text: whatever else there is to say, as JSON.
+    """
     # One entry, because safetensors writes several in random order; copies, because it refuses
     # tensors that share memory.
     copies = {
@@ -301,20 +377,30 @@ def seal(tensors: Mapping[str, Tensor], kind: str, text: str) -> bytes:
 
 
 def unseal(content: bytes, kind: str) -> tuple[dict[str, Tensor], str]:
-    """Inverse of `seal`. Raises TicketError when the content is not of that kind, or was altered
-    after it was written."""
+    """Inverse of `seal`.
+
+    Args:
+        content: of the file.
+        kind: what it is expected to hold, such as `ticket`.
+
+    Returns:
+        The tensors by name, and the text.
+
+    Raises:
+        TicketError: the content is not of that kind, or was altered after it was written.
+    """
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > min(len(content) - 8, _HEADER_LIMIT):
         raise TicketError("the file is shorter than its header says")
-    with refusal(TicketError, "not a safetensors file, or damaged", _NO_SAFETENSORS):
+    with refusal(TicketError, "not a safetensors file, or damaged", _BAD_HEADER):
         header = json.loads(shallow(content[8 : 8 + length]))
         # Compares every tensor's place and size with the file's before it makes one.
         tensors = load(content)
         metadata = header.get("__metadata__") or {}
         if kind not in metadata:
             raise TicketError(f"a safetensors file, but not a {kind}")
-        found, text = metadata[kind][:_DIGEST_LENGTH], metadata[kind][_DIGEST_LENGTH:]
-        if found != digest(tensors, text):
+        sealed, text = metadata[kind][:_DIGEST_LENGTH], metadata[kind][_DIGEST_LENGTH:]
+        if sealed != digest(tensors, text):
             raise TicketError("the digest does not match: the file was altered since")
     return tensors, text
 

@@ -24,60 +24,65 @@ _SETTINGS = [
     (_cudnn.conv, "fp32_precision"),
     (_cudnn, "benchmark"),
 ]
-_moved = threading.Condition()
-_line: deque[int] = deque()  # the threads that want a turn; it is the first one's
+_queue: deque[int] = deque()  # the threads that want a turn; it is the first one's
+_queue_changed = threading.Condition()
 
 
 @contextmanager
 def turn(device: torch.device) -> Iterator[Callable[[], None]]:
-    """Wait for this thread's turn and keep it while the body runs, but for the pauses in which the
-    body calls what it is given: between steps, where others may have theirs. device: of the run.
+    """Wait for this thread's turn and keep it while the body runs.
 
     Within another turn of the same thread nothing is waited for, and nobody let in.
-    """
-    me, since = threading.get_ident(), 0.0
-    others: Callable[[], None] = lambda: None  # noqa: E731
-    if me in _line:
-        yield others
-        return
 
-    def wait() -> Callable[[], None]:
-        nonlocal since
-        with _moved:
-            if me in _line:
-                _line.remove(me)
-            _line.append(me)
-            _moved.notify_all()
-            _moved.wait_for(lambda: _line[0] == me)
+    Args:
+        device: that the run computes on.
+
+    Yields:
+        A function that the body calls between steps: there, others may have their turns.
+    """
+    me = threading.get_ident()
+    if me in _queue:
+        yield lambda: None
+        return
+    since = 0.0
+    restore_others: Callable[[], None] = lambda: None  # noqa: E731
+
+    def wait() -> None:
+        nonlocal since, restore_others
+        with _queue_changed:
+            if me in _queue:
+                _queue.remove(me)
+            _queue.append(me)
+            _queue_changed.notify_all()
+            _queue_changed.wait_for(lambda: _queue[0] == me)
         since = time.monotonic()
-        return _process_state(device)
+        restore_others = _process_state(device)
 
     def pause() -> None:
-        nonlocal others
-        if len(_line) > 1 and time.monotonic() - since > SLICE:
-            mine = _process_state(device)
-            others()
-            others = wait()
-            mine()
+        if len(_queue) > 1 and time.monotonic() - since > SLICE:
+            restore_mine = _process_state(device)
+            restore_others()
+            wait()
+            restore_mine()
 
     try:
-        others = wait()
+        wait()
         with ExitStack() as stack:
-            _use_own(stack, device)
+            _separate(stack, device)
             yield pause
     finally:
-        with _moved:
-            if _line[0] == me:  # not where a wait was interrupted
-                others()
-            _line.remove(me)
-            _moved.notify_all()
+        with _queue_changed:
+            if _queue[0] == me:  # not where a wait was interrupted
+                restore_others()
+            _queue.remove(me)
+            _queue_changed.notify_all()
 
 
 def _process_state(device: torch.device) -> Callable[[], None]:
     """What brings back the settings of the process as they are now."""
-    numbers: Any = torch.default_generator
+    cpu: Any = torch.default_generator
     state: list[tuple[Callable[[Any], object], Any]] = [
-        (numbers.set_state, numbers.get_state()),
+        (cpu.set_state, cpu.get_state()),
         (torch.set_num_threads, torch.get_num_threads()),
         (torch.set_deterministic_debug_mode, torch.get_deterministic_debug_mode()),
     ]
@@ -85,28 +90,29 @@ def _process_state(device: torch.device) -> Callable[[], None]:
         state.append((torch.mps.set_rng_state, torch.mps.get_rng_state()))
     if generator := _generator(device):
         state.append((generator.graphsafe_set_state, generator.graphsafe_get_state()))
-        state += [(partial(setattr, *place), getattr(*place)) for place in _SETTINGS]
+        state += [(partial(setattr, *setting), getattr(*setting)) for setting in _SETTINGS]
 
     def restore() -> None:
-        for put, value in state:
-            put(value)
+        for set_value, value in state:
+            set_value(value)
 
     return restore
 
 
-def _use_own(stack: ExitStack, device: torch.device) -> None:
-    """Give a run on a GPU that device, a state of the generator of its own, which its recordings
-    read while others are launched, and the stream of its thread."""
+def _separate(stack: ExitStack, device: torch.device) -> None:
+    """Give a run on a GPU a state of the generator, and a stream, that no other run uses."""
     generator = _generator(device)
     if generator is None:
         return
     stack.callback(gc.collect)  # memory that cycles hold, before others need it
     stack.enter_context(torch.cuda.device(device))
+    # Its recordings read that state while others are launched.
     generator.graphsafe_set_state(generator.graphsafe_get_state().clone_state())
-    outer, own = torch.cuda.current_stream(device), _stream(threading.get_ident(), generator.device)
-    own.wait_stream(outer)
-    stack.callback(outer.wait_stream, own)
-    stack.enter_context(torch.cuda.stream(own))
+    outer = torch.cuda.current_stream(device)
+    stream = _stream(threading.get_ident(), generator.device)
+    stream.wait_stream(outer)
+    stack.callback(outer.wait_stream, stream)
+    stack.enter_context(torch.cuda.stream(stream))
 
 
 @cache  # torch has 32 streams and hands them out in turn; two runs at once must not share one

@@ -17,23 +17,30 @@ from lthlib.signals import heeded, shielded
 
 _POLL = 0.2
 begun = threading.Event()  # set by the first piece of work of this process
-_told = threading.Event()  # set by a signal that asks this process to stop
+_signalled = threading.Event()  # set by a signal that asks this process to stop
 
 
 def asked_to_stop(deadline: float | None, stop_file: str | None) -> bool:
-    """Whether the deadline, seconds of `time.time()`, has passed or the stop file is there, or this
-    is a process of `Workers` that was told by a signal."""
+    """Whether the deadline has passed or the stop file is there, or this is a process of `Workers`
+    that a signal asked to stop.
+
+    Args:
+        deadline: in seconds of `time.time()`, or None.
+        stop_file: path of a file that asks to stop by being there, or None.
+    """
     late = deadline is not None and time.time() > deadline
-    return late or _told.is_set() or (stop_file is not None and os.path.exists(stop_file))
+    return late or _signalled.is_set() or (stop_file is not None and os.path.exists(stop_file))
 
 
 class Workers(ThreadPoolExecutor):
     """Processes that are started afresh, each when it first has work, and again when it died: then
-    what it was doing raises BrokenExecutor.
+    the result of what it was doing is BrokenExecutor.
 
-    devices: for each process the GPU it sees, empty for none in particular. threads: of each; every
-    one has work of its own. deadline, stop_file: as of `asked_to_stop`; a process that is still
-    starting then ends at once.
+    Args:
+        devices: for each process the GPU it sees, empty for none in particular.
+        threads: of each process, each with work of its own.
+        deadline: as of `asked_to_stop`; a process that is still starting then ends at once.
+        stop_file: likewise.
     """
 
     def __init__(
@@ -43,74 +50,74 @@ class Workers(ThreadPoolExecutor):
         deadline: float | None = None,
         stop_file: str | None = None,
     ):
-        super().__init__(len(devices) * threads, initializer=self._settle)
-        self._places = [_Place((one, deadline, stop_file)) for one in devices]
-        self._free = self._places * threads
-        self._own = threading.local()
+        super().__init__(len(devices) * threads, initializer=self._assign_process)
+        self._processes = [_Process((device, deadline, stop_file)) for device in devices]
+        self._unassigned = self._processes * threads
+        self._of_thread = threading.local()
 
-    def _settle(self) -> None:
+    def _assign_process(self) -> None:
         # For good: what cuDNN searches for, a thread of the process keeps for itself.
-        self._own.place = self._free.pop(0)
+        self._of_thread.process = self._unassigned.pop(0)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        return super().submit(lambda: self._own.place.do(fn, args, kwargs))
+        return super().submit(lambda: self._of_thread.process.call(fn, args, kwargs))
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait, cancel_futures=cancel_futures)
-        for place in self._places:
-            place.end()
+        for process in self._processes:
+            process.end()
 
 
-class _Here:
-    """Does in its process what others ask for, each of them in a thread of its own."""
+class _Caller:
+    """Calls functions in its process, each in a thread of its own, for whoever started it."""
 
-    def do(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return fn(*args, **kwargs)
 
 
-class _Process(BaseManager):
-    here: Any
+class _Manager(BaseManager):
+    caller: Any
 
 
-_Process.register("Here", _Here)
+_Manager.register("Caller", _Caller)
 
 
-class _Place:
-    """Where work is done: a process, and when it died another one."""
+class _Process:
+    """A process that computes, and when it died another one."""
 
-    def __init__(self, given: tuple[str, float | None, str | None]):
-        self._given, self._starting = given, threading.Lock()
-        self._process: Any = None
+    def __init__(self, settings: tuple[str, float | None, str | None]):
+        self._settings = settings  # of `_begin`
+        self._starting = threading.Lock()
+        self._manager: Any = None
 
-    def do(self, *work: Any) -> Any:
-        process = None
+    def call(self, *work: Any) -> Any:
+        manager = None
         try:
             with self._starting:
-                process = self._process = self._process or self._start()
-            return process.here.do(*work)
+                manager = self._manager = self._manager or self._start()
+            return manager.caller.call(*work)
         except (EOFError, ConnectionError):
             with self._starting:
-                if self._process is process:
-                    self._process = None
+                if self._manager is manager:
+                    self._manager = None
             raise BrokenExecutor("a process died while it computed") from None
 
     def _start(self) -> Any:
         get_temp_dir()  # for its socket: a folder of this process, which may outlive it
-        process: Any = _Process(ctx=multiprocessing.get_context("spawn"))
+        manager: Any = _Manager(ctx=multiprocessing.get_context("spawn"))
         with shielded():
-            process.start(_begin, self._given)
-        process.here = process.Here()
-        return process
+            manager.start(_begin, self._settings)
+        manager.caller = manager.Caller()
+        return manager
 
     def end(self) -> None:
-        """Let the process go, which has nothing to do."""
-        if self._process is not None:
-            self._process.shutdown()
+        if self._manager is not None:
+            self._manager.shutdown()
 
 
 def _begin(device: str, deadline: float | None, stop_file: str | None) -> None:
     for number in heeded():
-        signal.signal(number, lambda number, frame: _told.set())
+        signal.signal(number, lambda number, frame: _signalled.set())
     if device:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     if logging.lastResort:

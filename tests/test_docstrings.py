@@ -35,9 +35,9 @@ DONE: tuple[str, ...] = (
     *("lthlib/api.py", "lthlib/boundary.py", "lthlib/checkpoints.py", "lthlib/description.py"),
     *("lthlib/modules.py", "lthlib/resuming.py"),
     # Tickets and processes.
-    "lthlib/export.py",
-    "lthlib/shrinking.py",
-    #
+    *("lthlib/devices.py", "lthlib/distributed.py", "lthlib/export.py", "lthlib/leases.py"),
+    *("lthlib/shrinking.py", "lthlib/signals.py", "lthlib/tickets.py", "lthlib/turns.py"),
+    "lthlib/workers.py",
     # Runs and commands.
     "companion/cli",
     "lthlib/cli",
