@@ -10,6 +10,16 @@ METHODS: dict[str, Method] = {name: import_module(f"{__name__}.{name}").METHOD f
 
 
 def get_method(name: str) -> Method:
-    """The method of that name. Raises ConfigError, listing the names, for any other."""
+    """The method of that name.
+
+    Args:
+        name: one of `METHODS`.
+
+    Returns:
+        It.
+
+    Raises:
+        ConfigError: there is none of that name; the error lists the names.
+    """
     check_choice("method", name, METHODS)
     return METHODS[name]

@@ -1,5 +1,4 @@
-"""What pruning at initialisation shares: score the untrained network, prune it once, train what is
-left."""
+"""What pruning at initialisation shares: score the untrained network, prune it, train the rest."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,20 +21,25 @@ from lthlib.training import Cost, Tensors, Trainer
 def train_pruned(
     trainer: Trainer, density: float, prune: Callable[[], Mask], cost: Cost
 ) -> Iterator[Ticket]:
-    """Prune the untrained network, train it under the mask for the full schedule, and yield one
-    ticket, which can be retrained from the initial weights.
+    """Prune the untrained network and train it under the mask for the full schedule.
 
-    prune: finds the mask; not called again when a run resumes. cost: passes that this takes, whose
-    operations and seconds are added here.
+    Args:
+        trainer: of the untrained network.
+        density: kept fraction that is aimed at, in (0, 1].
+        prune: finds the mask; not called again when a run resumes.
+        cost: passes that this takes, whose operations and seconds are added here.
+
+    Yields:
+        One ticket, which can be retrained from the initial weights.
     """
     stop = trainer.steps()
     if not trainer.group("masks"):
         begun = time.perf_counter()
-        found = prune()
-        trainer.ranks.follow(found.values())  # on a GPU two scorings need not agree to the last bit
+        mask = prune()
+        trainer.ranks.follow(mask.values())  # on a GPU two scorings need not agree to the last bit
         # Before the mask sets weights to 0: a control may keep others than the ticket does.
         trainer.snapshot()
-        trainer.keep("masks", found)
+        trainer.keep("masks", mask)
         trainer.cost += trainer.priced(cost, begun)
     mask = Mask(trainer.group("masks"))
     for _ in trainer.rounds(1):
@@ -47,16 +51,24 @@ def train_pruned(
 def untrained(
     trainer: Trainer, dtype: torch.dtype | None = None, batch_statistics: bool = False
 ) -> Iterator[tuple[nn.Module, Tensors]]:
-    """A copy of the network to score, with its prunable weights, which alone take gradients.
+    """A copy of the network to score; its prunable weights alone take gradients.
 
-    dtype: to compute in, by default the network's and at least fp32, whatever the run's precision.
-    batch_statistics: BatchNorm normalises by the batch; otherwise by what it has stored. All else
-    is in evaluation mode. Neither the trainer nor torch's generators see what happens to the copy.
+    Neither the trainer nor torch's generators see what happens to the copy.
+
+    Args:
+        trainer: of the network.
+        dtype: to compute in, by default the network's and at least fp32, whatever the run's
+            precision.
+        batch_statistics: BatchNorm normalises by the batch; otherwise by what it has stored. All
+            else is in evaluation mode.
+
+    Yields:
+        The copy, and its prunable weights by name.
     """
     network = trainer.network
     dtype = dtype or network.wide
-    place = with_float64(network.device) if dtype == torch.float64 else network.device
-    model = copied(trainer.model).to(place)
+    device = with_float64(network.device) if dtype == torch.float64 else network.device
+    model = copied(trainer.model).to(device)
     model.eval().requires_grad_(False)
     for module, training in zip(model.modules(), network.modes, strict=True):
         module.training = training and batch_statistics and isinstance(module, _BatchNorm)
@@ -65,15 +77,22 @@ def untrained(
         if tensor.is_floating_point():
             tensor.data = tensor.to(dtype)
         tensor.copy_(state[name])
-    named = dict(model.named_parameters())
+    parameters = dict(model.named_parameters())
     # A network that draws numbers even in evaluation mode draws the same in every process.
     with network.drawing(trainer.seed), network.arithmetic("fp32"), torch.enable_grad():
-        yield model, {name: named[name].requires_grad_() for name in trainer.names}
+        yield model, {name: parameters[name].requires_grad_() for name in trainer.names}
 
 
 def scoring_images(trainer: Trainer, images_per_class: int) -> Part:
-    """Training images drawn with the run's seed, as many of each class, or all that a class has;
-    ordered so that every stretch of them is balanced."""
+    """Training images drawn with the run's seed, as many of each class.
+
+    Args:
+        trainer: with the training images and the seed.
+        images_per_class: of each class, or all that it has; without classes ten times as many.
+
+    Returns:
+        The images, in such an order that every stretch of them is balanced.
+    """
     labels = trainer.dataset.train.labels
     if not trainer.dataset.num_classes:  # then as many as of ten classes (ours)
         images_per_class *= 10
@@ -97,17 +116,35 @@ def pieces(trainer: Trainer, images: Part) -> EvaluationBatches:
 def losses(
     trainer: Trainer, model: nn.Module, batches: EvaluationBatches, temperature: float = 1.0
 ) -> Iterator[Tensor]:
-    """What each batch adds to the mean loss of all images, outputs divided by `temperature`."""
+    """What each batch adds to the mean loss of all images.
+
+    Args:
+        trainer: with the loss.
+        model: as `untrained` yields it.
+        batches: of the images.
+        temperature: what outputs are divided by.
+
+    Yields:
+        A scalar for each batch.
+    """
     for x, y in batches:
-        output = tree_map(lambda part: part / temperature, logits_of(call(model, x)))
+        output = tree_map(lambda logits: logits / temperature, logits_of(call(model, x)))
         yield trainer.network.objective.of(output, y) * (len(y) / batches.images)
 
 
 def gradient_of_sum(terms: Iterable[Tensor], weights: Tensors) -> Tensors:
-    """Gradient of a sum of scalars with respect to weights, holding one term's graph at a time."""
+    """Gradient of a sum of scalars by weights, holding one term's graph at a time.
+
+    Args:
+        terms: the scalars.
+        weights: by name, with gradients on.
+
+    Returns:
+        Gradients by name, in the weights' shapes; zeros where a term does not depend on one.
+    """
     total = {name: torch.zeros_like(tensor) for name, tensor in weights.items()}
     for term in terms:
-        parts = torch.autograd.grad(term, list(weights.values()), materialize_grads=True)
-        for name, part in zip(total, parts, strict=True):
-            total[name] += part
+        gradients = torch.autograd.grad(term, list(weights.values()), materialize_grads=True)
+        for name, gradient in zip(total, gradients, strict=True):
+            total[name] += gradient
     return total

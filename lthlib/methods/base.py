@@ -13,8 +13,16 @@ from lthlib.training import Trainer
 
 
 def one_training(settings: Any, steps: Callable[[str], int], start: int) -> int:
-    """Batches that one training sends backward, or as many as a method has rounds; `length` and
-    `start` of its settings count where it has them."""
+    """How many batches one training a round sends backward.
+
+    Args:
+        settings: of a method; `rounds`, `length` and `start` count where it has them.
+        steps: optimiser steps of a length, by default of the recipe's.
+        start: the parent's rewind step.
+
+    Returns:
+        Batches of all rounds.
+    """
     skipped = start if getattr(settings, "start", "") == "rewind" else 0
     return getattr(settings, "rounds", 1) * (steps(getattr(settings, "length", "")) - skipped)
 
@@ -24,16 +32,23 @@ Search = Callable[[Trainer, Any, Ticket | None], Iterator[Ticket]]
 
 @dataclass(frozen=True)
 class Method:
-    """A method by name.
+    """A method: what it is called, and what it does.
 
-    settings: frozen dataclass of its settings. search: `search(trainer, settings, parent)` yields
-    tickets; stopping the iteration stops the search. work: `work(settings, steps, start)` is the
-    number of batches it sends backward, with `steps(length)` optimiser steps and `start` the
-    parent's rewind step; by default `one_training`. go_on: `go_on(trainer, settings, ticket)`
-    brings a trainer to the end of the round that yielded a ticket of the same search with fewer
-    rounds; False where that takes more than the ticket. version: raised whenever results change.
-    parent: what it starts from: `none`, `dense` (a trained dense network), or `ticket` (any ticket
-    with a rewind point).
+    Attributes:
+        name: by which it is asked for.
+        title: what figures call it.
+        settings: frozen dataclass of its settings.
+        search: `search(trainer, settings, parent)` yields tickets; stopping the iteration stops
+            the search.
+        work: `work(settings, steps, start)` is the number of batches it sends backward, with
+            `steps(length)` optimiser steps and `start` the parent's rewind step; by default
+            `one_training`.
+        go_on: `go_on(trainer, settings, ticket)` brings a trainer to the end of the round that
+            yielded a ticket of the same search with fewer rounds; False where that takes more than
+            the ticket.
+        version: raised whenever results change.
+        parent: what it starts from: `none`, `dense` (a trained dense network), or `ticket` (any
+            ticket with a rewind point).
     """
 
     name: str
@@ -61,8 +76,20 @@ class Method:
 
 
 def rewind_step(trainer: Trainer, where: str, length: str, *, inside: bool = False) -> int:
-    """A length as the step of a rewind point. where: how the user knows it. Raises ConfigError when
-    it is after the end of training; inside: also when it is the end."""
+    """A length as the step of a rewind point.
+
+    Args:
+        trainer: of the training that has the point.
+        where: how the user knows the length, such as `imp.rewind`.
+        length: from the start.
+        inside: whether the end of training itself is refused.
+
+    Returns:
+        k, in optimiser steps.
+
+    Raises:
+        ConfigError: it is after the end of training.
+    """
     k, end = trainer.steps(length), trainer.steps()
     if k > end - inside:
         late = "not before" if inside else "after"
@@ -70,31 +97,57 @@ def rewind_step(trainer: Trainer, where: str, length: str, *, inside: bool = Fal
     return k
 
 
-def steps_by_sgd(trainer: Trainer, what: str) -> dict[str, Any]:
-    """The options of `sgd_step` of a method that prescribes it; warns where the recipe asks for
-    another optimiser. what: it steps."""
+def steps_by_sgd(trainer: Trainer, variables: str) -> dict[str, Any]:
+    """The options of `sgd_step` of a method that prescribes it.
+
+    A warning says so where the recipe asks for another optimiser.
+
+    Args:
+        trainer: with the recipe.
+        variables: what the method steps, in words.
+
+    Returns:
+        The recipe's momentum, nesterov and weight_decay.
+    """
     if trainer.settings.optimiser != "sgd":
-        how = f"by SGD, as the paper prescribes, not by {trainer.settings.optimiser}"
-        warnings.warn(f"{what} are stepped {how}", stacklevel=2)
+        warnings.warn(
+            f"{variables} are stepped by SGD, as the paper prescribes, not by "
+            f"{trainer.settings.optimiser}",
+            stacklevel=2,
+        )
     return trainer.optimiser_options()
 
 
-def make_ticket(trainer: Trainer, mask: Mask, changed: Named | None = None, **about: Any) -> Ticket:
-    """A ticket whose own weights are the trainer's weights and buffers, but for those `changed`,
-    under `mask`, all copied to the CPU. about: its other fields, see `Ticket`."""
+def make_ticket(
+    trainer: Trainer, mask: Mask, changed: Named | None = None, **ticket_fields: Any
+) -> Ticket:
+    """A ticket whose own weights are the trainer's weights and buffers under a mask.
+
+    Args:
+        trainer: after training; its rewind point becomes the ticket's.
+        mask: of the prunable weights; what a pruned network was confined to stays.
+        changed: tensors by name, in place of the trainer's.
+        ticket_fields: other fields of `Ticket`, such as `point`.
+
+    Returns:
+        A ticket, all of it copied to the CPU.
+
+    Raises:
+        MaskError: the mask keeps no weight.
+    """
     if trainer.within is not None:
         inside = trainer.within.items()
         mask = Mask({name: mask[name] & kept.to(mask[name].device) for name, kept in inside})
     if mask.kept == 0:
-        raise MaskError(f"the mask of {about.get('point', Ticket.point)} keeps no weight")
+        raise MaskError(f"the mask of {ticket_fields.get('point', Ticket.point)} keeps no weight")
     tensors = trainer.group("buffers") | trainer.group("weights") | dict(changed or {})
-    own = {name: tensor.detach().clone() for name, tensor in tensors.items()}
+    weights = {name: tensor.detach().clone() for name, tensor in tensors.items()}
     for name, kept in mask.items():
-        own[name].mul_(kept.to(own[name].device))
+        weights[name].mul_(kept.to(weights[name].device))
     rewind = trainer.group("rewind/weights") | trainer.group("rewind/buffers")
     return Ticket(
         Mask({name: kept.to("cpu", copy=True) for name, kept in mask.items()}),
-        {name: tensor.cpu() for name, tensor in own.items()},
+        {name: tensor.cpu() for name, tensor in weights.items()},
         {name: tensor.detach().clone().cpu() for name, tensor in rewind.items()} or None,
-        **about,
+        **ticket_fields,
     )

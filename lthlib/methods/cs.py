@@ -27,15 +27,22 @@ UNITS = ("epoch", "step")
 
 @dataclass(frozen=True)
 class CSSettings(Settings):
-    """initial_gate: s0; larger keeps more. penalty: lambda, for each weight's mask value.
-    final_temperature: beta at the end of a round, from 1. gate_learning_rate: of s; w follows the
-    recipe's. rounds: each yields a ticket.
+    """Settings of Continuous Sparsification.
 
-    reset: between rounds s becomes min(beta s, s0) (`formula`) or min(s, s0) (`release`, whose code
-    resets beta first).
-    scaled: multiply the mask by 1/sigma(s0), as the release does, so that it starts at 1.
-    temperature_per: beta grows every `epoch`, as in the release, or every `step`. rewind: the step
-    k that tickets are retrained from.
+    Attributes:
+        initial_gate: s0, which all gates start from; larger keeps more. The release's README names
+            -0.1, 0 and 0.1.
+        penalty: lambda, for each weight's mask value; 1e-8 in the release, main.py:26.
+        final_temperature: B, what beta is at the end of a round, from 1; 200 in the release,
+            main.py:27.
+        gate_learning_rate: of s; w follows the recipe's. The release's main.py:111.
+        rounds: how many; each yields a ticket.
+        reset: what s becomes between rounds: min(B s, s0) (`formula`), or min(s, s0) (`release`,
+            whose main.py:116 resets beta first).
+        scaled: whether the mask is multiplied by 1/sigma(s0), so that it starts at 1; the
+            release's layers.py:30-34.
+        temperature_per: beta grows every `epoch`, as in the release, or every `step`.
+        rewind: k, the point that tickets are retrained from, a length from the start.
     """
 
     initial_gate: Logit = 0.0
@@ -55,8 +62,23 @@ class CSSettings(Settings):
 
 
 def temperature(settings: CSSettings, step: int, steps: int, steps_per_epoch: int) -> float:
-    """beta at `step` of a round of `steps`: from 1 to the final temperature, exponentially, per
-    epoch or per step."""
+    """beta, which grows exponentially from 1 to the final temperature in a round.
+
+    Args:
+        settings: with the final temperature, and whether it grows per epoch or per step.
+        step: of the round, from 0.
+        steps: of the whole round.
+        steps_per_epoch: optimiser steps of an epoch.
+
+    Returns:
+        beta = B^(e / (E - 1)) in epoch, or step, e of E.
+
+    Raises:
+        ConfigError: the round has one epoch, or step, alone.
+
+    Source:
+        CS (2020); the release, main.py:27, for B.
+    """
     unit = steps_per_epoch if settings.temperature_per == "epoch" else 1
     last = math.ceil(steps / unit) - 1
     if last < 1:
@@ -73,8 +95,12 @@ def hard_mask(gates: dict[str, Tensor]) -> Mask:
 
 
 def reset_gate(gate: Tensor, settings: CSSettings) -> None:
-    """Prepare the next round in place: no gate above s0; what was pruned stays low by as much as
-    the rule keeps."""
+    """Prepare a gate for the next round: none above s0, and what was pruned stays low.
+
+    Args:
+        gate: s, of any shape; changed in place.
+        settings: with s0 and the rule, `reset`.
+    """
     factor = settings.final_temperature if settings.reset == "formula" else 1.0
     gate.mul_(factor).clamp_(max=settings.initial_gate)
 
@@ -83,6 +109,17 @@ def relax(gate: Tensor, beta: float | Tensor, settings: CSSettings) -> Relaxed:
     """The soft mask m = c sigma(beta s), and how a gradient at it becomes one at s.
 
     With g the gradient at m * w: d/ds = (w g + lambda) c beta sigma (1 - sigma).
+
+    Args:
+        gate: s, of any shape.
+        beta: the temperature, a number or a 0-d tensor.
+        settings: with lambda, and c as `scale`.
+
+    Returns:
+        m, of the gates' shape, and a function from w g, of that shape, to d/ds.
+
+    Source:
+        CS (2020), equation (4).
     """
     scale = settings.scale
     soft = torch.sigmoid(beta * gate)
@@ -95,7 +132,6 @@ def relax(gate: Tensor, beta: float | Tensor, settings: CSSettings) -> Relaxed:
 
 def gate_of(settings: CSSettings, steps: int, steps_per_epoch: int) -> Gate:
     """The gate of CS in a round of `steps`."""
-
     return Gate(
         dial=lambda step: temperature(settings, step, steps, steps_per_epoch),
         relax=lambda beta, s, noise: relax(s, beta, settings),
@@ -106,8 +142,7 @@ def gate_of(settings: CSSettings, steps: int, steps_per_epoch: int) -> Gate:
 
 
 def search(trainer: Trainer, settings: CSSettings, parent: Ticket | None) -> Iterator[Ticket]:
-    """Yield one ticket a round, judged as found; weights carry on between rounds, only gates are
-    reset."""
+    """Yield one ticket a round, judged as found; between rounds only gates are reset."""
     gate = gate_of(settings, trainer.steps(), trainer.steps_per_epoch)
     return search_gates(trainer, settings, "cs", gate)
 

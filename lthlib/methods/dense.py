@@ -1,5 +1,4 @@
-"""The dense network: the reference every ticket is judged against, and the parent of what starts
-from it."""
+"""The dense network: what every ticket is judged against, and the parent of what starts from it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +12,12 @@ from lthlib.training import Trainer
 
 @dataclass(frozen=True)
 class DenseSettings(Settings):
-    """rewind: the point kept for children to retrain from, a length from the start (`0it` is
-    initialisation)."""
+    """Settings of the dense network.
+
+    Attributes:
+        rewind: k, the point kept for children to retrain from, a length from the start (`0it` is
+            initialisation).
+    """
 
     rewind: Length = "0it"
 

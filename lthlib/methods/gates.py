@@ -1,5 +1,4 @@
-"""What methods with trained gates share: one step on weights and gates, and what can be seen of the
-gates meanwhile."""
+"""What methods with trained gates share: a step on weights and gates, and a readout."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,12 +26,17 @@ Relax = Callable[[float | Tensor, Tensor, Any], Relaxed]
 class Gate:
     """How a gate s becomes a mask value, of any shape.
 
-    relax: in a training step; where gates are drawn it takes noise, uniform in [0, 1), of their
-    shape. soft: what of it is deterministic, in [0, 1]: the soft mask, or the chance that the gate
-    is open. Both take what `dial` says at a step, CS's temperature, first. kept: in the ticket; 0
-    where the weight is pruned. reset: prepares the next round, in place. drawn: whether `relax`
-    takes noise. recalibrated: whether the ticket's BatchNorm statistics are gathered anew, under
-    its own mask.
+    Attributes:
+        relax: `relax(dial, s, noise)` in a training step; where gates are drawn, noise is uniform
+            in [0, 1), of their shape.
+        soft: `soft(dial, s)`, what of it is deterministic, in [0, 1]: the soft mask, or the chance
+            that the gate is open.
+        kept: `kept(s)`, the mask value in the ticket; 0 where the weight is pruned.
+        reset: `reset(s)` prepares the next round, in place.
+        drawn: whether `relax` takes noise.
+        recalibrated: whether the ticket's BatchNorm statistics are gathered anew, under its own
+            mask.
+        dial: `dial(step)`, what `relax` and `soft` take first: CS's temperature.
     """
 
     relax: Relax
@@ -49,6 +53,15 @@ def gated_step(trainer: Trainer, settings: Any, steps: int, gate: Gate) -> Step:
 
     With mask value m of gate s and g the gradient at m * w: d/dw = m g, and d/ds follows from the
     gradient w g at the mask. Weights decay, gates do not.
+
+    Args:
+        trainer: that keeps `gates` and `gate_momentum`.
+        settings: of a method, with `gate_learning_rate`.
+        steps: of the schedule that both learning rates follow.
+        gate: of the method.
+
+    Returns:
+        A step for `Trainer.fit`, of one batch.
     """
     buffers = trainer.flat("buffers")
     gates, gate_momenta = trainer.flat("gates"), trainer.flat("gate_momentum")
@@ -82,12 +95,22 @@ def noise(trainer: Trainer, gate: Gate) -> Tensor | None:
 
 
 def search_gates(trainer: Trainer, settings: Any, name: str, gate: Gate) -> Iterator[Ticket]:
-    """Yield one ticket a round, judged as found; weights carry on between rounds, only gates are
-    reset.
+    """Search by training weights and gates; between rounds only gates are reset.
 
-    settings: of a method, with `initial_gate`, which all gates start from; `penalty`, lambda;
-    `gate_learning_rate`, while the weights follow the recipe's; `rounds`; and `rewind`, the step k
-    that tickets are retrained from. name: the method's.
+    Args:
+        trainer: of the untrained network.
+        settings: of a method, with `initial_gate`, which all gates start from; `penalty`, lambda;
+            `gate_learning_rate`, while the weights follow the recipe's; `rounds`; and `rewind`,
+            the step k that tickets are retrained from.
+        name: the method's.
+        gate: the method's.
+
+    Yields:
+        One ticket a round, judged as found.
+
+    Raises:
+        MaskError: no gate is open after a round.
+        ConfigError: the rewind point is not before the end of a round.
     """
     steps = trainer.steps()
     k = rewind_step(trainer, f"{name}.rewind", settings.rewind, inside=True)
@@ -122,8 +145,17 @@ def _ticket(trainer: Trainer, gate: Gate, point: str, index: int, k: int) -> Tic
 
 
 def gate_readout(trainer: Trainer, gate: Gate, step: int) -> dict[str, Any]:
-    """What the gates say at a step: `density`, the share of open ones, and `gates`, how many have
-    their soft value in each of 20 equal bins of [0, 1]."""
+    """Density and histogram of the gates.
+
+    Args:
+        trainer: that keeps `gates`.
+        gate: of the method.
+        step: of the round, from 0.
+
+    Returns:
+        `density`, the share of open gates, and `gates`, how many have their soft value in each of
+        20 equal bins of [0, 1].
+    """
     flat = trainer.flat("gates").data
     soft = gate.soft(gate.dial(step), flat).float()
     counts = torch.histc(soft.cpu(), BINS, 0, 1)  # on a GPU no kernel for it is deterministic
@@ -140,37 +172,59 @@ def bisect_initial_gate(
     tolerance: float = 0.1,
     trials: int = 8,
 ) -> list[tuple[float, float]]:
-    """Look for the initial gate s0 with which a search ends at a density; more gates stay open the
-    higher it is.
+    """Look for the initial gate s0 with which a search ends at a density.
 
-    density_of: makes a search with this s0 and returns the density it reaches. density: wanted,
-    in (0, 1). low, high: where s0 is looked for. tolerance: relative. trials: at most so many.
-    Returns (s0, density reached) of every trial; the last one is within the tolerance unless the
-    trials ran out. Raises ConfigError for bounds or a density that make no sense.
+    The higher s0 is, the more gates stay open.
+
+    Args:
+        density_of: makes a search with this s0, and returns the density that it reaches.
+        density: to reach, in (0, 1).
+        low: the least s0 that is looked at.
+        high: the largest.
+        tolerance: relative to the density.
+        trials: at most so many searches.
+
+    Returns:
+        (s0, density reached) of every trial; the last one is within the tolerance unless the trials
+        ran out.
+
+    Raises:
+        ConfigError: the bounds or the density make no sense.
     """
     if not 0 < density < 1 or not low < high or trials < 1:
         raise ConfigError(
             f"cannot look for density {density} between s0 = {low} and {high} in {trials} trials; "
             "expected a density in (0, 1), low below high, at least one trial"
         )
-    made: list[tuple[float, float]] = []
+    results: list[tuple[float, float]] = []
     for _ in range(trials):
         gate = (low + high) / 2
         reached = density_of(gate)
-        made.append((gate, reached))
+        results.append((gate, reached))
         if abs(reached / density - 1) <= tolerance:
             break
         low, high = (gate, high) if reached < density else (low, gate)
-    return made
+    return results
 
 
 def gated_accuracy(trainer: Trainer, gate: Gate, step: int) -> float | None:
-    """Validation accuracy in percent with the gates as training has them at `step`; the mean of
-    five draws where they are drawn, None without validation images."""
-    gates, thin, found = trainer.flat("gates"), trainer.thinned(), []
+    """Validation accuracy with the gates as training has them.
+
+    Args:
+        trainer: that keeps `gates`.
+        gate: of the method.
+        step: of the round, from 0.
+
+    Returns:
+        Percent correct, the mean of five draws where gates are drawn; None without validation
+        images.
+    """
+    gates, thin, values = trainer.flat("gates"), trainer.thinned(), []
     with trainer.network.drawing(trainer.seed):
         for _ in range(DRAWS if gate.drawn else 1):
             mask, _ = gate.relax(gate.dial(step), gates.data, noise(trainer, gate))
-            found.append(trainer.evaluate("validation", thin(mask), trainer.group("buffers")))
-    known = [value for value in found if value is not None]
-    return sum(known) / len(known) if known else None
+            value = trainer.evaluate("validation", thin(mask), trainer.group("buffers"))
+            if value is None:
+                return None
+            values.append(value)
+    return sum(values) / len(values)

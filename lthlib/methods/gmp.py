@@ -18,10 +18,15 @@ from lthlib.training import Outcome, Step, Trainer
 
 @dataclass(frozen=True)
 class GMPSettings(Settings):
-    """density: kept fraction in (0, 1] at the end. begin, end: shares of training in [0, 1] between
-    which weights are pruned. every: time between two prunings, such as `100it`; a twentieth of the
-    time in which weights are pruned where that is shorter. rewind: the step k that the ticket can
-    be retrained from.
+    """Settings of gradual magnitude pruning.
+
+    Attributes:
+        density: kept fraction in (0, 1] at the end.
+        begin: share of training, in [0, 1), from which weights are pruned.
+        end: share of training, in (0, 1], up to which they are.
+        every: time between two prunings, such as `100it`, their frequency (Zhu & Gupta, 2017); a
+            twentieth of the time in which weights are pruned where that is shorter.
+        rewind: k, the point that the ticket can be retrained from, a length from the start.
     """
 
     density: Density = 0.1
@@ -39,21 +44,33 @@ class GMPSettings(Settings):
 
 
 def density_at(settings: GMPSettings, step: int, begin: int, end: int) -> float:
-    """Kept fraction from `step` on: 1 before `begin`, the target from `end` on, and between them
-    target + (1 - target) (1 - (step - begin) / (end - begin))^3, as they state it."""
-    left = min(1.0, max(0.0, 1 - (step - begin) / (end - begin)))
-    return settings.density + (1 - settings.density) * left**3
+    """Kept fraction from a step on.
+
+    Args:
+        settings: with d, the density at the end.
+        step: of the training, from 0.
+        begin: the first step at which weights are pruned.
+        end: the last, after `begin`.
+
+    Returns:
+        1 before `begin`, d from `end` on, and between them
+        d + (1 - d) (1 - (step - begin) / (end - begin))^3.
+
+    Source:
+        Zhu & Gupta (2017).
+    """
+    remaining = min(1.0, max(0.0, 1 - (step - begin) / (end - begin)))
+    return settings.density + (1 - settings.density) * remaining**3
 
 
 def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> Iterator[Ticket]:
-    """Yield one ticket, judged as found: one training, pruned on its way; what was pruned stays
-    pruned."""
+    """Yield one ticket, judged as found: of one training, pruned on its way for good."""
     stop = trainer.steps()
     begin, end = round(settings.begin * stop), min(round(settings.end * stop), stop - 1)
-    every = trainer.steps(settings.every)
-    if every > end - begin:
-        every = max(1, (end - begin) // 20)
-    if end <= begin or not every:
+    interval = trainer.steps(settings.every)
+    if interval > end - begin:
+        interval = max(1, (end - begin) // 20)
+    if end <= begin or not interval:
         raise ConfigError(
             f"no step lies between steps {begin} and {end}, where weights are pruned; give a "
             "longer training.length, or gmp.every of at least '1it'"
@@ -63,22 +80,21 @@ def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> It
     # One that keeps nothing is refused before training.
     kept_count(Mask(masks).total, settings.density)
     for _ in trainer.rounds(1):
-        step = _step(trainer, settings, (begin, end, every))
+        step = _step(trainer, settings, begin, end, interval)
         trainer.fit(step, stop=stop, snapshot_at=k, replays=False)
         yield make_ticket(trainer, Mask(masks), rewind_step=k, target_density=settings.density)
 
 
-def _step(trainer: Trainer, settings: GMPSettings, when: tuple[int, int, int]) -> Step:
-    begin, end, every = when
+def _step(trainer: Trainer, settings: GMPSettings, begin: int, end: int, interval: int) -> Step:
     weights, masks, stop = trainer.prunable_weights(), trainer.group("masks"), trainer.steps()
     masked = trainer.masked_step(Mask(masks), stop)
 
     def step(t: int, batch: tuple[torch.Tensor, torch.Tensor]) -> Outcome:
         nonlocal masked
-        if t == end or (begin <= t < end and (t - begin) % every == 0):
+        if t == end or (begin <= t < end and (t - begin) % interval == 0):
             mask = Mask(masks)
-            kept = kept_count(mask.total, density_at(settings, t, begin, end))
-            mask = prune_by_magnitude(weights, mask, kept)
+            count = kept_count(mask.total, density_at(settings, t, begin, end))
+            mask = prune_by_magnitude(weights, mask, count)
             trainer.load("masks", mask)
             masked = trainer.masked_step(mask, stop)
         return masked(t, batch)

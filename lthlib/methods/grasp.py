@@ -24,10 +24,14 @@ _NO_SECOND = "derivative for "
 
 @dataclass(frozen=True)
 class GraSPSettings(Settings):
-    """density: kept fraction in (0, 1]. images_per_class: training images of each class that the
-    gradient is measured on. temperature: what logits are divided by meanwhile. structure:
-    `unstructured`, or whole `filter`s or `channel`s by the sum of their weights' scores, see
-    `lthlib.masks.select`.
+    """Settings of GraSP.
+
+    Attributes:
+        density: kept fraction in (0, 1].
+        images_per_class: training images of each class that the gradient is measured on.
+        temperature: what logits are divided by meanwhile; the release's pruner/GraSP.py.
+        structure: `unstructured`, or whole `filter`s or `channel`s by the sum of their weights'
+            scores, see `lthlib.masks.select`.
     """
 
     density: Density = 0.1
@@ -37,15 +41,26 @@ class GraSPSettings(Settings):
 
 
 def scores(trainer: Trainer, images: Part, temperature: float) -> Tensors:
-    """weight * (H g) by name, with g and H the gradient and Hessian, over all prunable weights, of
-    the mean loss of `images`; the largest are kept.
+    """The scores weight * (H g), of which the largest are kept.
 
-    To first order, removing a weight changes the gradient flow g.g by -2 weight * (H g). So what is
-    kept is what would take most flow with it, and what goes is what holds flow back. This is the
-    release's sign: pruner/GraSP.py ranks -weight * (H g) and removes the largest; the SynFlow
-    authors' Pruners/pruners.py ranks its negative and removes the smallest. BatchNorm normalises by
-    the batch, as there. The release sums over two halves of the images, sorted by class, and draws
-    linear layers anew to score them; here L is one mean, and the scored weights are those trained.
+    With g and H the gradient and Hessian, over all prunable weights, of the mean loss. To first
+    order, removing a weight changes the gradient flow g.g by -2 weight * (H g). So what is kept is
+    what would take most flow with it, and what goes is what holds flow back. BatchNorm normalises
+    by the batch, as in the release, which sums over two halves of the images, sorted by class, and
+    draws linear layers anew to score them; here the loss is one mean, and the scored weights are
+    those trained.
+
+    Args:
+        trainer: of the untrained network.
+        images: that the loss is taken of.
+        temperature: what logits are divided by.
+
+    Returns:
+        Scores by name, in the weights' shapes, on the CPU.
+
+    Source:
+        The release's pruner/GraSP.py ranks -weight * (H g) and removes the largest, which is the
+        same; the SynFlow authors' Pruners/pruners.py ranks its negative and removes the smallest.
     """
     # The fused operators of attention have no second derivative.
     scored = at_init.untrained(trainer, batch_statistics=True)
@@ -61,8 +76,8 @@ def scores(trainer: Trainer, images: Part, temperature: float) -> Tensors:
         except RuntimeError as error:
             if not str(error).startswith(_NO_SECOND):
                 raise
-            why = str(error).partition("\n")[0]
-            warnings.warn(f"grasp takes finite differences: {why}", stacklevel=2)
+            reason = str(error).partition("\n")[0]
+            warnings.warn(f"grasp takes finite differences: {reason}", stacklevel=2)
             curved = _by_differences(gradient, lambda: gradient_of_sum(terms(), weights), weights)
         return {name: (w * curved[name]).detach().cpu() for name, w in weights.items()}
 
@@ -90,11 +105,10 @@ def _by_differences(
 
 
 def _product(gradient: Tensors, loss: Tensor, weights: Tensors) -> Tensor:
-    """<gradient, d loss / d weights>, whose own gradient is the Hessian of `loss` times
-    `gradient`."""
-    owned = list(weights.values())
-    own = torch.autograd.grad(loss, owned, create_graph=True, materialize_grads=True)
-    products = [(g * d).sum() for g, d in zip(gradient.values(), own, strict=True)]
+    """<gradient, d loss / d weights>, whose gradient is the Hessian of `loss` times `gradient`."""
+    leaves = list(weights.values())
+    slopes = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
+    products = [(g * slope).sum() for g, slope in zip(gradient.values(), slopes, strict=True)]
     return torch.stack(products).sum()
 
 
@@ -106,8 +120,8 @@ def search(trainer: Trainer, settings: GraSPSettings, parent: Ticket | None) -> 
     cost = Cost(images=n, forward_passes=2 * n, backward_passes=5 * n)
 
     def prune() -> Mask:
-        found = scores(trainer, images, settings.temperature)
-        return trainer.select(found, settings.density, settings.structure, norm="sum")
+        flow = scores(trainer, images, settings.temperature)
+        return trainer.select(flow, settings.density, settings.structure, norm="sum")
 
     return at_init.train_pruned(trainer, settings.density, prune, cost)
 

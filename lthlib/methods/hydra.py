@@ -1,5 +1,4 @@
-"""Hydra (Sehwag et al., 2020), without its robust loss: learn a score for every weight of a trained
-network while the weights rest, then keep the largest.
+"""Hydra (Sehwag et al., 2020), without its robust loss: learn scores while the weights rest.
 
 The mask is the top-k of |s|, its gradient passed straight through to the scores. What is found is
 meant to be fine-tuned under the mask afterwards (`retrain` with `start: own`).
@@ -26,16 +25,19 @@ INITIAL = ("scaled", "weights")
 
 @dataclass(frozen=True)
 class HydraSettings(Settings):
-    """density: kept fraction in (0, 1]; over all prunable weights together, where Hydra's own code
-    goes layer by layer. length: of the training of the scores, by default the recipe's.
+    """Settings of Hydra.
 
-    learning_rate: of the scores and of BatchNorm's affine parameters, which both learn, with the
-    recipe's schedule, momentum and decay.
-    initial: scores start as sqrt(6 / fan-in) theta / max|theta| of their layer (`scaled`, Hydra's
-    code), or as the `weights` (the BiP release).
-    aliased: scores and weights share storage, as in the BiP release, so that the weights, said to
-    rest, move with the scores; needs `initial: weights`.
-    structure: `unstructured`, `filter` or `channel`, see `lthlib.masks.select`.
+    Attributes:
+        density: kept fraction in (0, 1]; over all prunable weights together, where Hydra's own code
+            goes layer by layer.
+        length: of the training of the scores, by default the recipe's.
+        learning_rate: of the scores s and of BatchNorm's affine parameters, which both learn, with
+            the recipe's schedule, momentum and decay; the BiP release's configs/*/hydra.yml.
+        initial: scores start as sqrt(6 / fan-in) theta / max|theta| of their layer (`scaled`,
+            Hydra's code), or as the `weights` (the BiP release).
+        aliased: scores and weights share storage, as in the BiP release, so that the weights, said
+            to rest, move with the scores; needs `initial: weights`.
+        structure: `unstructured`, `filter` or `channel`, see `lthlib.masks.select`.
     """
 
     density: Density = 0.1
@@ -52,7 +54,15 @@ class HydraSettings(Settings):
 
 
 def initial_scores(weights: Mapping[str, Tensor], initial: str) -> dict[str, Tensor]:
-    """Scores of the weights of each layer, of their shape; `initial` as in `HydraSettings`."""
+    """Scores of the weights of each layer, before they are trained.
+
+    Args:
+        weights: by name, [out, in, ...].
+        initial: as in `HydraSettings`.
+
+    Returns:
+        Scores by name, in the weights' shapes.
+    """
     if initial == "weights":
         return {name: weight.clone() for name, weight in weights.items()}
     return {
@@ -65,7 +75,7 @@ def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Step:
     buffers, masks, thin = trainer.flat("buffers"), trainer.flat("masks"), trainer.thinned()
     weights, momenta = trainer.prunable_weights(), trainer.flat("score_momentum")
     scores = weights if settings.aliased else trainer.flat("scores")
-    gradients, found = trainer.gradients, scores.like(torch.zeros_like(scores.data))
+    gradients, at_scores = trainer.gradients, scores.like(torch.zeros_like(scores.data))
     at_weights = gradients.data[: len(scores.data)]
     norms = {n: trainer.flat("weights")[n] for n in batchnorm_names(trainer.network.model)}
     options = steps_by_sgd(trainer, "Hydra's scores")
@@ -76,9 +86,9 @@ def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Step:
     def step(t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
         x, y = batch
         loss, correct, _ = trainer.network.gradients(thin(masks.data), buffers, x, y, gradients)
-        torch.mul(at_weights * weights.data, scores.data.sign(), out=found.data)
+        torch.mul(at_weights * weights.data, scores.data.sign(), out=at_scores.data)
         now = trainer.dial(rate, t)
-        sgd_step(scores, found, momenta, now, **options)
+        sgd_step(scores, at_scores, momenta, now, **options)
         sgd_step(norms, gradients, trainer.group("momentum"), now, **options)
         trainer.load("masks", _choose(trainer, scores, settings))
         return Outcome(loss, correct, len(y), len(y), len(y))
@@ -92,8 +102,7 @@ def _choose(trainer: Trainer, scores: Mapping[str, Tensor], settings: HydraSetti
 
 
 def search(trainer: Trainer, settings: HydraSettings, parent: Ticket | None) -> Iterator[Ticket]:
-    """Yield one ticket, judged as found: the resting weights under the mask. parent: the trained
-    dense network."""
+    """Yield one ticket, judged as found: the weights of the dense parent under the mask."""
     assert parent is not None and parent.weights is not None
     steps = trainer.steps(settings.length)
     if trainer.round == 0:

@@ -1,8 +1,7 @@
-"""Iterative magnitude pruning (Frankle & Carbin, 2019), with late rewinding (Frankle et al., 2020,
-Algorithm 2).
+"""Iterative magnitude pruning (Frankle & Carbin, 2019), with late rewinding.
 
 Train, prune the smallest remaining weights over all layers together, go back to the weights of step
-k, repeat.
+k, repeat (Frankle et al., 2020, Algorithm 2).
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -24,16 +23,19 @@ OPTIMISER = ("fresh", "restored")
 
 @dataclass(frozen=True)
 class IMPSettings(Settings):
-    """rounds: trainings after the first, dense one; each yields a ticket.
+    """Settings of iterative magnitude pruning.
 
-    fraction: share of the remaining weights pruned a round, in (0, 1). rewind: the step k to go
-    back to.
-    rewinding: what goes back: `weights` (with BatchNorm, schedule and data order), the
-    `learning-rate` schedule alone (Renda et al., 2020), or `none` (IMP-C: weights carry on, the
-    schedule restarts from 0).
-    optimiser: momenta after a rewind are `fresh` zeros, as in open_lth, or `restored` from step k.
-    structure: `unstructured`; or whole `filter`s or `channel`s by the norm of their weights, the
-    same share of each convolution (see `lthlib.masks.select`).
+    Attributes:
+        rounds: trainings after the first, dense one; each yields a ticket.
+        fraction: p, the share of the remaining weights pruned a round, in (0, 1).
+        rewind: k, the point to go back to, a length from the start.
+        rewinding: what goes back: `weights` (with BatchNorm, schedule and data order), the
+            `learning-rate` schedule alone (Renda et al., 2020), or `none` (IMP-C of the CS paper:
+            weights carry on, the schedule restarts from 0).
+        optimiser: momenta after a rewind are `fresh` zeros, as in open_lth, or `restored` from
+            step k.
+        structure: `unstructured`; or whole `filter`s or `channel`s by the norm of their weights,
+            the same share of each convolution (see `lthlib.masks.select`).
     """
 
     rounds: Count = 10
@@ -44,19 +46,29 @@ class IMPSettings(Settings):
     structure: Structure = "unstructured"
 
 
-def prune_by_magnitude(weights: Mapping[str, Tensor], mask: Mask, kept: int) -> Mask:
-    """Keep the `kept` largest weights by magnitude among those the mask keeps; what was pruned
-    stays pruned."""
+def prune_by_magnitude(weights: Mapping[str, Tensor], mask: Mask, count: int) -> Mask:
+    """Keep the largest weights by magnitude; what was pruned stays pruned.
+
+    Args:
+        weights: by name.
+        mask: of the same names and shapes.
+        count: how many of the weights that it keeps are to be kept.
+
+    Returns:
+        A mask with `count` True, on the CPU.
+    """
     scores = {
         name: torch.where(mask[name].cpu(), tensor.detach().cpu().abs(), -1.0)
         for name, tensor in weights.items()
     }
-    return top_k_global(scores, kept)
+    return top_k_global(scores, count)
 
 
 def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> Iterator[Ticket]:
-    """Yield the dense network (index 0) and one ticket a round, each judged after training under
-    its mask: retrained, or as found where nothing goes back."""
+    """Yield the dense network (index 0) and one ticket a round, each after training under its mask.
+
+    It is judged as retrained, or as found where nothing goes back.
+    """
     total, k = trainer.steps(), rewind_step(trainer, "imp.rewind", settings.rewind, inside=True)
     weights = trainer.prunable_weights()
     # A structure that it lacks is refused before training.
@@ -70,10 +82,10 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
         step = trainer.masked_step(mask, total)
         trainer.fit(step, start=begin, stop=total, streams=streams, snapshot_at=snapshot_at)
         target = _density(trainer, settings, r)
-        found = r == 0 or settings.rewinding == "none"
+        judged = "retrained" if r and settings.rewinding != "none" else "found"
         yield make_ticket(
-            trainer, mask, point=f"round-{r}", index=r, judged="found" if found else "retrained",
-            rewind_step=k, target_density=target,
+            trainer, mask, point=f"round-{r}", index=r, judged=judged, rewind_step=k,
+            target_density=target,
         )  # fmt: skip
         trainer.load("masks", _pruned(trainer, mask, settings, r + 1))
         if settings.rewinding == "weights":
@@ -83,8 +95,16 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
 
 
 def go_on(trainer: Trainer, settings: IMPSettings, ticket: Ticket) -> bool:
-    """Bring a trainer to the end of a ticket's round; False if momenta are wanted back, which
-    tickets lack."""
+    """Bring a trainer to the end of a ticket's round.
+
+    Args:
+        trainer: before its search.
+        settings: of the search.
+        ticket: of the same search with fewer rounds.
+
+    Returns:
+        False if that takes momenta, which tickets lack.
+    """
     if settings.optimiser == "restored" or ticket.weights is None or ticket.rewind is None:
         return False
     trainer.round, trainer.step = ticket.index, trainer.steps()

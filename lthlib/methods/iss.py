@@ -21,13 +21,18 @@ from lthlib.training import Trainer
 
 @dataclass(frozen=True)
 class ISSSettings(Settings):
-    """initial_gate: s0; the chance to be kept starts at sigma(s0). penalty: lambda, for each
-    weight's chance. gate_learning_rate: of s. rounds: each yields a ticket.
+    """Settings of ISS; the reading is ours.
 
-    hardening: between rounds s becomes min(hardening * s, s0), as in CS, where the factor is the
-    final temperature. rewind: the step k that tickets are retrained from. recalibrated: whether
-    BatchNorm's statistics are gathered anew under the ticket's mask; those of drawn masks do not
-    fit it (ours).
+    Attributes:
+        initial_gate: s0; the chance to be kept starts at sigma(s0).
+        penalty: lambda, for each weight's chance.
+        gate_learning_rate: of s; w follows the recipe's.
+        rounds: how many; each yields a ticket.
+        hardening: h; between rounds s becomes min(h s, s0), as in CS, where the factor is the final
+            temperature.
+        rewind: k, the point that tickets are retrained from, a length from the start.
+        recalibrated: whether BatchNorm's statistics are gathered anew under the ticket's mask;
+            those of drawn masks do not fit it (ours).
     """
 
     initial_gate: Logit = 0.0
@@ -40,10 +45,21 @@ class ISSSettings(Settings):
 
 
 def relax(gate: Tensor, uniform: Tensor, penalty: float) -> Relaxed:
-    """The mask drawn with `uniform` noise in [0, 1), of the gate's shape, and how a gradient at it
-    becomes one at s.
+    """The drawn mask, and how a gradient at it becomes one at s.
 
     Straight through: the mask's gradient is taken for that of its chance sigma(s).
+
+    Args:
+        gate: s, of any shape.
+        uniform: noise in [0, 1), of that shape.
+        penalty: lambda.
+
+    Returns:
+        The mask, 0 or 1, of that shape, and a function from w g, with g the gradient at the
+        effective weight, to d/ds.
+
+    Source:
+        Bengio, Leonard & Courville (2013), for the straight-through gradient.
     """
     chance = torch.sigmoid(gate)
 

@@ -1,8 +1,8 @@
-"""Stochastic l0 regularisation with hard-concrete gates (Louizos, Welling & Kingma, 2018), one gate
-a weight.
+"""Stochastic l0 regularisation with hard-concrete gates (Louizos, Welling & Kingma, 2018).
 
-A gate's parameter s is the paper's log alpha. Training multiplies each weight by a gate drawn anew
-for every batch; the expected number of open gates is the penalty.
+Each weight has a gate of its own, where the paper gates groups. A gate's parameter s is the paper's
+log alpha. Training multiplies each weight by a gate drawn anew for every batch; the expected number
+of open gates is the penalty.
 """
 
 import math
@@ -25,12 +25,16 @@ _SHIFT = BETA * math.log(-LOW / HIGH)
 
 @dataclass(frozen=True)
 class L0Settings(Settings):
-    """initial_gate: log alpha at the start; 2.2 makes the final gate 0.98. penalty: lambda, for
-    each gate's chance to be open.
+    """Settings of stochastic l0 regularisation.
 
-    gate_learning_rate: of log alpha. rounds: each yields a ticket; gates carry on between them.
-    rewind: the step k that tickets are retrained from. recalibrated: whether BatchNorm's statistics
-    are gathered anew under the ticket's mask; those of drawn masks do not fit it (ours).
+    Attributes:
+        initial_gate: log alpha at the start; 2.2 makes the final gate 0.98 (ours).
+        penalty: lambda, for each gate's chance to be open.
+        gate_learning_rate: of log alpha; w follows the recipe's.
+        rounds: how many; each yields a ticket, and gates carry on between them.
+        rewind: k, the point that tickets are retrained from, a length from the start.
+        recalibrated: whether BatchNorm's statistics are gathered anew under the ticket's mask;
+            those of drawn masks do not fit it (ours).
     """
 
     initial_gate: Logit = 2.2
@@ -52,8 +56,20 @@ def chance_open(gate: Tensor) -> Tensor:
 
 
 def relax(gate: Tensor, uniform: Tensor, penalty: float) -> Relaxed:
-    """The gate drawn with `uniform` noise in (0, 1), of its shape, and how a gradient at it becomes
-    one at log alpha."""
+    """The drawn gate, and how a gradient at it becomes one at log alpha.
+
+    Args:
+        gate: log alpha, of any shape.
+        uniform: noise in (0, 1), of that shape.
+        penalty: lambda.
+
+    Returns:
+        The gate's value in [0, 1], of that shape, and a function from w g, with g the gradient at
+        the effective weight, to that by log alpha.
+
+    Source:
+        Louizos, Welling & Kingma (2018), the hard concrete distribution.
+    """
     concrete = torch.sigmoid((torch.logit(uniform) + gate) / BETA)
     drawn = stretch(concrete)
 

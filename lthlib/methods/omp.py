@@ -14,11 +14,16 @@ from lthlib.training import Trainer
 
 @dataclass(frozen=True)
 class OMPSettings(Settings):
-    """density: kept fraction in (0, 1]. start: what training goes on from: `rewind` (the dense
-    run's rewind point and its place in the schedule), `own` (the pruned weights themselves,
-    schedule from 0) or `fresh` (new initialisation).
-    length: of the schedule, by default the recipe's; a longer one matches another method's compute.
-    structure: `unstructured`, `filter` or `channel`, see `lthlib.masks.select`.
+    """Settings of one-shot magnitude pruning.
+
+    Attributes:
+        density: kept fraction in (0, 1].
+        start: what training goes on from: `rewind` (the dense run's rewind point and its place in
+            the schedule), `own` (the pruned weights themselves, schedule from 0) or `fresh` (new
+            initialisation).
+        length: of the schedule, by default the recipe's; a longer one matches another method's
+            compute.
+        structure: `unstructured`, `filter` or `channel`, see `lthlib.masks.select`.
     """
 
     density: Density = 0.1
@@ -28,7 +33,7 @@ class OMPSettings(Settings):
 
 
 def search(trainer: Trainer, settings: OMPSettings, parent: Ticket | None) -> Iterator[Ticket]:
-    """Yield one ticket, judged after training under its mask. parent: the trained dense network."""
+    """Yield one ticket of the trained dense parent, judged after training under its mask."""
     assert parent is not None and parent.weights is not None
     magnitudes = {name: parent.weights[name].abs() for name in trainer.names}
     mask = trainer.select(magnitudes, settings.density, settings.structure)

@@ -18,8 +18,12 @@ LAYERS = ("global", "parent")
 
 @dataclass(frozen=True)
 class RandomSettings(Settings):
-    """layers: `global` draws the kept weights over all layers together at `density` in (0, 1];
-    `parent` keeps as many in each layer as the parent ticket does, and ignores `density`.
+    """Settings of random masks.
+
+    Attributes:
+        density: kept fraction in (0, 1].
+        layers: `global` draws the kept weights over all layers together; `parent` keeps as many in
+            each layer as the parent ticket does, and ignores the density.
     """
 
     density: Density = 0.1

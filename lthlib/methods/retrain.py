@@ -1,5 +1,4 @@
-"""Judge a ticket by training it under its mask; with controls that change its mask or its
-weights."""
+"""Judge a ticket by training it under its mask; controls change its mask or its weights."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,16 +19,19 @@ SCHEDULES = ("continue", "restart")
 
 @dataclass(frozen=True)
 class RetrainSettings(Settings):
-    """start: weights to train: the ticket's `rewind` point, its `own` (fine-tuning) or a `fresh`
-    initialisation.
+    """Settings of retraining a ticket.
 
-    rewind: with `start: rewind`, another point to start from than the parent's own: the network is
-    trained dense up to that step first, as its dense run was.
-    mask: as `found`, or `shuffled` within each layer. schedule: with `rewind`, `continue` from the
-    rewind step or `restart` from 0 for the full length, as the CS release does. length: of the
-    schedule, by default the recipe's.
-    mask_value: of the mask where it keeps; the network uses mask_value * weight. The CS release
-    keeps its 1/sigma(s0) here.
+    Attributes:
+        start: weights to train: the ticket's `rewind` point, its `own` (fine-tuning) or a `fresh`
+            initialisation.
+        mask: as `found`, or `shuffled` within each layer.
+        schedule: with `start: rewind`, `continue` from the rewind step, or `restart` from 0 for
+            the full length, as the CS release does (main.py:119-123).
+        length: of the schedule, by default the recipe's.
+        mask_value: of the mask where it keeps; the network uses mask_value * weight. The CS release
+            keeps its 1/sigma(s0) here.
+        rewind: k, with `start: rewind` another point to start from than the parent's own: the
+            network is trained dense up to that step first, as its dense run was.
     """
 
     start: Annotated[str, one_of(STARTS)] = "rewind"
@@ -48,11 +50,20 @@ class RetrainSettings(Settings):
 
 
 def load_start(trainer: Trainer, parent: Ticket, start: str) -> int:
-    """Put the starting weights into the state of a run that has not begun; returns the step of the
-    schedule to begin at.
+    """Put the starting weights into the state of a run that has not begun.
 
-    Raises TicketError when the parent lacks the weights asked for. A resumed run's state is left
-    alone.
+    A resumed run's state is left alone.
+
+    Args:
+        trainer: of the run.
+        parent: the ticket to start from.
+        start: as in `RetrainSettings`.
+
+    Returns:
+        The step of the schedule to begin at.
+
+    Raises:
+        TicketError: the parent lacks the weights asked for, or does not fit the network.
     """
     source = {"rewind": parent.rewind, "own": parent.weights, "fresh": {}}[start]
     if source is None:
@@ -67,8 +78,15 @@ def load_start(trainer: Trainer, parent: Ticket, start: str) -> int:
 
 
 def check_start(start: int, stop: int) -> None:
-    """Raise ConfigError unless a training that ends at step `stop` has a step left after
-    `start`."""
+    """Refuse a training that has no step left.
+
+    Args:
+        start: the step of the schedule to begin at.
+        stop: the step at which it ends.
+
+    Raises:
+        ConfigError: the start is not before the end.
+    """
     if start >= stop:
         raise ConfigError(
             f"the rewind point is at step {start}, not before the end of training ({stop} steps)"
@@ -83,8 +101,19 @@ def train_from(
     start: str = "rewind",
     length: str = "",
 ) -> Iterator[Ticket]:
-    """Yield one ticket: a mask of a density under which the parent's weights were trained. start,
-    length: as in `RetrainSettings`."""
+    """Train a parent's weights under a mask.
+
+    Args:
+        trainer: of the run.
+        parent: the ticket whose weights are trained.
+        mask: of the prunable weights.
+        density: what the mask was to have, in (0, 1].
+        start: as in `RetrainSettings`.
+        length: as in `RetrainSettings`.
+
+    Yields:
+        One ticket.
+    """
     stop = trainer.steps(length)
     for _ in trainer.rounds(1):
         begin = load_start(trainer, parent, start)

@@ -1,5 +1,4 @@
-"""SNIP (Lee et al., 2019): prune the untrained network's connections to which the loss is least
-sensitive."""
+"""SNIP (Lee et al., 2019): prune the untrained weights to which the loss is least sensitive."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,19 +14,33 @@ from lthlib.training import Cost, Tensors, Trainer
 
 @dataclass(frozen=True)
 class SNIPSettings(Settings):
-    """density: kept fraction in (0, 1]. images_per_class: training images of each class that the
-    sensitivity is measured on."""
+    """Settings of SNIP.
+
+    Attributes:
+        density: kept fraction in (0, 1].
+        images_per_class: training images of each class that the sensitivity is measured on.
+    """
 
     density: Density = 0.1
     images_per_class: Images = 10
 
 
 def scores(trainer: Trainer, images: Part) -> Tensors:
-    """|weight * dL/dweight| by name, L the mean loss of `images`; the largest are kept.
+    """The scores |weight * dL/dweight|, of which the largest are kept.
 
-    The release's connection sensitivity (snip/model.py) without the division by its sum, which
-    changes no rank. BatchNorm normalises by the batch here; the release scores with is_train False,
-    by BatchNorm's initial statistics, and draws other weights to score than to train.
+    The release's connection sensitivity without the division by its sum, which changes no rank.
+    BatchNorm normalises by the batch here; the release scores with is_train False, by BatchNorm's
+    initial statistics, and draws other weights to score than to train.
+
+    Args:
+        trainer: of the untrained network.
+        images: of which L is the mean loss.
+
+    Returns:
+        Scores by name, in the weights' shapes, on the CPU.
+
+    Source:
+        The release, snip/model.py.
     """
     with at_init.untrained(trainer, batch_statistics=True) as (model, weights):
         gradient = at_init.gradient_of_sum(

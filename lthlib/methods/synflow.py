@@ -1,5 +1,4 @@
-"""SynFlow (Tanaka et al., 2020): prune the untrained network, without data, so that no layer
-collapses."""
+"""SynFlow (Tanaka et al., 2020): prune untrained and without data, so that no layer collapses."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,19 +20,33 @@ from lthlib.training import Cost, Tensors, Trainer
 
 @dataclass(frozen=True)
 class SynFlowSettings(Settings):
-    """density: kept fraction in (0, 1]. iterations: prunings in which it is reached, each by the
-    same factor; 1 scores once."""
+    """Settings of SynFlow.
+
+    Attributes:
+        density: kept fraction in (0, 1].
+        iterations: prunings in which it is reached, each by the same factor; 1 scores once.
+    """
 
     density: Density = 0.1
     iterations: Count = 100
 
 
 def scores(trainer: Trainer, mask: Mask, x: Any) -> Tensors:
-    """|weight * dR/dweight| by name under a mask, with R the sum of the outputs for `x` of the
-    network whose parameters and buffers are replaced by their absolute values.
+    """The scores |weight * dR/dweight| under a mask, of which the largest are kept.
 
-    x: [1, ...], ones; float64, as everything here is: R grows with every layer. BatchNorm is in
-    evaluation mode. Source: their Pruners/pruners.py (SynFlow) and prune.py.
+    R is the sum of the outputs for `x` of the network whose parameters and buffers are replaced by
+    their absolute values. BatchNorm is in evaluation mode.
+
+    Args:
+        trainer: of the untrained network.
+        mask: what is pruned by now.
+        x: ones, [1, ...]; float64, as everything here is: R grows with every layer.
+
+    Returns:
+        Scores by name, in the weights' shapes, on the CPU.
+
+    Source:
+        The release, Pruners/pruners.py (SynFlow) and prune.py.
     """
     with untrained(trainer, torch.float64) as (model, weights):
         with torch.no_grad():
@@ -49,8 +62,7 @@ def scores(trainer: Trainer, mask: Mask, x: Any) -> Tensors:
 
 
 def ones(trainer: Trainer) -> Any:
-    """Ones in the shape of one training input, [1, ...]: float64, or whole numbers if inputs
-    are."""
+    """Ones in the shape of one training input, [1, ...]: float64, or whole numbers like it."""
     first = trainer.dataset.train.select(torch.tensor([0]))
     x, _ = next(iter(pieces(trainer, first)))
     return tree_map_only(Tensor, _ones_like, x)
@@ -62,8 +74,20 @@ def _ones_like(x: Tensor) -> Tensor:
 
 
 def prune(trainer: Trainer, settings: SynFlowSettings) -> Mask:
-    """Score and prune again and again, to density^(i / iterations) at iteration i, as their
-    prune.py does; what was pruned stays pruned."""
+    """Score and prune again and again, to density^(i / iterations) at iteration i.
+
+    What was pruned stays pruned.
+
+    Args:
+        trainer: of the untrained network.
+        settings: with the density and the iterations.
+
+    Returns:
+        The mask, on the CPU.
+
+    Source:
+        The release, prune.py.
+    """
     mask, x = Mask.full(trainer.prunable_weights(), trainer.names).to("cpu"), ones(trainer)
     for i in range(1, settings.iterations + 1):
         density = settings.density ** (i / settings.iterations)

@@ -14,8 +14,7 @@ from lthlib.training import Trainer
 
 
 def search(trainer: Trainer, settings: BiPSettings, parent: Ticket | None) -> Iterator[Ticket]:
-    """Yield one ticket, judged as found: m * theta at the end, without retraining. parent: the
-    trained dense network."""
+    """Yield one ticket, judged as found: m * theta at the end, from the trained dense parent."""
     assert parent is not None and parent.weights is not None
     steps = trainer.steps(settings.length)
     if trainer.round == 0:

@@ -54,23 +54,28 @@ DEPARTURES = {
 
 @dataclass(frozen=True)
 class BiPSettings(Settings):
-    """density: kept fraction in (0, 1], over all prunable weights together. length: of the
-    alternation, by default the recipe's. gamma: of the lower level's ridge term; implicit: use the
-    implicit gradient at all (False: 1/gamma = 0).
+    """Settings of bi-level pruning; both levels step by SGD, whatever optimiser the recipe has.
 
-    lower_learning_rate, upper_learning_rate: both follow the recipe's schedule shape.
-    upper_momentum: of the scores. weight_decay: of the weights, by default the recipe's.
-    clip: bound on the norm of the upper gradient, 0 for none; a bound is a departure from the
-    paper.
-    lower_steps: SGD steps on the weights for each on the scores; both levels step by SGD, whatever
-    optimiser the recipe has.
-    variant: `paper`, or `release` for what the released code does, bugs included.
-    implicit_rate: the release's lr2, in place of 1/gamma.
-    structure: `unstructured`, or whole `filter`s or `channel`s of convolutions, layer by layer (see
-    `lthlib.masks.select`).
-    upper_at: m in the upper gradient: the binary `mask`, its gradient passed straight through to
-    the scores, or the `scores` themselves, as A4 is printed.
-    switched: names from `DEPARTURES`: done in the paper's variant, undone in the release's.
+    Attributes:
+        density: kept fraction in (0, 1], over all prunable weights together.
+        length: of the alternation, by default the recipe's.
+        gamma: of the lower level's ridge term; the paper's value was not found.
+        implicit: whether the implicit gradient is used at all; False: 1/gamma = 0.
+        lower_learning_rate: of the weights, in the recipe's schedule; 0.01 in the paper's text, 0.1
+            in the release's configs/*/bip.yml.
+        upper_learning_rate: of the scores, in the recipe's schedule; 0.1 in the paper's text.
+        upper_momentum: of the scores.
+        clip: bound on the norm of the upper gradient, 0 for none; a bound is a departure from the
+            paper.
+        lower_steps: SGD steps on the weights for each on the scores.
+        variant: `paper`, or `release` for what the released code does, bugs included.
+        implicit_rate: the release's lr2, in place of 1/gamma.
+        structure: `unstructured`, or whole `filter`s or `channel`s of convolutions, layer by layer
+            (see `lthlib.masks.select`).
+        upper_at: m in the upper gradient: the binary `mask`, its gradient passed straight through
+            to the scores, or the `scores` themselves, as A4 is printed.
+        switched: names from `DEPARTURES`: done in the paper's variant, undone in the release's.
+        weight_decay: of the weights, by default the recipe's.
     """
 
     density: Density = 0.1
@@ -97,23 +102,39 @@ class BiPSettings(Settings):
     @property
     def departures(self) -> frozenset[str]:
         """The departures from the paper that are made."""
-        made = DEPARTURES.keys() if self.variant == "release" else ()
-        return frozenset(made) ^ frozenset(self.switched)
+        by_default = DEPARTURES.keys() if self.variant == "release" else ()
+        return frozenset(by_default) ^ frozenset(self.switched)
 
 
 def upper_gradient(theta: Tensor, gradient: Tensor, mask: Tensor, inverse_gamma: float) -> Tensor:
-    """(theta - (1/gamma) m g) g, the hypergradient with a zero Hessian (A4); all tensors of one
-    shape."""
+    """(theta - (1/gamma) m g) g, the hypergradient with a zero Hessian.
+
+    Args:
+        theta: weights, of any shape.
+        gradient: g, by the effective weights m * theta, of that shape.
+        mask: m, or the scores in its place, of that shape.
+        inverse_gamma: 1/gamma.
+
+    Returns:
+        The gradient of the upper level, of that shape.
+
+    Source:
+        BiP (2022), (A4).
+    """
     return (theta - inverse_gamma * (mask * gradient)) * gradient
 
 
 @dataclass
 class Alternation:
-    """One step of BiP: SGD on the weights under the mask, SGD on the scores from another batch, a
-    new mask.
+    """One step of BiP: SGD on the weights, SGD on the scores from another batch, a new mask.
 
     The optimiser of a level owns that level's variables and nothing else; BatchNorm is trained in
     the lower level alone; its statistics are put back after the upper pass.
+
+    Attributes:
+        trainer: of the run, with the trained dense network's weights.
+        settings: of the method.
+        steps: of the schedule that both learning rates follow.
     """
 
     trainer: Trainer
@@ -123,11 +144,10 @@ class Alternation:
     def __post_init__(self) -> None:
         trainer, settings = self.trainer, self.settings
         self.prepare()
-        flat = trainer.flat
-        self.weights, self.buffers = flat("weights"), flat("buffers")
-        self.momenta = flat("momentum").head(self.weights)
+        self.weights, self.buffers = trainer.flat("weights"), trainer.flat("buffers")
+        self.momenta = trainer.flat("momentum").head(self.weights)
         self.pruned, self.thin = trainer.prunable_weights(), trainer.thinned()
-        self.masks, self.score_momenta = flat("masks"), flat("score_momentum")
+        self.masks, self.score_momenta = trainer.flat("masks"), trainer.flat("score_momentum")
         self.scores = self.scored()
         self.at_pruned = trainer.gradients.data[: len(self.masks.data)]
         self.upward = zeros(self.scores)
@@ -151,10 +171,13 @@ class Alternation:
     def __call__(self, t: int, *batches: tuple[Tensor, Tensor]) -> Outcome:
         outcomes = [self.lower(t, batch) for batch in batches[:-1]]
         outcomes.append(self.upper(t, batches[-1]))
-        loss = torch.stack([one.loss for one in outcomes]).mean()
-        correct = torch.stack([one.correct for one in outcomes]).sum()
-        passes = [(one.images, one.forward_passes, one.backward_passes) for one in outcomes]
-        return Outcome(loss, correct, *map(sum, zip(*passes, strict=True)))
+        return Outcome(
+            torch.stack([outcome.loss for outcome in outcomes]).mean(),
+            torch.stack([outcome.correct for outcome in outcomes]).sum(),
+            sum(outcome.images for outcome in outcomes),
+            sum(outcome.forward_passes for outcome in outcomes),
+            sum(outcome.backward_passes for outcome in outcomes),
+        )
 
     def lower(self, t: int, batch: tuple[Tensor, Tensor]) -> Outcome:
         """SGD on the weights; the mask stays."""
@@ -172,8 +195,9 @@ class Alternation:
         self.saved.copy_(self.buffers.data)
         loss, correct = self.gradients(relaxed, x, y)
         self.buffers.data.copy_(self.saved)
-        found = upper_gradient(self.pruned.data, self.at_pruned, relaxed.data, self.inverse_gamma)
-        self.upward.data.copy_(found)
+        self.upward.data.copy_(
+            upper_gradient(self.pruned.data, self.at_pruned, relaxed.data, self.inverse_gamma)
+        )
         if self.settings.clip:
             clip_norm(self.upward, self.settings.clip)
         rate = self.trainer.dial(self.upper_rate, t)
@@ -182,8 +206,16 @@ class Alternation:
         return Outcome(loss, correct, len(y), len(y), len(y))
 
     def gradients(self, masks: Flat, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and correct predictions with the effective weights, masks times weights; the
-        gradients by these are put into the trainer's."""
+        """Put the gradients by the effective weights, masks times weights, into the trainer's.
+
+        Args:
+            masks: of the prunable weights, or scores in their place.
+            x: inputs [b, ...].
+            y: targets [b, ...].
+
+        Returns:
+            The mean loss, and the number of correct predictions.
+        """
         network, into = self.trainer.network, self.trainer.gradients
         loss, correct, _ = network.gradients(self.thin(masks.data), self.buffers, x, y, into)
         return loss, correct
