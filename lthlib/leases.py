@@ -191,7 +191,7 @@ def making_room(path: Path) -> Iterator[Lease | None]:
     """As `hold_if_free`, for whoever removes what the lease stands for.
 
     Yields:
-        The lease. Where there is no room for a lock, nobody else gets one either: then it is a
+        The lease. Where the disk has no room for a lock, nobody else gets one either, and it is a
         lease that nobody granted. None when somebody has it, or, with a warning, where a lock is
         not to be had for another reason.
     """

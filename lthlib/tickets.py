@@ -149,7 +149,7 @@ class Ticket:
                 that make their own, as Lightning's and Transformers' trainers do.
 
         Returns:
-            A handle that ends it: `handle.remove()`, or the end of a `with` block.
+            A handle whose `remove`, or the end of a `with` block over it, ends that.
 
         Raises:
             TicketError: the ticket does not fit the network.

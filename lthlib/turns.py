@@ -38,7 +38,7 @@ def turn(device: torch.device) -> Iterator[Callable[[], None]]:
         device: that the run computes on.
 
     Yields:
-        A function that the body calls between steps: there, others may have their turns.
+        A function that the body calls between steps, where others may have their turns.
     """
     me = threading.get_ident()
     if me in _queue:

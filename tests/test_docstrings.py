@@ -90,6 +90,9 @@ def faults(node: Defined, text: str, command: bool = False) -> Iterator[str]:
     for name, body in sections.items():
         if any(line and not line.startswith("    ") for line in body.splitlines()):
             yield f"{name}: a line that is not indented"
+    for name in ("Returns", "Yields"):
+        if ":" in re.sub(r"`.*?`", "", sections.get(name, "").partition("\n")[0]):
+            yield f"{name}: a colon in the first line, before which Sphinx reads a type"
     taken = parameters(node)
     if "Args" in sections:
         told = re.findall(r"^    \*{0,2}(\w+):", sections["Args"], re.MULTILINE)
@@ -150,6 +153,7 @@ def f(x, k):
         good.replace("Args:", "Arguments:"): ["unknown section Arguments"],
         good.replace("        k: how many.\n", ""): ["Args tells of ['x'], the signature has"],
         good.replace("Do it.\n\n", "Do it.\n"): ["no blank line before a section"],
+        good.replace("A mask.", "A mask: bool."): ["Returns: a colon in the first line"],
         'def f(x):\n    """Do it.\n\n    x: [n].\n    """\n': ["tells of x outside of a section"],
         'def f(x):\n    """Do it. Raises MaskError."""\n': ["'Raises MaskError' outside"],
         'def _f(x):\n    """Do it.\n\n    Well.\n    """\n': ["a private helper needs a name"],

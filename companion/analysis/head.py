@@ -71,7 +71,7 @@ def differences(table: pd.DataFrame, densities: Sequence[float]) -> pd.DataFrame
         table, densities: as of `reached`.
 
     Returns:
-        Columns name, where, n (pairs), difference (points), low, high (95 %), p: after Holm's
+        Columns name, where, n (pairs), difference (points), low, high (95 %), p after Holm's
         correction, of the methods' differences over the densities; of all others NaN.
     """
     known = tickets(table)

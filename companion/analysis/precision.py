@@ -51,7 +51,7 @@ def precision_differences(table: pd.DataFrame) -> pd.DataFrame:
         table: from `precision_table`, of one study.
 
     Returns:
-        A row a point and precision, and one for all points `TOGETHER`: the mean over the points of
+        A row a point and precision, and one for all points `TOGETHER`, the mean over the points of
         each seed that has them all, whose outcome asks for every density to agree. Columns: name
         (curve and mean density in fp32), precision, n (pairs of seeds), difference (points), low,
         high (95 %), kept (percent that the density is above fp32's), outcome (one of `OUTCOMES`).

@@ -70,9 +70,9 @@ def quadratic_table(
         kept: fraction of the entries that the binary mask, drawn at random, keeps.
 
     Returns:
-        A row a problem and gamma: what `compare` returns, at the exact lower optimum; and for the
-        kept weights `weight_error`, relative, of d theta / dm, and `weight_flips`, the share whose
-        d theta_i / dm_i has the wrong sign.
+        A row a problem and gamma, with what `compare` returns, at the exact lower optimum; and for
+        the kept weights `weight_error`, relative, of d theta / dm, and `weight_flips`, the share
+        whose d theta_i / dm_i has the wrong sign.
     """
     rows = []
     for size, seed, gamma in itertools.product(sizes, seeds, gammas):
@@ -145,8 +145,8 @@ def network_table(
         solver_steps: of L-BFGS at `solved`, at most.
 
     Returns:
-        A row a seed, point and gamma: what `compare` returns. `size` is the number of weights that
-        the mask covers.
+        A row a seed, point and gamma, with what `compare` returns. `size` is the number of weights
+        that the mask covers.
 
     Raises:
         ConfigError: an unknown point.

@@ -280,7 +280,7 @@ def shared_means(
         fewest: how many replicates make a density known, and a mean.
 
     Returns:
-        Both, empty where too little is shared: see `in_band`.
+        Both, empty where too little is shared; see `in_band`.
     """
     for own, other, own_first in ((ours, theirs, True), (theirs, ours, False)):
         own = in_band(own, grid)

@@ -125,7 +125,7 @@ def level(ax: Axes, values: pd.Series) -> Ends:
     """Draw the dense network's mean across a panel, with its 95 % t-interval from three seeds on.
 
     Returns:
-        The end of the line, for `labelled`: none for no values.
+        The end of the line, for `labelled`; none for no values.
     """
     mean = mean_interval(values)
     if not mean.n:

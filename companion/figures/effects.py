@@ -38,9 +38,9 @@ def differences(table: pd.DataFrame, curves: Iterable[str], base: str) -> pd.Dat
         base: the curve that the others are compared with.
 
     Returns:
-        Columns `COLUMNS`: name (the curve), series (empty), density (of the base, a fraction), n
-        (pairs of seeds), accuracy (percent), difference (points), low, high (95 %), dense to
-        sparse; NaN for an interval of one seed. Empty where the base has no judged ticket.
+        Columns `COLUMNS`, that is name (the curve), series (empty), density (of the base, a
+        fraction), n (pairs of seeds), accuracy (percent), difference (points), low, high (95 %),
+        dense to sparse; NaN for an interval of one seed. Empty where the base has no judged ticket.
     """
     rows = [row for name in curves for row in _compared(table, name, name, base)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
@@ -54,9 +54,9 @@ def departure_effects(table: pd.DataFrame, departures: Iterable[str]) -> pd.Data
         departures: their names.
 
     Returns:
-        As `differences`, the largest first: name is the departure. series says which end: `MADE`,
-        BiP with it less BiP; `UNDONE`, the release less the release without it; or `ALL`, the
-        release less BiP.
+        As `differences`, the largest first; name is the departure, and series the end, one of
+        `MADE` (BiP with it less BiP), `UNDONE` (the release less the release without it) and `ALL`
+        (the release less BiP).
 
     Raises:
         ConfigError: the table has no departure beside BiP or its release.

@@ -203,8 +203,8 @@ class Batches(_OnDevice):
             epoch: from 0.
 
         Returns:
-            int64 [4, n]: row, top and left of the crop, and whether it is flipped (1), of image
-            after image.
+            Row, top and left of the crop, and whether it is flipped (1), of image after image,
+            int64 [4, n].
         """
         if epoch != self._epoch:
             self._plan.copy_(self._draw_plan(epoch))

@@ -85,7 +85,7 @@ def cached(
         cache: see `cache_folder`.
 
     Returns:
-        The split, memory-mapped copy-on-write: changing it in memory leaves the file as it is.
+        The split, memory-mapped copy-on-write; changing it in memory leaves the file as it is.
 
     Raises:
         DataError: one of the files cannot be read or is none, `decode` raised it, or the cache
