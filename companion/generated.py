@@ -1,5 +1,4 @@
-"""Image files drawn by a program: they have the layout of a real data set and nothing of its
-content.
+"""Image files drawn by a program, with the layout of a real data set and nothing of its content.
 
 They prove that a path works from files to figures. Nothing that is trained on them feeds a verdict.
 """
@@ -22,23 +21,38 @@ def write_image_folder(
     size: int = 80,
     seed: int = 0,
 ) -> Path:
-    """Write ROOT/train/CLASS/*.JPEG and ROOT/val/CLASS/*.JPEG; returns ROOT.
+    """Write ROOT/train/CLASS/*.JPEG and ROOT/val/CLASS/*.JPEG.
 
     Each class is a grating of its own direction and colour, each image has its own phase, shape and
-    noise. classes: number of class folders. train, held_out: images a class. size: shorter side in
-    pixels; the longer one differs from image to image. Raises ConfigError for numbers that make no
-    folder, DataError when ROOT already holds a file.
+    noise.
+
+    Args:
+        root: a new or empty folder.
+        classes: number of class folders, at least 1.
+        train: images a class in train, at least 1.
+        held_out: images a class in val, at least 1.
+        size: shorter side in pixels, at least 8; the longer one differs from image to image.
+        seed: of all that is drawn.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: numbers that make no folder.
+        DataError: the folder already holds a file.
     """
     if min(classes, train, held_out) < 1 or size < 8:
-        asked = f"{classes} classes of {train} and {held_out} images of {size} pixels"
-        raise ConfigError(f"cannot draw {asked}; expected at least 1 of each, and 8 pixels")
+        raise ConfigError(
+            f"cannot draw {classes} classes of {train} and {held_out} images of {size} pixels; "
+            "expected at least 1 of each, and 8 pixels"
+        )
     root = _new_folder(root)
     draw = np.random.default_rng(seed)
-    for part, count in (("train", train), ("val", held_out)):
+    for split, count in (("train", train), ("val", held_out)):
         for label in range(classes):
             for number in range(count):
                 shape = (size + int(draw.integers(size // 2)), size + int(draw.integers(size // 2)))
-                file = root / part / f"class{label:03d}" / f"{number:04d}.JPEG"
+                file = root / split / f"class{label:03d}" / f"{number:04d}.JPEG"
                 _draw_grating(file, label / classes, shape, size, draw)
     return root
 
@@ -46,11 +60,22 @@ def write_image_folder(
 def write_tiny_imagenet(
     root: str | Path, *, train: int = 2, held_out: int = 2, seed: int = 0
 ) -> Path:
-    """Write ROOT/tiny-imagenet-200 as the archive of Tiny-ImageNet has it, with gratings of 64 x 64
-    pixels in 200 classes whose ids WordNet does not have; returns ROOT.
+    """Write ROOT/tiny-imagenet-200 as the archive of Tiny-ImageNet has it.
 
-    train, held_out: images a class in train and in val. Raises ConfigError and DataError as
-    `write_image_folder` does.
+    It has gratings of 64 x 64 pixels in 200 classes, whose ids WordNet does not have.
+
+    Args:
+        root: a new or empty folder.
+        train: images a class in train, at least 1.
+        held_out: images a class in val, at least 1.
+        seed: of all that is drawn.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: numbers that make no folder.
+        DataError: the folder already holds a file.
     """
     if min(train, held_out) < 1:
         raise ConfigError(f"cannot draw {train} and {held_out} images a class; expected at least 1")
@@ -61,19 +86,19 @@ def write_tiny_imagenet(
     for label, name in enumerate(names):
         for number in range(train):
             file = f"{name}_{number}.JPEG"
-            place = root / FOLDER / "train" / name / "images" / file
-            _draw_grating(place, label / CLASSES, (SIDE, SIDE), SIDE, draw)
+            path = root / FOLDER / "train" / name / "images" / file
+            _draw_grating(path, label / CLASSES, (SIDE, SIDE), SIDE, draw)
             lists.setdefault(f"train/{name}/{name}_boxes.txt", []).append(f"{file}\t0\t0\t63\t63")
     for number, label in enumerate(draw.permutation(np.repeat(np.arange(CLASSES), held_out))):
         file = f"val_{number}.JPEG"
-        place = root / FOLDER / "val" / "images" / file
-        _draw_grating(place, label / CLASSES, (SIDE, SIDE), SIDE, draw)
+        path = root / FOLDER / "val" / "images" / file
+        _draw_grating(path, label / CLASSES, (SIDE, SIDE), SIDE, draw)
         line = f"{file}\t{names[label]}\t0\t0\t63\t63"
         lists.setdefault("val/val_annotations.txt", []).append(line)
     lists["wnids.txt"] = [names[label] for label in draw.permutation(CLASSES)]
     lists["words.txt"] = [f"{name}\tgrating {label}" for label, name in enumerate(names)]
-    for path, lines in lists.items():
-        (root / FOLDER / path).write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    for name, lines in lists.items():
+        (root / FOLDER / name).write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return root
 
 

@@ -9,8 +9,8 @@ from markupsafe import Markup
 from lthlib.texts import visible
 
 # What MyST or HTML would take for more than text: anywhere, and where a line begins.
-_MEANT = re.compile(r"[\\`*_{}\[\]<&|$~]")
-_BEGINS = re.compile(r"^( ?\d+(?=[.)](?!\d))| ?(?=[%(:=>#]|[-+](?!\d)))")
+_ANYWHERE = re.compile(r"[\\`*_{}\[\]<&|$~]")
+_AT_START = re.compile(r"^( ?\d+(?=[.)](?!\d))| ?(?=[%(:=>#]|[-+](?!\d)))")
 
 
 class Markdown(Markup):
@@ -25,7 +25,7 @@ class Markdown(Markup):
         """Return Markdown that shows a text as it is, on one line; Markdown stays what it is."""
         if hasattr(text, "__html__"):
             return cls(text.__html__())
-        return cls(_BEGINS.sub(r"\1\\", _MEANT.sub(r"\\\g<0>", _one_line(text))))
+        return cls(_AT_START.sub(r"\1\\", _ANYWHERE.sub(r"\\\g<0>", _one_line(text))))
 
 
 def code(text: str) -> Markdown:
@@ -39,7 +39,7 @@ def code(text: str) -> Markdown:
 def in_words(value: Any, form: str = "g") -> str:
     """Return a value as a text: a dash if it is missing, floats by a format, lists with commas."""
     if isinstance(value, (list, tuple)):
-        return ", ".join(in_words(one, form) for one in value)
+        return ", ".join(in_words(item, form) for item in value)
     if value is None or value != value:
         return "–"
     if isinstance(value, bool):
@@ -52,10 +52,13 @@ def table(
 ) -> Markdown:
     """Return a table; its cells are texts, unless they are Markdown.
 
-    numeric: the columns whose cells stand at the right.
+    Args:
+        head: the names of the columns.
+        rows: the cells of each row, one a column.
+        numeric: the numbers of the columns, from 0, whose cells stand at the right.
     """
     names = list(head)
-    rules = ["---:" if place in numeric else "---" for place in range(len(names))]
+    rules = ["---:" if column in numeric else "---" for column in range(len(names))]
     lines = [map(_cell, names), rules, *(map(_cell, row) for row in rows)]
     return Markdown("\n".join(f"| {' | '.join(line)} |" for line in lines))
 

@@ -45,7 +45,9 @@ DONE: tuple[str, ...] = (
     #
     #
     # Figures.
-    #
+    "companion/analysis",
+    "companion/generated.py",
+    "companion/markdown.py",
     #
     # Pages.
     #

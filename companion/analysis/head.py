@@ -32,16 +32,19 @@ _TRACING = {"density", "fraction", "initial_gate"}
 
 
 def tickets(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the tickets that a budget buys: method or control -> rows, in the table's order; and
-    the dense network that is trained for all of it.
+    """Return the tickets that a budget buys, and the dense network that is trained for all of it.
 
     Args:
         table: from `ticket_table`.
+
+    Returns:
+        Method or control -> its rows, in the table's order.
     """
     good = table[table["status"] == "ok"]
     names = good["label"].str.removesuffix(", retrained").replace("dense, search epochs", WHOLE)
-    kept = ((good["judged"] == "retrained") & (good["method"] != "dense")) | (names == WHOLE)
-    return {str(name): last_tickets(own) for name, own in good[kept].groupby(names, sort=False)}
+    retrained = (good["judged"] == "retrained") & (good["method"] != "dense")
+    groups = good[retrained | (names == WHOLE)].groupby(names, sort=False)
+    return {str(name): last_tickets(rows) for name, rows in groups}
 
 
 def reached(table: pd.DataFrame, densities: Sequence[float]) -> pd.DataFrame:
@@ -56,11 +59,11 @@ def reached(table: pd.DataFrame, densities: Sequence[float]) -> pd.DataFrame:
         high (percent, 95 % t-interval).
     """
     rows = []
-    for name, own in tickets(table).items():
-        for where, chosen in _places(densities).items():
-            level = mean_interval(_level(name, own, chosen))
-            kept = _level(name, own, chosen, "density").mean()
-            rows.append((name, where, level.n, kept, level.mean, level.low, level.high))
+    for name, judged in tickets(table).items():
+        for where, chosen in _density_groups(densities).items():
+            level = mean_interval(_level(name, judged, chosen))
+            density = _level(name, judged, chosen, "density").mean()
+            rows.append((name, where, level.n, density, level.mean, level.low, level.high))
     return pd.DataFrame(rows, columns=["name", "where", "n", "density", "accuracy", "low", "high"])
 
 
@@ -68,38 +71,40 @@ def differences(table: pd.DataFrame, densities: Sequence[float]) -> pd.DataFrame
     """Return the methods' differences to each other and to their controls, paired by seed.
 
     Args:
-        table, densities: as of `reached`.
+        table: from `ticket_table`.
+        densities: kept fractions; a ticket counts where it lies within 10 % of one.
 
     Returns:
         Columns name, where, n (pairs), difference (points), low, high (95 %), p after Holm's
         correction, of the methods' differences over the densities; of all others NaN.
     """
-    known = tickets(table)
-    controls = [(one, f"{one}, layers shuffled") for one in METHODS]
-    controls += [(one, other) for other in ("OMP", WHOLE) for one in METHODS]
+    by_name = tickets(table)
+    controls = [(method, f"{method}, layers shuffled") for method in METHODS]
+    controls += [(method, control) for control in ("OMP", WHOLE) for method in METHODS]
     rows = []
     for ours, theirs in (*PAIRS, *controls):
-        for where, chosen in _places(densities).items():
-            if ours in known and theirs in known:
-                first, second = (_level(one, known[one], chosen) for one in (ours, theirs))
-                gap = compare(first, second)
-                decides = where == BOTH and (ours, theirs) in PAIRS
-                own = (gap.n, gap.mean, gap.low, gap.high, gap.p if decides else float("nan"))
-                rows.append((f"{ours} - {theirs}", where, *own))
-    found = pd.DataFrame(rows, columns=["name", "where", "n", "difference", "low", "high", "p"])
-    decisive = found["p"].notna()
+        if ours not in by_name or theirs not in by_name:
+            continue
+        for where, chosen in _density_groups(densities).items():
+            first, second = (_level(name, by_name[name], chosen) for name in (ours, theirs))
+            gap = compare(first, second)
+            decides = where == BOTH and (ours, theirs) in PAIRS
+            p = gap.p if decides else float("nan")
+            rows.append((f"{ours} - {theirs}", where, gap.n, gap.mean, gap.low, gap.high, p))
+    gaps = pd.DataFrame(rows, columns=["name", "where", "n", "difference", "low", "high", "p"])
+    decisive = gaps["p"].notna()
     if decisive.any():
-        found.loc[decisive, "p"] = holm(found.loc[decisive, "p"])
-    return found.dropna(subset="difference", ignore_index=True)
+        gaps.loc[decisive, "p"] = holm(gaps.loc[decisive, "p"])
+    return gaps.dropna(subset="difference", ignore_index=True)
 
 
-def outcome(found: pd.DataFrame) -> str:
+def outcome(gaps: pd.DataFrame) -> str:
     """Return in a sentence which methods' differences are told apart from none.
 
     Args:
-        found: from `differences`.
+        gaps: from `differences`.
     """
-    rows = found.dropna(subset="p").to_dict("records")
+    rows = gaps.dropna(subset="p").to_dict("records")
     if not rows:
         return "Nothing to compare: no two methods have tickets at these densities with two seeds."
     texts = [
@@ -127,11 +132,11 @@ def budgets(table: pd.DataFrame) -> pd.DataFrame:
     rows = [
         (
             name,
-            *(own[unit].mean() / dense for unit in ("passes", "pretraining_passes")),
-            *(own[f"{way}_passes"].mean() for way in ("forward", "backward")),
-            100 * own["passes"].mean() / (TRAININGS * dense),
+            *(costs[unit].mean() / dense for unit in ("passes", "pretraining_passes")),
+            *(costs[f"{way}_passes"].mean() for way in ("forward", "backward")),
+            100 * costs["passes"].mean() / (TRAININGS * dense),
         )
-        for name, own in tickets(table).items()
+        for name, costs in tickets(table).items()
     ]
     columns = ["name", "trainings", "pretraining", "forward", "backward", "share"]
     return pd.DataFrame(rows, columns=columns)
@@ -151,24 +156,24 @@ def trials(records: Iterable[Mapping[str, Any]], densities: Sequence[float]) -> 
         Columns method, trial (the settings in which a method's trials differ), tickets, score
         (percent), chosen (whether it is the method's best, of equals the first).
     """
-    kept = list(records)
-    table = ticket_table(kept)
-    own = [search_config(record["config"])["settings"] for record in kept]
-    settings = pd.Series(own, table.index, dtype=object)
+    records = list(records)
+    table = ticket_table(records)
+    searches = [search_config(record["config"])["settings"] for record in records]
+    settings = pd.Series(searches, table.index, dtype=object)
     rows: list[tuple[object, ...]] = []
     for name, tried in tickets(table).items():
         if name not in METHODS:
             continue
-        texts = _told_apart(settings.loc[tried.index])
+        texts = _varied_settings(settings.loc[tried.index])
         for text, trial in tried.groupby(texts, sort=False):
             score = interpolate(trial["density"], trial["validation_accuracy"], densities).mean()
             rows.append((name, text, len(trial), round(score, 2)))
-    found = pd.DataFrame(rows, columns=["method", "trial", "tickets", "score"])
-    best = found.dropna(subset="score").groupby("method")["score"].idxmax()
-    return found.assign(chosen=found.index.isin(best))
+    scores = pd.DataFrame(rows, columns=["method", "trial", "tickets", "score"])
+    best = scores.dropna(subset="score").groupby("method")["score"].idxmax()
+    return scores.assign(chosen=scores.index.isin(best))
 
 
-def _told_apart(settings: pd.Series) -> pd.Series:
+def _varied_settings(settings: pd.Series) -> pd.Series:
     """The settings in which trials differ, as a text each."""
     table = pd.DataFrame(list(settings), settings.index).drop(columns=_TRACING, errors="ignore")
     varied = table.loc[:, table.astype(str).nunique() > 1]
@@ -178,9 +183,9 @@ def _told_apart(settings: pd.Series) -> pd.Series:
     return pairs.map(", ".join)
 
 
-def _places(densities: Sequence[float]) -> dict[str, list[float]]:
-    each = {f"{in_percent(one)} density": [one] for one in densities}
-    return {BOTH: list(densities), **each}
+def _density_groups(densities: Sequence[float]) -> dict[str, list[float]]:
+    singles = {f"{in_percent(density)} density": [density] for density in densities}
+    return {BOTH: list(densities), **singles}
 
 
 def _level(

@@ -5,21 +5,16 @@ from typing import Any
 
 import pandas as pd
 
-from companion.analysis.points import in_order, judged
+from companion.analysis.points import OUR_NAMES, in_order, judged
 from companion.analysis.words import column_in_brackets
 from companion.evidence.reported import plain_name, reported, reported_curve
 from companion.evidence.statistics import by_replicate, compare, mean_interval, on_grid
 
 METHODS = ("BiP", "IMP", "OMP", "Hydra", "GraSP")
-
-FIGURES = {"unstructured": "Fig 3", "filter": "Fig 4"}
-
-PAPER, OURS = "paper", "ours"
-
-_NETWORKS = {"vgg16fc": "vgg16", "vgg16": "vgg16 with one linear layer"}
-
 FOREMOST = ("BiP", "IMP")
-
+PAPER, OURS = "paper", "ours"
+FIGURES = {"unstructured": "Fig 3", "filter": "Fig 4"}
+_NETWORKS = {"vgg16fc": "vgg16", "vgg16": "vgg16 with one linear layer"}
 _COLUMNS = [
     *("panel", "whose", "study", "scale", "curve", "pruned", "n", "accuracy"),
     *("dense", "difference", "low", "high"),
@@ -27,12 +22,14 @@ _COLUMNS = [
 
 
 def paper_panels(structure: str) -> dict[tuple[str, str], str]:
-    """Return the paper's panels in its order: (data set, network), as `panel_of` has them -> title.
-
-    There are none for channels, of which no values are known.
+    """Return the paper's panels in its order.
 
     Args:
         structure: `unstructured` (Fig 3), `filter` (Fig 4) or `channel`.
+
+    Returns:
+        (data set, network), as `panel_of` has them -> title; empty for channels, of which no values
+        are known.
     """
     rows = reported()
     rows = rows[rows["artefact"] == FIGURES.get(structure, "")]
@@ -44,6 +41,13 @@ def panel_of(dataset: str, architecture: str) -> tuple[str, str]:
     """Return what the paper calls a data set and network of ours, in plain letters.
 
     Its VGG-16 has three linear layers: `vgg16-fc` here. `vgg16`, which has one, is no panel's.
+
+    Args:
+        dataset: its name, as ours or the paper's.
+        architecture: its name, as ours or the paper's.
+
+    Returns:
+        (data set, network), in lower case and without hyphens.
     """
     name = plain_name(architecture)
     return plain_name(dataset), _NETWORKS.get(name, name)
@@ -65,13 +69,13 @@ def panel_gaps(
         paper's panels come first, then those of other data sets.
     """
     titles = paper_panels(structure)
-    gaps = [_papers(pair, title, structure, methods) for pair, title in titles.items()]
+    gaps = [_paper_gaps(pair, title, structure, methods) for pair, title in titles.items()]
     for table in tables.values():
         data, net, scale = table[["dataset", "architecture", "scale"]].iloc[0]
         title = titles.get(panel_of(data, net), f"{data}, {net} ({scale})")
-        gaps.append(_ours(table, title, methods))
-    kept = [gap for gap in gaps if len(gap)]
-    return pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=_COLUMNS)
+        gaps.append(_our_gaps(table, title, methods))
+    filled = [gap for gap in gaps if len(gap)]
+    return pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=_COLUMNS)
 
 
 def bip_minus_imp(gaps: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -90,72 +94,72 @@ def bip_minus_imp(gaps: pd.DataFrame, tables: Mapping[str, pd.DataFrame]) -> pd.
         and interval of ours alone.
     """
     rows = []
-    for (panel, whose), own in gaps.groupby(["panel", "whose"], sort=False):
-        papers = whose == PAPER
-        apart = _papers_ahead(own) if papers else _by_seed(tables[own["study"].iloc[0]])
-        ahead, mean = apart.mean(), mean_interval(apart.dropna().mean(axis=1))
-        if len(ahead):
-            seeds = float("nan") if papers else mean.n
-            shares = (ahead.index.min(), ahead.index.max(), len(ahead), int((ahead > 0).sum()))
-            gap = (mean.mean, mean.low, mean.high)
-            rows.append((panel, whose, own["scale"].iloc[0], seeds, *shares, *gap))
+    for (panel, side), points in gaps.groupby(["panel", "whose"], sort=False):
+        study, scale = points[["study", "scale"]].iloc[0]
+        leads = _paper_leads(points) if side == PAPER else _leads_by_seed(tables[study])
+        means, over_all = leads.mean(), mean_interval(leads.dropna().mean(axis=1))
+        if len(means):
+            seeds = float("nan") if side == PAPER else over_all.n
+            ratios = (means.index.min(), means.index.max(), len(means), int((means > 0).sum()))
+            lead = (over_all.mean, over_all.low, over_all.high)
+            rows.append((panel, side, scale, seeds, *ratios, *lead))
     names = ["panel", "whose", "scale", "seeds", "first", "last", "ratios", "ahead"]
     return pd.DataFrame(rows, columns=[*names, "difference", "low", "high"])
 
 
 def bip_minus_imp_in_words(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of `bip_minus_imp` for readers."""
-    shares = pairs[["first", "last"]].map("{:.3g}".format)
-    whose = pairs["whose"].where(pairs["whose"] == PAPER, pairs["whose"] + ", " + pairs["scale"])
+    """Return the table of `bip_minus_imp` for readers, with cells of text."""
+    ratios = pairs[["first", "last"]].map("{:.3g}".format)
+    ours = pairs["whose"] + ", " + pairs["scale"]
     words = {
         "panel": pairs["panel"],
-        "whose": whose,
+        "whose": pairs["whose"].where(pairs["whose"] == PAPER, ours),
         "seeds": pairs["seeds"],
-        "pruned (%)": ["–".join(dict.fromkeys(ends)) for ends in shares.to_numpy()],
+        "pruned (%)": ["–".join(dict.fromkeys(ends)) for ends in ratios.to_numpy()],
         "BiP ahead at": pairs["ahead"].astype(str) + " of " + pairs["ratios"].astype(str),
         "BiP minus IMP (points)": column_in_brackets(pairs, ["difference", "low", "high"], "+.2f"),
     }
     return pd.DataFrame(words)
 
 
-def _papers(
+def _paper_gaps(
     pair: tuple[str, str], title: str, structure: str, methods: Sequence[str]
 ) -> pd.DataFrame:
-    found = reported_curve(*pair, structure=structure, artefact=FIGURES[structure])
+    values = reported_curve(*pair, structure=structure, artefact=FIGURES[structure])
     # Fig 4 draws Fig 3's dense lines, of the same networks.
     dense = float(reported_curve(*pair, method="dense", artefact="Fig 3")["value"].iloc[0])
-    names = {"method": "curve", "pruning_ratio_pct": "pruned", "value": "accuracy"}
-    rows = found[found["method"].isin(methods)].rename(columns=names)
-    about: dict[str, Any] = {"panel": title, "whose": PAPER, "study": "", "scale": PAPER}
-    rows = rows.assign(**about, dense=dense, difference=rows["accuracy"] - dense)
+    rows = values[values["method"].isin(methods)].rename(columns=OUR_NAMES)
+    source: dict[str, Any] = {"panel": title, "whose": PAPER, "study": "", "scale": PAPER}
+    rows = rows.assign(**source, dense=dense, difference=rows["accuracy"] - dense)
     return in_order(rows, methods, "pruned").reindex(columns=_COLUMNS)
 
 
-def _ours(table: pd.DataFrame, title: str, methods: Sequence[str]) -> pd.DataFrame:
+def _our_gaps(table: pd.DataFrame, title: str, methods: Sequence[str]) -> pd.DataFrame:
     good = judged(table)
     dense = by_replicate(good[good["curve"] == "dense"])
     rows = []
-    for (curve, _), own in good[good["curve"].isin(methods)].groupby(["curve", "point"]):
-        gap = compare(by_replicate(own), dense)
-        about = (title, OURS, *own[["study", "scale"]].iloc[0], curve, own["pruned"].mean())
-        levels = (own["test_accuracy"].mean(), dense.mean())
-        rows.append((*about, gap.n, *levels, gap.mean, gap.low, gap.high))
+    for (curve, _), point in good[good["curve"].isin(methods)].groupby(["curve", "point"]):
+        gap = compare(by_replicate(point), dense)
+        source = (title, OURS, *point[["study", "scale"]].iloc[0])
+        levels = (point["test_accuracy"].mean(), dense.mean())
+        difference = (gap.mean, gap.low, gap.high)
+        rows.append((*source, curve, point["pruned"].mean(), gap.n, *levels, *difference))
     return in_order(pd.DataFrame(rows, columns=_COLUMNS), methods, "pruned")
 
 
-def _papers_ahead(panel: pd.DataFrame) -> pd.DataFrame:
+def _paper_leads(panel: pd.DataFrame) -> pd.DataFrame:
     """BiP less IMP in points, [1, percent pruned], where both are known."""
-    known = panel.pivot_table(index="curve", columns="pruned", values="difference")
-    bip, imp = (known.reindex([method]).to_numpy() for method in FOREMOST)
-    return pd.DataFrame(bip - imp, columns=known.columns).dropna(axis=1)
+    curves = panel.pivot_table(index="curve", columns="pruned", values="difference")
+    bip, imp = (curves.reindex([method]).to_numpy() for method in FOREMOST)
+    return pd.DataFrame(bip - imp, columns=curves.columns).dropna(axis=1)
 
 
-def _by_seed(table: pd.DataFrame) -> pd.DataFrame:
+def _leads_by_seed(table: pd.DataFrame) -> pd.DataFrame:
     """BiP less IMP in points, [(study, seed), percent pruned], at BiP's densities."""
     good = judged(table)
     bip, imp = (good[good["curve"] == method] for method in FOREMOST)
     gaps = {}
-    for _, own in bip.groupby("point", sort=False) if len(imp) else ():
-        theirs = on_grid(imp, [own["density"].mean()]).iloc[:, 0]
-        gaps[own["pruned"].mean()] = (by_replicate(own) - theirs).dropna()
+    for _, point in bip.groupby("point", sort=False) if len(imp) else ():
+        theirs = on_grid(imp, [point["density"].mean()]).iloc[:, 0]
+        gaps[point["pruned"].mean()] = (by_replicate(point) - theirs).dropna()
     return pd.DataFrame({percent: gap for percent, gap in gaps.items() if len(gap)})

@@ -30,18 +30,20 @@ def margin(scale: str) -> float:
 
 
 def precision_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return `ticket_table` with a column `precision`; tickets that differ in it alone have one
-    `curve` and one `point`.
+    """Return `ticket_table` with a column `precision`.
+
+    Tickets that differ in it alone have one `curve` and one `point`.
 
     Args:
         records: of a study that was made at several precisions.
     """
-    kept = [(one, str(one["config"]["training"]["precision"])) for one in records]
-    alike = [
-        {**one, "label": one["label"].removesuffix(f", {own}"), "config": _at_base(one["config"])}
-        for one, own in kept
-    ]
-    return ticket_table(alike).assign(precision=[own for _, own in kept])
+    precisions, alike = [], []
+    for record in records:
+        precision = str(record["config"]["training"]["precision"])
+        label = record["label"].removesuffix(f", {precision}")
+        alike.append({**record, "label": label, "config": _at_base(record["config"])})
+        precisions.append(precision)
+    return ticket_table(alike).assign(precision=precisions)
 
 
 def precision_differences(table: pd.DataFrame) -> pd.DataFrame:
@@ -60,12 +62,12 @@ def precision_differences(table: pd.DataFrame) -> pd.DataFrame:
     half = margin("" if table.empty else str(table["scale"].iloc[0]))
     rows = []
     for precision, pairs in _pairs(table[table["status"] == "ok"]).groupby("precision", sort=False):
-        points = [own for _, own in pairs.groupby("point", sort=False)]
-        agree = [_density(own["kept"]) for own in points]
-        for own, density in zip(points, agree, strict=True):
-            name, base = own["curve"].iloc[0], own["density_base"]
+        points = [point for _, point in pairs.groupby("point", sort=False)]
+        agree = [_density_outcome(point["kept"]) for point in points]
+        for point, density in zip(points, agree, strict=True):
+            name, base = point["curve"].iloc[0], point["density_base"]
             name += f", {in_percent(base.mean())}" if (base != 1).any() else ""
-            rows.append(_row(name, precision, own["gap"], own["kept"].mean(), [density], half))
+            rows.append(_row(name, precision, point["gap"], point["kept"].mean(), [density], half))
         seeds = pairs.groupby("seed")["gap"]
         whole = seeds.mean()[seeds.size() == len(points)]
         if len(points) > 1 and len(whole):
@@ -81,14 +83,14 @@ def precision_outcome(differences: pd.DataFrame, points: float) -> Markdown:
         points: the margin in accuracy that outcomes were found with.
     """
     sentences = []
-    for precision, own in differences.groupby("precision", sort=False):
-        each = own[own["name"] != TOGETHER]
-        counts = each["outcome"].value_counts()
-        found = ", ".join(f"{counts[one]} {one}" for one in OUTCOMES if one in counts)
+    for precision, rows in differences.groupby("precision", sort=False):
+        together = rows["name"] == TOGETHER
+        counts = rows.loc[~together, "outcome"].value_counts()
+        outcomes = ", ".join(f"{counts[name]} {name}" for name in OUTCOMES if name in counts)
         sentence = Markdown("**{} against {}:** of {} kinds of ticket {}.").format(
-            precision, BASE, len(each), found
+            precision, BASE, (~together).sum(), outcomes
         )
-        for row in own[own["name"] == TOGETHER].to_dict("records"):
+        for row in rows[together].to_dict("records"):
             gap = in_brackets(row["difference"], row["low"], row["high"], "+.2f")
             sentence += Markdown(
                 " Over all of them accuracy differs by {} points on average: "
@@ -116,17 +118,17 @@ def _pairs(ok: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(
-    name: str, precision: object, gaps: pd.Series, kept: float, densities: list[str], half: float
+    name: str, precision: object, gaps: pd.Series, above: float, densities: list[str], half: float
 ) -> tuple[object, ...]:
     gap = mean_interval(gaps)
-    found = {_outcome(gap.low, gap.high, half), *densities}
-    outcome = next(one for one in (DIFFERS, OPEN, SAME) if one in found)
-    return (name, precision, gap.n, gap.mean, gap.low, gap.high, kept, outcome)
+    outcomes = {_outcome(gap.low, gap.high, half), *densities}
+    outcome = next(worst for worst in (DIFFERS, OPEN, SAME) if worst in outcomes)
+    return (name, precision, gap.n, gap.mean, gap.low, gap.high, above, outcome)
 
 
-def _density(kept: pd.Series) -> str:
-    gap = mean_interval(kept)
-    return SAME if (kept == 0).all() else _outcome(gap.low, gap.high, DENSITY_MARGIN)
+def _density_outcome(above: pd.Series) -> str:
+    gap = mean_interval(above)
+    return SAME if (above == 0).all() else _outcome(gap.low, gap.high, DENSITY_MARGIN)
 
 
 def _outcome(low: float, high: float, half: float) -> str:

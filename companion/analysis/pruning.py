@@ -33,25 +33,30 @@ def pruned_nets(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         ConfigError: the study has no network pruned either way.
     """
     curves, shared = table["curve"], table["curve"].isin(("dense", *_IN_BOTH))
-    found = table[shared | curves.str.endswith(f", {FOUND}") & ~curves.str.startswith("IMP")]
-    tuned = table[shared | curves.str.endswith(f", {TUNED}") | curves.isin(_RETRAINED)]
-    parts = {
-        name: rows.assign(curve=rows["curve"].str.removesuffix(f", {name}"))
-        for name, rows in ((FOUND, found), (TUNED, tuned))
-        if (rows["curve"] != "dense").any()
+    masks = {
+        FOUND: shared | curves.str.endswith(f", {FOUND}") & ~curves.str.startswith("IMP"),
+        TUNED: shared | curves.str.endswith(f", {TUNED}") | curves.isin(_RETRAINED),
     }
-    if not parts:
+    nets = {
+        name: table[mask].assign(curve=curves[mask].str.removesuffix(f", {name}"))
+        for name, mask in masks.items()
+        if (curves[mask] != "dense").any()
+    }
+    if not nets:
         raise ConfigError("no curve is as found or fine-tuned; choose methods such as cs, gmp")
-    return parts
+    return nets
 
 
-def pruned_points(parts: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Return the points of both: net, curve, density, n, mean, std, low, high.
+def pruned_points(nets: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Return the points of both.
 
     Args:
-        parts: from `pruned_nets`.
+        nets: from `pruned_nets`.
+
+    Returns:
+        Columns net, curve, density, n, mean, std, low, high.
     """
-    points = [curve_points(rows).assign(net=name) for name, rows in parts.items()]
+    points = [curve_points(rows).assign(net=name) for name, rows in nets.items()]
     names = ["net", "curve", "density", "n", "mean", "std", "low", "high"]
     return pd.concat(points, ignore_index=True)[names]
 
@@ -68,17 +73,16 @@ def tuning_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         Columns method, one per setting of `TRIED`, tickets, sparsest (density), score (percent),
         chosen (whether it is the method's best).
     """
-    kept = list(records)
-    table = ticket_table(kept)
+    records = list(records)
+    table = ticket_table(records)
     for name in TRIED:
-        settings = [search_config(record["config"])["settings"].get(name) for record in kept]
+        settings = [search_config(record["config"])["settings"].get(name) for record in records]
         table[name] = pd.Series(settings, dtype="float64")
     good = (table["status"] == "ok") & (table["judged"] == "found") & table["initial_gate"].notna()
     rows = []
-    for (label, *values), own in table[good].groupby(["curve", *TRIED], sort=False):
-        score = tuning_score(own)
+    for (label, *values), trial in table[good].groupby(["curve", *TRIED], sort=False):
         method = str(label).removesuffix(f", {FOUND}")
-        rows.append((method, *values, len(own), own["density"].min(), score))
+        rows.append((method, *values, len(trial), trial["density"].min(), tuning_score(trial)))
     trials = pd.DataFrame(rows, columns=["method", *TRIED, "tickets", "sparsest", "score"])
     best = trials.groupby("method")["score"].transform("max")
     return trials.assign(chosen=trials["score"] == best)

@@ -23,7 +23,14 @@ def short(cost: float) -> str:
 
 
 def in_brackets(value: float, low: float, high: float, form: str) -> str:
-    """Return a value with its interval, if both are known: `+0.3 [0.1, 0.5]`; a dash for none."""
+    """Return a value with its interval, if both are known: `+0.3 [0.1, 0.5]`; a dash for none.
+
+    Args:
+        value: NaN for none.
+        low: the lower end of its interval, or NaN.
+        high: the upper end.
+        form: of all three; a plus sign in front counts for the value alone.
+    """
     if math.isnan(value):
         return "–"
     plain = form.lstrip("+")
@@ -32,18 +39,24 @@ def in_brackets(value: float, low: float, high: float, form: str) -> str:
 
 
 def column_in_brackets(rows: pd.DataFrame, names: Sequence[str], form: str) -> list[str]:
-    """Return `in_brackets` of each row: the columns of a value and of its interval's two ends."""
+    """Return `in_brackets` of each row.
+
+    Args:
+        rows: a table.
+        names: the columns of the value and of its interval's two ends.
+        form: as for `in_brackets`.
+    """
     value, low, high = (rows[name].astype(float) for name in names)
-    return [in_brackets(*known, form) for known in zip(value, low, high, strict=True)]
+    return [in_brackets(*numbers, form) for numbers in zip(value, low, high, strict=True)]
 
 
 class _Form(Formatter):
     """A format of a row's columns, in which `{density!p}` is in percent and `{cost!k}` short."""
 
     def convert_field(self, value: Any, conversion: Any) -> Any:
-        known = {"p": in_percent, "k": short}
-        if conversion in known:
-            return known[conversion](value)
+        conversions = {"p": in_percent, "k": short}
+        if conversion in conversions:
+            return conversions[conversion](value)
         return super().convert_field(value, conversion)
 
 
@@ -62,8 +75,9 @@ def described_curves(lead: str, table: pd.DataFrame, form: str, by: str = "curve
     """Describe the two ends of each curve: `dense 98.1 %; IMP 98.0 % at 80 % to 92.1 % at 5 %`.
 
     Args:
-        lead, form: as for `described_rows`.
+        lead: what is described, before the colon.
         table: rows in the order of their curve.
+        form: what to say of a row, by its columns, as for `described_rows`.
         by: the column that names a row's curve.
     """
     curves = table.groupby(by, sort=False)
@@ -77,15 +91,16 @@ def described_panels(
     """Describe panels, or groups of rows, each with all of its rows.
 
     Args:
-        lead, table, form: as for `described_rows`.
+        lead: what is described, before the colon.
+        table: its rows, in order.
+        form: what to say of a row, by its columns, as for `described_rows`.
         by: the columns that say which panel a row belongs to.
         head: what to say of a panel before its rows, by the columns of its first.
         link: what stands between two rows of a panel.
     """
-    groups = [rows for _, rows in table.groupby(by, sort=False)]
-    heads = (_texts(rows.head(1), head)[0] for rows in groups)
-    rest = (link.join(_texts(rows, form)) for rows in groups)
-    return _sentence(lead, (one + other for one, other in zip(heads, rest, strict=True)))
+    panels = (rows for _, rows in table.groupby(by, sort=False))
+    texts = (_texts(rows.head(1), head)[0] + link.join(_texts(rows, form)) for rows in panels)
+    return _sentence(lead, texts)
 
 
 def _texts(table: pd.DataFrame, form: str) -> list[str]:
@@ -93,5 +108,5 @@ def _texts(table: pd.DataFrame, form: str) -> list[str]:
     return [_Form().vformat(form, (), row) for row in rows]
 
 
-def _sentence(lead: str, parts: Iterable[str]) -> str:
-    return f"{lead}: {'; '.join(parts)}."
+def _sentence(lead: str, texts: Iterable[str]) -> str:
+    return f"{lead}: {'; '.join(texts)}."

@@ -11,6 +11,7 @@ import pytest
 from companion.analysis.points import (
     by_initial_gate,
     curve_points,
+    main_curves,
     pruned,
     ticket_table,
 )
@@ -85,6 +86,14 @@ def test_several_initial_gates_are_several_curves() -> None:
 def test_one_initial_gate_is_one_curve() -> None:
     split = by_initial_gate(ticket_table(searches(seeds=1, gates=(0.0,))))
     assert set(split["curve"]) == {"dense", "IMP", "CS, as found", "CS"}
+
+
+def test_the_methods_alone_are_shown_unless_there_are_variants_alone() -> None:
+    rows = [record(label, "omp", 0, 0.5, 97.0) for label in ("OMP", "OMP, fp32", "dense")]
+    whole = ticket_table(rows)
+    assert set(main_curves(whole)["curve"]) == {"OMP", "dense"}
+    variants = ticket_table([record(f"OMP, {name}", "omp", 0, 0.5, 97.0) for name in ("a", "b")])
+    assert set(main_curves(by_initial_gate(variants))["curve"]) == {"OMP, a", "OMP, b"}
 
 
 def test_pruned_is_the_share_of_weights_or_of_what_was_asked_for() -> None:
