@@ -41,6 +41,8 @@ DONE: tuple[str, ...] = (
     # Runs and commands.
     "companion/cli",
     "lthlib/cli",
+    "lthlib/recipes",
+    "lthlib/runs",
     # Evidence.
     #
     #

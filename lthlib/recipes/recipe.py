@@ -52,8 +52,15 @@ _SETTINGS = {"data": DataSettings, "model": ModelSettings, "training": TrainingS
 class Recipe(Settings, where=""):
     """One setting to run all methods in.
 
-    values: nested as in the file, without sources. sources: dotted name -> where the value comes
-    from. Raises ConfigError, naming the value, for what makes no sense.
+    Attributes:
+        name: of the recipe, and of its study.
+        scale: embedded, reduced or paper.
+        about: what it is, on one line.
+        values: nested as in the file, without sources.
+        sources: by dotted name, where the value comes from.
+
+    Raises:
+        ConfigError: a value makes no sense; the message names it.
     """
 
     name: Name
@@ -69,10 +76,24 @@ class Recipe(Settings, where=""):
     def config(
         self, method: str, seed: int, parent: Parent | None = None, /, **settings: Any
     ) -> RunConfig:
-        """The run of a method under this recipe; `settings` are the method's own."""
-        parts = {part: self.values[part] for part in _SETTINGS}
-        own = {"method": method, "settings": settings, "seed": seed, "parent": parent}
-        return RunConfig.from_json(parts | own)
+        """The run of a method under this recipe.
+
+        Args:
+            method: its name.
+            seed: of initialisation, data order and the method's own draws.
+            parent: the run that it starts from, and the ticket.
+            settings: the method's own; what is left out has the method's default, not the recipe's.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ConfigError: a value makes no sense, or the method needs another parent.
+        """
+        sections = {name: self.values[name] for name in _SETTINGS}
+        return RunConfig.from_json(
+            {**sections, "method": method, "settings": settings, "seed": seed, "parent": parent}
+        )
 
     @property
     def training(self) -> TrainingSettings:
@@ -89,11 +110,20 @@ class Recipe(Settings, where=""):
         return str(self.values["rewind"])
 
     def with_(self, **changes: Any) -> Recipe:
-        """A copy with other values: `recipe.with_(training={'length': '8ep'}, rewind='1ep',
-        methods={'cs': {'initial_gate': [0.0, -0.1]}})`.
+        """A copy with other values.
 
         A recipe at paper scale that is changed is one at reduced scale. Of a network that the user
         chose, settings that it has no choice of give way, unless the user gave them too.
+
+        Args:
+            changes: by the recipe's part, nested: `training={"length": "8ep"}, rewind="1ep",
+                methods={"cs": {"initial_gate": [0.0, -0.1]}}`.
+
+        Returns:
+            The copy.
+
+        Raises:
+            ConfigError: there is no such part, or a value makes no sense.
         """
         values = dict(self.values)
         sources = dict(self.sources)
@@ -102,8 +132,8 @@ class Recipe(Settings, where=""):
             values[part] = _merged(values.get(part), value)
             sources |= dict.fromkeys(_leaves(part, value), _USER)
         if isinstance(changes.get("model"), Mapping):
-            given = {name for name in values["model"] if sources.get(f"model.{name}") == _USER}
-            _fit(values["model"], sources, given)
+            fixed = {name for name in values["model"] if sources.get(f"model.{name}") == _USER}
+            _fit(values["model"], sources, fixed)
         scale = "reduced" if self.scale == "paper" and values != self.values else self.scale
         return Recipe(self.name, scale, self.about, values, sources)
 
@@ -114,11 +144,11 @@ def _merged(old: Any, new: Any) -> Any:
     return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
 
 
-def _fit(model: dict[str, Any], sources: dict[str, str], given: Collection[str]) -> None:
-    """Let settings that the network has no choice of give way, but what was given with it."""
-    known = ARCHITECTURES.get(str(model.get("architecture")))
-    for name, value in known.fixed.items() if known else ():
-        if name not in given and model.get(name) != value:
+def _fit(model: dict[str, Any], sources: dict[str, str], fixed: Collection[str]) -> None:
+    """Let settings that the network has no choice of give way, but those named in `fixed`."""
+    architecture = ARCHITECTURES.get(str(model.get("architecture")))
+    for name, value in architecture.fixed.items() if architecture else ():
+        if name not in fixed and model.get(name) != value:
             model[name] = value
             sources[f"model.{name}"] = f"{model['architecture']} has no other"
 
@@ -141,29 +171,39 @@ def dense_run(recipe: Recipe, seed: int) -> RunConfig:
 
 
 def load_recipe(name: str | Path) -> Recipe:
-    """A recipe by name, or from a YAML file of your own. Raises ConfigError, saying what is wrong
-    with it.
+    """A recipe by name, or from a YAML file of your own.
+
+    Args:
+        name: one of `recipe_names`, or the path of a file that ends in .yaml.
+
+    Returns:
+        The recipe.
+
+    Raises:
+        ConfigError: there is none, or something is wrong with it; the message says what.
     """
     path = Path(name)
     if path.suffix == ".yaml":
         return _parsed(load(path, from_yaml, "recipe file"), str(name))
-    if str(name) not in (known := recipe_names()):
-        expected = f"expected one of {', '.join(known)}, or a .yaml file"
-        raise ConfigError(f"recipe is {shown(str(name))}; {expected}")
+    if str(name) not in recipe_names():
+        raise ConfigError(
+            f"recipe is {shown(str(name))}; expected one of {', '.join(recipe_names())}, or a "
+            ".yaml file"
+        )
     return _parsed(_raw(str(name)), str(name))
 
 
 def _parsed(content: Any, where: str) -> Recipe:
     base = content.pop("extends", None) if isinstance(content, dict) else None
-    own = content.get("model") if isinstance(content, dict) else None
+    model = content.get("model") if isinstance(content, dict) else None
     if base is not None:
         content = _merged(_raw(base), content)
     if not isinstance(content, dict) or content.keys() != {*_ABOUT, *_PARTS}:
         raise ConfigError(f"recipe {where} needs exactly the parts {', '.join((*_ABOUT, *_PARTS))}")
     sources: dict[str, str] = {}
     values = {part: _strip(content[part], part, sources, where) for part in _PARTS}
-    if base is not None and isinstance(own, dict):
-        _fit(values["model"], sources, own)
+    if base is not None and isinstance(model, dict):
+        _fit(values["model"], sources, model)
     with refusal(ConfigError, f"recipe {where}", ConfigError):
         return Recipe(content["name"], content["scale"], content["about"], values, sources)
 
@@ -182,7 +222,7 @@ def _check(values: Mapping[str, Any]) -> None:
     coerce(values["rewind"], Length, "rewind")
     sections = {"methods": values["methods"]}
     if isinstance(values["methods"], dict):
-        sections |= {f"methods.{method}": own for method, own in values["methods"].items()}
+        sections |= {f"methods.{name}": settings for name, settings in values["methods"].items()}
     for section, settings in sections.items():
         if not isinstance(settings, dict):
             raise ConfigError(f"{section} is one value; expected names with values")

@@ -18,7 +18,12 @@ from lthlib.training import TrainingSettings
 
 @dataclass(frozen=True)
 class Parent(Settings, where="parent."):
-    """The run that another starts from, and the ticket of it that is taken."""
+    """The run that another starts from, and the ticket of it that is taken.
+
+    Attributes:
+        config: the run's.
+        point: the ticket's name.
+    """
 
     config: RunConfig
     point: Annotated[str, matching(POINT.pattern, "a ticket's name, letters, digits, '.' and '-'")]
@@ -26,11 +31,20 @@ class Parent(Settings, where="parent."):
 
 @dataclass(frozen=True)
 class RunConfig(Settings, where=""):
-    """Everything that decides a run's result, and nothing else (the device and the place of files
-    are not here).
+    """Everything that decides a run's result, and nothing else.
 
-    seed: initialisation, data order and the method's own draws. threads: intra-op threads; one and
-    two give different sums. The default values are part of every id: they never change.
+    The device and the place of files are not here. The default values are part of every id: they
+    never change.
+
+    Attributes:
+        data: the data set, and how images are prepared.
+        model: the network.
+        training: how it is trained.
+        method: one of `METHODS`.
+        settings: the method's own; a mapping becomes an instance of its class of settings.
+        seed: of initialisation, data order and the method's own draws.
+        threads: of torch's operations; one and two give different sums.
+        parent: the run that it starts from, for methods that start from one.
     """
 
     data: DataSettings = field(default_factory=DataSettings)
@@ -67,13 +81,31 @@ class RunConfig(Settings, where=""):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RunConfig:
-        """Build a configuration, coercing values to the fields' types. Raises ConfigError naming
-        the field."""
+        """Build a configuration, coercing values to the fields' types.
+
+        Args:
+            values: plain values, as `to_json` gives them; what is left out has its default.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ConfigError: a value makes no sense; the message names its field.
+        """
         return build(cls, values, "")
 
     def changed(self, **values: Any) -> RunConfig:
-        """A copy with other values; a dotted name such as `training.length` is given as
-        `training={'length': ...}`."""
+        """A copy with other values.
+
+        Args:
+            values: by field; of settings, those that change: `training={"length": "8ep"}`.
+
+        Returns:
+            The copy.
+
+        Raises:
+            ConfigError: a value makes no sense; the message names its field.
+        """
         merged: dict[str, Any] = {
             name: {**_plain(getattr(self, name)), **value} if isinstance(value, Mapping) else value
             for name, value in values.items()

@@ -1,5 +1,4 @@
-"""Executing one run: obtain its parent, train from the last checkpoint, judge each ticket,
-record."""
+"""Executing one run: its parent first, then train from the last checkpoint, judge, record."""
 
 import contextlib
 import datetime
@@ -45,10 +44,13 @@ from lthlib.workers import asked_to_stop
 class Machine:
     """Where and until when runs are executed; none of it changes a result's meaning.
 
-    device: `cuda`, `cpu`, `mps`, or `auto` for cuda if there is one. data_root: folder with the
-    data sets. deadline: seconds of `time.time()` at which to stop. stop_file: stop when it exists.
-    checkpoint_every: seconds. deterministic: on a GPU, only kernels that give the same bits each
-    time; slower.
+    Attributes:
+        device: `cuda`, `cpu`, `mps`, or `auto` for cuda if there is one.
+        data_root: folder with the data sets; None: the digits need none.
+        deadline: seconds of `time.time()` at which to stop.
+        stop_file: stop when it exists.
+        checkpoint_every: seconds.
+        deterministic: on a GPU, only kernels that give the same bits each time; slower.
     """
 
     device: str = "auto"
@@ -86,32 +88,46 @@ def build_trainer(config: RunConfig, machine: Machine) -> Trainer:
     address = "fresh" if fresh else "initialisation"
     seed = generator(config.seed, address).initial_seed() % (1 << 62)
     model = build_model(config.model, dataset.num_classes, dataset.image_shape[0], seed)
-    place = machine.torch_device()
+    device = machine.torch_device()
     return Trainer(
-        model, dataset, config.training, config.data, config.seed, config.model.prunable, place
+        model, dataset, config.training, config.data, config.seed, config.model.prunable, device
     )
 
 
 def execute(
     config: RunConfig, store: Store, machine: Machine | None = None, *, wait: bool = True
 ) -> RunResult:
-    """The result of a run: stored if it is complete and fresh, else computed, from its last
-    checkpoint if it has one.
+    """The result of a run: stored if it is complete and fresh, else computed.
 
-    A parent is obtained first. A run whose numbers go wrong, that empties its mask, or whose ticket
-    misfits its network is recorded as failed, after what it had already judged. Where another
-    process computes the run, or took it over, its result is waited for, or Busy is raised where
-    `wait` is false; a parent that turns out to be damaged is computed again. Raises Paused when
-    asked to stop (the state is saved), StoreError when the store cannot be used, DataError when the
-    data cannot, ConfigError for a device that does not exist or another number of ranks than there
-    are, OutOfMemory. Ranks that share the run all call this; only rank 0 touches the store. Threads
-    of a process that call it take turns.
+    It goes on from its last checkpoint if it has one. A parent is obtained first; one that turns
+    out to be damaged is computed again. A run whose numbers go wrong, that empties its mask, or
+    whose ticket misfits its network is recorded as failed, after what it had already judged. Ranks
+    that share the run all call this; only rank 0 touches the store. Threads of a process that call
+    it take turns.
+
+    Args:
+        config: the run's.
+        store: where its files are kept.
+        machine: where and until when it is executed; by default on cuda if there is one, else on
+            the CPU, until it is done.
+        wait: wait for the result where another process computes the run, or took it over.
+
+    Returns:
+        The complete run; one that failed has a `failure`.
+
+    Raises:
+        Busy: another process computes the run, and `wait` is false.
+        Paused: asked to stop; the state is saved.
+        StoreError: the store cannot be used.
+        DataError: the data cannot.
+        ConfigError: the device does not exist, or there is another number of ranks.
+        OutOfMemory: memory does not hold the run.
     """
     machine, ranks = machine or Machine(), current()
     while True:
-        found = ranks.first(lambda: store.load(config))
-        if found is not None:
-            return found
+        result = ranks.first(lambda: store.load(config))
+        if result is not None:
+            return result
         training = config.training
         check_ranks(training.ranks, training.sync_batchnorm, machine.torch_device())
         ranks.first(store.prepare)
@@ -124,8 +140,8 @@ def execute(
             turn(machine.torch_device()) as pause,
             explained(),
         ):
-            found = ranks.first(lambda: store.load(config))
-            return found or _Execution(config, store, machine, parent, lease, stopped, pause).run()
+            result = ranks.first(lambda: store.load(config))
+            return result or _Execution(config, store, machine, parent, lease, stopped, pause).run()
 
 
 @contextmanager
@@ -134,7 +150,7 @@ def _owned(
 ) -> Iterator[Lease]:
     """The run's lease, which rank 0 holds for all."""
 
-    def enough() -> bool:
+    def stop_waiting() -> bool:
         if stop():
             return True
         if not wait:
@@ -143,7 +159,7 @@ def _owned(
 
     with contextlib.ExitStack() as stack:
         held: list[Lease] = []
-        current().first(lambda: held.append(stack.enter_context(store.lock(config, enough))))
+        current().first(lambda: held.append(stack.enter_context(store.lock(config, stop_waiting))))
         yield held[0] if held else Lease(store.root)
 
 
@@ -177,23 +193,29 @@ class _Execution:
         return self.ranks.first(lambda: self._finish(trainer, failure))
 
     def _check_parent(self) -> None:
-        """A parent that failed may have come as far as the ticket that is wanted."""
+        """A parent that failed may have come as far as the ticket that this run starts from."""
         parent, result = self.config.parent, self.parent
         if parent is None or result is None or result.failure is None:
             return
-        found = [r["ticket"]["point"] for r in result.records if r["status"] == "ok"]
-        if parent.point not in found:
+        points = [r["ticket"]["point"] for r in result.records if r["status"] == "ok"]
+        if parent.point not in points:
             raise TicketError(f"its parent {parent.config.id} failed: {result.failure}")
 
     def _finish(self, trainer: Trainer | None, failure: str | None) -> RunResult:
-        found = trainer.records.values() if trainer else []
-        records = sorted(found, key=lambda record: record["ticket"]["index"])
+        judged = trainer.records.values() if trainer else []
+        records = sorted(judged, key=lambda record: record["ticket"]["index"])
         if failure is not None:
             if trainer is not None:
-                failure += f" (round {trainer.round}, by step {trainer.step}; "
-                failure += f"last good checkpoint: {self.saved})"
-            nothing = {"point": "none", "sha256": "", "target_density": None}
-            ticket = {"index": trainer.round if trainer else 0, **nothing}
+                failure += (
+                    f" (round {trainer.round}, by step {trainer.step}; "
+                    f"last good checkpoint: {self.saved})"
+                )
+            ticket = {
+                "index": trainer.round if trainer else 0,
+                "point": "none",
+                "sha256": "",
+                "target_density": None,
+            }
             cost = trainer.spent if trainer else Cost()
             records.append(self._record(cost, failure=failure, ticket=ticket))
         files, history = (trainer.files, trainer.history) if trainer else ({}, [])
@@ -221,32 +243,33 @@ class _Execution:
         return trainer
 
     def _go_on(self, trainer: Trainer) -> None:
-        """Begin where the longest complete run ended that differs in having fewer rounds. Its
-        tickets become this run's; the last of them is judged again."""
+        # Begin where the longest complete run ended that differs in having fewer rounds. Its
+        # tickets become this run's; the last of them is judged again.
         go_on, first = get_method(self.config.method).go_on, self.ranks.first
-        if go_on is None or (found := first(self._shorter)) is None:
+        if go_on is None or (shorter := first(self._shorter_run)) is None:
             return
-        *earlier, last = found.records
-        own = {"run": self.config.id, "config": self.config.to_json()}
-        ticket_of = partial(self.store.ticket, found.config)
+        *earlier, last = shorter.records
+        owner = {"run": self.config.id, "config": self.config.to_json()}
+        ticket_of = partial(self.store.ticket, shorter.config)
         ticket = first(partial(ticket_of, last["ticket"]["point"]))
         if not go_on(trainer, self.config.settings, ticket):
             return
         for record in earlier:
             point = record["ticket"]["point"]
             ticket = first(partial(ticket_of, point))
-            ticket.info |= own
-            about = {**record["ticket"], "sha256": self._save(trainer, ticket)}
-            trainer.records[point] = {**record, **own, "ticket": about}
-        trainer.history = found.history
+            ticket.info |= owner
+            entry = {**record["ticket"], "sha256": self._save(trainer, ticket)}
+            trainer.records[point] = {**record, **owner, "ticket": entry}
+        trainer.history = shorter.history
         trainer.cost = Cost(**last["cost"]["own"])
 
-    def _shorter(self) -> RunResult | None:
+    def _shorter_run(self) -> RunResult | None:
         for rounds in range(self.config.settings.rounds - 1, 0, -1):
-            found = self.store.load(self.config.changed(settings={"rounds": rounds}))
-            device = found and found.records[-1]["provenance"]["device"]
-            if found and not found.failure and device == self.device.type:
-                return found
+            result = self.store.load(self.config.changed(settings={"rounds": rounds}))
+            if result is None or result.failure:
+                continue
+            if result.records[-1]["provenance"]["device"] == self.device.type:
+                return result
         return None
 
     def _save(self, trainer: Trainer, ticket: Ticket) -> str:
@@ -254,7 +277,7 @@ class _Execution:
         return self.ranks.first(save)
 
     def _hooks(self, trainer: Trainer) -> Hooks:
-        written = told = time.monotonic()
+        written = reported = time.monotonic()
         total = expected_passes(self.config, trainer.steps_per_epoch)
 
         def due() -> bool:
@@ -269,14 +292,14 @@ class _Execution:
             self.saved = f"round {trainer.round}, step {trainer.step}"
 
         def should_stop(trainer: Trainer) -> bool:
-            nonlocal told
+            nonlocal reported
             self.pause()
             if self.stopped() or self.lease.lost:  # then saving raises LeaseLost, on all ranks
                 return True
             now = time.monotonic()
-            if now - told < 0.5:
+            if now - reported < 0.5:
                 return False
-            told = now
+            reported = now
             progress = {"done": trainer.passes, "total": total}
             with contextlib.suppress(OSError):
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -284,19 +307,20 @@ class _Execution:
             return self.machine.asks_to_stop()
 
         ranks = trainer.ranks
-        asked = should_stop if ranks.rank == 0 else lambda trainer: self.stopped()
+        stops_here = should_stop if ranks.rank == 0 else lambda trainer: self.stopped()
         return Hooks(
-            lambda trainer: ranks.any(asked(trainer)),
+            lambda trainer: ranks.any(stops_here(trainer)),
             lambda: ranks.first(due),
             lambda trainer: ranks.first(lambda: save(trainer)),
             "the state is saved",
         )
 
     def _search(self, trainer: Trainer) -> None:
-        config, parent = self.config, None
+        config = self.config
+        parent = None
         if config.parent:
-            own = config.parent.config, config.parent.point
-            parent = self.ranks.first(partial(self.store.ticket, *own))
+            load = partial(self.store.ticket, config.parent.config, config.parent.point)
+            parent = self.ranks.first(load)
         for ticket in get_method(config.method).search(trainer, config.settings, parent):
             # Without the times, which the record has: the same ticket has the same checksum.
             origin = provenance(config, self.device, self.started)
@@ -308,9 +332,10 @@ class _Execution:
 
     def _judge(self, trainer: Trainer, ticket: Ticket) -> dict[str, Any]:
         assert ticket.weights is not None
-        own = {name: tensor.to(self.device) for name, tensor in ticket.weights.items()}
-        weights, names = trainer.group("weights"), prunable_names(trainer.model, "conv+linear")
-        base = ticket.mask.extended({name: weights[name].shape for name in names})
+        trained = {name: tensor.to(self.device) for name, tensor in ticket.weights.items()}
+        weights = trainer.group("weights")
+        names = prunable_names(trainer.model, "conv+linear")
+        mask = ticket.mask.extended({name: weights[name].shape for name in names})
         return self._record(
             trainer.cost,
             ticket={
@@ -320,14 +345,14 @@ class _Execution:
                 "target_density": ticket.target_density,
             },
             judged=ticket.judged,
-            density=base.density,
-            kept=base.kept,
-            total=base.total,
-            layers={name: list(counts) for name, counts in base.layers().items()},
-            accuracy={part: trainer.evaluate(part, own) for part in ("validation", "test")},
+            density=mask.density,
+            kept=mask.kept,
+            total=mask.total,
+            layers={name: list(counts) for name, counts in mask.layers().items()},
+            accuracy={split: trainer.evaluate(split, trained) for split in ("validation", "test")},
         )
 
-    def _record(self, cost: Cost, **parts: Any) -> dict[str, Any]:
+    def _record(self, cost: Cost, **fields: Any) -> dict[str, Any]:
         config = self.config
         return make_record(
             config.to_json(),
@@ -336,7 +361,7 @@ class _Execution:
             method_version=get_method(config.method).version,
             cost={"own": asdict(cost), "cumulative": asdict(cost + self._inherited())},
             provenance=provenance(config, self.device, self.started),
-            **parts,
+            **fields,
         )
 
     def _inherited(self) -> Cost:
@@ -358,7 +383,16 @@ def _check_finite(tensors: Mapping[str, torch.Tensor], groups: tuple[str, ...] =
 
 
 def provenance(config: RunConfig, device: torch.device, started: str) -> dict[str, Any]:
-    """Where and with what a run was computed, as its records hold it. started: from `now()`."""
+    """Where and with what a run was computed, as its records hold it.
+
+    Args:
+        config: the run's.
+        device: on which it is computed.
+        started: when, from `now()`.
+
+    Returns:
+        Names and values; `finished` is now.
+    """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "device": device.type,

@@ -34,7 +34,14 @@ _LOOK = 0.5  # seconds between looks at what others do
 
 @dataclass
 class Progress:
-    """How far a set of runs has come: runs and passes (images sent backward), done and in all."""
+    """How far a set of runs has come.
+
+    Attributes:
+        runs: that are done.
+        total_runs: in all.
+        passes: images that were sent backward.
+        total_passes: in all.
+    """
 
     runs: int
     total_runs: int
@@ -44,9 +51,13 @@ class Progress:
 
 @dataclass
 class Swept:
-    """What a sweep left: ids of runs that failed, now or before, with the reason, and how many
-    were not finished. Those that memory did not hold are among the failed, but not recorded: the
-    next sweep tries them again."""
+    """What a sweep left.
+
+    Attributes:
+        failed: the reason, by id of the runs that failed, now or before. Those that memory did not
+            hold are among them, but not recorded: the next sweep tries them again.
+        unfinished: how many runs were not finished.
+    """
 
     failed: dict[str, str]
     unfinished: int
@@ -68,16 +79,25 @@ def with_ancestors(configs: Iterable[RunConfig]) -> list[RunConfig]:
 
 
 def work(configs: Sequence[RunConfig], machine: Machine) -> dict[str, int]:
-    """Images each run will send backward, by id; counted without a GPU, which the one who hands
-    out runs need not have."""
-    known: dict[str, int] = {}
-    found = {}
+    """Count the images that each run will send backward.
+
+    No GPU is needed: the one who hands out runs need not have any.
+
+    Args:
+        configs: of the runs.
+        machine: says where the data are.
+
+    Returns:
+        Images by the run's id; ancestors are not counted.
+    """
+    steps: dict[str, int] = {}
+    passes = {}
     for config in configs:
         key = repr((config.data, config.training.batch_size))
-        if key not in known:
-            known[key] = steps_per_epoch(config, machine)
-        found[config.id] = expected_passes(config, known[key])
-    return found
+        if key not in steps:
+            steps[key] = steps_per_epoch(config, machine)
+        passes[config.id] = expected_passes(config, steps[key])
+    return passes
 
 
 def execute_many(
@@ -93,18 +113,28 @@ def execute_many(
 ) -> Swept:
     """Execute runs that are not complete, several at once.
 
-    executor: where they run; by default in processes of this machine, one a GPU or one a core.
-    jobs: as many processes instead, spread over the GPUs there are. per_device: runs at once on
-    each GPU, in threads of one process; on a CPU, in processes. room: how many runs an executor of
-    yours may hold at once; by default all that can begin. report: called about twice a second.
-
     Stops cleanly at the machine's deadline and on Ctrl-C: what was under way is saved, and the next
     call goes on from there. A run that another process computes is left to it, and what is free is
     taken first. A run whose process died is handed out again and goes on from its checkpoint; one
     that memory did not hold is tried again when it is alone. Where torchrun started several ranks,
-    each run is shared by all of them, and runs follow one another. Raises ClusterError when a
-    process died again and its run had got no further, and the first error that is not a run's own
-    failure.
+    each run is shared by all of them, and runs follow one another.
+
+    Args:
+        configs: of the runs; their ancestors are executed first.
+        store: where they are kept.
+        machine: where and until when they are executed; see `execute`.
+        executor: where they run; by default in processes of this machine, one a GPU or one a core.
+        jobs: as many processes instead, spread over the GPUs there are.
+        per_device: runs at once on each GPU, in threads of one process; on a CPU, in processes.
+        room: how many runs an executor of yours may hold at once; by default all that can begin.
+        report: called about twice a second.
+
+    Returns:
+        Which runs failed, and how many are not finished.
+
+    Raises:
+        ClusterError: a process died again, and its run had got no further.
+        Exception: the first error that is not a run's own failure; what was under way is saved.
     """
     machine = machine or Machine()
     if current().world > 1:
@@ -125,7 +155,7 @@ def execute_many(
         if executor is None:
             devices, threads = places(machine, len(missing), jobs, per_device)
             at_once = len(devices) * threads
-            _say(machine, len(set(devices)), f"{at_once} at once")
+            _log_devices(machine, len(set(devices)), f"{at_once} at once")
             if machine.torch_device().type == "cpu":
                 machine = replace(machine, device="cpu")  # not each process tells why
             workers = Workers(devices, threads, machine.deadline, machine.stop_file)
@@ -149,22 +179,23 @@ def _execute_together(
 ) -> Swept:
     ranks = current()
     # Rank 0 decides what is missing: others may read the store a moment later.
-    known = ranks.first(lambda: {c.id: r.failure for c in configs if (r := store.load(c))})
-    missing = [config for config in configs if config.id not in known]
-    _say(machine, ranks.world, f"{ranks.world} ranks")
+    failures = ranks.first(lambda: {c.id: r.failure for c in configs if (r := store.load(c))})
+    missing = [config for config in configs if config.id not in failures]
+    _log_devices(machine, ranks.world, f"{ranks.world} ranks")
     sweep = _Sweep(store, missing, work(missing, machine), lambda: 1, report)
-    left, skipped = deque(missing), 0
-    while left and not ranks.any(machine.asks_to_stop()):
-        config = left.popleft()
+    waiting = deque(missing)
+    skipped = 0
+    while waiting and not ranks.any(machine.asks_to_stop()):
+        config = waiting.popleft()
         future: Future[tuple[str, str | None]] = Future()
         sweep.running[future] = config
         try:
-            with sweep.telling():
+            with sweep.reporting():
                 # Where others compute all that is left, the first of it is waited for.
-                result = execute(config, store, machine, wait=skipped > len(left))
+                result = execute(config, store, machine, wait=skipped > len(waiting))
         except Busy:
             del sweep.running[future]
-            left.append(config)
+            waiting.append(config)
             skipped += 1
             continue
         except Paused:
@@ -172,14 +203,20 @@ def _execute_together(
         skipped = 0
         future.set_result(("done", result.failure))
         sweep._collect([future])
-        sweep._tell()
-    failed = {run_id: why for run_id, why in known.items() if why}
+        sweep._report_progress()
+    failed = {run_id: reason for run_id, reason in failures.items() if reason}
     return Swept(failed | sweep.failed, len(missing) - sweep.finished)
 
 
 def gpus(machine: Machine) -> list[str]:
-    """The GPUs that runs may be spread over, as CUDA_VISIBLE_DEVICES names them; none on a CPU,
-    and none where the machine names one GPU."""
+    """The GPUs that runs may be spread over, as CUDA_VISIBLE_DEVICES names them.
+
+    Args:
+        machine: where runs are executed.
+
+    Returns:
+        Names; none on a CPU, and none where the machine names one GPU.
+    """
     if str(machine.torch_device()) != "cuda":
         return []
     count = torch.cuda.device_count()
@@ -196,8 +233,18 @@ def default_jobs(machine: Machine) -> int:
 def places(
     machine: Machine, runs: int, jobs: int | None = None, per_device: int | None = None
 ) -> tuple[list[str], int]:
-    """Where `execute_many` computes so many runs: the GPU that each of its processes sees, empty
-    for none in particular, and the threads of each."""
+    """Where `execute_many` computes so many runs.
+
+    Args:
+        machine: where runs are executed.
+        runs: how many there are.
+        jobs: as of `execute_many`.
+        per_device: as of `execute_many`.
+
+    Returns:
+        The GPU that each of its processes sees, empty for none in particular, and the number of
+        threads of each.
+    """
     devices, count = gpus(machine), jobs or per_device or default_jobs(machine)
     shared = per_device if machine.torch_device().type == "cuda" else None
     if shared:
@@ -206,10 +253,10 @@ def places(
     return taken, min(shared or 1, math.ceil(runs / len(taken)))
 
 
-def _say(machine: Machine, devices: int, how: str) -> None:
+def _log_devices(machine: Machine, devices: int, sharing: str) -> None:
     device = machine.torch_device()
     more = f" and {devices - 1} more" if device.type == "cuda" and devices > 1 else ""
-    log.info("on %s%s, %s", named(device), more, how)
+    log.info("on %s%s, %s", named(device), more, sharing)
 
 
 def _stop(machine: Machine) -> None:
@@ -234,7 +281,7 @@ class _Sweep:
     failed: dict[str, str] = field(default_factory=dict)
     finished: int = 0
     done_passes: int = 0
-    told: float = 0.0
+    reported: float = 0.0
     paused: bool = False
 
     def __post_init__(self, missing: list[RunConfig]) -> None:
@@ -246,7 +293,7 @@ class _Sweep:
         while self.running or ((self.ready or self.elsewhere or self.crowded) and not self.paused):
             if machine.deadline is not None and time.time() > machine.deadline:
                 self.paused = True
-            self._look()
+            self._take_up_again()
             if self.crowded and not (self.running or self.ready):
                 self.ready.append(self.crowded.popleft())
             free = 0 if self.paused else self.room() - len(self.running)
@@ -258,9 +305,9 @@ class _Sweep:
                 self._collect(wait(self.running, _LOOK, FIRST_COMPLETED).done)
             elif not self.paused:
                 time.sleep(_LOOK)  # all that is left is computed elsewhere
-            self._tell()
+            self._report_progress()
 
-    def _look(self) -> None:
+    def _take_up_again(self) -> None:
         """Take up again what others computed, or gave up."""
         if time.monotonic() - self.looked < _LOOK:
             return
@@ -277,7 +324,7 @@ class _Sweep:
                 status, failure = future.result()
             except BrokenExecutor as error:
                 if not self.paused:
-                    self._again(config, error)
+                    self._hand_out_again(config, error)
                 continue
             if status == "paused":
                 self.paused = True
@@ -294,22 +341,22 @@ class _Sweep:
             if failure:
                 self.failed[config.id] = failure
 
-    def _out_of_memory(self, config: RunConfig, why: str) -> None:
+    def _out_of_memory(self, config: RunConfig, reason: str) -> None:
         """Try it again when it is alone; after that, neither it nor its children can be had."""
         if config.id not in self.lost:
-            self.lost[config.id] = self._partial(config)
+            self.lost[config.id] = self._passes_so_far(config)
             self.crowded.append(config)
             return
-        waiting = deque([(config, why)])
+        waiting = deque([(config, reason)])
         while waiting:
-            config, why = waiting.popleft()
+            config, reason = waiting.popleft()
             self.finished += 1
-            self.failed[config.id] = why
-            why = f"its parent {config.id} failed: {why}"
-            waiting += [(child, why) for child in self.children[config.id]]
+            self.failed[config.id] = reason
+            reason = f"its parent {config.id} failed: {reason}"
+            waiting += [(child, reason) for child in self.children[config.id]]
 
-    def _again(self, config: RunConfig, error: BrokenExecutor) -> None:
-        passes = self._partial(config)
+    def _hand_out_again(self, config: RunConfig, error: BrokenExecutor) -> None:
+        passes = self._passes_so_far(config)
         if passes <= self.lost.get(config.id, -1):
             raise ClusterError(
                 f"run {config.id} ({config.describe()}) lost its process twice and got no further; "
@@ -319,15 +366,15 @@ class _Sweep:
         self.ready.appendleft(config)
 
     @contextlib.contextmanager
-    def telling(self) -> Iterator[None]:
+    def reporting(self) -> Iterator[None]:
         """Report meanwhile from a thread, where a run takes this one."""
         done = threading.Event()
 
-        def tell() -> None:
+        def report_until_done() -> None:
             while not done.wait(_LOOK):
-                self._tell()
+                self._report_progress()
 
-        thread = threading.Thread(target=tell, daemon=True)
+        thread = threading.Thread(target=report_until_done, daemon=True)
         thread.start()
         try:
             yield
@@ -335,16 +382,16 @@ class _Sweep:
             done.set()
             thread.join()
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         # Each run under way is a file to read.
-        if self.running and time.monotonic() - self.told < _LOOK:
+        if self.running and time.monotonic() - self.reported < _LOOK:
             return
-        under_way = sum(self._partial(config) for config in self.running.values())
-        passes, total = self.done_passes + under_way, sum(self.sizes.values())
+        passes = self.done_passes + sum(map(self._passes_so_far, self.running.values()))
+        total = sum(self.sizes.values())
         self.report(Progress(self.finished, len(self.sizes), passes, total))
-        self.told = time.monotonic()
+        self.reported = time.monotonic()
 
-    def _partial(self, config: RunConfig) -> int:
+    def _passes_so_far(self, config: RunConfig) -> int:
         try:
             return int(json.loads((self.store.folder(config) / PROGRESS).read_bytes())["done"])
         except (OSError, ValueError, KeyError):
@@ -367,15 +414,21 @@ def _work(config: RunConfig, root: str, machine: Machine) -> tuple[str, str | No
 
 @contextlib.contextmanager
 def bar(description: str) -> Iterator[Callable[[Progress], None]]:
-    """A progress bar over passes, with the time left, and what lthlib logs meanwhile above it; give
-    what it yields as `report`."""
+    """A progress bar over passes, with the time left; what lthlib logs meanwhile stands above it.
+
+    Args:
+        description: stands before the bar.
+
+    Yields:
+        What `execute_many` takes as `report`.
+    """
     logger = logging.getLogger("lthlib")
     logger.setLevel(logger.level or logging.INFO)
-    with logging_redirect_tqdm([logger]), bar_of_images(description) as shown:
+    with logging_redirect_tqdm([logger]), bar_of_images(description) as images:
 
         def report(progress: Progress) -> None:
-            shown.total = progress.total_passes
-            shown.set_postfix_str(f"{progress.runs}/{progress.total_runs} runs", refresh=False)
-            shown.update(progress.passes - shown.n)
+            images.total = progress.total_passes
+            images.set_postfix_str(f"{progress.runs}/{progress.total_runs} runs", refresh=False)
+            images.update(progress.passes - images.n)
 
         yield report

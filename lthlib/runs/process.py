@@ -14,8 +14,10 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def set_up(threads: int, deterministic: bool) -> None:
     """Prepare this process for a run.
 
-    threads: of torch's operations. deterministic: GPU kernels that give the same bits each time,
-    where torch has them; on the CPU all are. Raises nothing where the C library is not glibc.
+    Args:
+        threads: of torch's operations.
+        deterministic: GPU kernels that give the same bits each time, where torch has them; on the
+            CPU all are.
     """
     torch.set_num_threads(threads)
     if deterministic:

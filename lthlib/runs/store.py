@@ -90,9 +90,15 @@ _IMPORTED = {**dict.fromkeys(("archive", "manifest", "at"), TEXT), "tickets": TR
 
 @dataclass(frozen=True)
 class RunResult:
-    """A complete run: its configuration as plain values, its records (one per judged ticket,
-    without study), its history, and which archive it was imported from, if it was not computed
-    here."""
+    """A complete run.
+
+    Attributes:
+        values: its configuration, as plain values.
+        records: one per judged ticket, without study.
+        history: what was measured while it trained.
+        failure: why it failed, or None.
+        imported: which archive it was imported from; None where it was computed here.
+    """
 
     values: dict[str, Any]
     records: list[dict[str, Any]]
@@ -119,8 +125,18 @@ class Store:
         return self.place("runs") / config.id
 
     def place(self, name: str) -> Path:
-        """A folder of the store, which need not be there. Raises StoreError where it, or the store,
-        is something else than a folder, or it leads out of the store."""
+        """A folder of the store, which need not be there.
+
+        Args:
+            name: the folder's.
+
+        Returns:
+            Its path.
+
+        Raises:
+            StoreError: it, or the store, is something else than a folder, or it leads out of the
+                store.
+        """
         path = self.root / name
         for folder, is_right in ((self.root, True), (path, not os.path.islink(path))):
             if os.path.lexists(folder) and not (is_right and os.path.isdir(folder)):
@@ -131,39 +147,64 @@ class Store:
         return path
 
     def folders(self, name: str = "runs", prefix: str = "") -> list[str]:
-        """The paths of all runs' folders, whatever they hold, in order. name: `imported` for runs
-        that can only be looked at. prefix: how their ids begin."""
-        place = self.place(name)
-        with refusal(StoreError, f"cannot read {place}"), contextlib.suppress(FileNotFoundError):
-            with os.scandir(place) as entries:
-                found = [one for one in entries if _FOLDER.fullmatch(one.name)]
-            return sorted(one.path for one in found if one.name.startswith(prefix))
+        """The paths of all runs' folders, whatever they hold, in order.
+
+        Args:
+            name: `runs`, or `imported` for runs that can only be looked at.
+            prefix: how their ids begin.
+
+        Returns:
+            Paths; none where the store has no such folder.
+
+        Raises:
+            StoreError: the folder cannot be read.
+        """
+        parent = self.place(name)
+        with refusal(StoreError, f"cannot read {parent}"), contextlib.suppress(FileNotFoundError):
+            with os.scandir(parent) as entries:
+                runs = [entry for entry in entries if _FOLDER.fullmatch(entry.name)]
+            return sorted(entry.path for entry in runs if entry.name.startswith(prefix))
         return []
 
     def prepare(self) -> None:
         """Make the store's folder, and clear up after processes of this host that were killed.
-        Raises StoreError when it cannot be written."""
+
+        Raises:
+            StoreError: it cannot be written.
+        """
         runs, locks = self.place("runs"), self.place("locks")
-        what, advice = f"cannot write the run store {self.root}", "name another with --store"
-        with refusal(StoreError, what, OSError, f"{advice} or LTHLIB_STORE"):
+        with refusal(
+            StoreError,
+            f"cannot write the run store {self.root}",
+            OSError,
+            "name another with --store or LTHLIB_STORE",
+        ):
             runs.mkdir(parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
             os.close(os.open(self.root / ".writable", flags | getattr(os, "O_NONBLOCK", 0)))
-            left = abandoned(locks)
-        for run_id in left:
+            run_ids = abandoned(locks)
+        for run_id in run_ids:
             with self.alone(run_id) as lease:
                 if lease:
                     self._clear(run_id, lease)
 
     @contextlib.contextmanager
     def lock(self, config: RunConfig, stop: Callable[[], bool] = lambda: False) -> Iterator[Lease]:
-        """Wait for the right to write a run and keep it while the body runs; see `leases.hold`."""
+        """Wait for the right to write a run and keep it while the body runs; see `leases.hold`.
+
+        Args:
+            config: the run's.
+            stop: asked while waiting; once it is true, waiting ends as `leases.hold` says.
+
+        Yields:
+            The lease.
+        """
         with hold(self.place("locks") / config.id, stop) as lease:
             self._clear(config.id, lease)
             yield lease
 
     def alone(self, run_id: str) -> contextlib.AbstractContextManager[Lease | None]:
-        """As `lock`, by a run's id and without waiting: None when somebody has it."""
+        """As `lock`, by a run's id and without waiting; None when somebody has it."""
         return hold_if_free(self.place("locks") / run_id)
 
     def watch(self, config: RunConfig) -> Watch:
@@ -172,15 +213,24 @@ class Store:
 
     def _clear(self, run_id: str, lease: Lease) -> None:
         folder = self.place("runs") / run_id
-        if why := strange(folder):
-            self.set_aside(folder, why, lease)
+        if fault := strange(folder):
+            self.set_aside(folder, fault, lease)
         # What a killed owner was writing. Also a fence: an owner that was taken over between its
         # last check and its rename finds nothing left to rename.
         remove(left_over(folder, self._read(folder)))
 
     def write(self, path: Path, content: bytes, lease: Lease) -> None:
-        """Write a file of a run atomically, as the run's owner. Raises LeaseLost for one that is
-        not, StoreError when the file cannot be written."""
+        """Write a file of a run atomically, as the run's owner.
+
+        Args:
+            path: of the file.
+            content: all of it.
+            lease: the run's.
+
+        Raises:
+            LeaseLost: the lease is another's by now.
+            StoreError: the file cannot be written.
+        """
         try:
             write_atomically(path, content, lease.check)
         except OSError as error:
@@ -200,8 +250,15 @@ class Store:
         return result_of(stored)
 
     def load_each(self, name: str = "runs", prefix: str = "") -> Iterator[RunResult]:
-        """Every complete run, whatever source computed it. What cannot be read is passed over with
-        a warning. name, prefix: as of `folders`."""
+        """Every complete run, whatever source computed it.
+
+        Args:
+            name: as of `folders`.
+            prefix: as of `folders`.
+
+        Yields:
+            The runs in order; what cannot be read is passed over with a warning.
+        """
         collecting = gc.isenabled()
         gc.disable()  # it would look through all that was read, again and again
         try:
@@ -218,17 +275,25 @@ class Store:
                 gc.enable()
 
     def find(self, prefix: str) -> RunResult:
-        """The complete run whose id begins so, or else the one that can only be looked at. Raises
-        StoreError for none or several."""
-        found = [*self.load_each(prefix=prefix)] or [*self.load_each("imported", prefix)]
-        if len(found) != 1:
-            several = f"{len(found)} runs' ids begin" if found else "no complete run's id begins"
-            raise StoreError(f"{several} with {prefix!r} in {self.root}; `lth list` shows them")
-        return found[0]
+        """The complete run whose id begins so, or else the one that can only be looked at.
+
+        Args:
+            prefix: how its id begins.
+
+        Returns:
+            The run.
+
+        Raises:
+            StoreError: there is none, or several.
+        """
+        runs = [*self.load_each(prefix=prefix)] or [*self.load_each("imported", prefix)]
+        if len(runs) != 1:
+            count = f"{len(runs)} runs' ids begin" if runs else "no complete run's id begins"
+            raise StoreError(f"{count} with {prefix!r} in {self.root}; `lth list` shows them")
+        return runs[0]
 
     def _read(self, folder: str | Path) -> dict[str, Any] | None:
-        """What a run's run.json says; None without one. A damaged one is set aside, or left where
-        a reader cannot move it."""
+        """What run.json says; None without one. A damaged run is set aside, if it can be moved."""
         try:
             return read_identified(folder)
         except _ABSENT:
@@ -241,8 +306,19 @@ class Store:
             return None
 
     def ticket(self, config: RunConfig, point: str) -> Ticket:
-        """A ticket of a complete run. Its rewind point, kept once by the run that trained it, is
-        attached. Raises StoreError when the run lacks that ticket."""
+        """A ticket of a complete run, with its rewind point, which the run that trained it keeps.
+
+        Args:
+            config: the run's.
+            point: the ticket's name.
+
+        Returns:
+            The ticket.
+
+        Raises:
+            StoreError: the run lacks that ticket.
+            RunDamaged: a file of the run is not as it was written; the run is set aside.
+        """
         folder = self.folder(config)
         stored = self._read(folder)
         files = stored["files"] if stored else {}
@@ -263,18 +339,34 @@ class Store:
         return ticket
 
     def check_files(self, folder: Path, files: Mapping[str, str]) -> None:
-        """Compare files of a run with their SHA-256. Raises RunDamaged, naming one that differs."""
+        """Compare files of a run with their SHA-256.
+
+        Args:
+            folder: the run's.
+            files: SHA-256, in hexadecimal, by the file's name.
+
+        Raises:
+            RunDamaged: one differs, which is named.
+        """
         for name, digest in files.items():
             read_file(folder, name, digest)
 
     def set_aside(self, folder: Path, why: str, lease: Lease | None = None) -> None:
-        """Move a damaged run out of the way, keeping it for inspection. One that somebody is
-        computing is left to its owner, who holds the lease. Raises StoreError when it cannot be
-        moved."""
-        held = contextlib.nullcontext(lease) if lease else self.alone(folder.name[:ID_LENGTH])
-        what = f"{folder}: {why}, and cannot be moved"
-        with refusal(StoreError, what, (OSError, StoreError)), held as own:
-            if own:
+        """Move a damaged run out of the way, keeping it for inspection.
+
+        Args:
+            folder: the run's.
+            why: what is wrong with it.
+            lease: the run's, where the caller holds it. Else a run that somebody is computing is
+                left to that owner.
+
+        Raises:
+            StoreError: it cannot be moved.
+        """
+        leasing = contextlib.nullcontext(lease) if lease else self.alone(folder.name[:ID_LENGTH])
+        trouble = f"{folder}: {why}, and cannot be moved"
+        with refusal(StoreError, trouble, (OSError, StoreError)), leasing as held:
+            if held:
                 self._move_aside(folder, why)
 
     def _move_aside(self, folder: Path, why: str) -> None:
@@ -282,8 +374,8 @@ class Store:
         if not os.path.lexists(folder):
             return
         damaged.mkdir(parents=True, exist_ok=True)
-        places = (damaged / f"{folder.name}.{number}" for number in itertools.count())
-        target = next(place for place in places if not os.path.lexists(place))
+        targets = (damaged / f"{folder.name}.{number}" for number in itertools.count())
+        target = next(path for path in targets if not os.path.lexists(path))
         patiently(os.replace, folder, target)
         log.warning("run %s: %s; it was moved to %s", folder.name, why, target)
         # Not through a link, nor where there is no room.
@@ -298,61 +390,111 @@ class Store:
     def save_ticket(
         self, config: RunConfig, ticket: Ticket, lease: Lease, files: dict[str, str]
     ) -> str:
-        """Write a ticket of a run that is under way, and return its SHA-256. Its rewind point is
-        written once for all tickets of the run. files: checksums of what the run has written,
-        which are added to."""
+        """Write a ticket of a run that is under way; its rewind point only with the first of a run.
+
+        Args:
+            config: the run's.
+            ticket: the ticket.
+            lease: the run's.
+            files: checksums of what the run has written, which are added to.
+
+        Returns:
+            The SHA-256 of the ticket's file, in hexadecimal.
+
+        Raises:
+            LeaseLost: the lease is another's by now.
+            StoreError: a file cannot be written.
+        """
         from lthlib.tickets import Ticket
 
         name = ticket_file(ticket.point)
-        parts = {name: replace(ticket, rewind=None)}
+        tickets = {name: replace(ticket, rewind=None)}
         if ticket.rewind is not None and REWIND not in files:
-            parts[REWIND] = Ticket(ticket.mask, rewind=ticket.rewind)
-        for part, held in parts.items():
-            content = held.to_bytes()
-            self.write(self.folder(config) / part, content, lease)
-            files[part] = hashlib.sha256(content).hexdigest()
+            tickets[REWIND] = Ticket(ticket.mask, rewind=ticket.rewind)
+        for file_name, written in tickets.items():
+            content = written.to_bytes()
+            self.write(self.folder(config) / file_name, content, lease)
+            files[file_name] = hashlib.sha256(content).hexdigest()
         return files[name]
 
     def finish(
-        self, config: RunConfig, lease: Lease, files: dict[str, str], **parts: Any
+        self, config: RunConfig, lease: Lease, files: dict[str, str], **content: Any
     ) -> RunResult:
-        """Make a run complete: run.json, then its checkpoint goes, unless the run failed. files:
-        what the run has written, by `save_ticket`. A run of which one is not as it was written is
-        set aside, and RunDamaged raised."""
+        """Make a run complete: run.json, then its checkpoint goes, unless the run failed.
+
+        Args:
+            config: the run's.
+            lease: the run's.
+            files: checksums of what the run has written, from `save_ticket`.
+            content: `records`, `history` and `failure`, as run.json holds them.
+
+        Returns:
+            The complete run.
+
+        Raises:
+            RunDamaged: a file is not as it was written; the run is set aside.
+            LeaseLost: the lease is another's by now.
+            StoreError: run.json cannot be written.
+        """
         folder = self.folder(config)
         try:
             self.check_files(folder, files)
         except RunDamaged as error:
             self.set_aside(folder, str(error), lease)
             raise
-        values, written = config.to_json(), dict(sorted(files.items()))
-        stored = {"schema": SCHEMA, "id": config.id, "config": values, "source": source(values)}
-        stored |= {"files": written, **parts}
+        values = config.to_json()
+        stored = {
+            "schema": SCHEMA,
+            "id": config.id,
+            "config": values,
+            "source": source(values),
+            "files": dict(sorted(files.items())),
+            **content,
+        }
         self.write(folder / "run.json", sealed(stored), lease)
         remove(left_over(folder, stored))
         return result_of(stored)
 
 
 def own_files(folder: Path) -> list[Path]:
-    """What lthlib wrote in a run's folder, by its names; nothing else that lies there, and nothing
-    through a link. What makes the run complete comes first."""
-    found = []
-    for part, names in _NAMES.items():
-        place = folder / part
-        there: list[str] = []
-        with refusal(StoreError, f"cannot read {place}"), contextlib.suppress(*_ABSENT):
-            there = [] if place.is_symlink() else os.listdir(place)
-        found += [place / n for n in there if names.fullmatch(n) or TEMPORARY.fullmatch(n)]
-    return sorted(found, key=lambda path: path.name != "run.json")
+    """What lthlib wrote in a run's folder, by its names.
+
+    Nothing else that lies there, and nothing through a link.
+
+    Args:
+        folder: the run's.
+
+    Returns:
+        Paths; what makes the run complete comes first.
+
+    Raises:
+        StoreError: the folder cannot be read.
+    """
+    paths = []
+    for subfolder, pattern in _NAMES.items():
+        path = folder / subfolder
+        names: list[str] = []
+        with refusal(StoreError, f"cannot read {path}"), contextlib.suppress(*_ABSENT):
+            names = [] if path.is_symlink() else os.listdir(path)
+        paths += [path / n for n in names if pattern.fullmatch(n) or TEMPORARY.fullmatch(n)]
+    return sorted(paths, key=lambda path: path.name != "run.json")
 
 
 def strange(folder: Path) -> str:
-    """Which part of a run's folder is not of the kind that lthlib writes, such as a link; empty
-    when all are."""
-    for part in _NAMES:
-        place = folder / part
-        if os.path.lexists(place) and (place.is_symlink() or not place.is_dir()):
-            return f"{place.name} is no folder, or a symbolic link"
+    """Say which part of a run's folder is not of the kind that lthlib writes, such as a link.
+
+    Args:
+        folder: the run's.
+
+    Returns:
+        What is wrong, in words; empty when nothing is.
+
+    Raises:
+        StoreError: the folder cannot be read.
+    """
+    for path in (folder / subfolder for subfolder in _NAMES):
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
+            return f"{path.name} is no folder, or a symbolic link"
     for path in own_files(folder):
         with contextlib.suppress(FileNotFoundError):  # its owner has just replaced it
             if not stat.S_ISREG(path.lstat().st_mode):
@@ -361,32 +503,56 @@ def strange(folder: Path) -> str:
 
 
 def left_over(folder: Path, stored: Mapping[str, Any] | None) -> list[Path]:
-    """The files of a run that nothing needs: temporary ones and, of a complete run, those that it
-    needed before. stored: its run.json."""
+    """The files of a run that nothing needs: temporary ones, and those of a complete run's past.
+
+    Args:
+        folder: the run's.
+        stored: its run.json; None without one.
+
+    Returns:
+        Paths.
+
+    Raises:
+        StoreError: the folder cannot be read.
+    """
     needless = set()
     if stored is not None:
         needless = {PROGRESS} if stored["failure"] else {PROGRESS, CHECKPOINT}
-    there = own_files(folder)
-    return [one for one in there if TEMPORARY.fullmatch(one.name) or one.name in needless]
+    paths = own_files(folder)
+    return [path for path in paths if TEMPORARY.fullmatch(path.name) or path.name in needless]
 
 
 def erase(folder: Path) -> None:
-    """Remove a run, and its folder unless it holds what is not lthlib's. Raises StoreError."""
+    """Remove a run, and its folder unless it holds what is not lthlib's.
+
+    Args:
+        folder: the run's.
+
+    Raises:
+        StoreError: a file cannot be removed.
+    """
     remove(own_files(folder))
-    for part in reversed(_NAMES):
+    for subfolder in reversed(_NAMES):
         with contextlib.suppress(OSError):
-            (folder / part).rmdir()
+            (folder / subfolder).rmdir()
 
 
 def remove(paths: Iterable[Path]) -> None:
-    """Remove files, those that are there. Raises StoreError when one cannot be removed."""
+    """Remove files, those that are there.
+
+    Args:
+        paths: of the files.
+
+    Raises:
+        StoreError: one cannot be removed.
+    """
     for path in paths:
         with refusal(StoreError, f"cannot remove {path}"):
             patiently(path.unlink, True)
 
 
 def ticket_file(point: str) -> str:
-    """Name of a ticket's file in its run's folder. point: the ticket's."""
+    """Name of a ticket's file in its run's folder, by the ticket's name."""
     return f"tickets/{point}.safetensors"
 
 
@@ -397,17 +563,39 @@ def result_of(stored: Mapping[str, Any]) -> RunResult:
 
 
 def read_identified(folder: str | Path) -> dict[str, Any]:
-    """What the run.json in a run's folder says, of which no more is checked than its digest and
-    whose it is. Raises FileNotFoundError or NotADirectoryError without one, RunDamaged for one that
-    is not as it was written, StoreError where it cannot be read."""
+    """What the run.json in a run's folder says; only its digest and whose it is are checked.
+
+    Args:
+        folder: the run's; its name begins with the run's id.
+
+    Returns:
+        The content.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is none.
+        RunDamaged: it is not as it was written.
+        StoreError: it cannot be read.
+    """
     stored = unsealed(read_own(folder, "run.json", RUN_LIMIT))
     check_identity(stored, os.path.basename(folder)[:ID_LENGTH])
     return stored
 
 
 def read_ticket(folder: Path, name: str, digest: str) -> Ticket:
-    """A ticket in a run's folder. Raises RunDamaged, naming the file, when it is missing or not as
-    it was written, StoreError where it cannot be read."""
+    """A ticket in a run's folder.
+
+    Args:
+        folder: the run's.
+        name: of the file, from `ticket_file`.
+        digest: its SHA-256, in hexadecimal.
+
+    Returns:
+        The ticket.
+
+    Raises:
+        RunDamaged: the file, which is named, is missing or not as it was written.
+        StoreError: it cannot be read.
+    """
     from lthlib.tickets import Ticket
 
     with refusal(RunDamaged, name, TicketError):  # sealed when it was damaged already
@@ -415,8 +603,20 @@ def read_ticket(folder: Path, name: str, digest: str) -> Ticket:
 
 
 def read_file(folder: Path, name: str, digest: str) -> bytes:
-    """As `read_ticket`, but the content, of which no more is known than that its SHA-256 is
-    `digest`."""
+    """The content of a file in a run's folder, checked by its SHA-256 alone.
+
+    Args:
+        folder: the run's.
+        name: of the file.
+        digest: its SHA-256, in hexadecimal.
+
+    Returns:
+        The content.
+
+    Raises:
+        RunDamaged: the file, which is named, is missing or not as it was written.
+        StoreError: it cannot be read.
+    """
     try:
         content = read_own(folder, name, TICKET_LIMIT)
     except _ABSENT:
@@ -427,9 +627,21 @@ def read_file(folder: Path, name: str, digest: str) -> bytes:
 
 
 def read_own(folder: str | Path, name: str, limit: int) -> bytes:
-    """Content of a file in a run's folder. Raises FileNotFoundError or NotADirectoryError when it
-    is missing, RunDamaged, naming it, when it is no file or too long, StoreError where it cannot be
-    read."""
+    """Content of a file in a run's folder, not checked.
+
+    Args:
+        folder: the run's.
+        name: of the file.
+        limit: bytes that it may have.
+
+    Returns:
+        The content.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: it is missing.
+        RunDamaged: it, which is named, is no file or too long.
+        StoreError: it cannot be read.
+    """
     try:
         return read_within(folder, name, limit)
     except _ABSENT:
@@ -441,12 +653,22 @@ def read_own(folder: str | Path, name: str, limit: int) -> bytes:
 
 
 def unsealed(content: bytes) -> dict[str, Any]:
-    """Inverse of `sealed`. Raises RunDamaged when it was altered, or is of another schema."""
+    """Inverse of `sealed`.
+
+    Args:
+        content: of a run.json.
+
+    Returns:
+        What it says.
+
+    Raises:
+        RunDamaged: it was altered, or is of another schema.
+    """
     with refusal(RunDamaged, "run.json is not JSON", (ValueError, RecursionError)):
         stored = json.loads(content)
-    found = stored.get("schema") if isinstance(stored, dict) else None
-    if found != SCHEMA:
-        raise RunDamaged(f"run.json has schema {found!r}; this lthlib reads {SCHEMA}")
+    schema = stored.get("schema") if isinstance(stored, dict) else None
+    if schema != SCHEMA:
+        raise RunDamaged(f"run.json has schema {schema!r}; this lthlib reads {SCHEMA}")
     if not is_sealed(content):
         raise RunDamaged("run.json does not match its digest")
     imported = {"imported": _IMPORTED} if "imported" in stored else {}
@@ -456,13 +678,22 @@ def unsealed(content: bytes) -> dict[str, Any]:
 
 
 def check_identity(stored: Mapping[str, Any], run_id: str) -> None:
-    """Whether a run.json, its configuration and all its records are those of a run; no more is
-    looked at than that takes. Raises RunDamaged saying what is another's."""
+    """Check that a run.json, its configuration and all its records are those of a run.
+
+    No more is looked at than that takes.
+
+    Args:
+        stored: what the run.json says.
+        run_id: the run's.
+
+    Raises:
+        RunDamaged: something is another's; the message says what.
+    """
     unfit = (ConfigError, LookupError, TypeError, AttributeError, RecursionError)
     with refusal(RunDamaged, "run.json is malformed", unfit):
         config = stored["config"]
-        if not stored["id"] == (own := identify(config)) == run_id:
-            raise RunDamaged(f"run.json belongs to {own}, not to {run_id}")
+        if not stored["id"] == (config_id := identify(config)) == run_id:
+            raise RunDamaged(f"run.json belongs to {config_id}, not to {run_id}")
         parent = config["parent"] and identify(config["parent"]["config"])
         for record in stored["records"]:
             if (record["run"], record["parent"], record["config"]) != (run_id, parent, config):
@@ -475,7 +706,15 @@ def check_identity(stored: Mapping[str, Any], run_id: str) -> None:
 
 
 def source(values: Mapping[str, Any]) -> str:
-    """Fingerprints of a run's method and of those of its ancestors: a child is stale when its
-    parent is. values: the run's configuration, as plain values."""
-    own, parent = fingerprint(values["method"]), values["parent"]
-    return f"{own}-{source(parent['config'])}" if parent else own
+    """Fingerprints of a run's method and of those of its ancestors, joined by dashes.
+
+    A child is stale when its parent is.
+
+    Args:
+        values: the run's configuration, as plain values.
+
+    Returns:
+        Fingerprints in hexadecimal, the run's own first.
+    """
+    digest, parent = fingerprint(values["method"]), values["parent"]
+    return f"{digest}-{source(parent['config'])}" if parent else digest

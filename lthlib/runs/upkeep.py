@@ -22,12 +22,21 @@ from lthlib.source import fingerprint
 
 
 def read_checked(folder: Path) -> dict[str, Any]:
-    """What the run.json in a run's folder says, every field of it checked: nothing is assumed of
-    who wrote it.
+    """What the run.json in a run's folder says, every field of it checked.
 
-    Raises FileNotFoundError without one, StoreError saying what is wrong: no JSON, another schema,
-    a digest that does not match, a configuration that belongs to another id, a record that could
-    not be published.
+    Nothing is assumed of who wrote it.
+
+    Args:
+        folder: the run's.
+
+    Returns:
+        The content.
+
+    Raises:
+        FileNotFoundError: there is none.
+        StoreError: something is wrong, and the message says what: no JSON, another schema, a digest
+            that does not match, a configuration that belongs to another id, a record that could
+            not be published.
     """
     stored = disk.read_identified(folder)
     with refusal(StoreError, errors=(RecordError, ConfigError, RecursionError)):
@@ -42,35 +51,62 @@ def read_checked(folder: Path) -> dict[str, Any]:
 
 
 def check_ticket(folder: Path, name: str, stored: dict[str, Any]) -> None:
-    """Check a file of a run by its checksum in the run.json, and a ticket also by what is recorded
-    of it. Raises StoreError saying what is wrong."""
+    """Check a ticket's file, or a rewind point, by its checksum and by what is recorded of it.
+
+    Args:
+        folder: the run's.
+        name: of the file.
+        stored: what the run.json says.
+
+    Raises:
+        StoreError: something is wrong, and the message says what.
+    """
     digest = stored["files"].get(name, "")
     ticket = disk.read_ticket(folder, name, digest)
-    judged = [record["ticket"] for record in stored["records"] if record["status"] == "ok"]
-    for about in judged:
-        judged_so = about["sha256"], about["index"]
-        if disk.ticket_file(about["point"]) == name and judged_so != (digest, ticket.index):
+    for record in stored["records"]:
+        entry = record["ticket"]
+        if record["status"] != "ok" or disk.ticket_file(entry["point"]) != name:
+            continue
+        if (entry["sha256"], entry["index"]) != (digest, ticket.index):
             raise StoreError(f"{name} is not the ticket that was judged")
 
 
 def verify(store: Store) -> Iterator[tuple[str, str]]:
-    """Check all that is stored, complete runs, unfinished ones and imported ones; yields (run id,
-    what is wrong) for each fault, and changes nothing."""
+    """Check all that is stored, complete runs, unfinished ones and imported ones; change nothing.
+
+    Args:
+        store: where the runs are.
+
+    Yields:
+        For each fault the id of the run, and what is wrong in words.
+    """
     for folder in _folders(store):
-        for why in faults_of(folder):
-            yield folder.name, why
+        for fault in faults_of(folder):
+            yield folder.name, fault
 
 
 def repair(store: Store, run_ids: Collection[str]) -> list[str]:
-    """Move runs that have faults aside, so that the next sweep computes them again; returns their
-    ids. One that a process is computing is left to it."""
+    """Move runs that have faults aside, so that the next sweep computes them again.
+
+    One that a process is computing is left to it.
+
+    Args:
+        store: where the runs are.
+        run_ids: of the runs to look at.
+
+    Returns:
+        The ids of those that were moved.
+
+    Raises:
+        StoreError: one cannot be moved.
+    """
     moved = []
     for folder in _folders(store):
         if folder.name not in run_ids:
             continue
         with making_room(store.place("locks") / folder.name[: disk.ID_LENGTH]) as lease:
-            if lease and (found := list(faults_of(folder))):
-                store.set_aside(folder, "; ".join(found), lease)
+            if lease and (faults := list(faults_of(folder))):
+                store.set_aside(folder, "; ".join(faults), lease)
                 moved.append(folder.name)
     return moved
 
@@ -80,10 +116,18 @@ def _folders(store: Store) -> list[Path]:
 
 
 def faults_of(folder: Path) -> Iterator[str]:
-    """What is wrong with a run's folder, complete or not. Of an unfinished run, what its checkpoint
-    rests on counts."""
-    if why := disk.strange(folder):
-        yield why
+    """What is wrong with a run's folder, complete or not.
+
+    Of an unfinished run, what its checkpoint rests on counts.
+
+    Args:
+        folder: the run's.
+
+    Yields:
+        Each fault, in words.
+    """
+    if fault := disk.strange(folder):
+        yield fault
         return
     stored: dict[str, Any] | None = None
     try:
@@ -112,19 +156,25 @@ def _checkpoint(folder: Path) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     with refusal(StoreError, disk.CHECKPOINT, StoreError):
-        place, _ = read_checkpoint(content)
-        run, _, rest = place["owner"].partition("/")
-        if run != folder.name:
-            raise StoreError(f"belongs to run {run!r}")
+        state, _ = read_checkpoint(content)
+        run_id, _, origin = state["owner"].partition("/")
+        if run_id != folder.name:
+            raise StoreError(f"belongs to run {run_id!r}")
         # Fingerprints of the run's method and of its ancestors', in a chain.
-        if not set(rest.partition("/")[0].split("-")) <= set(map(fingerprint, METHODS)):
+        if not set(origin.partition("/")[0].split("-")) <= set(map(fingerprint, METHODS)):
             raise StoreError("was written by another version of the source")
-    return dict(place["files"])
+    return dict(state["files"])
 
 
 @dataclass(frozen=True)
 class Needless:
-    """Something in a store that nothing needs. kind: why, in words. size: bytes."""
+    """Something in a store that nothing needs.
+
+    Attributes:
+        kind: what it is, in words.
+        path: a file or a folder.
+        size: bytes.
+    """
 
     kind: str
     path: Path
@@ -132,20 +182,29 @@ class Needless:
 
 
 def collect(store: Store, remove: bool) -> list[Needless]:
-    """What nothing needs in a store and in the cache of decoded images, and free it when `remove`:
-    damaged runs that were moved aside, runs that would be computed again anyway, checkpoints and
-    temporary files that a kill left, the locks of dead owners, and what no reader of images asks
-    for any more.
+    """Find what nothing needs in a store and in the cache of decoded images.
 
-    What a process is computing is left alone, and so is every run that the present source can
-    use, and every imported one.
+    That is: damaged runs that were moved aside, runs that would be computed again anyway,
+    checkpoints and temporary files that a kill left, the locks of dead owners, and what no reader
+    of images asks for any more. What a process is computing is left alone, and so is every run that
+    the present source can use, and every imported one.
+
+    Args:
+        store: where the runs are.
+        remove: free it, too.
+
+    Returns:
+        What was found.
+
+    Raises:
+        StoreError: something cannot be freed.
     """
-    found = []
-    for one in chain(_needless(store, remove), starmap(_sized, needless_entries())):
+    leftovers = []
+    for leftover in chain(_needless(store, remove), starmap(_sized, needless_entries())):
         if remove:
-            _remove(one)
-        found.append(one)
-    return found
+            _remove(leftover)
+        leftovers.append(leftover)
+    return leftovers
 
 
 def _needless(store: Store, remove: bool) -> Iterator[Needless]:
@@ -162,32 +221,33 @@ def _needless(store: Store, remove: bool) -> Iterator[Needless]:
         with making_room(locks / run_id):
             pass  # takes over from an owner that is dead, and gives back
     for folder in map(Path, store.folders()):
-        here = _needless_in(folder)
-        if here and remove:
+        leftovers = _needless_in(folder)
+        if leftovers and remove:
             with making_room(locks / folder.name) as lease:
                 # Asked again, now that nobody can start the run.
                 yield from _needless_in(folder) if lease else ()
         elif not os.path.lexists(locks / folder.name):
-            yield from here
+            yield from leftovers
 
 
 def _needless_in(folder: Path) -> list[Needless]:
     if disk.strange(folder):
         return []  # `verify` is about those, and about damaged ones
-    own, stored = disk.own_files(folder), None
+    files = disk.own_files(folder)
+    stored = None
     if (folder / "run.json").exists():
         try:
             stored = disk.read_identified(folder)
         except (StoreError, OSError):
             return []
         if stored["source"] != disk.source(stored["config"]):
-            return [_sized("computed by another version of the source", folder, own)]
+            return [_sized("computed by another version of the source", folder, files)]
     elif not (folder / disk.CHECKPOINT).exists() or [*faults_of(folder)]:
-        foreign = not own and os.listdir(folder)
-        return [] if foreign else [_sized("unfinished, cannot go on", folder, own)]
+        foreign = not files and os.listdir(folder)
+        return [] if foreign else [_sized("unfinished, cannot go on", folder, files)]
     kinds = {True: "temporary file", False: "checkpoint of a complete run"}
-    left = disk.left_over(folder, stored)
-    return [_sized(kinds[bool(TEMPORARY.fullmatch(path.name))], path) for path in left]
+    paths = disk.left_over(folder, stored)
+    return [_sized(kinds[bool(TEMPORARY.fullmatch(path.name))], path) for path in paths]
 
 
 def _sized(kind: str, path: Path, files: Iterable[Path] | None = None) -> Needless:
@@ -196,9 +256,10 @@ def _sized(kind: str, path: Path, files: Iterable[Path] | None = None) -> Needle
     return Needless(kind, path, sum(p.lstat().st_size for p in files if not p.is_dir()))
 
 
-def _remove(one: Needless) -> None:
-    with refusal(StoreError, f"cannot free {one.path}"):
-        if disk.RUN_ID.fullmatch(one.path.name) and not one.path.is_symlink():
-            disk.erase(one.path)
+def _remove(leftover: Needless) -> None:
+    path = leftover.path
+    with refusal(StoreError, f"cannot free {path}"):
+        if disk.RUN_ID.fullmatch(path.name) and not path.is_symlink():
+            disk.erase(path)
         else:
-            remove_all(one.path)
+            remove_all(path)
