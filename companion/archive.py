@@ -61,10 +61,15 @@ _RESULT = ("judged", "status", "failure", "density", "kept", "total", "layers", 
 
 @dataclass(frozen=True)
 class Taken:
-    """What an import did with a run. outcome: `new`, `begun` (it goes on from its checkpoint),
-    `same` (the store had it, or had come further), `kept` (for looking at: this source cannot use
-    it), `anew` (unfinished, and this source cannot go on from it), `busy` (somebody computes it),
-    or `conflict`. why: for people, empty for the first three."""
+    """What an import did with a run.
+
+    Attributes:
+        config: the run's.
+        outcome: `new`, `begun` (it goes on from its checkpoint), `same` (the store had it, or had
+            come further), `kept` (for looking at: this source cannot use it), `anew` (unfinished,
+            and this source cannot go on from it), `busy` (somebody computes it), or `conflict`.
+        why: for people, empty for the first three.
+    """
 
     config: RunConfig
     outcome: str
@@ -79,7 +84,7 @@ def export_runs(
     tickets: bool = True,
     unfinished: bool = False,
 ) -> int:
-    """Write runs and all they rest on to a tar, atomically; returns the number of runs in it.
+    """Write runs and all they rest on to a tar, atomically.
 
     Args:
         store: that holds them.
@@ -91,6 +96,9 @@ def export_runs(
         unfinished: take the checkpoints of runs that are not complete; those that have none are
             left out.
 
+    Returns:
+        The number of runs in it.
+
     Raises:
         StoreError: a run is not complete, does not match its checksums, or is being computed.
     """
@@ -100,42 +108,48 @@ def export_runs(
     contents: dict[str, Any] = {"format": FORMAT, "study": name, "tickets": tickets}
     with contextlib.ExitStack() as stack:
         for config in sorted(with_ancestors(configs), key=lambda config: config.id):
-            folder, begun = store.folder(config), store.load(config) is None
+            folder = store.folder(config)
+            begun = store.load(config) is None
             if begun:
                 if not unfinished:
-                    what = "is not complete; `lth sweep` first, or export it with --unfinished"
-                    raise StoreError(f"run {config.id} {what}")
+                    raise StoreError(
+                        f"run {config.id} is not complete; `lth sweep` first, or export it with "
+                        "--unfinished"
+                    )
                 if (folder / "run.json").exists() or not (folder / CHECKPOINT).exists():
                     continue
                 if stack.enter_context(store.alone(config.id)) is None:
                     raise StoreError(f"run {config.id} is being computed; stop it first")
                 contents.setdefault("unfinished", {})[config.id] = config.to_json()
             if faults := list(faults_of(folder)):
-                again = "`lth verify --repair` and `lth sweep` compute it again"
-                raise StoreError(f"run {config.id}: {faults[0]}; {again}")
-            stored = _begun(folder) if begun else read_checked(folder)
+                raise StoreError(
+                    f"run {config.id}: {faults[0]}; `lth verify --repair` and `lth sweep` compute "
+                    "it again"
+                )
+            stored = _read_begun(folder) if begun else read_checked(folder)
             for file in (CHECKPOINT if begun else "run.json", *sorted(stored["files"])):
                 if tickets or file == "run.json":
                     members[f"runs/{config.id}/{file}"] = folder / file
         try:
-            _write(path, contents, members)
+            _write_tar(path, contents, members)
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error.strerror}") from None
     return len({member.split("/")[1] for member in members})
 
 
-def _write(path: Path, contents: dict[str, Any], members: Mapping[str, Path]) -> None:
-    about: dict[str, dict[str, Any]] = {}
+def _write_tar(path: Path, contents: dict[str, Any], members: Mapping[str, Path]) -> None:
+    digests: dict[str, dict[str, Any]] = {}
     for name, file in members.items():
         content = file.read_bytes()
-        about[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    manifest = json.dumps({**contents, "members": about}, indent=1).encode()
-    every = chain([(MANIFEST, manifest)], ((name, f.read_bytes()) for name, f in members.items()))
+        digests[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest = json.dumps({**contents, "members": digests}, indent=1).encode()
+    # Read again, one at a time: they may be too many for memory.
+    files = ((name, file.read_bytes()) for name, file in members.items())
     with (
         replacing(path) as out,
         tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar,
     ):
-        for name, content in every:
+        for name, content in chain([(MANIFEST, manifest)], files):
             member = tarfile.TarInfo(name)  # its other fields, times and owners, are zero
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
@@ -148,7 +162,16 @@ def import_runs(store: Store, path: Path) -> list[Taken]:
     it can be looked at; an unfinished one goes on from its checkpoint, if the present source wrote
     it and the store has come no further. What the store has already is left as it is.
 
-    Raises StoreError when the archive is not as `export_runs` writes it: then nothing is imported.
+    Args:
+        store: that takes them in.
+        path: of the archive.
+
+    Returns:
+        What was done with each run, parents before children.
+
+    Raises:
+        StoreError: the archive is not as `export_runs` writes it, or another import is under way;
+            then nothing is imported.
     """
     store.prepare()
     staging = store.place(".import")
@@ -159,18 +182,19 @@ def import_runs(store: Store, path: Path) -> list[Taken]:
         try:
             with open_regular(path) as archive:
                 names = _unpack(archive, staging)
-            configs = _checked(staging, names, visible(path.name))
+            configs = _checked_configs(staging, names, visible(path.name))
             return _place_all(store, staging, configs.values(), visible(path.name))
         except (OSError, LthlibError) as error:
-            why = error.strerror if isinstance(error, OSError) else error
-            raise StoreError(f"cannot import {path}: {why}") from None
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise StoreError(f"cannot import {path}: {reason}") from None
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
 
 def _unpack(archive: BinaryIO, staging: Path) -> set[str]:
-    """Write the archive's files below `staging`; returns their names. The headers alone are left to
-    tarfile: names, links, sizes and extensions of an archive are not to be trusted."""
+    """Write the archive's files below `staging`; returns their names."""
+    # The headers alone are left to tarfile: names, links, sizes and extensions of an archive are
+    # not to be trusted.
     names: set[str] = set()
     length = os.fstat(archive.fileno()).st_size
     if length > (free := shutil.disk_usage(staging.parent).free):
@@ -200,7 +224,7 @@ def _unpack(archive: BinaryIO, staging: Path) -> set[str]:
     return names
 
 
-def _checked(staging: Path, names: set[str], archive: str) -> dict[str, RunConfig]:
+def _checked_configs(staging: Path, names: set[str], archive: str) -> dict[str, RunConfig]:
     """Check all that was unpacked, by what the store itself would check; the runs, by id."""
     text = read_within(staging, MANIFEST, _LIMITS[MANIFEST])
     contents = load(staging / MANIFEST, from_json, "the list", StoreError, len(text))
@@ -217,10 +241,11 @@ def _checked(staging: Path, names: set[str], archive: str) -> dict[str, RunConfi
     }
     configs: dict[str, RunConfig] = {}
     for run_id in sorted({name.split("/")[1] for name in names - {MANIFEST}}):
-        folder, begun = staging / "runs" / run_id, run_id in contents["unfinished"]
-        for own, expected in (("run.json", not begun), (CHECKPOINT, begun)):
-            if (f"runs/{run_id}/{own}" in names) != expected:
-                raise StoreError(f"{'lacks' if expected else 'holds'} runs/{run_id}/{own}")
+        folder = staging / "runs" / run_id
+        begun = run_id in contents["unfinished"]
+        for file, expected in (("run.json", not begun), (CHECKPOINT, begun)):
+            if (f"runs/{run_id}/{file}" in names) != expected:
+                raise StoreError(f"{'lacks' if expected else 'holds'} runs/{run_id}/{file}")
         if begun:
             configs[run_id] = RunConfig.from_json(contents["unfinished"][run_id])
             _check_begun(folder, configs[run_id])
@@ -238,29 +263,29 @@ def _checked(staging: Path, names: set[str], archive: str) -> dict[str, RunConfi
 
 def _check_begun(folder: Path, config: RunConfig) -> None:
     """Check a checkpoint, and what it rests on, as if it were a complete run."""
-    place = _begun(folder)
-    stored = place | {"id": config.id, "config": config.to_json(), "failure": None}
-    stored["records"] = list(place["records"].values())
-    if config.id != folder.name or place["run"] != folder.name:
-        raise StoreError(f"run {folder.name}: {CHECKPOINT} belongs to run {place['run']}")
-    for point, record in place["records"].items():
+    state = _read_begun(folder)
+    stored = state | {"id": config.id, "config": config.to_json(), "failure": None}
+    stored["records"] = list(state["records"].values())
+    if config.id != folder.name or state["run"] != folder.name:
+        raise StoreError(f"run {folder.name}: {CHECKPOINT} belongs to run {state['run']}")
+    for point, record in state["records"].items():
         validate_unpublished(record, f"run {folder.name}, {CHECKPOINT}")
         if record["status"] != "ok" or record["ticket"]["point"] != point:
             raise StoreError(f"run {folder.name}: {CHECKPOINT} holds no ticket {point[:80]!r}")
-    if not all(map(OBJECT.check, place["history"])):
+    if not all(map(OBJECT.check, state["history"])):
         raise StoreError(f"run {folder.name}: the history in {CHECKPOINT} is no list of objects")
     if stored["records"]:
         check_identity(stored, folder.name)
-    for name in place["files"]:
+    for name in state["files"]:
         check_ticket(folder, name, stored)
 
 
-def _begun(folder: Path) -> dict[str, Any]:
+def _read_begun(folder: Path) -> dict[str, Any]:
     """What the checkpoint in a run's folder says, and whose it is."""
-    place, _ = read_checkpoint(read_within(folder, CHECKPOINT, TICKET_LIMIT))
-    run, _, rest = place["owner"].partition("/")
-    by, _, device = rest.partition("/")
-    return place | {"run": run, "source": by, "device": device}
+    state, _ = read_checkpoint(read_within(folder, CHECKPOINT, TICKET_LIMIT))
+    run_id, _, origin = state["owner"].partition("/")
+    written_by, _, device = origin.partition("/")
+    return state | {"run": run_id, "source": written_by, "device": device}
 
 
 def _place_all(
@@ -271,59 +296,59 @@ def _place_all(
         parent = config.parent and taken[config.parent.config.id]
         with store.alone(config.id) as lease:
             if parent and parent.outcome in ("conflict", "busy"):
-                found = (parent.outcome, f"its parent {parent.config.id} was not taken")
+                outcome = (parent.outcome, f"its parent {parent.config.id} was not taken")
             elif lease is None:
-                found = ("busy", "a process is computing it")
+                outcome = ("busy", "a process is computing it")
             else:
                 folder = staging / "runs" / config.id
-                place = _take if (folder / "run.json").exists() else _go_on
-                found = place(store, lease, folder, config, f"replaced by an import of {archive}")
-        taken[config.id] = Taken(config, *found)
+                take = _take_complete if (folder / "run.json").exists() else _take_begun
+                outcome = take(store, lease, folder, config, f"replaced by an import of {archive}")
+        taken[config.id] = Taken(config, *outcome)
     return list(taken.values())
 
 
-def _take(
+def _take_complete(
     store: Store, lease: Lease, folder: Path, config: RunConfig, replaced: str
 ) -> tuple[str, str]:
     stored = read_checked(folder)
     tickets = stored["imported"]["tickets"]
     usable = tickets and stored["source"] == source(stored["config"])
-    other = hashlib.sha256(stored["source"].encode()).hexdigest()[:8]
-    aside = store.place("imported") / f"{config.id}-{other}"
-    for place in (store.folder(config), aside):
+    origin = hashlib.sha256(stored["source"].encode()).hexdigest()[:8]
+    aside = store.place("imported") / f"{config.id}-{origin}"
+    for target in (store.folder(config), aside):
         try:
-            there = read_checked(place)
+            present = read_checked(target)
         except FileNotFoundError:
             continue
         except (StoreError, OSError) as error:
-            store.set_aside(place, str(error), lease)
+            store.set_aside(target, str(error), lease)
             continue
-        if there["source"] != stored["source"]:
+        if present["source"] != stored["source"]:
             continue
-        if difference := _difference(there, stored):
+        if difference := _difference(present, stored):
             return "conflict", difference
-        if place != aside or not usable:
+        if target != aside or not usable:
             return "same", ""
     _move(store, lease, folder, store.folder(config) if usable else aside, replaced)
     if usable:
         shutil.rmtree(aside, ignore_errors=True)
         return "new", ""
-    without = "another version of the source computed it" if tickets else "without tickets"
-    return "kept", without
+    return "kept", "another version of the source computed it" if tickets else "without tickets"
 
 
-def _go_on(
+def _take_begun(
     store: Store, lease: Lease, folder: Path, config: RunConfig, replaced: str
 ) -> tuple[str, str]:
-    new, target = _begun(folder), store.folder(config)
+    new = _read_begun(folder)
+    target = store.folder(config)
     if new["source"] != source(config.to_json()):
         return "anew", "another version of the source wrote its checkpoint"
     if store.load(config) is not None:
         return "same", ""
     with contextlib.suppress(OSError, LthlibError):  # there is none, or a damaged one
-        here = _begun(target)
-        further = here["device"] != new["device"] or here["cost"]["images"] >= new["cost"]["images"]
-        if here["source"] == new["source"] and further:
+        old = _read_begun(target)
+        further = old["device"] != new["device"] or old["cost"]["images"] >= new["cost"]["images"]
+        if old["source"] == new["source"] and further:
             return "same", ""
     _move(store, lease, folder, target, replaced)
     return "begun", ""
@@ -336,13 +361,13 @@ def _move(store: Store, lease: Lease, folder: Path, target: Path, replaced: str)
     patiently(os.replace, folder, target)
 
 
-def _difference(there: Mapping[str, Any], stored: Mapping[str, Any]) -> str:
+def _difference(present: Mapping[str, Any], imported: Mapping[str, Any]) -> str:
     """How the results of two computations of a run differ, in words; empty if they do not."""
-    if len(there["records"]) != len(stored["records"]):
-        return f"{len(there['records'])} records here, {len(stored['records'])} in the archive"
-    for here, new in zip(there["records"], stored["records"], strict=True):
+    if len(present["records"]) != len(imported["records"]):
+        return f"{len(present['records'])} records here, {len(imported['records'])} in the archive"
+    for old, new in zip(present["records"], imported["records"], strict=True):
         for name in _RESULT:
-            if here[name] != new[name]:
-                point = (here["ticket"] or {}).get("point")
-                return f"{point}: {name} is {here[name]} here, {new[name]} in the archive"
+            if old[name] != new[name]:
+                point = (old["ticket"] or {}).get("point")
+                return f"{point}: {name} is {old[name]} here, {new[name]} in the archive"
     return ""

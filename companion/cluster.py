@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from lthlib.errors import ClusterError, ConfigError
+from lthlib.errors import ClusterError, ConfigError, refusal
 from lthlib.files import from_yaml, load
 from lthlib.runs.config import RunConfig
 from lthlib.runs.execution import Machine
@@ -46,12 +46,22 @@ _GONE = "the Dask scheduler is gone; the same command goes on from the last chec
 class ClusterSettings(Settings, where=""):
     """What to ask a batch system for; the names are those of a cluster's YAML file.
 
-    kind: slurm, pbs or lsf. jobs: to keep queued or running. cores, memory, gpus: of one job.
-    workers: processes of one job, each with one run at a time; 0 for one a GPU, or one a core.
-    walltime: hours:minutes:seconds. queue, account: as the batch system names them. interface: the
-    network by which nodes reach each other, such as ib0. job_script_prologue: shell lines before
-    the workers start. job_extra_directives: further lines for the batch system, without its prefix.
-    The job script is a shell's: only what these two hold is shell, an entry a line.
+    The job script is a shell's: only what its prologue and the directives hold is shell, an entry a
+    line.
+
+    Attributes:
+        kind: slurm, pbs or lsf.
+        jobs: to keep queued or running.
+        cores: of one job.
+        memory: of one job, with its unit.
+        gpus: of one job.
+        workers: processes of one job, each with one run at a time; 0 for one a GPU, or one a core.
+        walltime: hours:minutes:seconds.
+        queue: as the batch system names it.
+        account: as the batch system names it.
+        interface: the network by which nodes reach each other, such as ib0.
+        job_script_prologue: shell lines before the workers start.
+        job_extra_directives: further lines for the batch system, without its prefix.
     """
 
     kind: Annotated[str, one_of(_KINDS)] = "slurm"
@@ -74,12 +84,20 @@ class ClusterSettings(Settings, where=""):
 
 
 def load_cluster(path: Path) -> ClusterSettings:
-    """Read a cluster's YAML file. Raises ConfigError that names the file and the entry."""
+    """Read a cluster's YAML file.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The settings.
+
+    Raises:
+        ConfigError: it cannot be read, or an entry makes no sense; the message names both.
+    """
     values = load(path, from_yaml, "cluster file")
-    try:
+    with refusal(ConfigError, f"cluster file {path}", ConfigError):
         settings: ClusterSettings = build(ClusterSettings, values, "")
-    except ConfigError as error:
-        raise ConfigError(f"cluster file {path}: {error}") from None
     return settings
 
 
@@ -132,27 +150,38 @@ def dask_executor(
 ) -> Iterator[DaskExecutor]:
     """An executor for `execute_many` whose workers are Dask's, one run a worker process.
 
-    scheduler: address of a running cluster, such as tcp://node7:8786, whose workers have one
-    thread each and one GPU, if any. settings: a cluster to start by a batch system. Without
-    either, `workers` processes on this machine (one a GPU, or one a core). What was started ends
-    with the context. Raises ConfigError when Dask is not installed, ClusterError when no scheduler
-    answers.
+    What was started ends with the context. Without `scheduler` and `settings`, processes are
+    started on this machine.
+
+    Args:
+        machine: where runs are executed.
+        scheduler: address of a running cluster, such as tcp://node7:8786, whose workers have one
+            thread each and one GPU, if any.
+        settings: a cluster to start by a batch system.
+        workers: processes on this machine; by default one a GPU, or one a core.
+
+    Yields:
+        The executor.
+
+    Raises:
+        ConfigError: Dask is not installed.
+        ClusterError: no scheduler answers.
     """
     distributed = _imported("distributed")
-    own: dict[str, Any] = {"dashboard_address": f"{_HERE}:0"}  # for this machine
+    options: dict[str, Any] = {"dashboard_address": f"{_HERE}:0"}  # for this machine
     with contextlib.ExitStack() as stack:
         address: Any = scheduler
         if settings is not None:
             kind = getattr(_imported("dask_jobqueue"), _KINDS[settings.kind])
             # Whoever reaches the scheduler runs code: Dask binds it to the interface, if there is
             # one.
-            address = stack.enter_context(kind(scheduler_options=own, **_job_options(settings)))
+            address = stack.enter_context(kind(scheduler_options=options, **_job_options(settings)))
             # Jobs whose time is up are queued again.
             address.adapt(minimum_jobs=settings.jobs, maximum_jobs=settings.jobs)
         elif scheduler is None:
-            own |= {"n_workers": 0, "threads_per_worker": 1, "memory_limit": 0}
+            options |= {"n_workers": 0, "threads_per_worker": 1, "memory_limit": 0}
             with shielded():  # workers are started by a thread that starts here
-                address = distributed.LocalCluster(silence_logs="ERROR", **own)
+                address = distributed.LocalCluster(silence_logs="ERROR", **options)
             stack.enter_context(address)
             address.scale(workers or default_jobs(machine))
         try:
@@ -176,9 +205,10 @@ def _plugin(machine: Machine) -> Any:
             for number in heeded():
                 signal.signal(number, signal.SIG_IGN)
             devices = gpus(machine)
-            place = re.search(r"\d+$", str(worker.name))
-            if devices and place:
-                os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(place[0]) % len(devices)]
+            number_in_name = re.search(r"\d+$", str(worker.name))
+            if devices and number_in_name:
+                device = devices[int(number_in_name[0]) % len(devices)]
+                os.environ["CUDA_VISIBLE_DEVICES"] = device
 
         def teardown(self, worker: Any) -> None:
             # A worker that closes waits a few seconds for its thread: enough to save the run.
@@ -208,13 +238,13 @@ class DaskExecutor(Executor):
     @property
     def address(self) -> str:
         """Address of Dask's scheduler, and who reaches it."""
-        known = str(self.client.scheduler.address)
+        address = str(self.client.scheduler.address)
         if self._started and not self._started.interface:
-            known += (
+            address += (
                 " (open to every network of this machine, and it runs what it is sent; name the "
                 "nodes' interface in the cluster file)"
             )
-        return known
+        return address
 
     def room(self) -> int:
         """Runs to have handed over: twice the workers there are, so that none waits for one."""
@@ -227,8 +257,16 @@ class DaskExecutor(Executor):
         return 2 * max(1, self._workers)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Run `fn(config, root, machine)` on some worker; a worker that dies is replaced by
-        another. The future raises BrokenExecutor when several died."""
+        """Run `fn(config, root, machine)` on some worker; one that dies is replaced by another.
+
+        Args:
+            fn: to be called there.
+            args: `config`, `root` and `machine`.
+            kwargs: for Dask's `submit`.
+
+        Returns:
+            A future of the result, which raises BrokenExecutor when several workers died.
+        """
         config, root, machine = args
         key = f"{config.method}-{config.id}-{uuid.uuid4().hex[:8]}"
         inner = self._inner.submit(
@@ -257,13 +295,17 @@ def _on_worker(
     worker = _imported("distributed").get_worker()
     where = f"Dask worker {worker.address}"
     if worker.state.nthreads != 1:
-        what = "a run needs a process of its own; start Dask workers with --nthreads 1 --nworkers N"
-        raise ClusterError(f"{where} has {worker.state.nthreads} threads, and {what}")
+        raise ClusterError(
+            f"{where} has {worker.state.nthreads} threads, and a run needs a process of its own; "
+            "start Dask workers with --nthreads 1 --nworkers N"
+        )
     if source(config.to_json()) != computed_by:
         raise ClusterError(f"{where} has another version of lthlib than this sweep; install one")
     if not (Path(root) / "runs").is_dir():
-        what = "name a folder that all machines share with --store or LTHLIB_STORE"
-        raise ClusterError(f"{where} does not see the store {root}; {what}")
+        raise ClusterError(
+            f"{where} does not see the store {root}; name a folder that all machines share with "
+            "--store or LTHLIB_STORE"
+        )
     if _PLUGIN in worker.plugins:
         worker.plugins[_PLUGIN].running = machine
     return fn(config, root, machine)

@@ -1,5 +1,7 @@
-"""Published records: one a line, each with a digest, the last with one of all lines. What was
-changed by hand is refused, not shown."""
+"""Published records: one a line, each with a digest, the last with one of all lines.
+
+What was changed by hand is refused, not shown.
+"""
 
 from __future__ import annotations
 
@@ -38,9 +40,13 @@ def load_study(folder: str | Path, study: str, *, whole: bool = True) -> list[di
     """Read the published records of one study; none if it has no file.
 
     Args:
-        folder, study: the file is `folder/STUDY.jsonl`.
+        folder: the folder of JSON-lines files, one per study.
+        study: the file is `folder/STUDY.jsonl`.
         whole: refuse a file that lines were removed from, added to or moved in. Without, the lines
             that there are count: each was written so.
+
+    Returns:
+        The records, in the order of their lines.
 
     Raises:
         RecordError: as `load_results`.
@@ -50,20 +56,32 @@ def load_study(folder: str | Path, study: str, *, whole: bool = True) -> list[di
 
 
 def load_file(path: Path, study: str = "", *, whole: bool = True) -> list[dict[str, Any]]:
-    """Read a file of records. study: that it has to be of, any if empty. Else as `load_study`."""
+    """Read a file of records.
+
+    Args:
+        path: of the file.
+        study: that it has to be of; any if empty.
+        whole: as of `load_study`.
+
+    Returns:
+        The records, in the order of their lines.
+
+    Raises:
+        RecordError: as `load_results`.
+    """
     records: list[dict[str, Any]] = []
-    seen: dict[tuple[Any, ...], str] = {}
+    lines: dict[tuple[Any, ...], str] = {}
     for where, record in _read_lines(path, study or "STUDY", whole):
         validate(record, where)
         if study and record["study"] != study:
             raise RecordError(f"{where}: study is {record['study']!r}, expected {study!r}")
         index = record["ticket"]["index"] if record["status"] == "ok" else None
         key = (record["run"], index, record["judged"])
-        if key in seen:
+        if key in lines:
             raise RecordError(
-                f"{where}: same run, ticket index and judged as {seen[key]}; remove one of them"
+                f"{where}: same run, ticket index and judged as {lines[key]}; remove one of them"
             )
-        seen[key] = where
+        lines[key] = where
         records.append(record)
     return records
 
@@ -71,17 +89,25 @@ def load_file(path: Path, study: str = "", *, whole: bool = True) -> list[dict[s
 def runs_in(folder: str | Path, study: str) -> set[str]:
     """Return the runs of a study's file, of those lines that are as they were written."""
     path = Path(folder) / f"{study}.jsonl"
-    found = set()
+    run_ids = set()
     with contextlib.suppress(RecordError):
         for line in _lines(path):
             with contextlib.suppress(RecordError, KeyError):
-                found.add(str(unsealed(line, "", "")["run"]))
-    return found
+                run_ids.add(str(unsealed(line, "", "")["run"]))
+    return run_ids
 
 
 def published(records: Iterable[Mapping[str, Any]]) -> bytes:
-    """Return the content of a study's file: a record a line, each with its digest as last field,
-    and in the last line `above`, the SHA-256 of all lines above it.
+    """Return the content of a study's file.
+
+    It is a record a line, each with its digest as last field, and in the last line `above`, the
+    SHA-256 of all lines above it.
+
+    Args:
+        records: of one study, in the order that they are to have.
+
+    Returns:
+        The file's bytes.
 
     Raises:
         RecordError: there are no records, or one is not valid.
@@ -98,6 +124,12 @@ def published(records: Iterable[Mapping[str, Any]]) -> bytes:
 def study_names(folder: str | Path) -> list[str]:
     """Return the names of the studies published in `folder`, sorted.
 
+    Args:
+        folder: the folder of JSON-lines files, one per study.
+
+    Returns:
+        Names.
+
     Raises:
         RecordError: the folder is missing.
     """
@@ -107,14 +139,16 @@ def study_names(folder: str | Path) -> list[str]:
 
 
 def _read_lines(path: Path, study: str, whole: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    above, said, expected = hashlib.sha256(), None, ""
+    above = hashlib.sha256()
+    recorded, expected = None, ""
     for number, line in enumerate(_lines(path), start=1):
         where = f"{path}, line {number}"
         record = unsealed(line, where, f"`lth record {study}`")
-        said, expected = record.pop("above", None), above.hexdigest()
+        recorded = record.pop("above", None)
+        expected = above.hexdigest()
         above.update(line)
         yield where, record
-    if whole and said != expected:
+    if whole and recorded != expected:
         again = f"`lth record {study} --add`, which keeps what is there"
         raise _changed(str(path), "lines were removed, added or moved", again)
 
@@ -138,11 +172,14 @@ def _readable(path: Path) -> Iterator[None]:
 
 
 def read_published(path: Path, again: str) -> dict[str, Any]:
-    """Read a file that holds one object as `files.sealed` writes it; returns it without its digest.
+    """Read a file that holds one object as `files.sealed` writes it.
 
     Args:
         path: the file.
         again: what writes it anew, for errors.
+
+    Returns:
+        The object, without its digest.
 
     Raises:
         RecordError: it cannot be read (then the cause is an OSError), is no JSON, or was changed.
@@ -153,8 +190,19 @@ def read_published(path: Path, again: str) -> dict[str, Any]:
 
 
 def unsealed(text: bytes, where: str, again: str) -> dict[str, Any]:
-    """Return the object that a sealed text holds, without its digest. where: names the text in
-    errors. Else as `read_published`."""
+    """Return the object that a sealed text holds, without its digest.
+
+    Args:
+        text: with a line's end.
+        where: names the text in errors.
+        again: what writes it anew, for errors.
+
+    Returns:
+        The object.
+
+    Raises:
+        RecordError: it is no JSON, or was changed.
+    """
     try:
         value = from_json(text)
     except ValueError as error:
@@ -163,11 +211,11 @@ def unsealed(text: bytes, where: str, again: str) -> dict[str, Any]:
         has = isinstance(value, dict) and "digest" in value
         raise _changed(where, "does not match its digest" if has else "has no digest", again)
     check_texts(value, where)
-    return {name: own for name, own in value.items() if name != "digest"}
+    return {name: field for name, field in value.items() if name != "digest"}
 
 
-def _changed(where: str, why: str, again: str) -> RecordError:
+def _changed(where: str, fault: str, again: str) -> RecordError:
     return RecordError(
-        f"{where}: {why}: it is not as it was written. Take the file back from version control, "
+        f"{where}: {fault}: it is not as it was written. Take the file back from version control, "
         f"or write it again with {again}"
     )

@@ -18,7 +18,12 @@ from lthlib.settings import Count, Density, coerce
 
 @dataclass(frozen=True)
 class Entry:
-    """A run of a study, and the label under which its tickets are shown."""
+    """A run of a study, and the label under which its tickets are shown.
+
+    Attributes:
+        config: the run's.
+        label: that figures show.
+    """
 
     config: RunConfig
     label: str
@@ -29,7 +34,13 @@ MOST_RUNS = 20_000
 
 @dataclass(frozen=True)
 class Study:
-    """A named grid of runs at one scale."""
+    """A named grid of runs at one scale.
+
+    Attributes:
+        name: of its file in `results/`.
+        scale: embedded, reduced or paper.
+        entries: its runs.
+    """
 
     name: str
     scale: str
@@ -80,19 +91,27 @@ def ticket_study(
         precisions: the study is made once at each, and its labels say which, `BiP, bf16`; if empty,
             once, at that of `training`.
 
+    Returns:
+        The study.
+
     Raises:
         ConfigError: an unknown contestant or precision, an empty list of another kind, or a bad
             density.
     """
-    given = {"methods": methods, "densities": densities, "seeds": seeds}
-    given |= {"dense_seeds": dense_seeds, "precisions": precisions}
-    asked = {name: value for name, value in given.items() if value is not None}
-    study = {**recipe.values["study"], **asked}
+    choices = {
+        "methods": methods,
+        "densities": densities,
+        "seeds": seeds,
+        "dense_seeds": dense_seeds,
+        "precisions": precisions,
+    }
+    choices = {name: value for name, value in choices.items() if value is not None}
+    study = {**recipe.values["study"], **choices}
     names = study.get("precisions") or []
     entries = [] if names else _entries(recipe, study)
-    for one in dict.fromkeys(names):
-        own = _entries(recipe.with_(training={"precision": one}), study)
-        entries += [replace(entry, label=f"{entry.label}, {one}") for entry in own]
+    for precision in dict.fromkeys(names):
+        for entry in _entries(recipe.with_(training={"precision": precision}), study):
+            entries.append(replace(entry, label=f"{entry.label}, {precision}"))
     # The scale is that of the recipe: at paper scale, a precision beside the paper's does not
     # change what the study is compared with.
     return Study(recipe.name, recipe.scale, tuple(entries))
@@ -104,13 +123,13 @@ def _entries(recipe: Recipe, study: Mapping[str, Any]) -> list[Entry]:
     for method in methods:
         check_choice("method", method, CONTESTANTS)
     replicates = {method: seeds.get(method, seeds["default"]) for method in methods}
-    most = max([study["dense_seeds"], *replicates.values()])
-    if not study["densities"] or min([most, *replicates.values()]) < 1:
+    dense_seeds = max([study["dense_seeds"], *replicates.values()])
+    if not study["densities"] or min([dense_seeds, *replicates.values()]) < 1:
         raise ConfigError("a study needs at least one density and one seed")
     densities = coerce(list(study["densities"]), tuple[Density, ...], "density")
     first = study.get("first_seed") or 0
-    made = itertools.chain(
-        (Entry(dense_run(recipe, first + seed), "dense") for seed in range(most)),
+    grid = itertools.chain(
+        (Entry(dense_run(recipe, first + seed), "dense") for seed in range(dense_seeds)),
         (
             entry
             for method in methods
@@ -118,10 +137,12 @@ def _entries(recipe: Recipe, study: Mapping[str, Any]) -> list[Entry]:
             for entry in CONTESTANTS[method](recipe, first + seed, densities)
         ),
     )
-    entries = list(itertools.islice(made, MOST_RUNS + 1))
+    entries = list(itertools.islice(grid, MOST_RUNS + 1))
     if len(entries) > MOST_RUNS:
-        what = "ask for fewer seeds, densities, rounds or values of a setting"
-        raise ConfigError(f"the study has more than {MOST_RUNS:,} runs; {what}")
+        raise ConfigError(
+            f"the study has more than {MOST_RUNS:,} runs; ask for fewer seeds, densities, rounds "
+            "or values of a setting"
+        )
     # Two contestants may share runs: CS's searches are the same whatever is done with the tickets.
     unique = {entry.config.id: entry for entry in reversed(entries)}
     return [entry for entry in entries if unique.pop(entry.config.id, None)]
@@ -129,11 +150,11 @@ def _entries(recipe: Recipe, study: Mapping[str, Any]) -> list[Entry]:
 
 @dataclass(frozen=True)
 class Contestant:
-    """Searches of one method, and which of their tickets a study shows: a line of
-    `contestants.yaml`, where the fields are explained.
+    """Searches of one method, and which of their tickets a study shows.
 
-    A method with gates has a search for every combination of the recipe's lists, IMP one of as many
-    rounds as the lowest density takes, any other method one for each density.
+    It is a line of `contestants.yaml`, where the fields are explained. A method with gates has a
+    search for every combination of the recipe's lists, IMP one of as many rounds as the lowest
+    density takes, any other method one for each density.
     """
 
     name: str
@@ -152,9 +173,21 @@ class Contestant:
         return self.name.partition("-")[0]
 
     def __call__(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
-        """Yield the runs of a seed. Raises ConfigError where the recipe does not fit."""
+        """Yield the runs of a seed.
+
+        Args:
+            recipe: gives data, network, training and the methods' settings.
+            seed: of initialisation, data order and the method's own draws.
+            densities: kept fractions in (0, 1].
+
+        Yields:
+            Searches, retrained tickets, or both.
+
+        Raises:
+            ConfigError: the recipe does not fit.
+        """
         section = self.section or self.name
-        own = recipe.method(section) if section != self.method else {}
+        changes = recipe.method(section) if section != self.method else {}
         variants = [self]
         if self.varied:
             variants = [
@@ -162,23 +195,24 @@ class Contestant:
                 for name, value in _listed(recipe, section)
             ]
         elif self.shown == "found":
-            variants = [replace(self, search={**self.search, **own})]
+            variants = [replace(self, search={**self.search, **changes})]
         else:
-            variants = [replace(self, training={**self.training, **own})]
-        for one in variants:
-            yield from one._runs(recipe, seed, densities)
+            variants = [replace(self, training={**self.training, **changes})]
+        for variant in variants:
+            yield from variant._runs(recipe, seed, densities)
 
     def _runs(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         settings = {**recipe.method(self.method), **self.search}
         if self.needs and self.needs not in settings:
-            lacks = f"{self.name}.{self.needs}"
-            raise ConfigError(f"recipe {recipe.name} gives no {lacks}; leave out {self.name}")
+            raise ConfigError(
+                f"recipe {recipe.name} gives no {self.name}.{self.needs}; leave out {self.name}"
+            )
         # What IMP-C finds was trained without going back; its tickets are trained from k as well.
         shown = "both" if settings.get("rewinding") == "none" else self.shown
         searches = list(self._searches(recipe, seed, densities, settings))
         # With gates, each search stands beside its tickets.
         has_gates = get_method(self.method).has_gates
-        for group in [[one] for one in searches] if has_gates else [searches]:
+        for group in [[search] for search in searches] if has_gates else [searches]:
             if shown != "retrained":
                 label = self.label if shown == "found" else f"{self.label}, as found"
                 yield from (Entry(search, label) for search in group)
@@ -198,40 +232,46 @@ class Contestant:
                 settings = {"rounds": max(1, rounds), **settings}
             if empty := [f"{self.method}.{n}" for n, value in settings.items() if value == []]:
                 raise ConfigError(f"{empty[0]} is an empty list; give at least one value")
-            for one in _combinations(settings):
-                yield recipe.config(self.method, seed, **settings | one)
+            for choice in _combinations(settings):
+                yield recipe.config(self.method, seed, **settings | choice)
             return
         fixed = "density" in CONTESTANTS[self.name].search
         if "density" in settings and not fixed:
-            what = f"methods.{self.section or self.name}.density"
-            raise ConfigError(f"{what} is given, but a study's densities say it; use --densities")
+            raise ConfigError(
+                f"methods.{self.section or self.name}.density is given, but a study's densities "
+                "say it; use --densities"
+            )
         parent = Parent(dense_run(recipe, seed), "dense") if method.parent != "none" else None
-        for density in [settings["density"]] if fixed else [one for one in densities if one < 1]:
-            for one in _combinations(recipe.method(self.method)):
-                own = {**settings, **one, **self.search, "density": density}
-                yield recipe.config(self.method, seed, parent, **own)
+        for density in [settings["density"]] if fixed else [d for d in densities if d < 1]:
+            for choice in _combinations(recipe.method(self.method)):
+                values = {**settings, **choice, **self.search, "density": density}
+                yield recipe.config(self.method, seed, parent, **values)
 
     def _tickets(self, recipe: Recipe, search: RunConfig) -> Iterator[Entry]:
-        method, points, how = get_method(self.method), ["ticket"], dict(self.training)
+        method = get_method(self.method)
+        points = ["ticket"]
+        settings = dict(self.training)
         if method.takes("rounds"):
             first = 0 if method.has_gates else 1  # IMP's round 0 is the dense network
             points = [f"round-{r}" for r in range(first, search.settings.rounds + first)]
             points = points[-1:] if self.last else points
             scale = {"mask_value": search.settings.scale} if method.takes("scaled") else {}
-            how = {**scale, **recipe.method("retrain"), **how}
-        for one in _combinations(how):
-            label = ", ".join([self.label, *(f"{name} {value}" for name, value in one.items())])
+            settings = {**scale, **recipe.method("retrain"), **settings}
+        for choice in _combinations(settings):
+            label = ", ".join([self.label, *(f"{name} {value}" for name, value in choice.items())])
             for point in points:
                 parent = Parent(search, point)
-                yield Entry(recipe.config("retrain", search.seed, parent, **how | one), label)
+                config = recipe.config("retrain", search.seed, parent, **settings | choice)
+                yield Entry(config, label)
 
 
 def _listed(recipe: Recipe, section: str) -> Iterator[tuple[str, Any]]:
     """The settings and values of a contestant that tries one after another."""
     for name, values in recipe.method(section).items():
         if not isinstance(values, list):
-            what = f"methods.{section}.{name}"
-            raise ConfigError(f"{what} is {shown(values)}; expected a list of values")
+            raise ConfigError(
+                f"methods.{section}.{name} is {shown(values)}; expected a list of values"
+            )
         yield from ((name, value) for value in values)
 
 
@@ -244,32 +284,39 @@ def _combinations(settings: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Departures(Contestant):
-    """What the BiP release does otherwise, one departure at a time from either end: made in the
-    paper's variant, undone in the release."""
+    """What the BiP release does otherwise, one departure at a time from either end.
+
+    It is made in the paper's variant, and undone in the release.
+    """
 
     def __call__(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         """As `Contestant`."""
         release = CONTESTANTS["bip-release"]
         for name in [name for _, name in _listed(recipe, self.name)] or DEPARTURES:
-            own = {"switched": [name]}
-            yield from Contestant("bip", f"{self.label}, {name}", own)(recipe, seed, densities)
+            switched = {"switched": [name]}
+            departing = Contestant("bip", f"{self.label}, {name}", switched)
+            yield from departing(recipe, seed, densities)
             if name != "signed":  # undone alone, `aliased` brings it all the same
-                label, own = f"{release.label}, not {name}", {**release.search, **own}
-                yield from replace(release, label=label, search=own)(recipe, seed, densities)
+                label = f"{release.label}, not {name}"
+                undone = replace(release, label=label, search={**release.search, **switched})
+                yield from undone(recipe, seed, densities)
 
 
 @dataclass(frozen=True)
 class Longer(Contestant):
-    """The dense network trained for longer, milestones and warm-up stretched with it: as long as a
-    ticket that is retrained from scratch, k and the whole schedule again; or as CS's longest
-    search, and a ticket of it after that."""
+    """The dense network trained for longer, milestones and warm-up stretched with it.
+
+    It is as long as a ticket that is retrained from scratch, k and the whole schedule again; or as
+    CS's longest search, and a ticket of it after that.
+    """
 
     def __call__(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         """As `Contestant`."""
-        training, factor = recipe.training, self._factor(recipe)
+        training = recipe.training
+        factor = self._factor(recipe)
         longer: dict[str, Any] = {"length": _times(training.length, factor)}
         if training.milestones:
-            longer["milestones"] = [_times(one, factor) for one in training.milestones]
+            longer["milestones"] = [_times(length, factor) for length in training.milestones]
         if training.warmup != "0it":
             longer["warmup"] = _times(training.warmup, factor)
         yield Entry(dense_run(recipe.with_(training=longer), seed), self.label)
@@ -281,8 +328,10 @@ class Longer(Contestant):
             return 1 + max(coerce(listed, tuple[Count, ...], "cs.rounds"), default=1)
         length, rewind = recipe.training.length, recipe.rewind
         if length[-2:] != rewind[-2:]:
-            what = f"give rewind and training.length in one unit, or leave out {self.name}"
-            raise ConfigError(f"cannot add {rewind} to {length}: {what}")
+            raise ConfigError(
+                f"cannot add {rewind} to {length}: give rewind and training.length in one unit, or "
+                f"leave out {self.name}"
+            )
         return 1 + float(rewind[:-2]) / float(length[:-2])
 
 

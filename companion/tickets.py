@@ -1,5 +1,7 @@
-"""Published tickets: the masks of a study's judged tickets, and the weights that they are trained
-from, in one file beside the record: `results/tickets/STUDY.safetensors`."""
+"""Published tickets: masks, and the weights to train from, beside the record of a study.
+
+All of a study's are one file, `results/tickets/STUDY.safetensors`.
+"""
 
 import hashlib
 import json
@@ -34,13 +36,17 @@ _ENTRY = {"sha256": SHA256, "mask": TEXT, "rewind": TEXT.or_null(), "rewind_step
 
 
 def published_tickets(records: Iterable[Mapping[str, Any]], store: Store) -> bytes:
-    """Return the content of a study's file: of each published ticket that keeps at most half of the
-    weights, and whose run the store holds, the mask and the weights to train it from. What several
-    share is written once.
+    """Return the content of a study's file.
+
+    It holds the mask, and the weights to train it from, of each published ticket that keeps at most
+    half of the weights and whose run the store holds. What several share is written once.
 
     Args:
         records: of one study, as published.
         store: of their runs, whatever source computed them.
+
+    Returns:
+        The file's bytes.
 
     Raises:
         RecordError: there is no such ticket, a mask is not as the record says, or the file would be
@@ -55,24 +61,33 @@ def published_tickets(records: Iterable[Mapping[str, Any]], store: Store) -> byt
             name = name_of(record)
             ticket = store.ticket(config, record["ticket"]["point"])
             _check_layers(ticket.mask, record, f"the store's ticket {name}")
-            header["shapes"] |= {layer: list(kept.shape) for layer, kept in ticket.mask.items()}
-            packed = {layer: pack(kept) for layer, kept in ticket.mask.items()}
-            own = next(one for one in store.find(record["run"]).records if name_of(one) == name)
-            header["computed"] = {part: own["provenance"][part] for part in _WHERE}
+            header["shapes"] |= {layer: list(mask.shape) for layer, mask in ticket.mask.items()}
+            packed = {layer: pack(mask) for layer, mask in ticket.mask.items()}
+            stored = _stored_record(store, record)
+            header["computed"] = {field: stored["provenance"][field] for field in _WHERE}
             header["tickets"][name] = {
-                "sha256": own["ticket"]["sha256"],
+                "sha256": stored["ticket"]["sha256"],
                 "mask": _add(tensors, packed),
                 "rewind": _add(tensors, ticket.rewind) if ticket.rewind else None,
                 "rewind_step": ticket.rewind_step,
             }
     if not header["tickets"]:
-        what = f"no published ticket that keeps at most {100 * DENSEST:g} % of the weights"
-        raise RecordError(f"{store.root} holds {what}; `lth sweep` computes them")
+        raise RecordError(
+            f"{store.root} holds no published ticket that keeps at most {100 * DENSEST:g} % of the "
+            "weights; `lth sweep` computes them"
+        )
     content = seal(tensors, KIND, json.dumps(header))
     if len(content) > SIZE_LIMIT:
-        size = f"{len(content):,} bytes; {SIZE_LIMIT:,} at most are published"
-        raise RecordError(f"the tickets take {size}")
+        raise RecordError(
+            f"the tickets take {len(content):,} bytes; {SIZE_LIMIT:,} at most are published"
+        )
     return content
+
+
+def _stored_record(store: Store, record: Mapping[str, Any]) -> dict[str, Any]:
+    """The store's own record of a published ticket."""
+    records = store.find(record["run"]).records
+    return next(stored for stored in records if name_of(stored) == name_of(record))
 
 
 def load_tickets(results: str | Path, study: str) -> dict[str, Ticket]:
@@ -86,42 +101,58 @@ def load_tickets(results: str | Path, study: str) -> dict[str, Ticket]:
         results: the folder of the published record.
         study: the file is `results/tickets/STUDY.safetensors`.
 
+    Returns:
+        Tickets by name.
+
     Raises:
         RecordError: it is not as it was written, or does not belong to the record.
     """
     path = tickets_file(results, study)
     if not lexists(path):
         return {}
-    records = {name_of(one): one for one in load_study(results, study) if one["status"] == "ok"}
+    judged = (record for record in load_study(results, study) if record["status"] == "ok")
+    records = {name_of(record): record for record in judged}
     try:
         with refusal(TicketError, "cannot be read"):
             content = read_bounded(path, SIZE_LIMIT)
         tensors, text = unseal(content, KIND)
         header = json.loads(shallow(text.encode()))
         check_fields(header, _HEADER, "its header")
-        parts: dict[str, dict[str, Tensor]] = {}
+        groups: dict[str, dict[str, Tensor]] = {}
         for key, tensor in tensors.items():
-            part, _, layer = key.partition("/")
-            parts.setdefault(part, {})[layer] = tensor
+            group, _, layer = key.partition("/")
+            groups.setdefault(group, {})[layer] = tensor
         return {
-            name: _ticket(name, records, entry, header, parts)
+            name: _ticket(name, records, entry, header, groups)
             for name, entry in header["tickets"].items()
         }
     except (LthlibError, LookupError, TypeError, ValueError, RecursionError) as error:
-        said = error if isinstance(error, LthlibError) else f"its header is malformed ({error!r})"
-        again = f"write it again with `lth record {study} --add --tickets`"
-        what = f"Take the file back from version control, or {again}"
-        raise RecordError(f"{path}: {said}. {what}") from error
+        fault = error if isinstance(error, LthlibError) else f"its header is malformed ({error!r})"
+        raise RecordError(
+            f"{path}: {fault}. Take the file back from version control, or write it again with "
+            f"`lth record {study} --add --tickets`"
+        ) from error
 
 
 def find_ticket(tickets: Mapping[str, Ticket], name: str) -> Ticket:
-    """Return the one ticket whose name begins so. Raises ConfigError for none or several."""
-    found = [ticket for own, ticket in tickets.items() if own.startswith(name)]
-    if len(found) != 1:
-        several = f"{len(found)} published tickets' names begin"
-        count = several if found else "no published name begins"
+    """Return the one ticket whose name begins so.
+
+    Args:
+        tickets: by name, from `load_tickets`.
+        name: RUN/POINT, or the beginning of it.
+
+    Returns:
+        The ticket.
+
+    Raises:
+        ConfigError: there is none, or several.
+    """
+    matches = [ticket for full_name, ticket in tickets.items() if full_name.startswith(name)]
+    if len(matches) != 1:
+        some = f"{len(matches)} published tickets' names begin"
+        count = some if matches else "no published name begins"
         raise ConfigError(f"{count} with {name!r}; `lth tickets STUDY` lists them")
-    return found[0]
+    return matches[0]
 
 
 def tickets_file(results: str | Path, study: str) -> Path:
@@ -139,10 +170,10 @@ def name_of(record: Mapping[str, Any]) -> str:
     return f"{record['run']}/{record['ticket']['point']}"
 
 
-def _add(tensors: dict[str, Tensor], part: Mapping[str, Tensor]) -> str:
+def _add(tensors: dict[str, Tensor], group: Mapping[str, Tensor]) -> str:
     """Put tensors under a name that follows from what they hold, and return it."""
-    name = hashlib.sha256(seal(part, KIND, "")).hexdigest()[:16]
-    tensors |= {f"{name}/{layer}": tensor for layer, tensor in part.items()}
+    name = hashlib.sha256(seal(group, KIND, "")).hexdigest()[:16]
+    tensors |= {f"{name}/{layer}": tensor for layer, tensor in group.items()}
     return name
 
 
@@ -151,27 +182,27 @@ def _ticket(
     records: Mapping[str, Mapping[str, Any]],
     entry: Any,
     header: Mapping[str, Any],
-    parts: Mapping[str, dict[str, Tensor]],
+    groups: Mapping[str, dict[str, Tensor]],
 ) -> Ticket:
     check_fields(entry, _ENTRY, f"ticket {name}")
     if name not in records:
         raise RecordError(f"the record has no ticket {name}")
     record, shapes = records[name], header["shapes"]
-    packed = parts[entry["mask"]]
-    masks = {layer: unpack(bits, tuple(shapes[layer])) for layer, bits in packed.items()}
-    _check_layers(Mask(masks), record, f"ticket {name}")
-    shown = {part: record[part] for part in ("study", "label", "seed", "config")}
+    packed = groups[entry["mask"]]
+    mask = Mask({layer: unpack(bits, tuple(shapes[layer])) for layer, bits in packed.items()})
+    _check_layers(mask, record, f"ticket {name}")
+    origin = {field: record[field] for field in ("study", "label", "seed", "config")}
     return Ticket(
-        mask=Mask(masks),
-        rewind=parts[entry["rewind"]] if entry["rewind"] else None,
+        mask=mask,
+        rewind=groups[entry["rewind"]] if entry["rewind"] else None,
         rewind_step=entry["rewind_step"],
         judged=record["judged"],
-        **{part: record["ticket"][part] for part in ("point", "index", "target_density")},
-        info={"name": name, **shown, "computed": header["computed"], "sha256": entry["sha256"]},
+        **{field: record["ticket"][field] for field in ("point", "index", "target_density")},
+        info={"name": name, **origin, "computed": header["computed"], "sha256": entry["sha256"]},
     )
 
 
-def _check_layers(mask: Mask, record: Mapping[str, Any], what: str) -> None:
-    kept = {layer: list(counts) for layer, counts in mask.layers().items()}
-    if kept != record["layers"]:
-        raise RecordError(f"{what} does not keep what its record says, layer by layer")
+def _check_layers(mask: Mask, record: Mapping[str, Any], subject: str) -> None:
+    layers = {layer: list(counts) for layer, counts in mask.layers().items()}
+    if layers != record["layers"]:
+        raise RecordError(f"{subject} does not keep what its record says, layer by layer")

@@ -39,7 +39,12 @@ DONE: tuple[str, ...] = (
     *("lthlib/shrinking.py", "lthlib/signals.py", "lthlib/tickets.py", "lthlib/turns.py"),
     "lthlib/workers.py",
     # Runs and commands.
+    "companion/archive.py",
     "companion/cli",
+    "companion/cluster.py",
+    "companion/published.py",
+    "companion/studies.py",
+    "companion/tickets.py",
     "lthlib/cli",
     "lthlib/recipes",
     "lthlib/runs",
