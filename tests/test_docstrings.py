@@ -33,7 +33,7 @@ DONE: tuple[str, ...] = (
     #
     # Training and methods.
     *("lthlib/api.py", "lthlib/boundary.py", "lthlib/checkpoints.py", "lthlib/description.py"),
-    *("lthlib/methods", "lthlib/modules.py", "lthlib/resuming.py"),
+    *("lthlib/methods", "lthlib/modules.py", "lthlib/resuming.py", "lthlib/training"),
     # Tickets and processes.
     *("lthlib/devices.py", "lthlib/distributed.py", "lthlib/export.py", "lthlib/leases.py"),
     *("lthlib/shrinking.py", "lthlib/signals.py", "lthlib/tickets.py", "lthlib/turns.py"),

@@ -16,12 +16,18 @@ from lthlib.errors import Diverged
 
 @dataclass
 class Cost:
-    """What was spent. Passes are counted in images: a batch of b forwarded once is b forward
-    passes.
+    """What was spent.
 
-    epochs: optimiser steps over steps an epoch. images: images drawn. flops: floating-point
-    operations of the dense network, a backward pass counted as two forward ones; masks save none.
-    seconds: training alone, no evaluation.
+    Passes are counted in images: a batch of b forwarded once is b forward passes.
+
+    Attributes:
+        epochs: optimiser steps over steps an epoch.
+        images: images drawn.
+        forward_passes: images sent forward.
+        backward_passes: images sent backward.
+        flops: floating-point operations of the dense network, a backward pass counted as two
+            forward ones; masks save none.
+        seconds: training alone, no evaluation.
     """
 
     epochs: float = 0.0
@@ -37,8 +43,15 @@ class Cost:
 
 @dataclass
 class Outcome:
-    """What one step reports: mean loss and correct predictions of the `images` it drew, as tensors
-    on the device, and its passes."""
+    """What one step reports.
+
+    Attributes:
+        loss: mean over the images drawn, a scalar on the device.
+        correct: how many of them are predicted correctly, a scalar on the device.
+        images: how many it drew.
+        forward_passes: images sent forward.
+        backward_passes: images sent backward.
+    """
 
     loss: Tensor
     correct: Tensor
@@ -51,17 +64,19 @@ Step = Callable[..., Outcome]  # step(t, *batches)
 
 
 class Meter:
-    """What steps report: kept on the device, at each step's place in its epoch, and read once an
-    epoch.
+    """What steps report, kept on the device by their positions in the epoch, read once an epoch.
 
-    length: steps of an epoch. dtype: of losses.
+    Args:
+        length: steps of an epoch.
+        device: where steps compute.
+        dtype: of losses.
     """
 
     def __init__(self, length: int, device: torch.device, dtype: torch.dtype):
         self.device = device
         self.losses = torch.zeros(length, dtype=dtype, device=device)
         self.hits = torch.zeros(length, dtype=torch.int64, device=device)
-        self.places = torch.arange(length, device=device)
+        self.positions = torch.arange(length, device=device)
         self.reset()
 
     def reset(self) -> None:
@@ -70,16 +85,21 @@ class Meter:
         self.steps = self.images = self.forward_passes = self.backward_passes = 0
         self.started = time.perf_counter()
 
-    def note(self, place: int | Tensor, outcome: Outcome) -> None:
-        """What is done on the device, and may be recorded. place: in the epoch, or int64 [1]."""
-        for kept, found in ((self.losses, outcome.loss), (self.hits, outcome.correct)):
-            if isinstance(place, int):
-                kept[place] = found
-            else:  # where kernels are to be deterministic, kept[place] = found waits for the device
-                kept.copy_(torch.where(self.places == place, found, kept))
+    def note(self, position: int | Tensor, outcome: Outcome) -> None:
+        """Keep loss and hits of a step; it is done on the device, and may be recorded.
+
+        Args:
+            position: of the step in its epoch, a number or int64 [1].
+            outcome: of the step.
+        """
+        for values, value in ((self.losses, outcome.loss), (self.hits, outcome.correct)):
+            if isinstance(position, int):
+                values[position] = value
+            else:  # assigned by index it would wait for the device where kernels are deterministic
+                values.copy_(torch.where(self.positions == position, value, values))
 
     def count(self, outcome: Outcome, step: int) -> None:
-        """What is done for each step, replayed or not."""
+        """Count the passes of a step, replayed or not."""
         self.first = self.first if self.steps else step
         self.steps += 1
         self.images += outcome.images
@@ -93,11 +113,17 @@ class Meter:
         )
 
     def read(self) -> dict[str, float]:
-        """Mean loss and percent correct since the reset. Raises Diverged for a loss that is not
-        finite."""
+        """The epoch so far.
+
+        Returns:
+            Mean `loss`, `train_accuracy` in percent, and `seconds`, since the reset.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
         start = self.first % len(self.losses)
-        places = slice(start, start + self.steps)
-        losses = self.losses[places].cpu().numpy()
+        steps = slice(start, start + self.steps)
+        losses = self.losses[steps].cpu().numpy()
         bad = np.flatnonzero(~np.isfinite(losses))
         if bad.size:
             raise Diverged(
@@ -107,6 +133,6 @@ class Meter:
         return {
             # One after another, as published records sum them.
             "loss": float(losses.cumsum()[-1]) / self.steps,
-            "train_accuracy": 100 * int(self.hits[places].sum()) / self.images,
+            "train_accuracy": 100 * int(self.hits[steps].sum()) / self.images,
             "seconds": time.perf_counter() - self.started,
         }

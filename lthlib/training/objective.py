@@ -21,19 +21,32 @@ Measure = Callable[[Any, Tensor], Any]
 
 @dataclass(frozen=True)
 class Objective(Settings, where=""):
-    """loss: a function of (output, target) of a batch that gives one number to make small, a mean;
-    by default the cross-entropy. metric: a function of (outputs, targets) of a whole part, on the
-    CPU, that gives one number; by default the percentage of correct predictions or, where targets
-    are no classes, the mean loss.
+    """What a network is trained and judged by.
 
     An output is what `lthlib.modules.logits_of` finds, in single precision at least.
+
+    Attributes:
+        loss: a function of (output, target) of a batch that gives one number to make small, a mean;
+            by default the cross-entropy.
+        metric: a function of (outputs, targets) of a whole part, on the CPU, that gives one number;
+            by default the percentage of correct predictions or, where targets are no classes, the
+            mean loss.
     """
 
     loss: Measure | None = None
     metric: Measure | None = None
 
     def check(self, targets: Tensor, ranks: int) -> None:
-        """Raise ConfigError where there is no loss for such targets, or not over ranks."""
+        """Refuse targets that there is no loss for.
+
+        Args:
+            targets: of the training inputs.
+            ranks: processes that share the run.
+
+        Raises:
+            ConfigError: cross-entropy does not take such targets, or a loss or metric of the
+                user's would be taken over ranks.
+        """
         if self.loss is None and targets.dtype != torch.int64:
             raise ConfigError(
                 f"targets are {targets.dtype} of shape {list(targets.shape)}, but cross-entropy "
@@ -43,59 +56,91 @@ class Objective(Settings, where=""):
             raise ConfigError("loss= and metric= go with training.ranks of 1")
 
     def on(self, device: torch.device) -> Objective:
-        """The same where it computes: a loss that is a module may hold class weights."""
+        """The same for a device: a loss that is a module may hold class weights."""
         if not isinstance(self.loss, nn.Module):
             return self
         return replace(self, loss=copy.deepcopy(self.loss).to(device))
 
     def of(self, output: Any, target: Tensor, reduction: str = "mean") -> Tensor:
-        """The loss of a batch."""
+        """The loss of a batch.
+
+        Args:
+            output: of the network, such as logits [b, classes].
+            target: such as classes, int64 [b].
+            reduction: of the cross-entropy, `mean` or `sum`.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            ConfigError: a loss of the user's gives no single number.
+        """
         if self.loss is None:
             return F.cross_entropy(output, target, reduction=reduction)
         loss = self.loss(output, target)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            what = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
-            raise ConfigError(f"loss gives {what}; expected one number, such as a batch's mean")
+            kind = f"shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+            raise ConfigError(f"loss gives {kind}; expected one number, such as a batch's mean")
         return loss.squeeze()
 
     def correct(self, output: Any, target: Tensor) -> Tensor:
-        """How many inputs of a batch are predicted correctly; of their pixels, their share."""
-        right = _right(output, target)
-        if right is None:
-            return target.new_zeros((), dtype=torch.int64)
-        hits = right.sum()
-        return hits if target.ndim == 1 else hits * len(target) // target.numel()
+        """How many inputs of a batch are predicted correctly.
 
-    def judge(self, found: Iterable[tuple[Any, Tensor]], ranks: Ranks) -> float:
-        """The metric of the outputs and targets of all batches of a part."""
+        Args:
+            output: of the network, such as logits [b, classes].
+            target: such as classes, int64 [b] or, of pixels, [b, ...].
+
+        Returns:
+            A count, int64 []; of pixels their share of b; 0 where targets are no classes.
+        """
+        hits = _hits(output, target)
+        if hits is None:
+            return target.new_zeros((), dtype=torch.int64)
+        count = hits.sum()
+        return count if target.ndim == 1 else count * len(target) // target.numel()
+
+    def judge(self, batches: Iterable[tuple[Any, Tensor]], ranks: Ranks) -> float:
+        """The metric of a part.
+
+        Args:
+            batches: outputs and targets of each.
+            ranks: that share the part.
+
+        Returns:
+            What the metric gives; by default percent correct or, where targets are no classes, the
+            mean loss.
+
+        Raises:
+            ConfigError: a metric of the user's gives no number.
+        """
         if self.metric is not None:
-            return self._measured(*zip(*found, strict=True))
+            return self._measure(*zip(*batches, strict=True))
         correct: Any = 0
         lost, total, classes = 0.0, 0, True
-        for output, target in found:
-            right = _right(output, target)
-            classes = right is not None
-            if right is not None:
-                correct += right.sum()
+        for output, target in batches:
+            hits = _hits(output, target)
+            classes = hits is not None
+            if hits is not None:
+                correct += hits.sum()
             else:
                 lost += float(self.of(output, target)) * target.numel()
             total += target.numel()
         correct, total = ranks.total(int(correct), total)
         return 100 * correct / total if classes else lost / total
 
-    def _measured(self, outputs: Any, targets: Any) -> float:
+    def _measure(self, outputs: Any, targets: Any) -> float:
         assert self.metric is not None
-        together = tree_map(lambda *parts: torch.cat([part.cpu() for part in parts]), *outputs)
-        value = self.metric(together, torch.cat([target.cpu() for target in targets]))
+        output = tree_map(lambda *batches: torch.cat([batch.cpu() for batch in batches]), *outputs)
+        value = self.metric(output, torch.cat([target.cpu() for target in targets]))
         unfit = (TypeError, ValueError, RuntimeError)
         with refusal(ConfigError, f"metric gives {shown(value)}; expected one number", unfit):
             return float(value)
 
 
-def _right(output: Any, target: Tensor) -> Tensor | None:
+def _hits(output: Any, target: Tensor) -> Tensor | None:
     """Which predictions are correct, of the targets' shape; None where these are no classes."""
     fits = isinstance(output, Tensor) and output.ndim == target.ndim + 1 and output.shape[1] > 1
     if target.dtype != torch.int64 or not fits:
         return None
-    found: Tensor = output.argmax(1) == target
-    return found
+    hits: Tensor = output.argmax(1) == target
+    return hits

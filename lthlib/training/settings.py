@@ -26,10 +26,11 @@ OPTIMISERS = ("sgd", "adamw")
 
 @dataclass(frozen=True)
 class TrainingSettings(Settings):
-    """How a network is trained. Lengths are text with a unit: `85ep` (epochs) or `500it` (optimiser
-    steps).
+    """How a network is trained.
 
-    Arguments:
+    Lengths are text with a unit: `85ep` (epochs) or `500it` (optimiser steps).
+
+    Attributes:
         length: of the whole training.
         batch_size: images of a step, those of all ranks.
         learning_rate: its largest value.
@@ -37,7 +38,8 @@ class TrainingSettings(Settings):
             `constant`.
         milestones: of schedule `step`, lengths.
         warmup: a length, in which the rate rises linearly.
-        momentum, nesterov: of SGD.
+        momentum: of SGD, in [0, 1).
+        nesterov: whether SGD's momentum is Nesterov's.
         weight_decay: added to the gradient by SGD, decoupled for AdamW; biases and BatchNorm too.
         precision: of products and convolutions, everything that is kept being in single precision:
             `fp32`, `bf16` (autocast), or `tf32` (10 bits of mantissa, on a GPU; as fp32 elsewhere).
@@ -45,7 +47,9 @@ class TrainingSettings(Settings):
         sync_batchnorm: BatchNorm normalises over all ranks, on CUDA.
         optimiser: `sgd`, or `adamw`, whose learning rate is about a hundredth of SGD's. Gates and
             scores that a method trains beside the weights follow SGD, as its paper has it.
-        betas, epsilon: of AdamW.
+        betas: of AdamW, two in [0, 1).
+        epsilon: of AdamW.
+
     Raises:
         ConfigError: a value makes no sense, or does not go with another.
     """
@@ -85,7 +89,18 @@ class TrainingSettings(Settings):
 
 @cache  # asked for before each step
 def steps_of(length: str, steps_per_epoch: int) -> int:
-    """`85ep` or `500it` -> optimiser steps. Raises ConfigError for any other form."""
+    """A length in optimiser steps.
+
+    Args:
+        length: `85ep` or `500it`.
+        steps_per_epoch: optimiser steps of an epoch.
+
+    Returns:
+        Steps, rounded.
+
+    Raises:
+        ConfigError: the length has another form.
+    """
     match = LENGTH.fullmatch(coerce(length, Length, "length"))
     assert match is not None
     if match[2]:
@@ -94,10 +109,17 @@ def steps_of(length: str, steps_per_epoch: int) -> int:
 
 
 def learning_rate(settings: TrainingSettings, step: int, steps: int, steps_per_epoch: int) -> float:
-    """Learning rate of optimiser step `step` (from 0) in a training of `steps`.
+    """Learning rate of an optimiser step.
 
-    cosine: half a period from the full rate towards 0. step: divided by 10 at each milestone. Both
-    rise linearly from 1/warmup of their value over `warmup` steps.
+    Args:
+        settings: with the largest rate, the schedule and its warmup.
+        step: from 0.
+        steps: of the whole training.
+        steps_per_epoch: optimiser steps of an epoch.
+
+    Returns:
+        By `cosine` half a period from the full rate towards 0, by `step` the full rate divided by
+        10 at each milestone; either rises linearly from 1/warmup of it over `warmup` steps.
     """
     rate = settings.learning_rate
     if settings.schedule == "cosine":

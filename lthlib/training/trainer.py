@@ -33,9 +33,14 @@ from lthlib.training.settings import TrainingSettings, learning_rate, steps_of
 
 @dataclass
 class Hooks:
-    """What the owner of a training is asked: before each step, whether to stop; now and then,
-    whether a checkpoint is due, and to save it. The defaults do nothing. kept: what whoever stops
-    it is told of its state."""
+    """What the owner of a training is asked; the defaults do nothing.
+
+    Attributes:
+        should_stop: before each step, whether to stop.
+        due: now and then, whether a checkpoint is due.
+        save: saves one.
+        kept: what whoever stops it is told of its state.
+    """
 
     should_stop: Callable[[Trainer], bool] = lambda trainer: False
     due: Callable[[], bool] = lambda: False
@@ -51,11 +56,23 @@ class Trainer:
     `trainer.fit(...)` resumes by itself: both begin at the saved place, and everything else a
     method needs lives in `state`.
 
-    replays: whether steps are recorded and replayed (see `training.graphs`), by default on a GPU.
-    recorder: how.
-
-    A method may set two functions: `observe(step)`, what the history is to hold beside loss and
-    accuracy, with `density` among it; and `standing()`, the ticket if the search ended now.
+    Attributes:
+        model: left as it is; what wraps it is taken off.
+        dataset: to train and judge on.
+        settings: length, batch size, learning rate and so on.
+        data: crop, flip and normalisation of images.
+        seed: of the order of the data, and of what is drawn.
+        prunable: which weights a mask may cover, see `lthlib.masks.prunable_names`.
+        device: where it computes.
+        hooks: questions to its owner.
+        observe: set by a method; `observe(step)` is what the history is to hold beside loss and
+            accuracy, with `density` among it.
+        standing: set by a method; `standing()` is the ticket if the search ended now.
+        replays: whether steps are recorded and replayed (see `training.graphs`), by default on a
+            GPU.
+        recorder: how they are recorded.
+        ranks: the processes that share the run.
+        objective: loss and metric.
     """
 
     model: nn.Module
@@ -105,26 +122,26 @@ class Trainer:
         self.records: dict[str, dict[str, Any]] = {}
         self.files: dict[str, str] = {}
         images, size, ranks = len(self.dataset.train), self.settings.batch_size, self.ranks.world
-        self._alone = (images % size or size) // ranks == 1 and self._refuses_one()
-        self._drops_last = self._alone and min(images, size) // ranks > 1
+        self._leaves_one = (images % size or size) // ranks == 1 and self._refuses_one()
+        self._drops_last = self._leaves_one and min(images, size) // ranks > 1
         self.steps_per_epoch = self.batches("train").steps_per_epoch
         self._flops: int | None = None
         self.maker: Steps | None = None
-        self._made: Any = None
+        self._maker_key: Any = None
         self._meter = Meter(self.steps_per_epoch, self.network.device, self.network.wide)
 
     def _check_batches(self) -> None:
         """Say what becomes of a batch of one image, which BatchNorm cannot normalise."""
         size, images = self.settings.batch_size, len(self.dataset.train)
-        what = f"{images} images in batches of {size}"
+        batches = f"{images} images in batches of {size}"
         if self._drops_last:
             warnings.warn(
-                f"{what} leave one, which BatchNorm cannot normalise: each epoch leaves out its "
+                f"{batches} leave one, which BatchNorm cannot normalise: each epoch leaves out its "
                 "last; another training.batch_size keeps all",
                 stacklevel=3,
             )
-        elif self._alone:
-            raise ConfigError(f"{what} leave BatchNorm a single one to normalise by")
+        elif self._leaves_one:
+            raise ConfigError(f"{batches} leave BatchNorm a single one to normalise by")
 
     def _refuses_one(self) -> bool:
         network = self.network
@@ -137,16 +154,30 @@ class Trainer:
         return False
 
     def group(self, prefix: str) -> Tensors:
-        """The tensors of the state under `prefix/`, by the rest of their names; in-place changes
-        are seen. A `Flat` once the group was kept."""
+        """The tensors of the state under a prefix.
+
+        Args:
+            prefix: such as `weights`.
+
+        Returns:
+            The tensors themselves, by what follows `prefix/` in their names; a `Flat` once the
+            group was kept.
+        """
         if prefix in self._groups:
             return self._groups[prefix]
         start = len(prefix) + 1
         return {k[start:]: t for k, t in self.state.items() if k.startswith(prefix + "/")}
 
     def keep(self, prefix: str, tensors: Named) -> Flat:
-        """Add copies of tensors to the state under `prefix/`, unless a checkpoint brought them;
-        returns the group, which lies in one piece of memory, in the order of the weights."""
+        """Add copies of tensors to the state, unless a checkpoint brought them.
+
+        Args:
+            prefix: they are called `prefix/NAME`.
+            tensors: by name, as they are at the beginning.
+
+        Returns:
+            The group, which lies in one piece of memory, in the order of the weights.
+        """
         if prefix not in self._groups:
             order = () if prefix == "buffers" else self._order
             group = Flat.of(tensors, order, self._groups.get("weights"))
@@ -161,17 +192,22 @@ class Trainer:
         return self._groups[prefix]
 
     def thinned(self) -> Callable[[Tensor], Flat]:
-        """A function from mask values of the prunable weights, [n] as these lie, to the effective
-        weights; these are overwritten by the next call."""
+        """Effective weights from mask values.
+
+        Returns:
+            A function from mask values of the prunable weights, [n] as these lie, to all weights;
+            what it returns is overwritten by the next call.
+        """
         weights = self.flat("weights")
         thin = weights.like(weights.data.clone())
         count = len(self.prunable_weights().data)
         sizes = [count, len(weights.data) - count]
-        (pruned, rest), (own, others) = (flat.data.split(sizes) for flat in (thin, weights))
+        prunable, unprunable = weights.data.split(sizes)
+        masked, unmasked = thin.data.split(sizes)
 
         def effective(mask: Tensor) -> Flat:
-            torch.mul(own, mask, out=pruned)
-            rest.copy_(others)
+            torch.mul(prunable, mask, out=masked)
+            unmasked.copy_(unprunable)
             return thin
 
         return effective
@@ -192,15 +228,28 @@ class Trainer:
     def select(
         self, scores: Named, density: float, structure: str = "unstructured", **options: Any
     ) -> Mask:
-        """`lthlib.masks.select` among this network's weights, with the axes of its layers."""
+        """Choose weights by `lthlib.masks.select`, with the axes of this network's layers.
+
+        Args:
+            scores: of the prunable weights, by name.
+            density: kept fraction in (0, 1].
+            structure: `unstructured`, `filter` or `channel`.
+            options: others of `select`; what a pruned network was confined to is `within`.
+
+        Returns:
+            The mask.
+        """
         if self.within is not None:
             inside = {n: self.within[n].to(score.device) for n, score in scores.items()}
             options.setdefault("within", inside)
         return select(scores, density, structure, axes=self._axes, **options)
 
     def confine(self, mask: Mask) -> None:
-        """Leave what is 0 outside of a mask as it is, whatever the method: a network that was
-        pruned stays so."""
+        """Leave a network that was pruned so, whatever the method.
+
+        Args:
+            mask: outside of which weights are 0, and get no gradient.
+        """
         self.within = mask.to(self.network.device)
         factor = self.flat("weights").like(torch.ones_like(self.flat("weights").data))
         for name, kept in mask.items():
@@ -208,8 +257,17 @@ class Trainer:
         self.network.open = factor.data
 
     def steps(self, length: str = "") -> int:
-        """A length (by default the whole training's) in optimiser steps. Raises ConfigError for one
-        that is more than nothing and yet no step."""
+        """A length in optimiser steps.
+
+        Args:
+            length: by default the whole training's.
+
+        Returns:
+            Steps, rounded.
+
+        Raises:
+            ConfigError: it is more than nothing, and yet no step.
+        """
         length = length or self.settings.length
         steps = steps_of(length, self.steps_per_epoch)
         if not steps and steps_of(length, 10**12):
@@ -217,12 +275,21 @@ class Trainer:
         return steps
 
     def rate(self, step: int, steps: int) -> float:
-        """Learning rate of `step` in a training of `steps`."""
+        """Learning rate of a step, from 0, in a training of `steps`."""
         return learning_rate(self.settings, step, steps, self.steps_per_epoch)
 
     def dial(self, value: Callable[[int], float], t: int) -> float | Tensor:
-        """`value(t)`, a number that changes from step to step, such as the learning rate. A step
-        asks for it here: where steps are replayed, it is a tensor that is set before each."""
+        """A number that changes from step to step, such as the learning rate.
+
+        A step asks for it here, so that it can be replayed.
+
+        Args:
+            value: the number by the step.
+            t: the step.
+
+        Returns:
+            `value(t)`; where steps are replayed, a 0-d tensor that is set before each.
+        """
         return self.maker.dial(value, t) if self.maker else value(t)
 
     def optimiser_options(self) -> dict[str, Any]:
@@ -232,37 +299,57 @@ class Trainer:
 
     def update(self, rate: float | Tensor) -> None:
         """One step of the recipe's optimiser on all weights, from `gradients`."""
-        s, step = self.settings, (self.flat("weights"), self.gradients, self.flat("momentum"), rate)
-        if s.optimiser == "sgd":
-            sgd_step(*step, **self.optimiser_options())
+        weights, momenta = self.flat("weights"), self.flat("momentum")
+        if self.settings.optimiser == "sgd":
+            sgd_step(weights, self.gradients, momenta, rate, **self.optimiser_options())
         else:
-            adamw_step(*step, s)
+            adamw_step(weights, self.gradients, momenta, rate, self.settings)
 
     def batches(self, stream: str) -> Batches:
-        """The training images in the order of a named stream; a rank gets its share of each
-        batch."""
-        own = self.dataset.train, self.data, self.settings.batch_size
-        place = {**self._place, "share": self.ranks.share}
-        return Batches(*own, seed=self.seed, stream=stream, whole=self._drops_last, **place)
+        """The training images in the order of a named stream; a rank gets its share of each."""
+        return Batches(
+            self.dataset.train, self.data, self.settings.batch_size, seed=self.seed, stream=stream,
+            whole=self._drops_last, share=self.ranks.share, **self._placement,
+        )  # fmt: skip
 
     def first_two(self, count: int = 2) -> Any:
-        """The batch of the first two training inputs, or of one twice if there is only one; or of
-        the first alone, where `count` is 1."""
+        """The batch of the first two training inputs, to try a network with.
+
+        Args:
+            count: 1 for the first alone.
+
+        Returns:
+            Inputs and targets; one input twice if there is only one.
+        """
         rows = torch.arange(count) % len(self.dataset.train)
         return next(iter(self.in_order(self.dataset.train.select(rows))))
 
-    def in_order(self, images: Part, batch_size: int = 1000, **more: Any) -> EvaluationBatches:
-        """Every image of a part once, as judging takes them. more: arguments of
-        `EvaluationBatches`."""
-        return EvaluationBatches(images, self.data, batch_size, **(self._place | more))
+    def in_order(self, images: Part, batch_size: int = 1000, **options: Any) -> EvaluationBatches:
+        """Every image of a part once, as judging takes them.
+
+        Args:
+            images: the part.
+            batch_size: of all ranks.
+            options: others of `EvaluationBatches`.
+
+        Returns:
+            The batches.
+        """
+        return EvaluationBatches(images, self.data, batch_size, **(self._placement | options))
 
     @property
-    def _place(self) -> dict[str, Any]:
+    def _placement(self) -> dict[str, Any]:
         return {"device": self.network.device, "dtype": self.network.dtype}
 
     def rounds(self, count: int) -> Iterator[int]:
-        """0, 1, ..., count - 1, from the saved round on; the state at the end of a round's body
-        starts the next."""
+        """Go through the rounds of a method, from the saved one on.
+
+        Args:
+            count: how many there are.
+
+        Yields:
+            0, 1, ..., count - 1; the state at the end of a round's body starts the next.
+        """
         while self.round < count:
             yield self.round
             self.round, self.step = self.round + 1, 0
@@ -281,23 +368,33 @@ class Trainer:
     ) -> None:
         """Run `step(t, *batches)` for t = start ... stop - 1, or from the saved step on.
 
-        streams: one batch of each is drawn per step. snapshot_at: the step before which weights,
-        buffers and momenta are kept as the rewind point. replays: every step does the same but for
-        its batches and dials, so that it may be replayed. Raises Diverged for a loss that is not
-        finite, Paused when asked to stop.
+        Args:
+            step: one step of the method.
+            stop: the step at which it ends.
+            start: the step of the schedule to begin at.
+            streams: one batch of each is drawn per step.
+            snapshot_at: the step before which weights, buffers and momenta are kept as the rewind
+                point.
+            replays: every step does the same but for its batches and dials, so that it may be
+                replayed.
+
+        Raises:
+            Diverged: the loss is not finite.
+            Paused: the owner asks to stop.
+            ConfigError: a batch holds one image, which BatchNorm cannot normalise.
         """
         self._check_batches()
         begin = max(start, self.step)
         salt = _salt(self.seed, self.round, *streams)
         self._meter.reset()
-        steps = self._steps_of(step, streams, replays)
+        steps = self._make_steps(step, streams, replays)
         with self.network.drawing(salt), self.network.arithmetic():
             for t in range(begin, stop):
                 self.step = t
                 if t == snapshot_at:
                     self.snapshot()
                 if self.hooks.should_stop(self):
-                    self._book(t)
+                    self._close_epoch(t)
                     self.hooks.save(self)
                     raise Paused(
                         f"stopped before step {t} of round {self.round}; {self.hooks.kept}"
@@ -310,20 +407,23 @@ class Trainer:
                 self._meter.count(outcome, t)
                 if (t + 1) % self.steps_per_epoch == 0 or t + 1 == stop:
                     self.step = t + 1
-                    self._book(t + 1)
+                    self._close_epoch(t + 1)
                     if t + 1 < stop and self.hooks.due():
                         self.hooks.save(self)
         if snapshot_at == stop:
             self.snapshot()
 
-    def _steps_of(self, step: Step, streams: Sequence[str], replays: bool) -> Steps:
+    def _make_steps(self, step: Step, streams: Sequence[str], replays: bool) -> Steps:
         """What makes these steps: as before, recordings included, where they are the same."""
-        wanted = self.network.device.type == "cuda" if self.replays is None else self.replays
-        recorder = self.recorder if wanted and replays and self.ranks.world == 1 else None
-        made = (id(step), *streams, recorder)  # the step lives as long as what makes it
-        if self.maker is None or self._made != made:
+        if self.replays is not None:
+            replays &= self.replays
+        else:
+            replays &= self.network.device.type == "cuda"
+        recorder = self.recorder if replays and self.ranks.world == 1 else None
+        key = (id(step), *streams, recorder)  # the step lives as long as what makes it
+        if self.maker is None or self._maker_key != key:
             sources = [self.batches(name) for name in streams]
-            self._made, self.maker = made, Steps(step, sources, self._meter, recorder)
+            self._maker_key, self.maker = key, Steps(step, sources, self._meter, recorder)
         return self.maker
 
     @property
@@ -345,12 +445,20 @@ class Trainer:
         return cost
 
     def priced(self, passes: Cost, begun: float) -> Cost:
-        """A cost in passes, with the operations and the seconds since `begun` that they took."""
+        """A cost in passes, with the operations and the seconds that they took.
+
+        Args:
+            passes: the cost.
+            begun: when they began, by `time.perf_counter`.
+
+        Returns:
+            A new cost.
+        """
         operations = passes.forward_passes + 2 * passes.backward_passes
         seconds = time.perf_counter() - begun
         return replace(passes, flops=self.flops_per_image() * operations, seconds=seconds)
 
-    def _book(self, step: int) -> None:
+    def _close_epoch(self, step: int) -> None:
         meter = self._meter
         if meter.steps == 0:
             return
@@ -360,8 +468,8 @@ class Trainer:
         meter.gather(self.ranks)
         epoch = meter.read()
         self.cost = self.spent
-        seen = self.observe(step - 1) if self.observe else {}
-        self.history.append({"round": self.round, "step": step, **epoch, **seen})
+        readout = self.observe(step - 1) if self.observe else {}
+        self.history.append({"round": self.round, "step": step, **epoch, **readout})
         meter.reset()
 
     def flops_per_image(self) -> int:
@@ -379,8 +487,11 @@ class Trainer:
                 self.state[f"rewind/{group}/{name}"] = tensor.clone()
 
     def rewind(self, optimiser: str = "fresh") -> None:
-        """Bring back the rewind point; momenta become zeros (`fresh`) or what they were
-        (`restored`)."""
+        """Bring back the rewind point.
+
+        Args:
+            optimiser: momenta become zeros (`fresh`), or what they were (`restored`).
+        """
         for group in ("weights", "buffers"):
             self.load(group, self.group(f"rewind/{group}"))
         if optimiser == "restored":
@@ -389,8 +500,16 @@ class Trainer:
             self.zero("momentum")
 
     def evaluate(self, part: str, weights: Named, buffers: Named | None = None) -> float | None:
-        """The metric on `validation` or `test`, by default percent correct, from effective weights;
-        None where that part is empty. buffers: may stand among the weights."""
+        """The metric on a part of the data.
+
+        Args:
+            part: `train`, `validation` or `test`.
+            weights: effective weights by name.
+            buffers: by name; may stand among the weights.
+
+        Returns:
+            By default percent correct; None where that part is empty.
+        """
         images = getattr(self.dataset, part)
         if images is None or len(images) == 0:
             return None
@@ -398,8 +517,14 @@ class Trainer:
         return self.network.judge(weights, buffers or {}, batches)
 
     def gather_statistics(self, weights: Named) -> Tensors:
-        """BatchNorm's buffers averaged over one epoch forward with these effective weights; the
-        state's own stay as they are. Counts as forward passes."""
+        """Average BatchNorm's statistics over one epoch forward, which counts as forward passes.
+
+        Args:
+            weights: effective weights by name.
+
+        Returns:
+            Buffers by name; the state's stay as they are.
+        """
         buffers = {name: tensor.clone() for name, tensor in self.group("buffers").items()}
         begun, images = time.perf_counter(), 0
         source = self.batches("statistics").stream()
@@ -414,11 +539,17 @@ class Trainer:
         return buffers
 
     def masked_step(self, mask: Mask, steps: int, value: float = 1.0) -> Step:
-        """A step of the recipe's optimiser under a fixed mask: pruned weights and their momenta are
-        exactly 0 before and after it.
+        """A step of the recipe's optimiser under a fixed mask.
 
-        steps: length of the whole schedule that the learning rate follows. value: of the mask where
-        it keeps; the network uses value * weight.
+        Pruned weights and their momenta are exactly 0 before and after it.
+
+        Args:
+            mask: of weights, by name.
+            steps: length of the whole schedule that the learning rate follows.
+            value: of the mask where it keeps; the network uses value * weight.
+
+        Returns:
+            A step for `fit`, of one batch.
         """
         weights, momenta, buffers = (self.flat(g) for g in ("weights", "momentum", "buffers"))
         mask.check(weights)
