@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -109,7 +110,8 @@ def export(network: nn.Module, example: Any, path: str | Path) -> None:
         TicketError: the network cannot be converted, the file would give something else, or it
             cannot be written.
     """
-    path, example = checked_path(path), _batch(example)
+    path = checked_path(path)
+    example = _batch(example)
     content, run = _converted(network, example, path.suffix)
     with torch.no_grad():
         expected, actual = _tensors(call(network, example)), _tensors(run(example))
@@ -247,10 +249,9 @@ def bench(
         TicketError: the ticket does not fit the network, or it cannot be written as ONNX.
     """
     example = _batch(example)
-    if turns < 6:
-        raise ConfigError(f"turns is {turns}; expected 6 at least")
-    if batches and min(batches) < 1:
-        raise ConfigError(f"batches is {min(batches)}; expected 1 at least")
+    _check_count("turns", turns, 6)
+    for batch in batches:
+        _check_count("batches", batch, 1)
     dense = copied(unwrapped(model)).cpu().eval()
     masked = ticket.apply(copy.deepcopy(dense))
     small = shrink(ticket, model, example)
@@ -261,6 +262,11 @@ def bench(
     for name in ("dense", [*networks][-1]):
         runs[f"{name}, ONNX"] = onnx_run(networks[name], example)
     return latencies(runs, example, batches, turns)
+
+
+def _check_count(name: str, count: Any, least: int) -> None:
+    if not isinstance(count, Integral) or count < least:
+        raise ConfigError(f"{name} is {shown(count)}; expected a whole number, {least} at least")
 
 
 def onnx_run(network: nn.Module, example: Any) -> Run:

@@ -58,8 +58,12 @@ class Trial:
         generator = torch.Generator().manual_seed(0)
         noise = tree_map_only(Tensor, lambda x: _noise_like(x, generator), example)
         self.inputs = [example, noise]
-        misfit, advice = "the network does not take the example", "give a batch of its inputs"
-        with refusal(ConfigError, misfit, Exception, advice):  # whatever its own code raises
+        with refusal(
+            ConfigError,
+            "the network does not take the example",
+            errors=Exception,  # whatever its own code raises
+            advice="give a batch of its inputs",
+        ):
             self.expected = self.outputs(network)
         if not all(bool(tensor.isfinite().all()) for tensor in self.expected):
             raise ConfigError("the network gives NaN or infinity for the example, or for noise")

@@ -188,13 +188,12 @@ class Ticket:
         Raises:
             TicketError: the ticket does not fit the network.
         """
+        replace(self, weights=None).check(model)
         tensors = _tensors(unwrapped(model))
         weights = {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
         for name, kept in self.mask.items():
             weights[name].mul_(kept)
-        ticket = replace(self, weights=weights, judged="retrained")
-        ticket.check(model)
-        return ticket
+        return replace(self, weights=weights, judged="retrained")
 
     def shrink(self, model: nn.Module, example: Any, *, progress: bool = True) -> nn.Module:
         """A smaller network that gives what the ticket's does, in evaluation mode, to 1e-5: whole

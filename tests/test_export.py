@@ -102,8 +102,8 @@ def test_arrays_will_do_and_frozen_networks_too(capsys: pytest.CaptureFixture[st
     assert len(filters().shrink(frozen, IMAGES.numpy()).first.weight) == 4
 
 
-@pytest.mark.parametrize(("batches", "turns"), [((0,), 6), ((1,), 5)])
-def test_nothing_is_measured_less_than_once(batches: tuple[int, ...], turns: int) -> None:
+@pytest.mark.parametrize(("batches", "turns"), [((0,), 6), ((1, 2.5), 6), ((1,), 5), ((1,), "7")])
+def test_nothing_is_measured_less_than_once(batches: Any, turns: Any) -> None:
     with pytest.raises(ConfigError, match="at least"):
         bench(filters(), NETWORK, IMAGES, batches, turns)
 

@@ -156,6 +156,12 @@ def test_what_cannot_be_enforced_is_refused() -> None:
         ticket.enforced(nn.Linear(6, 3), other)
 
 
+def test_weights_of_another_network_are_refused() -> None:
+    for other in (nn.Linear(6, 3), nn.Conv2d(1, 2, 3)):
+        with pytest.raises(TicketError, match="does not fit this network"):
+            half().with_weights(other)
+
+
 def compiled(model: nn.Module) -> Any:
     return torch.compile(model, backend="eager")
 
