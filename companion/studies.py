@@ -312,14 +312,8 @@ class Longer(Contestant):
 
     def __call__(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         """As `Contestant`."""
-        training = recipe.training
-        factor = self._factor(recipe)
-        longer: dict[str, Any] = {"length": _times(training.length, factor)}
-        if training.milestones:
-            longer["milestones"] = [_times(length, factor) for length in training.milestones]
-        if training.warmup != "0it":
-            longer["warmup"] = _times(training.warmup, factor)
-        yield Entry(dense_run(recipe.with_(training=longer), seed), self.label)
+        longer = recipe.stretched(self._factor(recipe))
+        yield Entry(dense_run(longer, seed), self.label)
 
     def _factor(self, recipe: Recipe) -> float:
         if self.name == "dense-search":
@@ -333,10 +327,6 @@ class Longer(Contestant):
                 f"leave out {self.name}"
             )
         return 1 + float(rewind[:-2]) / float(length[:-2])
-
-
-def _times(length: str, factor: float) -> str:
-    return f"{round(float(length[:-2]) * factor, 6):g}{length[-2:]}"
 
 
 _KINDS = {"bip-departures": Departures, "dense-equal": Longer, "dense-search": Longer}

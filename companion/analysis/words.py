@@ -14,6 +14,17 @@ def in_percent(density: float) -> str:
     return f"{value:.0f} %" if value >= 9.95 else f"{value:.2g} %"
 
 
+def duration(seconds: float) -> str:
+    """Return seconds as `8.2 s`, `2 min 31 s`, `3 h 05 min` or, from three days on, `12.5 days`."""
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, over = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {over:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 72 else f"{seconds / 86400:.1f} days"
+
+
 def short(cost: float) -> str:
     """Return an amount with three digits and a prefix: `12.5 M`, `830`."""
     for size, name in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):

@@ -169,6 +169,7 @@ def estimate(
     Args:
         studies: Studies by name, or recipe.yaml files; all that come with lthlib if left out.
     """
+    from companion.analysis.words import duration
     from companion.forecast import GPU
     from lthlib.recipes import recipe_names
     from lthlib.runs import Store, with_ancestors
@@ -185,18 +186,19 @@ def estimate(
                 raise
             say(f"{chosen.name}: {len(chosen.configs)} runs; {error}")
             continue
-        shared = [f", {_duration(cost.gpu[n])} with {n} at once" for n in cost.gpu if n > 1]
+        shared = [f", {duration(cost.gpu[n])} with {n} at once" for n in cost.gpu if n > 1]
         say(
             f"{chosen.name}: {len(chosen.configs)} runs, {len(missing)} to compute with their "
             f"parents, {cost.epochs:,.0f} epochs or {cost.passes / 1e6:.2f} million images forward "
             f"and backward\n  here: {time_here}\n"
-            f"  {GPU['device']}: training takes at most {_duration(cost.gpu[1])}"
+            f"  {GPU['device']}: training takes at most {duration(cost.gpu[1])}"
             f"{''.join(shared)}, by steps measured on {GPU['measured']}"
         )
 
 
 def _priced(missing: Sequence[RunConfig], machine: Machine, at_once: AtOnce) -> tuple[Bill, str]:
     """What runs cost, and in words what they cost here, or why that is not known."""
+    from companion.analysis.words import duration
     from companion.forecast import MANY, SETS, bill
     from companion.forecast import estimate as predict
 
@@ -207,7 +209,7 @@ def _priced(missing: Sequence[RunConfig], machine: Machine, at_once: AtOnce) -> 
             raise
         return bill(missing, at_once.jobs_per_device or MANY), str(error)
     return cost, (
-        f"about {_duration(cost.seconds)} with {cost.jobs} at once, {_duration(cost.busy)} of "
+        f"about {duration(cost.seconds)} with {cost.jobs} at once, {duration(cost.busy)} of "
         "their time together, timed now"
     )
 
@@ -267,11 +269,3 @@ def bisect(
         say(f"no trial came within {100 * tolerance:g} % of density {density}", err=True)
         raise typer.Exit(1)
     say(f"--set methods.cs.initial_gate={gate:g} gives density {reached:.4f}")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 3 * 86400 else f"{seconds / 86400:.0f} days"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from companion.analysis.words import duration
 from companion.markdown import Markdown, in_words
 from companion.markdown import table as markdown_table
 from lthlib.errors import PublishError
@@ -35,6 +36,9 @@ def rerun_command(page: str, parameters: Mapping[str, Any]) -> str:
         page: the page, or its notebook.
         parameters: those to set. None is left out: it is what a parameter that may be None is
             without a value.
+
+    Returns:
+        The command, quoted for a shell: `lth rerun tickets --set seeds=3`.
     """
     words = ["lth", "rerun", page]
     for name, value in parameters.items():
@@ -49,7 +53,7 @@ def rerun_command(page: str, parameters: Mapping[str, Any]) -> str:
 class Artefacts:
     """Where a notebook puts what it shows: NAME.svg, .csv and .md for each figure or table.
 
-    Args:
+    Attributes:
         notebook: its name, without folder and suffix; on a page of the book, `$LTHLIB_PAGE` is.
         command: the command that makes everything in it again.
         folder: default `$LTHLIB_ARTEFACTS` (set while the book is built), else
@@ -65,9 +69,13 @@ class Artefacts:
         """Return those of a notebook by its parameters, one of which is `artefacts`, the folder.
 
         Whoever runs it for a page sets `$LTHLIB_COMMAND`, which is shorter than all parameters.
+
+        Args:
+            notebook: its name.
+            parameters: what `declare` returned.
         """
-        given = {**parameters._asdict(), "artefacts": None}
-        command = os.getenv("LTHLIB_COMMAND") or rerun_command(notebook, given)
+        changes = {**parameters._asdict(), "artefacts": None}
+        command = os.getenv("LTHLIB_COMMAND") or rerun_command(notebook, changes)
         return cls(notebook, command, parameters.artefacts)
 
     def figure(
@@ -104,7 +112,7 @@ class Artefacts:
         alt = alt or str(fig.get_label())
         if not alt.strip():
             raise PublishError(f"figure {name!r}: alt text is empty; say what the figure shows")
-        below = self._below(name, data, note, rows, source)
+        notes = self._notes(name, data, note, rows, source)
         svg = self._path(name, ".svg")
         for text in fig.findobj(Text):
             text.set_parse_math(False)
@@ -117,10 +125,10 @@ class Artefacts:
         head = f":::{{figure}} {self._address(name)}.svg\n:alt: {quoted}"
         if fig.get_figwidth() > _WIDE:
             head += "\n:class: wide"
-        block = f"{head}\n\n{_one_line(title)}\n\n{self._take_along(name, below, 'svg')}:::\n"
+        block = f"{head}\n\n{_one_line(title)}\n\n{self._with_downloads(name, notes, 'svg')}:::\n"
         picture = {"image/svg+xml": svg.read_text(encoding="utf-8"), "text/plain": alt}
         display(picture, raw=True, metadata={TAG: name})
-        self._keep(name, data, block, f"**{title}**\n\n{below}")
+        self._write_and_show(name, data, block, f"**{title}**\n\n{notes}")
 
     def table(
         self,
@@ -137,19 +145,23 @@ class Artefacts:
 
         Args:
             data: the table; names of columns and cells are text.
-            name, title, note, rows, source: as for `figure`.
+            name: of the files: lower-case letters, digits and hyphens.
+            title: the caption, one sentence of Markdown.
+            note: how to read it, below the table, in Markdown.
             formats: column -> format of its numbers, default `.4g`; a missing value is a dash.
+            rows: the rows of the tidy table that the data was made from; default `data` itself.
+            source: where the data comes from, if no run of ours made it: text, or Markdown.
 
         Raises:
             PublishError: an argument is empty or malformed, or the rows lack provenance.
         """
-        below = self._below(name, data, note, rows, source)
+        notes = self._notes(name, data, note, rows, source)
         body = _markdown(name, data, formats or {})
         block = f":::{{table}} {_one_line(title)}\n\n{body}\n:::\n\n"
-        block += f":::{{div}} provenance\n{self._take_along(name, below)}:::\n"
-        self._keep(name, data, block, f"**{title}**\n\n{body}\n\n{below}")
+        block += f":::{{div}} provenance\n{self._with_downloads(name, notes)}:::\n"
+        self._write_and_show(name, data, block, f"**{title}**\n\n{body}\n\n{notes}")
 
-    def _below(
+    def _notes(
         self, name: str, data: DataFrame, note: str, rows: DataFrame | None, source: str
     ) -> str:
         """Return how to read the data, and what made it."""
@@ -157,34 +169,35 @@ class Artefacts:
             raise PublishError(f"{name!r} names files: use lower-case letters, digits, hyphens")
         if data.empty or any(not str(column).strip() for column in data.columns):
             raise PublishError(f"{name!r}: the data is empty or a column has no name")
-        made = source or provenance(data if rows is None else rows, name)
-        made = Markdown("Source: {}" if source else "{}").format(made)
-        return "\n\n".join(filter(None, [_one_line(note), made]))
+        if source:
+            origin = Markdown("Source: {}").format(source)
+        else:
+            origin = Markdown("{}").format(provenance(data if rows is None else rows, name))
+        return "\n\n".join(filter(None, [_one_line(note), origin]))
 
-    def _take_along(self, name: str, below: str, *more: str) -> str:
+    def _with_downloads(self, name: str, notes: str, *more: str) -> str:
         """Return what stands below an artefact on a page: its files, and how to make it again."""
         links = [
             f"{{download}}`{suffix.upper()} <{self._address(name)}.{suffix}>`"
             for suffix in (*more, "csv")
         ]
-        return f"{below}\n\nDownload: {' · '.join(links)}\n\n{self._again()}"
+        return f"{notes}\n\nDownload: {' · '.join(links)}\n\n{self._command_block()}"
 
-    def _again(self) -> str:
+    def _command_block(self) -> str:
         return f"```bash\n{self.command}\n```\n"
 
     def _address(self, name: str) -> str:
         return f"/artefacts/{os.getenv('LTHLIB_PAGE') or self.notebook}/{name}"
 
-    def _keep(self, name: str, data: DataFrame, block: str, text: str) -> None:
-        """Write data and block; show text in a notebook that somebody runs by hand, where MyST's
-        roles mean nothing."""
+    def _write_and_show(self, name: str, data: DataFrame, block: str, text: str) -> None:
+        """Write data and block; show text, since MyST's roles mean nothing in a notebook."""
         from IPython.display import display
 
         path = self._path(name, ".csv")
         data.to_csv(path, index=False, lineterminator="\n")
         self._path(name, ".md").write_text(block, encoding="utf-8")
-        shown = {"text/markdown": f"{text}\n\nData: `{path}`\n\n{self._again()}"}
-        display(shown, raw=True, metadata={TAG: name})
+        output = {"text/markdown": f"{text}\n\nData: `{path}`\n\n{self._command_block()}"}
+        display(output, raw=True, metadata={TAG: name})
 
     def _path(self, name: str, suffix: str) -> Path:
         folder = self.folder or os.getenv("LTHLIB_ARTEFACTS") or f"build/artefacts/{self.notebook}"
@@ -195,6 +208,10 @@ class Artefacts:
 def provenance(rows: DataFrame, name: str = "data") -> str:
     """Return one line on the runs behind some rows of the tidy table.
 
+    Args:
+        rows: of the tidy table.
+        name: of what they were made into, for messages.
+
     Raises:
         PublishError: a column of the tidy table is missing, or there are no rows.
     """
@@ -204,24 +221,27 @@ def provenance(rows: DataFrame, name: str = "data") -> str:
         raise PublishError(
             f"{name!r}: the rows {lacks}: pass rows= (of the tidy table) or, without runs, source="
         )
-    made = made_by(rows)
-    return f"Scale: {made.pop('scale')} · " + " · ".join(f"{n}: {one}" for n, one in made.items())
+    facts = made_by(rows)
+    scale = facts.pop("scale")
+    return f"Scale: {scale} · " + " · ".join(f"{name}: {text}" for name, text in facts.items())
 
 
 def made_by(rows: DataFrame) -> dict[str, str]:
-    """Return what made some rows of the tidy table: scale, seeds, device, date, commit, runs,
-    duration.
+    """Return what made some rows of the tidy table.
 
     Seconds are each run's own, ancestors left out; of a run's tickets the dearest counts.
+
+    Returns:
+        In words: scale, seeds, device, date, commit, runs, duration.
     """
     runs = rows.groupby("run")
     failed = int((rows["status"] == "failed").groupby(rows["run"]).any().sum())
     days = sorted(rows["finished"].astype(str).str[:10])
-    commits = _words(rows["commit"].dropna().astype(str).str[:7]) or "none"
+    commits = _listed(rows["commit"].dropna().astype(str).str[:7]) or "none"
     return {
-        "scale": _words(rows["scale"]),
+        "scale": _listed(rows["scale"]),
         "seeds": _spans(rows["seed"]),
-        "device": _words(rows["device_name"] if "device_name" in rows else rows["device"]),
+        "device": _listed(rows["device_name"] if "device_name" in rows else rows["device"]),
         "date": " to ".join(dict.fromkeys((days[0], days[-1]))),
         "commit": commits + (", with changes not committed" if rows["dirty"].any() else ""),
         "runs": f"{runs.ngroups}" + (f" ({failed} failed)" if failed else ""),
@@ -229,27 +249,18 @@ def made_by(rows: DataFrame) -> dict[str, str]:
     }
 
 
-def duration(seconds: float) -> str:
-    """Return seconds as `8.2 s`, `2 min 31 s` or `3 h 05 min`."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _words(values: Series) -> str:
-    found = sorted(set(values.dropna().astype(str)))
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return ", ".join(found[:3]) + more
+def _listed(values: Series) -> str:
+    words = sorted(set(values.dropna().astype(str)))
+    more = f" and {len(words) - 3} more" if len(words) > 3 else ""
+    return ", ".join(words[:3]) + more
 
 
 def _spans(values: Series) -> str:
     """Whole numbers as spans: 0, 1, 2, 5 -> `0–2, 5`."""
     numbers = enumerate(sorted({int(value) for value in values}))
-    spans = ([one for _, one in own] for _, own in groupby(numbers, lambda at: at[1] - at[0]))
-    return ", ".join("–".join(map(str, dict.fromkeys((own[0], own[-1])))) for own in spans)
+    groups = groupby(numbers, lambda pair: pair[1] - pair[0])  # the same inside a span
+    spans = ([number for _, number in pairs] for _, pairs in groups)
+    return ", ".join("–".join(map(str, dict.fromkeys((span[0], span[-1])))) for span in spans)
 
 
 def _one_line(text: str) -> str:
@@ -265,5 +276,5 @@ def _markdown(name: str, data: DataFrame, formats: Mapping[str, str]) -> Markdow
         [in_words(value, formats.get(str(name), ".4g")) for value in values]
         for name, values in data.items()
     ]
-    numeric = [place for place, kind in enumerate(data.dtypes) if is_numeric_dtype(kind)]
+    numeric = [column for column, kind in enumerate(data.dtypes) if is_numeric_dtype(kind)]
     return markdown_table(data.columns, zip(*columns, strict=True), numeric)

@@ -21,8 +21,9 @@ from tqdm import tqdm
 
 import companion
 import lthlib
+from companion.analysis.words import duration
 from companion.publish import freshness, stage
-from companion.publish.artefacts import duration, rerun_command
+from companion.publish.artefacts import rerun_command
 from companion.publish.notebooks import run_notebook
 from lthlib.errors import ConfigError, PublishError
 from lthlib.files import from_json, load
@@ -37,7 +38,7 @@ _JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"  # it has no `p
 class Page:
     """A notebook of the book.
 
-    Args:
+    Attributes:
         notebook: its name: it is `notebooks/NAME.ipynb`.
         parameters: values for some of its parameters.
         inputs: name -> digest of what it reads (results files, records of the store).
@@ -61,7 +62,12 @@ class Page:
         return Path("notebooks", f"{self.notebook}.ipynb")
 
     def environment(self, artefacts: Path, changes: Mapping[str, Any]) -> dict[str, str]:
-        """Return what tells the notebook that it makes this page, some parameters changed."""
+        """Return what tells the notebook that it makes this page.
+
+        Args:
+            artefacts: the folder for what it shows.
+            changes: parameters that have other values than the page's.
+        """
         return {
             "LTHLIB_ARTEFACTS": str(artefacts),
             "LTHLIB_PAGE": self.title,
@@ -78,7 +84,7 @@ def build(
     jobs: int = 1,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Build the book in `root/build` and return the page to open; what is fresh is not made again.
+    """Build the book in `root/build`; what is fresh is not made again.
 
     Args:
         root: the repository; nothing outside its `build` is written.
@@ -88,6 +94,9 @@ def build(
         jobs: notebooks to run at once.
         say: is told what is done, a line at a time.
 
+    Returns:
+        The path of the page to open.
+
     Raises:
         PublishError: a notebook, a page or the site cannot be built; the previous site stays.
     """
@@ -95,31 +104,33 @@ def build(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0):
-            place = folder / "pages"
-            due = {page.title: _due(root, page, place, say) for page in notebooks}
+            finished = folder / "pages"
+            due = {page.title: _key_if_due(root, page, finished, say) for page in notebooks}
             pages = [page for page in notebooks if due[page.title]]
             began = time.monotonic()
-            _run_all(root, pages, due, place, environment or {}, jobs)
+            _run_all(root, pages, due, finished, environment or {}, jobs)
             if pages:
                 say(f"notebooks: took {duration(time.monotonic() - began)}")
-            executed = {page.title: place / page.title for page in notebooks}
+            executed = {page.title: finished / page.title for page in notebooks}
             return _site(stage.mirror(root, executed, context), folder, say)
     except Timeout as error:
         raise PublishError(f"{folder}: another build is running here; wait for it") from error
 
 
-def _due(root: Path, page: Page, place: Path, say: Callable[[str], None]) -> dict[str, str]:
+def _key_if_due(
+    root: Path, page: Page, finished: Path, say: Callable[[str], None]
+) -> dict[str, str]:
     """Return the key under which a notebook is to run; nothing if it is fresh."""
     key = freshness.key(root / page.path, page.parameters, _PACKAGES, page.inputs)
     try:
-        found = dict(load(place / page.title / "key.json", from_json, "stamp"))
+        stamp = dict(load(finished / page.title / "key.json", from_json, "stamp"))
     except (ConfigError, TypeError, ValueError):
-        found = {}
-    changed = [part for part, digest in key.items() if found.get(part) != digest]
+        stamp = {}
+    changed = [name for name, digest in key.items() if stamp.get(name) != digest]
     if not changed:
         return {}
-    why = f"changed: {', '.join(changed)}" if found else "not run before"
-    say(f"{page.path}: to run ({why})")
+    reason = f"changed: {', '.join(changed)}" if stamp else "not run before"
+    say(f"{page.path}: to run ({reason})")
     return key
 
 
@@ -127,29 +138,29 @@ def _run_all(
     root: Path,
     pages: Sequence[Page],
     keys: Mapping[str, Mapping[str, str]],
-    place: Path,
+    finished: Path,
     environment: Mapping[str, str],
     jobs: int,
 ) -> None:
-    """Run notebooks, several at once; each takes its place when it is complete."""
+    """Run notebooks, several at once; each goes to `finished` when it is complete."""
     if not pages:
         return
-    place.mkdir(exist_ok=True)
+    finished.mkdir(exist_ok=True)
     # Kernels that each take every core wait for one another, ten times as long.
     threads = os.getenv("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // jobs))
     environment = {"OMP_NUM_THREADS": threads, **environment}
     with (
-        tempfile.TemporaryDirectory(dir=place, prefix=".") as folder,
+        tempfile.TemporaryDirectory(dir=finished, prefix=".") as folder,
         ThreadPoolExecutor(jobs) as pool,
     ):
 
         def run(page: Page) -> None:
             new = Path(folder, page.title, "new")
-            named = page.environment(new / "artefacts", {})
             output = new / "notebook.ipynb"
-            run_notebook(root / page.path, output, page.parameters, root, {**environment, **named})
+            variables = {**environment, **page.environment(new / "artefacts", {})}
+            run_notebook(root / page.path, output, page.parameters, root, variables)
             (new / "key.json").write_text(json.dumps(keys[page.title], indent=1), encoding="utf-8")
-            _replace(new, place / page.title)
+            _replace(new, finished / page.title)
 
         running = [pool.submit(run, page) for page in pages]
         # A terminal has a bar with the time left.
@@ -174,9 +185,10 @@ def _site(files: stage.Mirror, build_dir: Path, say: Callable[[str], None]) -> P
     """Build the site anew unless the mirror is what it was; a warning of Sphinx is a failure."""
     index = build_dir / "_build" / "html" / "index.html"
     stamp = build_dir / "_build" / "mirror.json"
-    code = {str(path): path.read_bytes() for one in _PACKAGES for path in one.rglob("*.py")}
-    every = sorted({**files, **code}.items())  # the reference shows what docstrings say
-    contents = {name: freshness.digest(content) for name, content in every}
+    # The reference shows what docstrings say.
+    code = {str(path): path.read_bytes() for folder in _PACKAGES for path in folder.rglob("*.py")}
+    sources = sorted({**files, **code}.items())
+    contents = {name: freshness.digest(content) for name, content in sources}
     made_from = json.dumps({**contents, **{tool: metadata.version(tool) for tool in _TOOLS}})
     if index.exists() and stamp.exists() and stamp.read_text("utf-8") == made_from:
         say("the book is up to date")
@@ -196,6 +208,12 @@ def _site(files: stage.Mirror, build_dir: Path, say: Callable[[str], None]) -> P
 def jupyter_book(source: Path, output: Path, log: Path, builder: str = "html") -> None:
     """Build a staged mirror with one of Jupyter Book's builders.
 
+    Args:
+        source: the folder of the mirror.
+        output: the folder in which `_build` is made.
+        log: the file for all that Jupyter Book prints.
+        builder: its name.
+
     Raises:
         PublishError: there was a warning.
     """
@@ -205,9 +223,10 @@ def jupyter_book(source: Path, output: Path, log: Path, builder: str = "html") -
     done = subprocess.run(
         command, encoding="utf-8", errors="replace", stdout=PIPE, stderr=STDOUT, check=False
     )
-    told = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)  # Jupyter Book forces colours
-    log.write_text(told, encoding="utf-8")
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)  # Jupyter Book forces colours
+    log.write_text(printed, encoding="utf-8")
     if done.returncode:
-        lines = [line for line in told.splitlines() if "WARNING" in line or "ERROR" in line]
-        shown = "\n".join(dict.fromkeys(lines or told.splitlines()[-20:]))
-        raise PublishError(f"the site was not built (all of its output: {log}):\n{shown}")
+        lines = printed.splitlines()
+        warnings = [line for line in lines if "WARNING" in line or "ERROR" in line]
+        reasons = "\n".join(dict.fromkeys(warnings or lines[-20:]))
+        raise PublishError(f"the site was not built (all of its output: {log}):\n{reasons}")

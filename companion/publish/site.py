@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from companion.analysis.points import curve_points, ticket_table
+from companion.analysis.words import duration
 from companion.evidence.facts import load_facts
-from companion.publish.artefacts import duration
 from companion.publish.book import Page, build
 from companion.publish.checks import load_reports
 from companion.publish.context import page_context
@@ -61,7 +61,7 @@ def build_site(
     device: str = "auto",
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Build the book and return the page to open; what is complete and fresh is not made again.
+    """Build the book; what is complete and fresh is not made again.
 
     The main contestants of the embedded study are computed into the store; all else is shown as
     `root/results` holds it, the embedded study too, under a name of its own. A run that fails is
@@ -75,38 +75,43 @@ def build_site(
         device: `cpu`, `cuda`, or `auto` for cuda if there is one.
         say: is told what is done, a line at a time.
 
+    Returns:
+        The path of the page to open.
+
     Raises:
         Paused: computing was interrupted; its state is saved.
         PublishError: a notebook, a page or the site cannot be built; the previous site stays.
         RecordError: what is published in `results` is malformed, or there is no such folder.
     """
-    began, runs = time.monotonic(), Store(store)
+    began = time.monotonic()
+    runs = Store(store)
     study = ticket_study(load_recipe(EMBEDDED), **embedded())
     results = root / "results"
     # What was changed by hand is told before anything is computed, and shown nowhere.
     for error in faults_of(results):
         raise error
-    facts, reports = load_facts(results), load_reports(results)
-    shown = load_results(results)
-    machine, missing = Machine(device), study.missing(runs)
-    if missing:
+    facts = load_facts(results)
+    reports = load_reports(results)
+    published = load_results(results)
+    machine = Machine(device)
+    if missing := study.missing(runs):
         say(f"{study.name}: {len(missing)} of {len(study.entries)} runs to compute")
-        past = {one["run"]: one["cost"]["own"]["seconds"] for one in shown}
+        past = {record["run"]: record["cost"]["own"]["seconds"] for record in published}
         if seconds := sum(past.get(config.id, 0.0) for config in missing):
             expected = duration(seconds / (jobs or default_jobs(machine)))
             say(f"that is {expected} by the times of the published record; then the notebooks")
-        for run, why in compute(study.name, missing, runs, machine, jobs).items():
-            say(f"run {run} failed: {why}")
+        for run, reason in compute(study.name, missing, runs, machine, jobs).items():
+            say(f"run {run} failed: {reason}")
         say(f"{study.name}: took {duration(time.monotonic() - began)}")
     records = study.records(runs)
-    for record in shown:
+    for record in published:
         if record["study"] == study.name:
             record["study"] = f"{study.name} as published"
     page = build(
         root,
-        notebooks=[one for one in pages(results, study.name, records) if is_shown(root, one)],
+        notebooks=[page for page in pages(results, study.name, records) if is_shown(root, page)],
         context={
-            **page_context([*records, *shown], facts, reports),
+            **page_context([*records, *published], facts, reports),
             **quoting(root),
             "explorer": partial(explorer, results),
         },
@@ -122,7 +127,7 @@ def build_site(
 def embedded() -> dict[str, Any]:
     """Return what the book computes of the embedded study: `methods` and `dense_seeds`."""
     study = load_recipe(EMBEDDED).values["study"]
-    methods = [one for one in study["methods"] if one in CONTESTANTS]
+    methods = [method for method in study["methods"] if method in CONTESTANTS]
     return {"methods": methods, "dense_seeds": min(DENSE, study["dense_seeds"])}
 
 
@@ -131,33 +136,37 @@ def pages(results: Path, study: str, records: list[dict[str, Any]]) -> Iterator[
 
     Args:
         results: the folder of what is published.
-        study, records: the embedded study, from the local store.
+        study: the name of the embedded study.
+        records: of it, from the local store.
     """
-    local, own = {study: digest(records)}, {"source": "local", **embedded()}
     # These train, and take longest.
-    for name, fewer in {
-        "bilevel": {"seeds": 2},
-        "quickstart": {},
-        "inside": {"dense_seeds": own["dense_seeds"]},
-    }.items():
-        yield Page(name, fewer)
+    yield Page("bilevel", {"seeds": 2})
+    yield Page("quickstart")
+    yield Page("inside", {"dense_seeds": embedded()["dense_seeds"]})
     for name in ("tickets", "cost"):
-        yield Page(name, own, local)
+        yield Page(name, {"source": "local", **embedded()}, {study: digest(records)})
     # Its masks are those that are published.
     yield Page("masks", {}, digests(_recorded(results, study)))
     published = digests(results.glob("*.jsonl"))
-    for structure in ("unstructured", "filter"):
-        name = "panels" if structure == "unstructured" else f"panels-{structure}"
-        yield Page("panels", {"structure": structure}, published, name)
+    yield Page("panels", {"structure": "unstructured"}, published)
+    yield Page("panels", {"structure": "filter"}, published, "panels-filter")
     for name in study_names(results):
         if name in set(recipe_names()) - set(TUNING.values()):
             yield from recorded_pages(results, name)
 
 
 def recorded_pages(results: Path, name: str) -> Iterator[Page]:
-    """Yield `tickets-STUDY`, `cost-STUDY`, ...: what is published of a study, nothing computed."""
+    """Yield what shows the published record of a study, nothing computed.
+
+    Args:
+        results: the folder of what is published.
+        name: of the study.
+
+    Yields:
+        `tickets-STUDY`, `cost-STUDY`, `masks-STUDY`, or the pages of `OWN_NOTEBOOKS`.
+    """
     recipe = load_recipe(name)
-    shown = {
+    parameters = {
         "dataset": recipe.values["data"]["dataset"],
         "architecture": recipe.values["model"]["architecture"],
         "recipe": name,
@@ -167,16 +176,18 @@ def recorded_pages(results: Path, name: str) -> Iterator[Page]:
     for notebook, more in OWN_NOTEBOOKS.get(name, {}).items():
         if trials := TUNING.get(name):  # shown too, where they are recorded
             tuning = [path for path in [results / f"{trials}.jsonl"] if path.exists()]
-            files, more = files + tuning, {"tuning": trials if tuning else None}
-        first = next(study for study, own in OWN_NOTEBOOKS.items() if notebook in own)
+            files = files + tuning
+            more = {"tuning": trials if tuning else None}
+        first = next(study for study, names in OWN_NOTEBOOKS.items() if notebook in names)
         title = notebook if name == first else f"{notebook}-{name}"
-        yield Page(notebook, {**shown, **more}, digests(files), title)
+        yield Page(notebook, {**parameters, **more}, digests(files), title)
     if name not in OWN_NOTEBOOKS:
-        densities = _most_shared(load_study(results, name))
-        found = {"tickets": {}, "cost": {}, "masks": {"density": next(densities, None)}}
-        for notebook, more in found.items():
-            if None not in more.values():
-                yield Page(notebook, {**shown, **more}, digests(files), f"{notebook}-{name}")
+        yield Page("tickets", parameters, digests(files), f"tickets-{name}")
+        yield Page("cost", parameters, digests(files), f"cost-{name}")
+        density = next(_most_shared(load_study(results, name)), None)
+        if density is not None:
+            masks = {**parameters, "density": density}
+            yield Page("masks", masks, digests(files), f"masks-{name}")
 
 
 def _recorded(results: Path, study: str) -> list[Path]:
@@ -194,16 +205,13 @@ def is_shown(root: Path, page: Page) -> bool:
 
 
 def _most_shared(records: Iterable[Mapping[str, Any]]) -> Iterator[float]:
-    """Densities of a study's tickets, first those that most curves have a ticket near; then sparse.
-
-    Near: within 1 %, as figures interpolate.
-    """
+    """Densities of a study's tickets, first those that most curves have a ticket near."""
     points = curve_points(ticket_table(records))
     points = points[~points["curve"].str.startswith("dense")]
     densities = sorted({float(f"{density:.3g}") for density in points["density"]})
 
     def curves(density: float) -> int:
-        near = (points["density"] / density).between(0.99, 1.01)
+        near = (points["density"] / density).between(0.99, 1.01)  # as figures interpolate
         return int(points.loc[near, "curve"].nunique())
 
     return iter(sorted(densities, key=curves, reverse=True))

@@ -14,8 +14,9 @@ import pandas as pd
 from IPython import get_ipython
 
 from companion.analysis.points import ticket_table
+from companion.analysis.words import duration
 from companion.markdown import Markdown
-from companion.publish.artefacts import Artefacts, duration
+from companion.publish.artefacts import Artefacts
 from companion.publish.parameters import choice, declare, some
 from companion.publish.results import results_folder
 from companion.published import load_study
@@ -25,7 +26,7 @@ from lthlib.methods import METHODS, get_method
 from lthlib.recipes import Recipe, dense_run, load_recipe, recipe_names
 from lthlib.recipes.recipe import SCALES
 from lthlib.runs import Machine, Parent, RunConfig, Store, bar, execute_many, with_ancestors
-from lthlib.settings import Count, Density, Length, NotNegative, Number
+from lthlib.settings import Count, Density, Length, NotNegative, Number, coerce
 
 SOURCES = ("published", "local", "results")
 GATED = tuple(name for name, method in METHODS.items() if method.has_gates)
@@ -38,9 +39,10 @@ PUBLISHED, STORED, COMPUTED = ORIGINS
 class Gathered:
     """A study's records, and where they come from.
 
-    records: one per judged ticket or failed run. origins: run -> `PUBLISHED`, `STORED` or
-    `COMPUTED`. stale: what differs between published runs that are shown and this version of
-    lthlib.
+    Attributes:
+        records: one per judged ticket or failed run.
+        origins: run -> `PUBLISHED`, `STORED` or `COMPUTED`.
+        stale: what differs between published runs that are shown and this version of lthlib.
     """
 
     records: list[dict[str, Any]]
@@ -55,7 +57,7 @@ class Gathered:
     def _repr_markdown_(self) -> Markdown:
         failed = sum(record["status"] == "failed" for record in self.records)
         counts = self.counts + Counter(failed=failed)
-        words = [f"{counts[one]} {one}" for one in (*ORIGINS, "failed") if counts[one]]
+        words = [f"{counts[name]} {name}" for name in (*ORIGINS, "failed") if counts[name]]
         text = Markdown("Runs: {}.").format(", ".join(words) or "none")
         if self.stale:
             text += Markdown("\n\n> **Stale:** {}. Run again with `source: local`.").format(
@@ -65,13 +67,20 @@ class Gathered:
 
 
 def begin(notebook: str, names: Mapping[str, Any], /, **kinds: Any) -> tuple[Any, Artefacts]:
-    """Check the parameters of a notebook on a study, as `declare` does, which is told here what
-    those may be that such notebooks share; return them, and where its figures and tables go.
+    """Check the parameters of a notebook on a study, as `declare` does.
+
+    What those may be that such notebooks share, `shared_parameters` says.
 
     Args:
         notebook: its name.
         names: its `globals()`.
         kinds: what its own parameters may be; one of the shared may be something else here.
+
+    Returns:
+        The parameters, and where the notebook's figures and tables go.
+
+    Raises:
+        ConfigError: as `declare` does.
     """
     shared = {name: kind for name, kind in shared_parameters().items() if name in names}
     parameters = declare(names, **shared | kinds)
@@ -100,36 +109,38 @@ def shared_parameters() -> dict[str, Any]:
 def open_study(
     parameters: Any, study: Study | None = None, **changes: Any
 ) -> tuple[Study, Gathered, pd.DataFrame]:
-    """Return the study that a notebook's parameters ask for, its records, and their table; what is
-    missing is computed.
+    """Open the study that a notebook's parameters ask for; what is missing is computed.
 
     Args:
         parameters: what `begin` returned.
         study: another than `study_of` finds by them.
         changes: parameters with other values, or such as the notebook lacks.
 
+    Returns:
+        The study, its records, and their table from `ticket_table`.
+
     Raises:
         ConfigError: as `study_of` and `study_records` do.
     """
-    given = {**parameters._asdict(), **changes}
-    study = study or study_of(recipe_of(parameters), given)
-    how = {name: given[name] for name in ("source", "results", "jobs") if name in given}
-    found = study_records(study, Store(parameters.store), machine_of(parameters), **how)
-    return study, found, ticket_table(found.records)
+    values = {**parameters._asdict(), **changes}
+    study = study or study_of(recipe_of(parameters), values)
+    options = {name: values[name] for name in ("source", "results", "jobs") if name in values}
+    gathered = study_records(study, Store(parameters.store), machine_of(parameters), **options)
+    return study, gathered, ticket_table(gathered.records)
 
 
-def study_of(recipe: Recipe, given: Mapping[str, Any]) -> Study:
+def study_of(recipe: Recipe, values: Mapping[str, Any]) -> Study:
     """Return the study of accuracy against density that a notebook's parameters ask for.
 
     Args:
         recipe: gives what they do not.
-        given: their values by name; those that `ticket_study` does not take are passed over.
+        values: theirs, by name; those that `ticket_study` does not take are passed over.
 
     Raises:
         ConfigError: as `ticket_study` does.
     """
-    takes = ("methods", "densities", "seeds", "dense_seeds", "precisions")
-    return ticket_study(recipe, **{name: given.get(name) for name in takes})
+    taken = ("methods", "densities", "seeds", "dense_seeds", "precisions")
+    return ticket_study(recipe, **{name: values.get(name) for name in taken})
 
 
 def machine_of(parameters: Any) -> Machine:
@@ -144,57 +155,60 @@ def recipe_of(parameters: Any) -> Recipe:
         parameters: what `begin` returned. `dataset` and `architecture` name the recipe, unless
             `recipe` does; `initial_gates` and `penalties` are s0 and lambda of CS, one search for
             every pair of them; `rounds` those of every search with gates; `length` is that of a
-            training, of which milestones keep their share; `rewind` the step that tickets are
-            retrained from.
+            training, of which milestones and warm-up keep their share; `rewind` the step that
+            tickets are retrained from.
 
     Raises:
-        ConfigError: no recipe has this pair; the message lists the pairs.
+        ConfigError: no recipe has this pair, and the message lists the pairs; or a value does not
+            go with the recipe.
     """
-    given = {name: value for name, value in parameters._asdict().items() if value is not None}
-    pair, pairs = (given["dataset"], given["architecture"]), recipe_pairs()
-    if "recipe" not in given and pair not in pairs:
-        known = "; ".join(f"{data} with {network}" for data, network in pairs)
-        raise ConfigError(f"no recipe trains {pair[1]} on {pair[0]}; there are: {known}")
-    recipe = load_recipe(given.get("recipe") or pairs[pair])
+    values = {name: value for name, value in parameters._asdict().items() if value is not None}
+    pair, pairs = (values["dataset"], values["architecture"]), recipe_pairs()
+    if "recipe" not in values and pair not in pairs:
+        names = "; ".join(f"{data} with {network}" for data, network in pairs)
+        raise ConfigError(f"no recipe trains {pair[1]} on {pair[0]}; there are: {names}")
+    recipe = load_recipe(values.get("recipe") or pairs[pair])
     lists = {"initial_gate": "initial_gates", "penalty": "penalties"}
     methods: dict[str, Any] = {
-        "cs": {name: list(given[many]) for name, many in lists.items() if many in given}
+        "cs": {name: list(values[many]) for name, many in lists.items() if many in values}
     }
-    if "rounds" in given:
-        methods = {name: {**methods.get(name, {}), "rounds": given["rounds"]} for name in GATED}
+    if "rounds" in values:
+        methods = {name: {**methods.get(name, {}), "rounds": values["rounds"]} for name in GATED}
     changes: dict[str, Any] = {"methods": methods} if methods["cs"] else {}
-    if "length" in given:
-        changes["training"] = _training(recipe, given["length"])
-    if "rewind" in given:
-        changes["rewind"] = given["rewind"]
+    if "rewind" in values:
+        changes["rewind"] = values["rewind"]
+    if "length" in values:
+        recipe = _of_length(recipe, values["length"])
+        changes["training"] = {"length": values["length"]}
     return recipe.with_(**changes)
 
 
-def _training(recipe: Recipe, length: str) -> dict[str, Any]:
-    """A training of another length, the milestones moved with it."""
-    before, milestones = (recipe.values["training"].get(n) for n in ("length", "milestones"))
-    if not milestones:
-        return {"length": length}
-    if {one[-2:] for one in (before, *milestones)} != {length[-2:]}:
+def _of_length(recipe: Recipe, length: str) -> Recipe:
+    """The recipe with milestones and warm-up for a training of another length."""
+    coerce(length, Length, "training.length")
+    training = recipe.training
+    if length[-2:] == training.length[-2:]:
+        return recipe.stretched(float(length[:-2]) / float(training.length[:-2]))
+    moved = f"milestones {', '.join(training.milestones)}" if training.milestones else ""
+    moved = moved or (f"warm-up {training.warmup}" if training.warmup != "0it" else "")
+    if moved:
         raise ConfigError(
-            f"length: {length!r} has another unit than the milestones {', '.join(milestones)} of "
-            f"recipe {recipe.name}; give it as in {before}"
+            f"length: {length!r} has another unit than the {moved} of recipe {recipe.name}; give "
+            f"it as in {training.length}"
         )
-    share = float(length[:-2]) / float(before[:-2])
-    moved = [f"{round(share * float(one[:-2]), 6):g}{one[-2:]}" for one in milestones]
-    return {"length": length, "milestones": moved}
+    return recipe
 
 
 def recipe_pairs() -> dict[tuple[str, str], str]:
     """Return (data set, architecture) -> name of the recipe, of those that come with lthlib.
 
-    Where several share a pair: the one at the smallest scale, then the first by name.
+    Where several share a pair, it is the one at the smallest scale, then the first by name.
     """
     recipes = [load_recipe(name) for name in recipe_names()]
-    recipes.sort(key=lambda one: (SCALES.index(one.scale), one.name), reverse=True)
+    recipes.sort(key=lambda recipe: (SCALES.index(recipe.scale), recipe.name), reverse=True)
     pairs = {
-        (one.values["data"]["dataset"], one.values["model"]["architecture"]): one.name
-        for one in recipes
+        (recipe.values["data"]["dataset"], recipe.values["model"]["architecture"]): recipe.name
+        for recipe in recipes
     }
     return dict(sorted(pairs.items()))
 
@@ -214,8 +228,8 @@ def study_records(
         study: which runs.
         store: of local runs.
         machine: where to compute.
-        source: `published`: runs come from `results/STUDY.jsonl` where it holds them, the others
-            from the store; `local`: all come from the store; `results`: the published record as it
+        source: `published`, runs come from `results/STUDY.jsonl` where it holds them, the others
+            from the store; `local`, all come from the store; `results`, the published record as it
             is, nothing is computed.
         results: folder of the published record, default as `results_folder` finds it.
         jobs: runs at once, default one a core, or one on a GPU.
@@ -240,30 +254,33 @@ def study_records(
     missing = [config for config in lacking if store.load(config) is None]
     if missing:
         due = [config for config in with_ancestors(missing) if store.load(config) is None]
-        places = f"{store.root}" if source == "local" else f"{folder} or {store.root}"
-        with _seen_outside():
-            _announce(study.name, due, places, machine, jobs)
+        folders = f"{store.root}" if source == "local" else f"{folder} or {store.root}"
+        with _echoed_outside():
+            _announce(study.name, due, folders, machine, jobs)
             compute(study.name, missing, store, machine, jobs)
     return _gathered(study, store, runs, {config.id for config in missing})
 
 
 def _announce(
-    name: str, due: Sequence[RunConfig], places: str, machine: Machine, jobs: int | None
+    name: str, due: Sequence[RunConfig], folders: str, machine: Machine, jobs: int | None
 ) -> None:
     """Say what will be computed, and how long that takes; trying it out takes a few seconds."""
     from companion.forecast import estimate
 
     if os.getenv("LTHLIB_UNSEEN"):
         return
-    takes = duration(estimate(due, machine, jobs).seconds)
-    told = f"{len(due)} runs are not in {places}; computing them takes about {takes} here"
-    print(f"\n{name}: {told}. Ctrl-C stops; the next call goes on.", file=sys.stderr)
+    expected = duration(estimate(due, machine, jobs).seconds)
+    print(
+        f"\n{name}: {len(due)} runs are not in {folders}; computing them takes about {expected} "
+        "here. Ctrl-C stops; the next call goes on.",
+        file=sys.stderr,
+    )
 
 
 @contextlib.contextmanager
-def _seen_outside() -> Iterator[None]:
-    """What a notebook's cell writes to standard error goes to that of its kernel as well:
-    papermill shows nothing of a cell, and may run for hours."""
+def _echoed_outside() -> Iterator[None]:
+    """What a notebook's cell writes to standard error goes to that of its kernel as well."""
+    # Papermill shows nothing of a cell, and may run for hours.
     cell = sys.stderr
     if not hasattr(get_ipython(), "kernel"):
         yield
@@ -288,21 +305,25 @@ def _seen_outside() -> Iterator[None]:
 def topped_up(
     study: Study, store: Store, results: str | Path
 ) -> tuple[list[dict[str, Any]], list[RunConfig]]:
-    """Return a study's records in its order, as published unless another version of a method made
-    them, else from a store; and the runs that neither has.
+    """Return a study's records from what is published and a store, and what neither has.
 
     Args:
         study: which runs.
         store: of local runs.
         results: folder of the published record.
 
+    Returns:
+        The records in the study's order, as published unless another version of a method made them,
+        else from the store; and the runs that are in neither.
+
     Raises:
         RecordError: the published record is damaged or of another schema.
     """
     runs = _by_run(load_study(results, study.name, whole=False))
-    fresh = {run: own for run, own in runs.items() if not _stale(own)}
-    found = _gathered(study, store, fresh)
-    return found.records, [config for config in study.configs if config.id not in found.origins]
+    fresh = {run: records for run, records in runs.items() if not _stale(records)}
+    gathered = _gathered(study, store, fresh)
+    missing = [config for config in study.configs if config.id not in gathered.origins]
+    return gathered.records, missing
 
 
 def _gathered(
@@ -315,13 +336,15 @@ def _gathered(
     records, origins = [], {}
     for entry in study.entries:
         run = entry.config.id
-        own = [study.label(entry, record) for record in published.get(run, [])]
-        outdated = not own or _stale(own)
-        if local := replace(study, entries=(entry,)).records(store) if outdated else []:
+        recorded = [study.label(entry, record) for record in published.get(run, [])]
+        local = []
+        if not recorded or _stale(recorded):
+            local = replace(study, entries=(entry,)).records(store)
+        if local:
             origins[run] = COMPUTED if run in computed else STORED
-        elif own:
+        elif recorded:
             origins[run] = PUBLISHED
-        records += local or own
+        records += local or recorded
     used = [record for record in records if origins[record["run"]] == PUBLISHED]
     return Gathered(records, origins, _stale(used))
 
@@ -329,7 +352,17 @@ def _gathered(
 def compute(
     name: str, configs: Sequence[RunConfig], store: Store, machine: Machine, jobs: int | None
 ) -> dict[str, str]:
-    """Execute runs with a progress bar; returns those that failed, id -> why.
+    """Execute runs with a progress bar.
+
+    Args:
+        name: of their study.
+        configs: the runs.
+        store: where they and their ancestors are kept.
+        machine: where to compute.
+        jobs: runs at once, or None for one a core, or one on a GPU.
+
+    Returns:
+        Those that failed, id -> why.
 
     Raises:
         Paused: it was interrupted; the state is saved, and the next call goes on from there.
@@ -342,7 +375,12 @@ def compute(
 
 
 def base_settings(recipe: Recipe, method: str = "cs") -> dict[str, Any]:
-    """Return all settings of a recipe's search; of a list its first value."""
+    """Return all settings of a recipe's search; of a list its first value.
+
+    Args:
+        recipe: what the search takes its settings from.
+        method: the name of the search.
+    """
     return dict(_first_search(recipe, method, 0).to_json()["settings"])
 
 
@@ -367,12 +405,12 @@ def _by_run(records: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
 
 def _stale(records: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """Say which published records another version of a method, or another run, has made."""
-    found: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     for record in records:
         now = get_method(record["method"]).version
         if record["method_version"] != now:
-            made = f"{record['method']} is at version {now}, recorded at {record['method_version']}"
-            found[made] += 1
+            recorded = record["method_version"]
+            reasons[f"{record['method']} is at version {now}, recorded at {recorded}"] += 1
         elif RunConfig.from_json(record["config"]).id != record["run"]:
-            found[f"the configuration of {record['method']} no longer has the recorded id"] += 1
-    return tuple(f"{count} published records: {why}" for why, count in sorted(found.items()))
+            reasons[f"the configuration of {record['method']} no longer has the recorded id"] += 1
+    return tuple(f"{count} published records: {why}" for why, count in sorted(reasons.items()))

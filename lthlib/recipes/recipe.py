@@ -137,6 +137,21 @@ class Recipe(Settings, where=""):
         scale = "reduced" if self.scale == "paper" and values != self.values else self.scale
         return Recipe(self.name, scale, self.about, values, sources)
 
+    def stretched(self, factor: float) -> Recipe:
+        """A copy whose training is longer by a factor, milestones and warm-up in proportion."""
+        training = self.training
+        changes: dict[str, Any] = {"length": _times(training.length, factor)}
+        if training.milestones:
+            changes["milestones"] = [_times(length, factor) for length in training.milestones]
+        if training.warmup != "0it":
+            changes["warmup"] = _times(training.warmup, factor)
+        return self.with_(training=changes)
+
+
+def _times(length: str, factor: float) -> str:
+    value = float(length[:-2]) * factor
+    return f"{round(value)}it" if length.endswith("it") else f"{round(value, 6):g}ep"
+
 
 def _merged(old: Any, new: Any) -> Any:
     if not isinstance(new, Mapping) or not isinstance(old, Mapping):

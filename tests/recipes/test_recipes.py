@@ -226,6 +226,13 @@ def test_dense_nets_are_trained_as_long_as_a_ticket_and_as_a_search(tiny_recipe:
         ticket_study(recipe.with_(rewind="1ep"), methods=["dense-equal"])
 
 
+def test_a_training_is_stretched_in_whole_steps(tiny_recipe: Path) -> None:
+    step = {"schedule": "step", "milestones": ["9it", "1.5ep"], "warmup": "3it"}
+    training = load_recipe(tiny_recipe).with_(training=step).stretched(1.1).training
+    assert (training.length, training.warmup) == ("22it", "3it")
+    assert training.milestones == ("10it", "1.65ep")
+
+
 def test_a_list_makes_a_search_of_each_value_whatever_the_method(tiny_recipe: Path) -> None:
     recipe = load_recipe(tiny_recipe).with_(
         methods={

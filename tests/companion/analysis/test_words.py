@@ -11,6 +11,7 @@ from companion.analysis.words import (
     described_curves,
     described_panels,
     described_rows,
+    duration,
     in_brackets,
     in_percent,
     short,
@@ -24,6 +25,23 @@ TABLE = pd.DataFrame(
         "cost": [12_345.0, 900.0, 5e9, 1.0],
     }
 )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0, "0.0 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (3599.6, "1 h 00 min"),
+        (11100, "3 h 05 min"),
+        (259_000, "71 h 56 min"),
+        (259_200, "3.0 days"),
+        (1_080_000, "12.5 days"),
+    ],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
 
 
 @pytest.mark.parametrize(

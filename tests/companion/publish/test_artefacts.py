@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from companion.publish.artefacts import Artefacts, duration, provenance, rerun_command
+from companion.publish.artefacts import Artefacts, provenance, rerun_command
 from lthlib.errors import PublishError
 
 matplotlib.use("svg")
@@ -62,20 +62,6 @@ def test_provenance_needs_the_tidy_columns() -> None:
         provenance(ROWS.drop(columns=["seed", "commit"]), "curve")
     with pytest.raises(PublishError, match="the rows are empty"):
         provenance(ROWS.head(0))
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0, "0.0 s"),
-        (59.94, "59.9 s"),
-        (59.96, "1 min 00 s"),
-        (3599.6, "1 h 00 min"),
-        (11100, "3 h 05 min"),
-    ],
-)
-def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
 
 
 def test_the_command_names_every_parameter() -> None:

@@ -94,6 +94,8 @@ def test_changing_how_the_site_is_built_runs_no_notebook() -> None:
         "lthlib/files.py",
         "lthlib/settings.py",
         "lthlib/texts.py",
+        "companion/analysis/__init__.py",
+        "companion/analysis/words.py",
         "companion/markdown.py",
         "companion/publish/__init__.py",
         "companion/publish/artefacts.py",

@@ -102,6 +102,11 @@ def test_milestones_keep_their_share_of_the_length() -> None:
     assert (training["length"], training["milestones"]) == ("17ep", ["11.2ep", "14.2ep"])
 
 
+def test_so_does_the_warm_up() -> None:
+    training = choose_recipe("cifar10", "resnet20", "cifar10-length", length="10ep").training
+    assert (training.length, training.warmup, training.milestones) == ("10ep", "3ep", ())
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -113,6 +118,12 @@ def test_milestones_keep_their_share_of_the_length() -> None:
             {"recipe": "cs-resnet20", "length": "300it"},
             "'300it' has another unit than the milestones 56ep, 71ep of recipe cs-resnet20",
         ),
+        (
+            {"recipe": "cifar10-length", "length": "300it"},
+            "'300it' has another unit than the warm-up 18ep of recipe cifar10-length; give it as",
+        ),
+        ({"recipe": "cs-resnet20", "length": "8"}, "training.length is '8'; expected epochs such"),
+        ({"recipe": "cs-resnet20", "length": "0ep"}, "training.length is '0ep'; expected at least"),
     ],
 )
 def test_what_makes_no_sense_is_refused(changes: dict[str, Any], message: str) -> None:
