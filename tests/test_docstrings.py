@@ -57,7 +57,7 @@ DONE: tuple[str, ...] = (
     "companion/markdown.py",
     #
     # Pages.
-    #
+    "companion/publish",
     #
 )
 FILES = sorted(

@@ -38,7 +38,7 @@ def rerun_command(page: str, parameters: Mapping[str, Any]) -> str:
             without a value.
 
     Returns:
-        The command, quoted for a shell: `lth rerun tickets --set seeds=3`.
+        The command, quoted for a shell, such as `lth rerun tickets --set seeds=3`.
     """
     words = ["lth", "rerun", page]
     for name, value in parameters.items():
@@ -232,7 +232,7 @@ def made_by(rows: DataFrame) -> dict[str, str]:
     Seconds are each run's own, ancestors left out; of a run's tickets the dearest counts.
 
     Returns:
-        In words: scale, seeds, device, date, commit, runs, duration.
+        Scale, seeds, device, date, commit, runs and duration, in words.
     """
     runs = rows.groupby("run")
     failed = int((rows["status"] == "failed").groupby(rows["run"]).any().sum())

@@ -48,7 +48,7 @@ _DRIFT = Markdown("**{label}, {where}: {quantity}** is {}, was {}{}. Runs {}. Ca
 def _list_of(kind: type, expected: str) -> Field:
     return Field(
         expected,
-        lambda value: isinstance(value, list) and all(isinstance(one, kind) for one in value),
+        lambda value: isinstance(value, list) and all(isinstance(item, kind) for item in value),
     )
 
 
@@ -99,27 +99,29 @@ def report(
         command: what computed them.
         made_up: how many honest re-runs are simulated; of each drift of a curve, a tenth of that.
 
+    Returns:
+        What `load_report` reads.
+
     Raises:
         RecordError: a computed record does not follow the schema.
     """
-    found = compare_records(recorded, computed, runs)
-    known = {record["run"] for record in computed}
-    again = [record for record in recorded if record["run"] in known]
+    comparison = compare_records(recorded, computed, runs)
     seconds = {record["run"]: record["cost"]["own"]["seconds"] for record in computed}
-    several = [number for number in found.numbers if number.p is not None]
-    tested = sum(map(_is_tested, several))
+    again = [record for record in recorded if record["run"] in seconds]
+    numbers = [number for number in comparison.numbers if number.p is not None]
+    tested = sum(map(_is_tested, numbers))
     return {
         "schema": SCHEMA,
         "study": study,
         "scale": recorded[0]["scale"],
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "passed": not found.drifted,
-        "tickets": found.tickets,
-        "identical": found.identical,
-        "exact": found.exact,
+        "passed": not comparison.drifted,
+        "tickets": comparison.tickets,
+        "identical": comparison.identical,
+        "exact": comparison.exact,
         "tested": tested,
-        "untested": len(several) - tested,
+        "untested": len(numbers) - tested,
         "level": LEVEL,
         "tolerance": TOLERANCE,
         "made_up": made_up,
@@ -129,9 +131,10 @@ def report(
         "recorded": _side(again),
         "computed": _side(computed),
         "curves": [
-            _curve(label, found, recorded, computed, made_up // 10) for label in found.curves
+            _curve(label, comparison, recorded, computed, made_up // 10)
+            for label in comparison.curves
         ],
-        "drifted": [_drifted(number, again, computed) for number in found.drifted],
+        "drifted": [_drifted(number, again, computed) for number in comparison.drifted],
     }
 
 
@@ -139,12 +142,12 @@ def markdown(content: Mapping[str, Any]) -> Markdown:
     """Return a report for people."""
     lines = [Markdown("# {}, computed again").format(content["study"])]
     lines += [sentence(content), table(content)]
-    for one in content["drifted"]:
-        errors, p = one["standard_errors"], one["p"]
-        by = "" if errors is None else f", {errors:+.1f} standard errors (Holm's p {p:.1g})"
-        values = (in_words(one[side], ".6g") for side in ("computed", "recorded"))
-        lines.append(_DRIFT.format(*values, by, ", ".join(one["runs"]), **one))
-        lines.append(Markdown("\n").join(map(Markdown("- {}").format, one["causes"])))
+    for drift in content["drifted"]:
+        errors, p = drift["standard_errors"], drift["p"]
+        size = "" if errors is None else f", {errors:+.1f} standard errors (Holm's p {p:.1g})"
+        values = (in_words(drift[side], ".6g") for side in ("computed", "recorded"))
+        lines.append(_DRIFT.format(*values, size, ", ".join(drift["runs"]), **drift))
+        lines.append(Markdown("\n").join(map(Markdown("- {}").format, drift["causes"])))
     return Markdown("\n\n").join(lines) + "\n"
 
 
@@ -159,8 +162,8 @@ def rule() -> str:
 
 def sentence(content: Mapping[str, Any]) -> Markdown:
     """Return a report in a few sentences."""
-    several = content["untested"]
-    untested = f", {several} could not be, since no seeds show a spread" if several else ""
+    count = content["untested"]
+    untested = f", {count} could not be, since no seeds show a spread" if count else ""
     drifted = f"drifted in {len(content['drifted'])} numbers"
     outcome = "passed" if content["passed"] else drifted
     recorded, computed = (_machine(content[side]) for side in ("recorded", "computed"))
@@ -184,8 +187,8 @@ def sentence(content: Mapping[str, Any]) -> Markdown:
 
 def table(content: Mapping[str, Any]) -> Markdown:
     """Return a report's curves as a Markdown table."""
-    seen = f"found in {100 * content['sure']:.0f} % of cases"
-    heads = ["curve", "tickets", "identical", "largest difference", "drifted", seen]
+    detected = f"found in {100 * content['sure']:.0f} % of cases"
+    heads = ["curve", "tickets", "identical", "largest difference", "drifted", detected]
     units = {"largest": "{:+.1f} standard errors", "seen": "{:g} points"}
     lines = [
         [
@@ -198,7 +201,15 @@ def table(content: Mapping[str, Any]) -> Markdown:
 
 
 def write_report(content: Mapping[str, Any], folder: Path) -> Path:
-    """Write `folder/DATE-STUDY.json` and `.md`; returns the first."""
+    """Write `folder/DATE-STUDY.json`, and `.md` beside it.
+
+    Args:
+        content: from `report`.
+        folder: for both; made where it is missing.
+
+    Returns:
+        The path of the first.
+    """
     path = folder / _file_name(content)
     write_atomically(path, sealed(content, indent=1) + b"\n")
     write_atomically(path.with_suffix(".md"), markdown(content).encode())
@@ -207,6 +218,12 @@ def write_report(content: Mapping[str, Any], folder: Path) -> Path:
 
 def load_reports(results: str | Path) -> dict[str, dict[str, Any]]:
     """Read the latest report on each study from the published record's folder `checks`.
+
+    Args:
+        results: the folder of the published record.
+
+    Returns:
+        Study -> its report.
 
     Raises:
         RecordError: a report is malformed; names file and field.
@@ -221,12 +238,16 @@ def report_files(results: str | Path) -> list[Path]:
 
 
 def load_report(path: Path) -> dict[str, Any]:
-    """Read one report; raises as `load_reports`."""
+    """Read one report.
+
+    Raises:
+        RecordError: it is malformed; names file and field.
+    """
     content = read_published(path, "`lth check-results`")
     check(content, _REPORT, str(path))
     for name, rule in (("curves", _CURVE), ("drifted", _DRIFTED)):
-        for place, one in enumerate(content[name]):
-            check(one, rule, str(path), f"{name}[{place}]")
+        for position, item in enumerate(content[name]):
+            check(item, rule, str(path), f"{name}[{position}]")
     if path.name != (written := _file_name(content)):
         raise RecordError(f"{path}: holds what was written as {written}; give it that name again")
     return content
@@ -238,12 +259,12 @@ def _file_name(content: Mapping[str, Any]) -> str:
 
 def _side(records: Sequence[Record]) -> dict[str, Any]:
     """Where records were computed: each thing's different values."""
-    made = [record["provenance"] for record in records]
-    sides: dict[str, Any] = {
-        name: sorted({one[name] for one in made}, key=str) for name in ENVIRONMENT
+    origins = [record["provenance"] for record in records]
+    side: dict[str, Any] = {
+        name: sorted({origin[name] for origin in origins}, key=str) for name in ENVIRONMENT
     }
-    commits = {one["commit"] or "none" for one in made}
-    return {**sides, "commit": sorted(commits), "dirty": any(one["dirty"] for one in made)}
+    commits = {origin["commit"] or "none" for origin in origins}
+    return {**side, "commit": sorted(commits), "dirty": any(origin["dirty"] for origin in origins)}
 
 
 def _machine(side: Mapping[str, Any]) -> str:
@@ -255,21 +276,21 @@ def _machine(side: Mapping[str, Any]) -> str:
 
 def _curve(
     label: str,
-    found: Comparison,
+    comparison: Comparison,
     recorded: Sequence[Record],
     computed: Sequence[Record],
     tries: int,
 ) -> dict[str, Any]:
-    tickets, identical = found.curves[label]
-    own = [number for number in found.numbers if number.label == label]
-    tested = [one.standard_errors or 0.0 for one in own if _is_tested(one)]
+    tickets, identical = comparison.curves[label]
+    numbers = [number for number in comparison.numbers if number.label == label]
+    tested = [number.standard_errors or 0.0 for number in numbers if _is_tested(number)]
     return {
         "label": label,
         "tickets": tickets,
         "identical": identical,
         "largest": max(tested, key=abs, default=None),
-        "drifted": sum(one.drifted for one in own),
-        "seen": _seen(label, recorded, computed, tries) if tested else None,
+        "drifted": sum(number.drifted for number in numbers),
+        "seen": _least_detected(label, recorded, computed, tries) if tested else None,
     }
 
 
@@ -277,7 +298,7 @@ def _is_tested(number: Number) -> bool:
     return number.p is not None and math.isfinite(number.p)
 
 
-def _seen(
+def _least_detected(
     label: str, recorded: Sequence[Record], computed: Sequence[Record], made_up: int
 ) -> int | None:
     """The least drift of a curve that is found nearly always, of those that are tried."""
@@ -307,14 +328,18 @@ def causes(before: Sequence[Record], after: Sequence[Record]) -> Iterator[str]:
     touches a file these runs depend on, and changes that are not committed.
 
     Args:
-        before, after: records of the runs; a side may be empty.
+        before: records of the runs; may be empty.
+        after: records of the same runs, computed again; may be empty.
+
+    Yields:
+        One change, in words.
     """
     if before and after:
         old, new = _side(before), _side(after)
         for name in ENVIRONMENT:
             if old[name] != new[name]:
-                was, now = (", ".join(map(str, side[name])) for side in (old, new))
-                yield f"{name.replace('_', ' ')}: {was} became {now}"
+                was, became = (", ".join(map(str, side[name])) for side in (old, new))
+                yield f"{name.replace('_', ' ')}: {was} became {became}"
         for side, word in ((old, "recorded"), (new, "computed again")):
             if side["dirty"]:
                 yield f"{word} with changes that were not committed"

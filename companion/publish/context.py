@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -37,22 +37,18 @@ def page_context(
         facts: measurements that no record holds, from `evidence.load_facts`.
         reports: on studies that were computed again, from `publish.checks.load_reports`.
     """
-    rows, known = list(records), facts or {}
-
-    def published() -> Mapping[str, Mapping[str, Any]]:
-        """The reports on studies that were computed again, by study."""
-        return reports or {}
-
-    def compared(study: str, mine: str) -> Beside:
-        """What `lth compare mine.jsonl study` says."""
-        return beside(*([one for one in rows if one["study"] == name] for name in (study, mine)))
-
-    table = ticket_table(rows)
-    parts = (Curves(rows, table), Claims(tidy(rows), known), Facts(known))
+    rows, measured = list(records), facts or {}
+    answering = (
+        Curves(rows, ticket_table(rows)),
+        Claims(tidy(rows), measured),
+        Facts(measured),
+        Repetitions(rows, reports or {}),
+    )
+    methods = {
+        name: getattr(owner, name) for owner in answering for name in dir(owner) if name[0] != "_"
+    }
     return {
-        **{name: getattr(one, name) for one in parts for name in dir(one) if name[0] != "_"},
-        "compared": compared,
-        "reports": published,
+        **methods,
         "check": checks.sentence,
         "check_table": checks.table,
         "check_rule": checks.rule,
@@ -66,14 +62,17 @@ class Claims:
         self._table, self._values = table, {name: fact.value for name, fact in facts.items()}
 
     def board(self) -> Markdown:
-        """A table of all claims: what the paper says, what was measured and how it stands, what
-        would decide it, and how many minutes of a GPU that still takes."""
+        """A table of all claims.
+
+        What the paper says, what was measured and how it stands, what would decide it, and how many
+        minutes of a GPU that still takes.
+        """
         heads = ("claim", "the paper says", "measured", "scale", "it stands", "what decides it")
-        return markdown_table([*heads, "GPU minutes missing"], map(_line, self.claims()), {6})
+        rows = map(_board_row, self.claims())
+        return markdown_table([*heads, "GPU minutes missing"], rows, {6})
 
     def counts(self) -> Markdown:
-        """A table of what tickets cost by what their methods declare, which some claims follow
-        from."""
+        """A table of what tickets cost by what their methods declare; claims follow from it."""
         return counted_table(self._counted)
 
     def claims(self) -> list[dict[str, Any]]:
@@ -81,13 +80,16 @@ class Claims:
         return list(self._judged.values())
 
     def claim(self, claim_id: str) -> dict[str, Any]:
-        """A claim as data: `claim("B1").statement` and all that `Claim` and `Verdict` have, such as
-        `.needs`; how it stands in a sentence is `.verdict`: `**not run**. No runs ...`; what was
-        measured, in short, is `.measured`.
+        """A claim as data: `claim("B1").statement`.
+
+        It has all that `Claim` and `Verdict` have, such as `.needs`; how it stands in a sentence is
+        `.verdict`, `**not run**. No runs ...`; what was measured, in short, is `.measured`.
+
+        Raises:
+            PublishError: there is no such claim; the message lists those there are.
         """
         if claim_id not in self._judged:
-            known = ", ".join(self._judged)
-            raise PublishError(f"unknown claim {claim_id!r}; known: {known}")
+            raise PublishError(f"unknown claim {claim_id!r}; known: {', '.join(self._judged)}")
         return self._judged[claim_id]
 
     @cached_property
@@ -106,25 +108,26 @@ class Claims:
         }
         sentence = Markdown("**{}**. {}").format
         return {
-            one.claim: {
-                **claims[one.claim],
-                **asdict(one),
-                "headline": one.headline,
-                "standing": one.standing,
-                "measured": _measured(one),
-                "verdict": sentence(one.headline, one.because),
+            verdict.claim: {
+                **claims[verdict.claim],
+                **asdict(verdict),
+                "headline": verdict.headline,
+                "standing": verdict.standing,
+                "measured": _measured(verdict),
+                "verdict": sentence(verdict.headline, verdict.because),
             }
-            for one in judge(table, self._values)
+            for verdict in judge(table, self._values)
         }
 
 
-def _line(claim: Mapping[str, Any]) -> list[str]:
-    """A claim's line on the board."""
-    takes = claim["requires"] if claim["looks"] == COUNTING else _decides(claim)
-    link = Markdown("{{ref}}`{0} <claim-{0}>`").format(claim["id"])
+def _board_row(claim: Mapping[str, Any]) -> list[str]:
     return [
-        *(link, claim["statement"], claim["measured"]),
-        *(claim["scale"] if claim["measured"] != "–" else "–", claim["standing"], takes),
+        Markdown("{{ref}}`{0} <claim-{0}>`").format(claim["id"]),
+        claim["statement"],
+        claim["measured"],
+        claim["scale"] if claim["measured"] != "–" else "–",
+        claim["standing"],
+        claim["requires"] if claim["looks"] == COUNTING else _decides(claim),
         f"{claim['missing']['minutes']:,.0f}",
     ]
 
@@ -139,7 +142,7 @@ def _measured(verdict: Verdict) -> str:
 
 
 def _decides(claim: Mapping[str, Any]) -> str:
-    seeds = max(int(part.rpartition("; ")[2]) for part in claim["minimal"].split("|"))
+    seeds = max(int(runs.rpartition("; ")[2]) for runs in claim["minimal"].split("|"))
     return f"{claim['requires']}; {seeds} seeds"
 
 
@@ -150,25 +153,55 @@ class Facts:
         self._facts = facts
 
     def has_fact(self, name: str) -> bool:
-        """Whether a fact was measured: `[% if has_fact("cosine_network") %]`."""
+        """Whether a fact was measured: `[% if has_fact("cosine_network") %]`.
+
+        Raises:
+            PublishError: there is no such fact; the message lists those there are.
+        """
         if name not in FACTS:
             raise PublishError(f"unknown fact {name!r}; known: {', '.join(FACTS)}")
         return name in self._facts
 
     def fact(self, name: str) -> dict[str, str]:
-        """A fact: `fact("cosine_network").value` -> `0.97`; `.spread` is the least and the greatest
-        value over its seeds, `0.96 to 0.98`; `.made` how it is defined, and what measured it when.
+        """A fact: `fact("cosine_network").value` -> `0.97`.
+
+        `.spread` is the least and the greatest value over its seeds, `0.96 to 0.98`; `.made` how it
+        is defined, and what measured it when.
+
+        Raises:
+            PublishError: there is no such fact, or it was not measured.
         """
         if not self.has_fact(name):
             raise PublishError(f"fact {name!r} was not measured; `lth facts` measures it")
         fact = self._facts[name]
-        made = fact.provenance
-        commit = (made["commit"] or "none")[:7] + (", with changes" if made["dirty"] else "")
+        origin = fact.provenance
+        commit = (origin["commit"] or "none")[:7] + (", with changes" if origin["dirty"] else "")
         form = ".2f" if 0.005 <= abs(fact.value) < 1e3 else ".1g"
         return {
             "value": format(fact.value, form),
             "spread": f"{min(fact.values):.2f} to {max(fact.values):.2f}",
             "made": f"{fact.definition}. Seeds: {', '.join(map(str, fact.seeds))} · "
-            f"device: {made['device_name']} ({made['device']}) · date: {made['finished'][:10]} · "
-            f"commit: {commit} · PyTorch {made['torch']}",
+            f"device: {origin['device_name']} ({origin['device']}) · "
+            f"date: {origin['finished'][:10]} · commit: {commit} · PyTorch {origin['torch']}",
         }
+
+
+class Repetitions:
+    """Studies computed again, by us or by whoever reads."""
+
+    def __init__(
+        self, records: Sequence[Mapping[str, Any]], reports: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self._records, self._reports = records, reports
+
+    def reports(self) -> Mapping[str, Mapping[str, Any]]:
+        """The reports on studies that were computed again, by study."""
+        return self._reports
+
+    def compared(self, study: str, mine: str) -> Beside:
+        """What `lth compare mine.jsonl study` says, of two studies there are records of."""
+        theirs, ours = (
+            [record for record in self._records if record["study"] == name]
+            for name in (study, mine)
+        )
+        return beside(theirs, ours)

@@ -31,10 +31,10 @@ _NEAR = 0.15  # relative
 class Curves:
     """Records, and the table that `ticket_table` makes of them, asked by study, label and density.
 
-    label: as figures show it: `BiP`, `CS`, `CS, as found`, `OMP, compute-matched`, `dense`.
-    density: a kept fraction in (0, 1]; the nearest point of the curve answers, if it lies within
-    `tolerance`, relative. Every function raises PublishError for a key that no record has; the
-    message lists those there are.
+    A label is as figures show it: `BiP`, `CS`, `CS, as found`, `OMP, compute-matched`, `dense`. Of
+    a density, a kept fraction in (0, 1], the nearest point of the curve answers, if it lies within
+    `tolerance`, relative. A key that no record has is a PublishError, whose message lists those
+    there are.
     """
 
     def __init__(self, records: Sequence[Mapping[str, Any]], table: pd.DataFrame) -> None:
@@ -47,23 +47,25 @@ class Curves:
     def made(self, study: str) -> dict[str, Any]:
         """What made a study: `made("digits").commit`.
 
-        scale; runs, tickets and failures: how many; seeds; date; duration: computing time, its runs
-        one after the other; machine: the devices; commit; command: computes it again; cost: `136
-        runs, 4.1 million images forward and backward, 6 min 02 s`.
+        Returns:
+            `runs`, `tickets` and `failures`, how many; `duration`, the computing time of its runs
+            one after the other; `machine`, the devices; `command`, which computes it again; `cost`,
+            such as `136 runs, 4.1 million images forward and backward, 6 min 02 s`; `scale`,
+            `seeds`, `date`, `commit`.
         """
         rows = self._of(study)
         runs = rows.drop_duplicates("run", keep="last")
         images = runs["own_backward_passes"].sum()
         amount = f"{images / 1e6:.1f} million" if images >= 1e5 else f"{images:,.0f}"
         machines = set(zip(rows["device_name"], rows["device"], strict=True))
-        made = made_by(rows)
+        facts = made_by(rows)
         return {
-            **made,
+            **facts,
             "tickets": int((rows["status"] == "ok").sum()),
             "failures": int((runs["status"] == "failed").sum()),
             "machine": ", ".join(sorted(f"{name} ({device})" for name, device in machines)),
             "command": f"lth sweep {study}",
-            "cost": f"{len(runs)} runs, {amount} images forward and backward, {made['duration']}",
+            "cost": f"{len(runs)} runs, {amount} images forward and backward, {facts['duration']}",
         }
 
     def studies(self) -> list[str]:
@@ -90,23 +92,30 @@ class Curves:
         rows = self._at(study, label, density)
         points = set(zip(rows["run"], rows["round"], strict=True))
         layers = [
-            one["layers"]
-            for one in self._records
-            if one["status"] == "ok" and (one["run"], one["ticket"]["index"]) in points
+            record["layers"]
+            for record in self._records
+            if record["status"] == "ok" and (record["run"], record["ticket"]["index"]) in points
         ]
-        return [name for name in layers[0] if not any(own[name][0] for own in layers)]
+        return [name for name in layers[0] if not any(counts[name][0] for counts in layers)]
 
     def difference(
         self, study: str, label: str, other: str, density: float, tolerance: float = _NEAR
     ) -> str:
-        """Mean difference in points with its 95 % interval, paired by seed; `other` may be `dense`.
+        """Mean difference in points with its 95 % interval, paired by seed.
 
         `difference("digits", "IMP", "OMP", 0.05)` -> `+3.3 [2.1, 4.5]`
+
+        Args:
+            study: its name.
+            label: of the curve that is ahead where the difference is positive.
+            other: label of the other curve, or `dense`.
+            density: a kept fraction in (0, 1].
+            tolerance: how far from it a point may lie, relative.
         """
         ours = self._at(study, label, density, tolerance)
         dense = other == "dense"
         theirs = self._ok(study, other) if dense else self._at(study, other, density, tolerance)
-        return _less(ours, theirs.groupby(["study", "seed"])["test_accuracy"].mean())
+        return _paired_difference(ours, theirs.groupby(["study", "seed"])["test_accuracy"].mean())
 
     def difference_table(
         self, study: str, label: str, others: Sequence[str] | None = None
@@ -115,19 +124,26 @@ class Curves:
 
         Points of test accuracy with their 95 % interval, paired by seed, at the curve's own
         densities; others are interpolated in log density, seed by seed, and a dash where they do
-        not reach. What is dense counts at every density. others: default all curves but dense.
+        not reach. What is dense counts at every density.
         `difference_table("digits", "BiP", ["IMP", "OMP"])`
+
+        Args:
+            study: its name.
+            label: of the curve.
+            others: labels of the others, default all curves but dense.
         """
         ours = self._ok(study, label)
         ours = ours.assign(pruned=pruned(ours))
-        points = sorted(
-            (own for _, own in ours.groupby("point")), key=lambda own: float(own["pruned"].mean())
-        )
+        points = [point for _, point in ours.groupby("point")]
+        points.sort(key=lambda point: float(point["pruned"].mean()))
         if others is None:
-            others = [one for one in self._curves(study) if one not in (label, "dense")]
-        curves = {other: self._ok(study, other) for other in others}
-        rows = [[name, *(_ahead(own, theirs) for own in points)] for name, theirs in curves.items()]
-        heads = [f"{own['pruned'].mean():.3g} % pruned" for own in points]
+            others = [curve for curve in self._curves(study) if curve not in (label, "dense")]
+        curves = {curve: self._ok(study, curve) for curve in others}
+        rows = [
+            [curve, *(_difference_to(theirs, point) for point in points)]
+            for curve, theirs in curves.items()
+        ]
+        heads = [f"{point['pruned'].mean():.3g} % pruned" for point in points]
         return table([f"{label} less", *heads], rows)
 
     def best_sparse(self, study: str, label: str) -> str:
@@ -152,23 +168,33 @@ class Curves:
         Italics: interpolated seed by seed, in log density, where the curve has no point near but
         one on either side; a dash where it does not reach. `accuracy_table("digits", [0.2, 0.05])`
         """
-        wanted = list(densities)
+        columns = list(densities)
         curves = [curve for curve in self._curves(study) if curve != "dense"]
-        rows = [[curve, *_accuracies(self._ok(study, curve), wanted)] for curve in curves]
-        return table(["tickets", *(f"{_significant(100 * one)} %" for one in wanted)], rows)
+        rows = [[curve, *_accuracies(self._ok(study, curve), columns)] for curve in curves]
+        heads = [f"{_significant(100 * density)} %" for density in columns]
+        return table(["tickets", *heads], rows)
 
     def precisions(self, study: str) -> Markdown:
-        """Whether a study's precisions are interchangeable: `precisions("digits-precision")`."""
+        """Whether a study's precisions are interchangeable: `precisions("digits-precision")`.
+
+        Raises:
+            PublishError: no seed was trained in two precisions.
+        """
         scale = str(self._of(study)["scale"].iloc[0])
-        rows = precision_table(one for one in self._records if one["study"] == study)
-        found = precision_differences(rows)
-        if found.empty:
+        rows = precision_table(record for record in self._records if record["study"] == study)
+        gaps = precision_differences(rows)
+        if gaps.empty:
             raise PublishError(f"study {study!r} has no seed in two precisions")
-        return precision_outcome(found, margin(scale))
+        return precision_outcome(gaps, margin(scale))
 
     def head(self, study: str) -> str:
-        """Which methods are told apart under one budget, at the densities of a study's recipe:
-        `head("digits-head")`."""
+        """Which methods are told apart under one budget: `head("digits-head")`.
+
+        They are compared at the densities of the study's recipe.
+
+        Raises:
+            PublishError: no recipe has the study's name.
+        """
         with refusal(PublishError, f"study {study!r}", ConfigError):
             densities = load_recipe(study).values["study"]["densities"]
         return outcome(differences(self._of(study), densities))
@@ -176,8 +202,8 @@ class Curves:
     def _of(self, study: str) -> pd.DataFrame:
         rows = self._table[self._table["study"] == study]
         if rows.empty:
-            known = ", ".join(self.studies()) or "none"
-            raise PublishError(f"no records of study {study!r}; known: {known}")
+            names = ", ".join(self.studies()) or "none"
+            raise PublishError(f"no records of study {study!r}; known: {names}")
         return rows
 
     def _curves(self, study: str) -> list[str]:
@@ -187,8 +213,8 @@ class Curves:
         rows = self._of(study)
         chosen = rows[(rows["curve"] == label) & (rows["status"] == "ok")]
         if chosen.empty:
-            known = ", ".join(self._curves(study))
-            raise PublishError(f"study {study!r} has no judged {label!r}; its curves: {known}")
+            curves = ", ".join(self._curves(study))
+            raise PublishError(f"study {study!r} has no judged {label!r}; its curves: {curves}")
         return chosen
 
     def _at(self, study: str, label: str, density: float, tolerance: float = _NEAR) -> pd.DataFrame:
@@ -215,14 +241,15 @@ def _accuracies(rows: pd.DataFrame, densities: list[float]) -> Iterator[str]:
             yield "–"
 
 
-def _ahead(ours: pd.DataFrame, theirs: pd.DataFrame) -> str:
+def _difference_to(curve: pd.DataFrame, point: pd.DataFrame) -> str:
     """The difference of a point to a curve at its density."""
-    if theirs["curve"].iloc[0].startswith("dense"):
-        return _less(ours, theirs.groupby(["study", "seed"])["test_accuracy"].mean())
-    return _less(ours, on_grid(theirs, [ours["density"].mean()]).iloc[:, 0].dropna())
+    if curve["curve"].iloc[0].startswith("dense"):
+        return _paired_difference(point, curve.groupby(["study", "seed"])["test_accuracy"].mean())
+    at_density = on_grid(curve, [point["density"].mean()]).iloc[:, 0]
+    return _paired_difference(point, at_density.dropna())
 
 
-def _less(ours: pd.DataFrame, theirs: pd.Series) -> str:
+def _paired_difference(ours: pd.DataFrame, theirs: pd.Series) -> str:
     """The difference of a point to accuracies by study and seed, with its interval."""
     if theirs.empty:
         return "–"
@@ -242,11 +269,11 @@ def _nearest(rows: pd.DataFrame, density: float, tolerance: float) -> pd.DataFra
 
 
 def _with_interval(values: pd.Series) -> str:
-    found = mean_interval(values)
-    if found.n < 3:
-        return f"{found.mean:.1f}"
-    half = (found.high - found.low) / 2
-    return f"{found.mean:.1f}{_JOIN}±{_JOIN}{half:.1f}"
+    interval = mean_interval(values)
+    if interval.n < 3:
+        return f"{interval.mean:.1f}"
+    half = (interval.high - interval.low) / 2
+    return f"{interval.mean:.1f}{_JOIN}±{_JOIN}{half:.1f}"
 
 
 def _significant(value: float) -> str:

@@ -30,6 +30,9 @@ def key(
         packages: folders side by side, lthlib's and the companion's; only modules that the
             notebook imports, directly or not, count.
         inputs: name -> digest of what it reads: results files, records of the local store.
+
+    Returns:
+        Part -> its digest, in hexadecimal.
     """
     cells = read_notebook(notebook)["cells"]
     code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
@@ -55,7 +58,12 @@ def digests(paths: Iterable[Path]) -> dict[str, str]:
 
 
 def fingerprint(root: Path, modules: Iterable[Path]) -> str:
-    """Return a digest of modules, without comments and docstrings, and of the data beside them."""
+    """Return a digest of modules, without comments and docstrings, and of the data beside them.
+
+    Args:
+        root: the folder that their names begin at.
+        modules: their files.
+    """
     files = sorted(modules)
     beside = {
         data.relative_to(root).as_posix(): digest(data.read_bytes())

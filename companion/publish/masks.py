@@ -1,5 +1,6 @@
 """What a store knows of a study beyond its records: masks of its tickets, histories of its runs."""
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -25,16 +26,18 @@ def histories(study: Study, store: Store) -> dict[tuple[str, int], list[dict[str
 
 
 def nearest(study: Study, table: pd.DataFrame, density: float) -> Study:
-    """Return of each label and seed the run with the ticket nearest to a density, as a study.
+    """Return, as a study, of each label and seed the run with the ticket nearest to a density.
 
     Args:
-        study, table: the study, and its table from `ticket_table`.
+        study: which runs.
+        table: of the same study, from `ticket_table`.
         density: a kept fraction.
     """
     rows = table[table["status"] == "ok"]
     away = np.log(rows["density"] / density).abs()
     runs = {*rows.loc[away.groupby([rows["label"], rows["seed"]]).idxmin(), "run"]}
-    return replace(study, entries=tuple(one for one in study.entries if one.config.id in runs))
+    entries = tuple(entry for entry in study.entries if entry.config.id in runs)
+    return replace(study, entries=entries)
 
 
 def study_masks(parameters: Any, study: Study, table: pd.DataFrame) -> dict[str, dict[int, Mask]]:
@@ -47,11 +50,11 @@ def study_masks(parameters: Any, study: Study, table: pd.DataFrame) -> dict[str,
         study: which runs.
         table: of the same study, from `ticket_table`.
     """
-    store, density = Store(parameters.store), parameters.density
+    store = Store(parameters.store)
     published = {}
     if parameters.source != "local":
         published = load_tickets(results_folder(parameters.results), study.name)
-    known = {
+    stored = {
         (entry.config.id, record["ticket"]["index"]): (entry.config, record["ticket"]["point"])
         for entry, result in _complete(study, store)
         for record in result.records
@@ -60,15 +63,16 @@ def study_masks(parameters: Any, study: Study, table: pd.DataFrame) -> dict[str,
         (name.partition("/")[0], ticket.index): ticket.mask for name, ticket in published.items()
     }
     keys = pd.Series(zip(table["run"], table["round"], strict=True), table.index, dtype=object)
-    rows = table[keys.isin({*known, *masks}) & (table["curve"] != "dense")]
-    near = rows[(rows["density"] / density).between(0.75, 1.25)]
-    near = near.assign(distance=(near["density"] - density).abs()).sort_values("distance")
-    found: dict[str, dict[int, Mask]] = {}
+    rows = table[keys.isin({*stored, *masks}) & (table["curve"] != "dense")]
+    near = rows[(rows["density"] / parameters.density).between(0.75, 1.25)]
+    distance = (near["density"] - parameters.density).abs()
+    near = near.assign(distance=distance).sort_values("distance")
+    curves: dict[str, dict[int, Mask]] = {}
     for row in near.drop_duplicates(["curve", "seed"]).sort_index().to_dict("records"):
         key = (row["run"], row["round"])
-        mask = masks[key] if key in masks else store.ticket(*known[key]).mask
-        found.setdefault(row["curve"], {})[row["seed"]] = mask
-    return found
+        mask = masks[key] if key in masks else store.ticket(*stored[key]).mask
+        curves.setdefault(row["curve"], {})[row["seed"]] = mask
+    return curves
 
 
 def overlaps(masks: Mapping[str, Mapping[int, Mask]]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -76,16 +80,21 @@ def overlaps(masks: Mapping[str, Mapping[int, Mask]]) -> tuple[pd.DataFrame, pd.
 
     Off the diagonal two curves are compared at equal seeds, on it a curve's seeds with each other.
     Chance is what masks drawn at random with the same counts in every layer share on average
-    (expected intersection over the union that goes with it). NaN where there is no pair.
+    (expected intersection over the union that goes with it).
+
+    Args:
+        masks: curve -> seed -> mask, from `study_masks`.
+
+    Returns:
+        Two tables, curves by curves; NaN where there is no pair.
     """
-    names = list(masks)
-    overlap, chance = (pd.DataFrame(float("nan"), names, names) for _ in range(2))
-    for one in names:
-        for other in names:
-            pairs = _pairs(masks[one], masks[other], one == other)
-            if pairs:
-                overlap.loc[one, other] = sum(a.overlap(b) for a, b in pairs) / len(pairs)
-                chance.loc[one, other] = sum(_by_chance(a, b) for a, b in pairs) / len(pairs)
+    curves = list(masks)
+    overlap, chance = (pd.DataFrame(float("nan"), curves, curves) for _ in range(2))
+    for row, column in itertools.product(curves, repeat=2):
+        pairs = _pairs(masks[row], masks[column], row == column)
+        if pairs:
+            overlap.loc[row, column] = sum(a.overlap(b) for a, b in pairs) / len(pairs)
+            chance.loc[row, column] = sum(_by_chance(a, b) for a, b in pairs) / len(pairs)
     return overlap, chance
 
 
@@ -96,25 +105,27 @@ def states(
 
     Args:
         config: of a search whose parent the store holds.
-        store, machine: where to find that, and where to compute.
+        store: where to find that.
+        machine: where to compute.
         group: of the search's state: `masks`, `scores`, `gates`.
         layer: the name of its weights.
 
     Returns:
         (step, values) at the beginning, after each epoch, and when the first ticket is found.
     """
-    trainer, seen = build_trainer(config, machine), []
+    trainer = build_trainer(config, machine)
+    history = []
 
-    def look(trainer: Trainer) -> bool:
+    def watch(trainer: Trainer) -> bool:
         if trainer.step % trainer.steps_per_epoch == 0:
-            seen.append((trainer.step, trainer.group(group)[layer].detach().clone()))
+            history.append((trainer.step, trainer.group(group)[layer].detach().clone()))
         return False
 
-    trainer.hooks.should_stop = look
+    trainer.hooks.should_stop = watch
     start = config.parent
     parent = store.ticket(start.config, start.point) if start else None
     next(get_method(config.method).search(trainer, config.settings, parent))
-    return [*seen, (trainer.step, trainer.group(group)[layer].detach().clone())]
+    return [*history, (trainer.step, trainer.group(group)[layer].detach().clone())]
 
 
 def _complete(study: Study, store: Store) -> Iterator[tuple[Entry, RunResult]]:
@@ -130,11 +141,7 @@ def _pairs(ours: Mapping[int, Mask], theirs: Mapping[int, Mask], same: bool) -> 
     return [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
 
 
-def _shared_by_chance(one: Mask, other: Mask) -> float:
-    theirs = other.layers()
-    return sum(kept * theirs[name][0] / total for name, (kept, total) in one.layers().items())
-
-
-def _by_chance(one: Mask, other: Mask) -> float:
-    both = _shared_by_chance(one, other)
-    return both / (one.kept + other.kept - both)
+def _by_chance(a: Mask, b: Mask) -> float:
+    theirs = b.layers()
+    shared = sum(count * theirs[name][0] / total for name, (count, total) in a.layers().items())
+    return shared / (a.kept + b.kept - shared)

@@ -24,7 +24,7 @@ from lthlib.errors import ConfigError
 from lthlib.runs import RunConfig
 
 _COLUMN = {ACCURACY: "test_accuracy", DENSITY: "log_density"}
-Asked = tuple[str, ...]  # data set, network, label, way of judging, what the search was asked for
+Target = tuple[str, ...]  # data set, network, label, way of judging, what the search aimed at
 Group = list[dict[str, Any]]  # replicates: rows of a table of tickets, each with its record
 
 
@@ -32,13 +32,14 @@ Group = list[dict[str, Any]]  # replicates: rows of a table of tickets, each wit
 class Beside:
     """Means of mine beside what the seeds of a published study let expect.
 
-    means: a row a quantity and ticket: quantity (`test accuracy`; `density` where the method finds
-        it; both in percent), curve, density, n (my seeds), mine, seeds (the published ones),
-        expected (their mean), low and high, between which a mean of n new seeds lies in 95 of 100
-        cases, p, and lies: inside, outside, or no spread known.
-    differences: between the runs that were compared: configurations, those of parents too, and what
-        computed them.
-    alone: what of mine the study does not have.
+    Attributes:
+        means: a row a quantity and ticket: quantity (`test accuracy`; `density` where the method
+            finds it; both in percent), curve, density, n (my seeds), mine, seeds (the published
+            ones), expected (their mean), low and high, between which a mean of n new seeds lies in
+            95 of 100 cases, p, and lies: inside, outside, or no spread known.
+        differences: between the runs that were compared: configurations, those of parents too, and
+            what computed them.
+        alone: what of mine the study does not have.
     """
 
     means: pd.DataFrame
@@ -46,27 +47,18 @@ class Beside:
     alone: list[str]
 
     def __str__(self) -> str:
-        known, outside = self.means["p"].count(), (self.means["lies"] == "outside").sum()
+        tested = self.means["p"].count()
+        outside = (self.means["lies"] == "outside").sum()
         return (
-            f"{outside} of {known} means lie outside the interval that {100 * LEVEL:g} % of such "
-            f"means lie in; by chance alone about {(1 - LEVEL) * known:.1f} would."
+            f"{outside} of {tested} means lie outside the interval that {100 * LEVEL:g} % of such "
+            f"means lie in; by chance alone about {(1 - LEVEL) * tested:.1f} would."
         )
 
     def table(self) -> Markdown:
         """All means, those first that are least to be expected."""
         heads = ("curve", "kept", "quantity", "mine (seeds)", "expected (seeds)", "it lies")
-        rows = (
-            (
-                *(one["curve"], in_percent(one["density"]), one["quantity"]),
-                f"{one['mine']:.2f} ({one['n']})",
-                "–"
-                if math.isnan(one["p"])
-                else f"{one['low']:.2f} to {one['high']:.2f} ({one['seeds']})",
-                f"{one['lies']} ({one['mine'] - one['expected']:+.2f})",
-            )
-            for one in self.means.sort_values("p", kind="stable").to_dict("records")
-        )
-        return markdown_table(heads, rows, {3, 4})
+        rows = self.means.sort_values("p", kind="stable").to_dict("records")
+        return markdown_table(heads, map(_cells, rows), {3, 4})
 
 
 def beside(published: Sequence[Record], mine: Sequence[Record]) -> Beside:
@@ -77,31 +69,51 @@ def beside(published: Sequence[Record], mine: Sequence[Record]) -> Beside:
     several, the one whose configuration differs least.
 
     Args:
-        published, mine: records.
+        published: records of the study.
+        mine: records of mine, of the same tickets or some of them.
 
     Raises:
         ConfigError: nothing is in both.
     """
-    ours, theirs = _tickets(published), _tickets(mine)
+    theirs, ours = _tickets(published), _tickets(mine)
     pairs = [
-        (own, known.get(ticket) or min(known.values(), key=lambda one: len(_differences(one, own))))
-        for asked, tickets in theirs.items()
-        if (known := ours.get(asked))
-        for ticket, own in tickets.items()
+        (group, _most_alike(point, group, theirs[target]))
+        for target, points in ours.items()
+        if target in theirs
+        for point, group in points.items()
     ]
     if not pairs:
-        sides = ("; ".join(sorted({", ".join(one[:3]) for one in side})) for side in (theirs, ours))
-        raise ConfigError("no ticket is in both. Yours: {}. The study's: {}".format(*sides))
-    every = [group for tickets in ours.values() for group in tickets.values()]
-    means = pd.concat((_means(one, every, pairs) for one in TOLERANCE), ignore_index=True)
-    now, was = ([row for group in side for row in group] for side in zip(*pairs, strict=True))
-    alone = [", ".join(asked[2:]) for asked in theirs if asked not in ours]
-    return Beside(means, _differences(was, now), alone)
+        networks = ("; ".join(sorted({", ".join(t[:3]) for t in side})) for side in (ours, theirs))
+        raise ConfigError("no ticket is in both. Yours: {}. The study's: {}".format(*networks))
+    groups = [group for points in theirs.values() for group in points.values()]
+    means = [_means(quantity, groups, pairs) for quantity in TOLERANCE]
+    own, matched = ([row for group in side for row in group] for side in zip(*pairs, strict=True))
+    alone = [", ".join(target[2:]) for target in ours if target not in theirs]
+    return Beside(pd.concat(means, ignore_index=True), _differences(matched, own), alone)
 
 
-def _tickets(records: Sequence[Record]) -> dict[Asked, dict[str, Group]]:
+def _most_alike(point: str, group: Group, published: Mapping[str, Group]) -> Group:
+    """The published replicates of the same configuration, or of the one that differs least."""
+    if point in published:
+        return published[point]
+    return min(published.values(), key=lambda other: len(_differences(other, group)))
+
+
+def _cells(row: Mapping[Any, Any]) -> list[str]:
+    interval = f"{row['low']:.2f} to {row['high']:.2f} ({row['seeds']})"
+    return [
+        row["curve"],
+        in_percent(row["density"]),
+        row["quantity"],
+        f"{row['mine']:.2f} ({row['n']})",
+        "–" if math.isnan(row["p"]) else interval,
+        f"{row['lies']} ({row['mine'] - row['expected']:+.2f})",
+    ]
+
+
+def _tickets(records: Sequence[Record]) -> dict[Target, dict[str, Group]]:
     """What tickets are compared by -> configuration -> its replicates."""
-    found: dict[Asked, dict[str, Group]] = {}
+    tickets: dict[Target, dict[str, Group]] = {}
     table = ticket_table(records).assign(record=pd.Series([*records], dtype=object))
     rows: Any = table[table["status"] == "ok"].to_dict("records")
     for row in rows:
@@ -112,59 +124,65 @@ def _tickets(records: Sequence[Record]) -> dict[Asked, dict[str, Group]]:
             aim = in_percent(row["density"] if dense else target)
         finds = math.isnan(target) and not dense and row["judged"] == "found"
         row["log_density"] = math.log(row["density"]) if finds else math.nan
-        asked = (*(row[name] for name in ("dataset", "architecture", "label", "judged")), aim)
-        found.setdefault(asked, {}).setdefault(row["point"], []).append(row)
-    return found
+        key = (row["dataset"], row["architecture"], row["label"], row["judged"], aim)
+        tickets.setdefault(key, {}).setdefault(row["point"], []).append(row)
+    return tickets
 
 
 def _differences(published: Group, mine: Group) -> list[str]:
-    was, now = _values(published), _values(mine)
-    said = {
-        name: [", ".join(sorted(side.get(name, {"–"}))) for side in (was, now)]
-        for name in dict.fromkeys((*was, *now))
+    theirs, ours = _values(published), _values(mine)
+    values = {
+        name: [", ".join(sorted(side.get(name, {"–"}))) for side in (theirs, ours)]
+        for name in dict.fromkeys((*theirs, *ours))
     }
-    return [f"{name}: {old}, yours {new}" for name, (old, new) in said.items() if old != new]
+    return [f"{name}: {old}, yours {new}" for name, (old, new) in values.items() if old != new]
 
 
 def _values(rows: Group) -> dict[str, set[str]]:
     """Which values records have of each setting, their parents' among them."""
-    found: dict[str, set[str]] = {}
+    values: dict[str, set[str]] = {}
 
-    def look(part: Mapping[str, Any], path: str = "") -> None:
-        for name, value in part.items():
-            if isinstance(value, Mapping):
-                look(value["config"], path) if name == "parent" else look(value, f"{path}{name}.")
+    def collect(settings: Mapping[str, Any], prefix: str = "") -> None:
+        for name, value in settings.items():
+            if name == "parent" and value is not None:
+                collect(value["config"], prefix)
+            elif isinstance(value, Mapping):
+                collect(value, f"{prefix}{name}.")
             elif value not in (None, ""):
-                found.setdefault(path + name, set()).add(in_words(value))
+                values.setdefault(prefix + name, set()).add(in_words(value))
 
     for record in (row["record"] for row in rows):
-        look(RunConfig.from_json(record["config"]).to_json())  # with what older ones leave out
-        look({name: record["provenance"][name] for name in (*ENVIRONMENT, "commit")})
-        look({"version of the method": record["method_version"]})
-    return found
+        collect(RunConfig.from_json(record["config"]).to_json())  # with what older ones leave out
+        collect({name: record["provenance"][name] for name in (*ENVIRONMENT, "commit")})
+        collect({"version of the method": record["method_version"]})
+    return values
 
 
 def _means(
-    quantity: str, every: Sequence[Group], pairs: Sequence[tuple[Group, Group]]
+    quantity: str, published: Sequence[Group], pairs: Sequence[tuple[Group, Group]]
 ) -> pd.DataFrame:
+    """One row a pair of mine and published, in which the quantity is known."""
+
     def values(groups: Iterable[Group]) -> pd.DataFrame:
         rows = ([row[_COLUMN[quantity]] for row in group] for group in groups)
         return pd.DataFrame(zip_longest(*rows, fillvalue=math.nan), dtype=float).T
 
     floor = TOLERANCE[quantity] ** 2 / 12
-    learnt = expected(values(every).to_numpy(), floor, accuracies=quantity == ACCURACY)
-    places = [next(n for n, one in enumerate(every) if one is known) for _, known in pairs]
-    mean, seeds, variance, freedom = (part[places] for part in learnt)
-    mine = values(own for own, _ in pairs)
+    learnt = expected(values(published).to_numpy(), floor, accuracies=quantity == ACCURACY)
+    index = {id(group): position for position, group in enumerate(published)}
+    matched = [index[id(group)] for _, group in pairs]
+    mean, seeds, variance, freedom = (column[matched] for column in learnt)
+    mine = values(group for group, _ in pairs)
     n, new = mine.count(axis=1), mine.mean(axis=1)
     error = np.sqrt(variance * (1 / seeds + 1 / n))
     half = stats.t.ppf((1 + LEVEL) / 2, freedom) * error
-    shown = pd.DataFrame({"mine": new, "expected": mean, "low": mean - half, "high": mean + half})
     p = 2 * stats.t.sf(np.abs(new - mean) / error, freedom)
     lies = np.select([p < 1 - LEVEL, np.isfinite(p)], ["outside", "inside"], "no spread known")
-    table = shown.transform(lambda one: 100 * np.exp(one)) if quantity == DENSITY else shown
+    table = pd.DataFrame({"mine": new, "expected": mean, "low": mean - half, "high": mean + half})
+    if quantity == DENSITY:
+        table = 100 * table.apply(np.exp)
     table["quantity"] = quantity
-    table["curve"] = [known[0]["curve"] for _, known in pairs]
-    table["density"] = [np.mean([row["density"] for row in own]) for own, _ in pairs]
-    table = table.assign(**{"n": n, "seeds": seeds.astype(int), "p": p, "lies": lies})
+    table["curve"] = [group[0]["curve"] for _, group in pairs]
+    table["density"] = [np.mean([row["density"] for row in group]) for group, _ in pairs]
+    table = table.assign(n=n, seeds=seeds.astype(int), p=p, lies=lies)
     return table.dropna(subset=["mine", "expected"])

@@ -80,8 +80,8 @@ def read_notebook(path: Path) -> dict[str, Any]:
         PublishError: the file is missing or no notebook of format 4.5.
     """
     notebook = load(path, from_json, "notebook", PublishError, _LIMIT)
-    for wrong in get_validator(4, 5).iter_errors(notebook):
-        raise PublishError(f"{path}: is no notebook of format 4.5: {shown(wrong.message)}")
+    for error in get_validator(4, 5).iter_errors(notebook):
+        raise PublishError(f"{path}: is no notebook of format 4.5: {shown(error.message)}")
     return dict(notebook)
 
 
@@ -100,12 +100,12 @@ def source(cell: Mapping[str, Any]) -> str:
     return "".join(cell["source"])
 
 
-def _failure(executed: Path, told: str) -> str:
+def _failure(executed: Path, printed: str) -> str:
     if not executed.exists():
-        return f": papermill stopped before any cell ran\n{told}"
+        return f": papermill stopped before any cell ran\n{printed}"
     cells = code_cells(read_notebook(executed))
-    own = [cell for cell in cells if "injected-parameters" not in tags(cell)]
-    for position, cell in enumerate(own, 1):
+    written = [cell for cell in cells if "injected-parameters" not in tags(cell)]
+    for position, cell in enumerate(written, 1):
         for output in cell["outputs"]:
             if output["output_type"] == "error":
                 return f", code cell {position}: {output['ename']}: {output['evalue']}"

@@ -20,21 +20,26 @@ from lthlib.settings import Field, coerce, one_of
 
 _OF_IPYTHON = {"In", "Out"}
 _PLAIN = (bool, int, float, str, list, tuple, dict, type(None))
-_DISTINCT = Field("distinct values, one at least", lambda own: 0 < len(own) == len(set(own)))
+_DISTINCT = Field(
+    "distinct values, one at least", lambda values: 0 < len(values) == len(set(values))
+)
 
 
 def declare(names: Mapping[str, Any], /, **kinds: Any) -> Any:
-    """Check a notebook's parameters; return them as an immutable namespace, lists as tuples.
+    """Check a notebook's parameters.
 
     Args:
         names: the notebook's `globals()`, called before it defines any other plain value.
         kinds: what each parameter may be: `Density`, `str | None`, `choice(...)`, `some(...)`, ...
 
+    Returns:
+        The parameters as an immutable namespace, lists as tuples.
+
     Raises:
         ConfigError: an unknown or missing parameter, or a value that does not fit.
     """
-    found = {name for name, value in names.items() if _is_parameter(name, value)}
-    for name in sorted(found - kinds.keys()):
+    values = {name for name, value in names.items() if _is_parameter(name, value)}
+    for name in sorted(values - kinds.keys()):
         close = get_close_matches(name, kinds, n=1)
         meant = f" (did you mean {close[0]!r}?)" if close else ""
         raise ConfigError(
@@ -44,17 +49,17 @@ def declare(names: Mapping[str, Any], /, **kinds: Any) -> Any:
         raise ConfigError(
             f"parameter {missing[0]!r} has no value: give it one in the cell tagged 'parameters'"
         )
-    values = {name: _accepted(name, names[name], kind) for name, kind in kinds.items()}
-    return namedtuple("Parameters", values)(**values)
+    accepted = {name: _accepted(name, names[name], kind) for name, kind in kinds.items()}
+    return namedtuple("Parameters", accepted)(**accepted)
 
 
 def choice(*options: str) -> Any:
-    """One of the given words."""
+    """Return the type of a parameter that is one of the given words."""
     return Annotated[str, one_of(options)]
 
 
 def some(kind: Any) -> Any:
-    """A list of distinct values of a kind, at least one."""
+    """Return the type of a parameter that is a list of distinct values of a kind, at least one."""
     listed: Any = tuple
     return Annotated[listed[kind, ...], _DISTINCT]
 

@@ -17,7 +17,8 @@ from companion.markdown import Markdown, code
 from lthlib.errors import PublishError
 
 
-def _present(value: Any) -> Any:
+def _escaped(value: Any) -> Any:
+    """A value as Markdown; a missing one is refused."""
     if value is None or value != value:
         raise PublishError("the value is missing (None or NaN): no record holds it")
     return Markdown.escape(value)
@@ -31,7 +32,7 @@ _ENVIRONMENT = Environment(
     comment_start_string="[##",
     comment_end_string="##]",
     undefined=StrictUndefined,
-    finalize=_present,
+    finalize=_escaped,
     keep_trailing_newline=True,
     trim_blocks=True,
     autoescape=False,
@@ -56,13 +57,13 @@ def render(page: str, source: str, context: Mapping[str, Any]) -> str:
     except TemplateSyntaxError as error:
         raise PublishError(f"{page}, line {error.lineno}: {error.message}") from error
     except Exception as error:  # whatever a function raises belongs to a line of the page
-        known = f"; known: {', '.join(sorted(context))}" if isinstance(error, TemplateError) else ""
-        line = _line(error.__traceback__)
+        names = f"; known: {', '.join(sorted(context))}" if isinstance(error, TemplateError) else ""
+        line = _line_of_page(error.__traceback__)
         kind = "" if isinstance(error, PublishError) else f"{type(error).__name__}: "
-        raise PublishError(f"{page}, line {line}: {kind}{error}{known}") from error
+        raise PublishError(f"{page}, line {line}: {kind}{error}{names}") from error
 
 
-def _line(trace: TracebackType | None) -> int:
+def _line_of_page(trace: TracebackType | None) -> int:
     frames = traceback.walk_tb(trace)
     lines = [line for frame, line in frames if frame.f_code.co_filename == "<template>"]
     return lines[-1] if lines else 0

@@ -13,25 +13,33 @@ from lthlib.errors import RecordError
 
 
 def checkout() -> Path:
-    """Return the repository: the nearest folder at or above the working one that has notebooks and
-    results, else the one that this package lies in."""
-    here = Path.cwd()
-    whole = (
-        place
-        for place in (here, *here.parents)
-        if all((place / part).is_dir() for part in ("notebooks", "results"))
-    )
-    return next(whole, Path(__file__).parents[2])
+    """Return the repository.
+
+    It is the nearest folder at or above the working one that has notebooks and results, else the
+    one that this package lies in.
+    """
+    working = Path.cwd()
+    for folder in (working, *working.parents):
+        if (folder / "notebooks").is_dir() and (folder / "results").is_dir():
+            return folder
+    return Path(__file__).parents[2]
 
 
-def results_folder(given: str | Path | None = None) -> Path:
-    """Return the folder of the published record: as given, else `results` here or in `checkout`."""
-    own = Path(given or "results")
-    return own if given or own.is_dir() else checkout() / own
+def results_folder(path: str | Path | None = None) -> Path:
+    """Return the folder of the published record.
+
+    Args:
+        path: itself, if not None; else it is `results` in the working folder, or in `checkout`.
+    """
+    folder = Path(path or "results")
+    return folder if path or folder.is_dir() else checkout() / folder
 
 
 def faults_of(results: Path) -> Iterator[RecordError]:
-    """Yield what is wrong with records, tickets, facts, reports and benchmarks, an error a file.
+    """Yield what is wrong with records, tickets, facts, reports and benchmarks.
+
+    Yields:
+        One error a file.
 
     Raises:
         RecordError: the folder or a file of it cannot be read.
@@ -43,13 +51,13 @@ def faults_of(results: Path) -> Iterator[RecordError]:
         *(partial(load_report, path) for path in report_files(results)),
         *(partial(load_bench, path) for path in bench_files(results, "*")),
     ]
-    told = set()
+    messages = set()
     for read in readers:
         try:
             read()
         except RecordError as error:
             if isinstance(error.__cause__, OSError):
                 raise
-            if str(error) not in told:  # a study's tickets rest on its record
+            if str(error) not in messages:  # a study's tickets rest on its record
                 yield error
-            told.add(str(error))
+            messages.add(str(error))

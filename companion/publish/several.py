@@ -1,8 +1,7 @@
 """Several studies in one figure: those that join another, those of the BiP paper's panels."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,10 @@ LABELS = {name: METHODS[name].title for name in ("bip", "imp", "omp", "hydra", "
 class PanelRecords:
     """Our side of the paper's panels.
 
-    tables: study -> its tickets, from `ticket_table`. recipes: study -> its recipe. gathered: where
-    the records come from.
+    Attributes:
+        tables: study -> its tickets, from `ticket_table`.
+        recipes: study -> its recipe.
+        gathered: the records, and where they come from.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -49,13 +50,18 @@ class PanelRecords:
         if not self.tables:
             return Markdown("No such study of ours is published: the paper stands alone.")
         item = Markdown("- {} ({}): {}").format
-        words = self.words.items()
-        shown = (item(code(name), scale, self.recipes[name].about) for name, scale in words)
-        return Markdown("\n").join([self.gathered._repr_markdown_(), "", *shown])
+        studies = [
+            item(code(name), scale, self.recipes[name].about) for name, scale in self.words.items()
+        ]
+        return Markdown("\n").join([self.gathered._repr_markdown_(), "", *studies])
 
 
 def shown_labels(methods: Sequence[str] | None) -> list[str]:
-    """Return the labels of contestants of the panels, of all of them for None."""
+    """Return the labels of contestants of the panels.
+
+    Args:
+        methods: their names, or None for all.
+    """
     return [LABELS[name] for name in LABELS if methods is None or name in methods]
 
 
@@ -71,8 +77,9 @@ def open_panels(parameters: Any) -> PanelRecords:
     Raises:
         ConfigError: a recipe prunes another structure, or what `open_study` raises.
     """
-    structure, shown = parameters.structure, {"dense", *shown_labels(parameters.methods)}
-    recipes, parts = {}, {}
+    structure = parameters.structure
+    labels = {"dense", *shown_labels(parameters.methods)}
+    recipes, gathered = {}, {}
     for name in parameters.recipes or published_panels(structure, parameters.results):
         recipe = load_recipe(name)
         if structure_of(recipe) != structure:
@@ -80,15 +87,16 @@ def open_panels(parameters: Any) -> PanelRecords:
                 f"recipe {recipe.name} prunes {structure_of(recipe)}, and {structure} was asked "
                 "for: change structure or recipes"
             )
-        compared = [one for one in recipe.values["study"]["methods"] if one in LABELS]
-        given = parameters._asdict()
-        study = study_of(recipe, {**given, "methods": given["methods"] or compared})
-        _, found, _ = open_study(parameters, study)
+        compared = [method for method in recipe.values["study"]["methods"] if method in LABELS]
+        methods = parameters.methods or compared
+        study = study_of(recipe, {**parameters._asdict(), "methods": methods})
+        _, opened, _ = open_study(parameters, study)
         # What a published record holds beyond the curves that are shown is left out.
-        records = [record for record in found.records if record["label"] in shown]
-        recipes[study.name], parts[study.name] = recipe, replace(found, records=records)
-    tables = {name: ticket_table(found.records) for name, found in parts.items()}
-    return PanelRecords(tables, recipes, _together(parts.values()))
+        records = [record for record in opened.records if record["label"] in labels]
+        recipes[study.name] = recipe
+        gathered[study.name] = replace(opened, records=records)
+    tables = {name: ticket_table(study.records) for name, study in gathered.items()}
+    return PanelRecords(tables, recipes, _joined(list(gathered.values())))
 
 
 def published_panels(structure: str, results: str | Path | None = None) -> list[str]:
@@ -109,17 +117,18 @@ def published_panels(structure: str, results: str | Path | None = None) -> list[
     for name in sorted({record["study"] for record in records} & set(recipe_names())):
         recipe = load_recipe(name)
         labels = [record["label"] for record in records if record["study"] == name]
-        own = structure != "unstructured" and recipe.scale == "embedded"
-        fits = structure_of(recipe) == structure and (own or _panel(recipe) in pairs)
+        embedded = structure != "unstructured" and recipe.scale == "embedded"
+        fits = structure_of(recipe) == structure and (embedded or _panel(recipe) in pairs)
         if "BiP" in labels and fits:
             rank = (SCALES.index(recipe.scale), "IMP" in labels, labels.count("BiP"))
             ranked.setdefault(_panel(recipe), []).append((rank, name))
-    return [max(found)[1] for found in ranked.values()]
+    return [max(studies)[1] for studies in ranked.values()]
 
 
 def scale_in_words(recipe: Recipe) -> str:
-    """Return a recipe's scale, and in what it falls short of the paper's recipe for its network:
-    `reduced scale; width 8 of 16, 8 of 200 epochs`.
+    """Return a recipe's scale, and in what it falls short of the paper's for its network.
+
+    `reduced scale; width 8 of 16, 8 of 200 epochs`
     """
     lacks: list[str] = []
     for paper in map(load_recipe, recipe_names() if recipe.scale != "paper" else ()):
@@ -145,20 +154,19 @@ def _published(results: str | Path | None) -> list[dict[str, Any]]:
 
 
 def _shortfalls(ours: Any, papers: Any) -> Iterator[str]:
-    width, full = (one["model"].get("width") for one in (ours, papers))
+    width, full = (values["model"].get("width") for values in (ours, papers))
     if width and full and width != full:
         yield f"width {width} of {full}"
-    length, whole = (one["training"]["length"] for one in (ours, papers))
+    length, whole = (values["training"]["length"] for values in (ours, papers))
     if length.endswith("ep") and whole.endswith("ep") and length != whole:
         yield f"{length.removesuffix('ep')} of {whole.removesuffix('ep')} epochs"
     if images := ours["data"].get("train_images"):
         yield f"{images:,} images"
 
 
-def _together(parts: Iterable[Gathered]) -> Gathered:
-    found = list(parts)
+def _joined(studies: Sequence[Gathered]) -> Gathered:
     return Gathered(
-        [record for part in found for record in part.records],
-        {run: origin for part in found for run, origin in part.origins.items()},
-        tuple(chain.from_iterable(part.stale for part in found)),
+        [record for study in studies for record in study.records],
+        {run: origin for study in studies for run, origin in study.origins.items()},
+        tuple(reason for study in studies for reason in study.stale),
     )

@@ -32,10 +32,13 @@ def quoting(root: Path) -> dict[str, Callable[..., Any]]:
 
 
 def source(module: str, name: str) -> Markdown:
-    """Return a definition as a code block, its file as the caption; Sphinx reads the file, and
-    refuses one that does not define it.
+    """Return a definition as a code block: `source("lthlib.methods.bip.paper", "upper_gradient")`.
 
-    `source("lthlib.methods.bip.paper", "upper_gradient")`; a method is `Class.name`.
+    Its file is the caption. Sphinx reads the file, and refuses one that does not define the name.
+
+    Args:
+        module: its full name.
+        name: of the function or class; a method is `Class.name`.
     """
     return _quoted(f"{module.replace('.', '/')}.py", name)
 
@@ -73,7 +76,11 @@ def setting(recipe: str, name: str) -> Any:
 
 
 def setting_source(recipe: str, name: str) -> str:
-    """Return where a value of a recipe comes from; raises as `setting`."""
+    """Return where a value of a recipe comes from: `setting_source("digits", "methods.bip.clip")`.
+
+    Raises:
+        PublishError: as `setting` does.
+    """
     setting(recipe, name)
     return str(_recipe(recipe).sources[name])
 
@@ -81,7 +88,7 @@ def setting_source(recipe: str, name: str) -> str:
 def recipe_table(recipe: str) -> Markdown:
     """Return a recipe as a table: field, value, source: `recipe_table("digits")`."""
     sources = _recipe(recipe).sources.items()
-    rows = [[code(name), in_words(setting(recipe, name)), where] for name, where in sources]
+    rows = [[code(name), in_words(setting(recipe, name)), origin] for name, origin in sources]
     return table(["field", "value", "source"], rows)
 
 
@@ -106,8 +113,8 @@ def departures() -> Markdown:
     """Return what the release of BiP does otherwise than its paper, by the names of `switched`."""
     from lthlib.methods.bip import DEPARTURES  # it imports torch
 
-    lines = [[code(name), Markdown(what)] for name, what in DEPARTURES.items()]
-    return table(["name", "what the release does"], lines)
+    rows = [[code(name), Markdown(description)] for name, description in DEPARTURES.items()]
+    return table(["name", "what the release does"], rows)
 
 
 def reported_tickets() -> Markdown:
@@ -116,8 +123,8 @@ def reported_tickets() -> Markdown:
     pairs = list(dict.fromkeys(zip(rows["dataset"], rows["architecture"], strict=True)))
     lines = []
     for method, cells in rows.groupby("method", sort=False):
-        named = cells.set_index(["dataset", "architecture"])
-        lines.append([method, *(_ticket(named.loc[pair]) for pair in pairs)])
+        by_pair = cells.set_index(["dataset", "architecture"])
+        lines.append([method, *(_ticket(by_pair.loc[pair]) for pair in pairs)])
     return table(["method", *(f"{data}, {net}" for data, net in pairs)], lines)
 
 
@@ -134,15 +141,17 @@ def reported_minutes() -> Markdown:
 def reported_faster(percent: float, pretraining: bool = False) -> str:
     """Return IMP's minutes over BiP's by BiP's runtime figure: `reported_faster(89.3)` -> `8.0`.
 
-    percent: pruned. pretraining: count everybody's dense training, or nobody's.
+    Args:
+        percent: pruned.
+        pretraining: count everybody's dense training, or nobody's.
 
     Raises:
         PublishError: no value is known there; the message lists where there are.
     """
     table = reported_speed_up().set_index("pruning_ratio_pct")
     if percent not in table.index:
-        known = ", ".join(f"{one:g}" for one in table.index)
-        raise PublishError(f"no minutes are known at {percent} % pruned; there are: {known}")
+        ratios = ", ".join(f"{ratio:g}" for ratio in table.index)
+        raise PublishError(f"no minutes are known at {percent} % pruned; there are: {ratios}")
     return f"{table['both' if pretraining else 'neither'][percent]:.1f}"
 
 
@@ -158,9 +167,9 @@ def reported_rewinding() -> Markdown:
     starts = [name.removeprefix("BiP, ") for name in dict.fromkeys(rows["method"])]
     names = ["network", "pruned", *(name.removeprefix("rewind ") for name in starts)]
     lines = []
-    for key, own in rows.groupby(["dataset", "architecture", "pruning_ratio_pct"], sort=False):
+    for key, group in rows.groupby(["dataset", "architecture", "pruning_ratio_pct"], sort=False):
         data, net, ratio = key
-        values = (f"{value:.2f}" for value in own["value"])
+        values = (f"{value:.2f}" for value in group["value"])
         lines.append([f"{data}, {net}", f"{ratio:g} %", *values])
     return table(names, lines)
 

@@ -1,5 +1,9 @@
 """An extension of Sphinx for light pages: mathematics is MathML, which browsers draw by themselves;
-scripts, styles and icons are those that some page uses."""
+scripts, styles and icons are those that some page uses.
+
+What is changed is found by patterns over what others write: Jupyter Book, Sphinx, its theme,
+docutils, matplotlib. A test looks for each in a plain site, and says which is no longer there.
+"""
 
 from __future__ import annotations
 
@@ -19,40 +23,52 @@ _TERMS = {
     "density": "the weights that are kept, as a share of all that may be pruned",
 }
 _TERM = re.compile(rf"\b({'|'.join(_TERMS)})\b")
-_NEEDLESS = ("THEBE_JS_URL", "sphinx-thebe")  # Jupyter Book adds both, the first one twice
-# A list without items, and ways from code to names that the reference has under another module.
-_WRONG = re.compile(
-    r'(?<=<div) role="list"(?= class="citation-list")|<a class="viewcode-back".*?</a>', re.DOTALL
+
+# Words of scripts that Jupyter Book loads on every page: Thebe would run cells, and none may run.
+THEBE_SCRIPTS = re.compile("THEBE_JS_URL|sphinx-thebe")
+# Sphinx calls citations a list, whose items are none: a screen reader would look for them.
+CITATION_LIST = re.compile(r'(?<=<div) role="list"(?= class="citation-list")')
+# viewcode's ways from code back to the reference, where the names stand under another module.
+WAY_BACK = re.compile(r'<a class="viewcode-back".*?</a>', re.DOTALL)
+
+# Of the theme's style sheets: icons, by the code of their character, which alone stay in the font.
+ICON = re.compile(r"\"\\(f[0-9a-f]{3})\"")
+# The compressed font: the other one, of which the unused icons are taken out, is smaller.
+WOFF2 = re.compile(r"url\([^()]*/fa-[^()]*\.woff2\) format\(\"woff2\"\),(?=url)")
+ICON_FONTS = "fa-*.ttf"
+ICON_SCRIPT = "scripts/fontawesome.js"  # draws as pictures the icons of which there is a font
+_RULE = re.compile(r"([^{};]+)\{[^{}]*\}")  # also inside @media
+_CLASS = re.compile(r"\.([A-Za-z_-][\w-]*)")
+_WORD = re.compile(r"[\w-]+")
+
+# Of matplotlib's drawings: numbers finer than hundredths of a point; scale(0.015625) stays.
+FINE_NUMBER = re.compile(r"\b(\d+\.\d\d)\d+(?![\d)])")
+# Groups of marks that each repeat one style.
+ALIKE_MARKS = re.compile(
+    r'(<g\b(?![^>]* style=)[^>]*)>\n(<use [^>]*? (style="[^"]*")/>\n(?:<use [^>]*? \3/>\n)*)</g>'
 )
-# What browsers would draw unlike TeX: bars and braces stretch and stand apart, stars in exponents
-# are high, nabla leans, the name of a function touches what is beside it unless it is a bracket.
+
+# Of docutils' MathML: what browsers would draw unlike TeX, and what is drawn like it.
 _SPACE = '<mspace width="0.17em"></mspace>'
 _AS_TEX = {
+    # Bars and braces stretch, and stand apart from what they enclose.
     r"<mo(?: class=\"math\w+\"| stretchy=\"false\")?>(?=[|‖{}])": '<mo stretchy="false" lspace="0" '
     'rspace="0">',
-    r"<mo>\*</mo>": "<mo>∗</mo>",
-    r"<mi>∇": '<mi mathvariant="normal">∇',
-    r"<mo>([a-z]+)</mo>": r"<mi>\1</mi>",
+    r"<mo>\*</mo>": "<mo>∗</mo>",  # a star in an exponent is too high
+    r"<mi>∇": '<mi mathvariant="normal">∇',  # leans
+    r"<mo>([a-z]+)</mo>": r"<mi>\1</mi>",  # the name of a function, min as well as log
+    # Such a name touches what is after it, where that is no bracket, and what is before it.
     r"<mo>&ApplyFunction;</mo>(?!\s*(?:<mrow>\s*)?<mo[^>]*>\()": _SPACE,
     r"(?<=</m[in]>)(?=\s*<mi(?: mathvariant=\"normal\")?>[a-z]{2})": _SPACE,
 }
-_RULE = re.compile(r"([^{};]+)\{[^{}]*\}")  # of a style sheet, also inside @media
-_WORD = re.compile(r"[\w-]+")
-_CLASS = re.compile(r"\.([A-Za-z_-][\w-]*)")
-_FINE = re.compile(r"\b(\d+\.\d\d)\d+(?![\d)])")  # hundredths of a point; scale(0.015625) stays
-_ALIKE = re.compile(
-    r'(<g\b(?![^>]* style=)[^>]*)>\n(<use [^>]*? (style="[^"]*")/>\n(?:<use [^>]*? \3/>\n)*)</g>'
-)
-_ICON = re.compile(r"\"\\(f[0-9a-f]{3})\"")
-_WOFF2 = re.compile(r"url\([^()]*/fa-[^()]*\.woff2\) format\(\"woff2\"\),(?=url)")
 
 
 def setup(app: Any) -> dict[str, bool]:
     """Register the renderer of mathematics, and connect to the making of pages and of the site."""
-    app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
+    app.add_html_math_renderer("mathml", (_visit_formula, None), (_visit_formula, None))
     app.connect("doctree-resolved", lambda app, page, name: explain(page))
-    app.connect("html-page-context", _lean, priority=900)
-    app.connect("build-finished", _slim)
+    app.connect("html-page-context", _lighten_page, priority=900)
+    app.connect("build-finished", _lighten_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -73,7 +89,11 @@ def explain(page: Any) -> None:
 
 
 def mathml(formula: str, display: bool = False) -> str:
-    """Return TeX as MathML, for a line of text or to stand by itself.
+    """Return TeX as MathML.
+
+    Args:
+        formula: TeX, without dollars.
+        display: to stand by itself, not in a line of text.
 
     Raises:
         docutils.utils.math.MathError: a command is unknown.
@@ -86,7 +106,7 @@ def mathml(formula: str, display: bool = False) -> str:
     return drawn
 
 
-def _formula(page: Any, node: Any) -> None:
+def _visit_formula(page: Any, node: Any) -> None:
     from docutils.nodes import SkipNode, math
     from docutils.utils.math import MathError
     from sphinx.util.logging import getLogger
@@ -102,33 +122,35 @@ def _formula(page: Any, node: Any) -> None:
     raise SkipNode
 
 
-def _lean(app: Any, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+def _lighten_page(
+    app: Any, page: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
     for kind in ("script_files", "css_files"):
-        files = context.get(kind, [])
-        told = [f"{one} {getattr(one, 'attributes', '')}" for one in files]
-        pairs = zip(files, told, strict=True)
-        context[kind] = [one for one, text in pairs if not any(name in text for name in _NEEDLESS)]
-    context["default_mode"] = context.get("default_mode") or "auto"
-    context["body"] = _WRONG.sub("", context.get("body", ""))
+        context[kind] = [
+            file
+            for file in context.get(kind, [])
+            if not THEBE_SCRIPTS.search(f"{file} {getattr(file, 'attributes', '')}")
+        ]
+    context["default_mode"] = context.get("default_mode") or "auto"  # the theme's is no valid HTML
+    context["body"] = WAY_BACK.sub("", CITATION_LIST.sub("", context.get("body", "")))
 
 
-def _slim(app: Any, error: Exception | None) -> None:
+def _lighten_files(app: Any, error: Exception | None) -> None:
     """Take out of the theme's style sheets and fonts what no page and no script names."""
     if error or app.builder.format != "html":
         return
     static = Path(app.outdir, "_static")
-    # It draws as pictures the icons of which the style sheets have a font.
-    (static / "scripts" / "fontawesome.js").write_text("// Icons are a font.\n", encoding="utf-8")
+    (static / ICON_SCRIPT).write_text("// Icons are a font.\n", encoding="utf-8")
     naming = [*Path(app.outdir).rglob("*.html"), *static.rglob("*.js")]
     words = {word for path in naming for word in _WORD.findall(path.read_text("utf-8"))}
     icons = set()
     for path in static.rglob("*.css"):
         text = used_rules(path.read_text("utf-8"), words)
-        icons |= {int(code, 16) for code in _ICON.findall(text)}
-        path.write_text(_WOFF2.sub("", text), encoding="utf-8")
+        icons |= {int(code, 16) for code in ICON.findall(text)}
+        path.write_text(WOFF2.sub("", text), encoding="utf-8")
     for path in Path(app.outdir, "_images").glob("*.svg"):
         path.write_text(lean_drawing(path.read_text("utf-8")), encoding="utf-8")
-    for path in static.rglob("fa-*.ttf"):
+    for path in static.rglob(ICON_FONTS):
         _keep_glyphs(path, icons)
         path.with_suffix(".woff2").unlink(missing_ok=True)
 
@@ -136,7 +158,10 @@ def _slim(app: Any, error: Exception | None) -> None:
 def used_rules(style: str, words: set[str]) -> str:
     """Return a style sheet without the rules whose every selector has a class that no word names.
 
-    A script may put a class together: words that end in a hyphen stand for all that begin so.
+    Args:
+        style: the style sheet.
+        words: all of the pages and the scripts. A script may put a class together: those that end
+            in a hyphen stand for all that begin so.
     """
     starts = tuple(word for word in words if word.endswith("-") and word.strip("-"))
 
@@ -153,14 +178,16 @@ def used_rules(style: str, words: set[str]) -> str:
 
 
 def lean_drawing(svg: str) -> str:
-    """Return a drawing of matplotlib without indents and without places beyond hundredths of a
-    point; what all marks of a group share is said once."""
+    """Return a drawing of matplotlib with what all marks of a group share said once.
+
+    Indents go, and places beyond hundredths of a point.
+    """
 
     def shared(group: re.Match[str]) -> str:
         start, marks, style = group.groups()
         return f"{start} {style}>\n{marks.replace(f' {style}', '')}</g>"
 
-    return _ALIKE.sub(shared, _FINE.sub(r"\1", re.sub(r"\n\s+", "\n", svg)))
+    return ALIKE_MARKS.sub(shared, FINE_NUMBER.sub(r"\1", re.sub(r"\n\s+", "\n", svg)))
 
 
 def _keep_glyphs(font: Path, codes: set[int]) -> None:

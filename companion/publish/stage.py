@@ -18,6 +18,7 @@ from lthlib.errors import PublishError
 
 Mirror = dict[str, bytes]
 _CONTENTS = "book/_toc.yml"
+_ENTRY = re.compile(rb"^ *- file: (notebooks/\S+)(\n|\Z)", re.MULTILINE)
 _QUOTED = re.compile(rb"^```\{literalinclude\} /(\S+\.py)$", re.MULTILINE)
 
 
@@ -52,20 +53,27 @@ def mirror(root: Path, executed: Mapping[str, Path], context: Mapping[str, Any])
 
 
 def contents(root: Path, files: Mirror) -> bytes:
-    """Return the table of contents, an entry a line, without those notebooks of the repository
-    that were not run: a study may have no record yet. A name that is nobody's stays, for the build
-    to fail on."""
+    """Return the table of contents without those notebooks of the repository that were not run.
 
-    def kept(line: re.Match[bytes]) -> bytes:
-        path = f"{line[1].decode()}.ipynb"
-        return b"" if path not in files and (root / path).exists() else line[0]
+    A study may have no record yet. A name that is nobody's stays, for the build to fail on.
 
-    return re.sub(rb"^ *- file: (notebooks/\S+)(\n|\Z)", kept, files[_CONTENTS], flags=re.MULTILINE)
+    Args:
+        root: the repository.
+        files: the mirror; its table of contents has an entry a line.
+    """
+
+    def if_run(entry: re.Match[bytes]) -> bytes:
+        path = f"{entry[1].decode()}.ipynb"
+        return b"" if path not in files and (root / path).exists() else entry[0]
+
+    return _ENTRY.sub(if_run, files[_CONTENTS])
 
 
 def publishable(folder: Path) -> bytes:
-    """Return an executed notebook for the site: artefacts as blocks, code that is folded
-    away in one piece, traces of the run removed.
+    """Return an executed notebook for the site.
+
+    Its artefacts are blocks, code that is folded away is in one piece, traces of the run are
+    removed.
 
     Args:
         folder: with its `notebook.ipynb` and `artefacts/`.
@@ -81,13 +89,16 @@ def publishable(folder: Path) -> bytes:
         # No times, no paths.
         cell["metadata"] = {"tags": ["hide-input"] if injected else tags(cell)}
         outputs = cell.get("outputs", [])
-        shown = dict.fromkeys(filter(None, map(_artefact, outputs)))
+        artefacts = dict.fromkeys(filter(None, map(_artefact, outputs)))
         if outputs:
-            own = [one for one in outputs if one.get("name") != "stderr"]
-            cell["outputs"] = [one for one in own if not _artefact(one)]
+            cell["outputs"] = [
+                output
+                for output in outputs
+                if output.get("name") != "stderr" and not _artefact(output)
+            ]
         if _folded(cell) and cells and _folded(cells[-1]) and not cells[-1]["outputs"]:
             cell["source"] = f"{source(cells.pop())}\n\n{source(cell)}"  # one bar to open for both
-        cells += [cell, *(_block(folder, name) for name in shown)]
+        cells += [cell, *(_block(folder, name) for name in artefacts)]
     return json.dumps({**content, "cells": cells}, indent=1).encode()
 
 
@@ -106,11 +117,12 @@ def _files(folder: Path) -> Iterable[Path]:
 
 
 def _including(files: Collection[str]) -> Callable[[str], Markdown]:
-    known = [name[10:-3] for name in files if re.fullmatch(r"artefacts/.*\.md", name)]
+    paths = [re.fullmatch(r"artefacts/(.*)\.md", file) for file in files]
+    names = [path[1] for path in paths if path]
 
     def artefact(name: str) -> Markdown:
-        if name not in known:
-            raise PublishError(f"unknown artefact {name!r}; known: {', '.join(known) or 'none'}")
+        if name not in names:
+            raise PublishError(f"unknown artefact {name!r}; known: {', '.join(names) or 'none'}")
         return Markdown(f"```{{include}} /artefacts/{name}.md\n```")
 
     return artefact
@@ -135,4 +147,4 @@ def _block(folder: Path, name: str) -> dict[str, Any]:
 def _assets() -> Mirror:
     """Jupyter Book loads all of `_static` on every page."""
     assets = resources.files("companion.publish") / "assets"
-    return {f"_static/{one.name}": one.read_bytes() for one in assets.iterdir()}
+    return {f"_static/{file.name}": file.read_bytes() for file in assets.iterdir()}

@@ -173,7 +173,7 @@ def test_no_text_is_more_than_text_on_a_page(toy: Path, tmp_path: Path) -> None:
         record["label"] = record["label"].replace("BiP", HOSTILE)
     context = page_context(records, facts, reports)
     given = {"study": "toy", "label": HOSTILE, "density": 0.5, "densities": [0.5, 0.3]}
-    given |= {"other": "dense", "claim_id": "B1", "part": "cpu"}
+    given |= {"other": "dense", "claim_id": "B1", "suite": "cpu"}
     given |= {"name": next(iter(facts))}
     calls = called({**context, **quoting(toy)}, given)
     assert {"made('toy')", "studies()", "bench_made('cpu')"} <= set(calls)
