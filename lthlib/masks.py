@@ -90,12 +90,8 @@ def left_out(model: nn.Module, names: Collection[str]) -> dict[str, int]:
         Name of a parameter -> its number of weights.
     """
     covered = {*names, *_weights(model, "conv+linear")}
-    return {
-        name: parameter.numel()
-        for name, parameter in model.named_parameters()
-        if is_trained(parameter) and name not in covered
-        if sum(side > 1 for side in parameter.shape) > 1
-    }
+    trained = {n: p for n, p in model.named_parameters() if is_trained(p) and n not in covered}
+    return {n: p.numel() for n, p in trained.items() if sum(side > 1 for side in p.shape) > 1}
 
 
 def group_axes(model: nn.Module) -> dict[str, tuple[int, int]]:
@@ -176,7 +172,7 @@ class Mask(Mapping[str, Tensor]):
 
     @cached_property
     def kept(self) -> int:
-        """How many weights are kept. Counted when first asked for: on a GPU that waits for it."""
+        """How many weights are kept, counted when first asked for, which a GPU waits for."""
         return sum(int(tensor.sum()) for tensor in self._tensors.values())
 
     @property
@@ -432,14 +428,11 @@ def select(
 def _top_groups(
     scores: Tensor, dim: int, density: float, norm: str, within: Tensor | None
 ) -> Tensor:
-    reduced = [d for d in range(scores.dim()) if d != dim]
-    if norm == "sum":
-        group_scores = scores.sum(reduced)
-    else:
-        group_scores = torch.linalg.vector_norm(scores, dim=reduced)
+    dims = [d for d in range(scores.dim()) if d != dim]
+    groups = scores.sum(dims) if norm == "sum" else torch.linalg.vector_norm(scores, dim=dims)
     if within is not None:
-        group_scores = torch.where(within.any(reduced), group_scores, float("-inf"))
-    mask = top_k(group_scores, kept_groups(len(group_scores), density))
+        groups = torch.where(within.any(dims), groups, float("-inf"))
+    mask = top_k(groups, kept_groups(len(groups), density))
     return mask.view([-1 if d == dim else 1 for d in range(scores.dim())])
 
 

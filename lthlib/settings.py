@@ -73,8 +73,8 @@ def _is_length(value: str) -> bool:
     return LENGTH.fullmatch(value) is not None
 
 
-def _is_positive(length: str) -> bool:
-    return any(digit in length for digit in "123456789")
+def _is_empty_or_positive(value: str) -> bool:
+    return value == "" or (_is_length(value) and any(digit in value for digit in "123456789"))
 
 
 # Bounds are far from what makes sense. Beyond them numbers overflow single precision, or a run
@@ -101,12 +101,7 @@ Density = Annotated[
 ]
 Length = Annotated[str, Field(_LENGTHS, _is_length)]
 OwnRewind = Annotated[str, Field(f"{_LENGTHS}, or nothing", lambda v: v == "" or _is_length(v))]
-OwnLength = Annotated[
-    str,
-    Field(
-        f"{_LENGTHS}, not 0, or nothing", lambda v: v == "" or (_is_length(v) and _is_positive(v))
-    ),
-]
+OwnLength = Annotated[str, Field(f"{_LENGTHS}, not 0, or nothing", _is_empty_or_positive)]
 
 
 class Settings:

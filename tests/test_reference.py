@@ -7,6 +7,7 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -64,13 +65,32 @@ def test_what_a_user_makes_explains_each_field(name: str) -> None:
     assert [own for own in told if not own[0].isupper()] == [one.name for one in fields(kind)]
 
 
+def referenced(kinds: str) -> set[str]:
+    return set(re.findall(rf"^\.\. auto(?:{kinds}):: (\S+)$", PAGE, re.MULTILINE))
+
+
+def test_the_reference_takes_no_property_s_first_words_for_its_type() -> None:
+    classes = {name: named(name) for name in referenced("class")}
+    first_lines = {
+        f"{name}.{member}": (inspect.getdoc(value) or "").partition("\n")[0]
+        for name, kind in classes.items()
+        for member, value in vars(kind).items()
+        if isinstance(value, property | cached_property)
+    }
+    assert "lthlib.Mask.kept" in first_lines
+    assert [name for name, line in first_lines.items() if re.search(r": ?\S", line)] == []
+
+
+def named(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
 def test_the_reference_shows_what_the_package_offers() -> None:
-    shown = set(re.findall(r"^\.\. auto(?:function|class):: (\S+)$", PAGE, re.MULTILINE))
+    shown = referenced("function|class")
     assert {f"lthlib.{name}" for name in lthlib.__all__ if name != "__version__"} <= shown
     settings = {
         (kind := method.settings).__module__ + "." + kind.__name__ for method in METHODS.values()
     }
     assert settings <= shown
-    for name in shown:
-        module, _, own = name.rpartition(".")
-        assert getattr(import_module(module), own).__doc__
+    assert all(named(name).__doc__ for name in shown)

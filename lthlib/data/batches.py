@@ -229,9 +229,7 @@ class Batches(_OnDevice):
         even = self.batch_size % self._ranks == 0  # a rank's images then lie evenly in all batches
         batch_bytes = max(1, self.batch_size * self.part.numbers * self.dtype.itemsize)
         steps = max(1, min(remaining, AT_ONCE // batch_bytes)) if even else 1
-        stop = rows.stop
-        if steps > 1:
-            stop = min(rows.start + steps * self.batch_size, len(self.part))
+        stop = min(rows.stop + (steps - 1) * self.batch_size, len(self.part))
         return range(step, step + steps), self.cut(plan[:, slice(rows.start, stop, rows.step)])
 
     def _read_batch(self, step: int) -> Batch:

@@ -60,7 +60,7 @@ class Tensors:
 
     @property
     def inputs(self) -> Any:
-        """The inputs of this part, [n, ...]: `storage` itself, or a copy of its rows."""
+        """The inputs of this part, [n, ...], which is `storage` itself, or a copy of its rows."""
         return self.storage if self.rows is None else rows_of(self.storage, self.rows)
 
     @property
@@ -148,7 +148,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, ...]:
-        """Shape of one input: (channels, height, width) for images."""
+        """Shape of one input, which is (channels, height, width) for images."""
         return self.train.shape
 
     def __repr__(self) -> str:

@@ -57,7 +57,7 @@ class CSSettings(Settings):
 
     @property
     def scale(self) -> float:
-        """What multiplies sigma(beta s): 1, or the release's 1/sigma(s0)."""
+        """What multiplies sigma(beta s), 1 or the release's 1/sigma(s0)."""
         return 1 + math.exp(-self.initial_gate) if self.scaled else 1.0
 
 
