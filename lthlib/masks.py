@@ -143,8 +143,9 @@ class Mask(Mapping[str, Tensor]):
 
     def __init__(self, tensors: Mapping[str, Tensor]):
         for name, tensor in tensors.items():
-            if tensor.dtype != torch.bool:
-                raise MaskError(f"mask of {name!r} has dtype {tensor.dtype}; expected torch.bool")
+            dtype = getattr(tensor, "dtype", type(tensor).__name__)
+            if dtype != torch.bool:
+                raise MaskError(f"mask of {name!r} has dtype {dtype}; expected torch.bool")
         self._tensors = dict(tensors)
         self.total = sum(tensor.numel() for tensor in self._tensors.values())
 
@@ -177,8 +178,8 @@ class Mask(Mapping[str, Tensor]):
 
     @property
     def density(self) -> float:
-        """Kept fraction of the weights that the mask covers, in [0, 1]."""
-        return self.kept / self.total
+        """Kept fraction of the weights that the mask covers, in [0, 1]; 1 if it covers none."""
+        return self.kept / self.total if self.total else 1.0
 
     @property
     def sparsity(self) -> float:
@@ -288,7 +289,8 @@ def kept_count(total: int, density: float) -> int:
     count = round(density * total)
     if count < 1:
         raise MaskError(
-            f"density {density} keeps none of {total:,} weights; the smallest is {1 / total:.2g}"
+            f"density {density} keeps none of {total:,} weights; the smallest is "
+            f"{1 / max(total, 1):.2g}"
         )
     return count
 

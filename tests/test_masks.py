@@ -239,6 +239,20 @@ def test_density_outside_its_range_is_refused(density: float) -> None:
         kept_count(100, density)
 
 
+def test_a_mask_over_nothing_prunes_nothing() -> None:
+    assert repr(Mask({})) == "Mask(0 of 0 weights kept, density 1.0000, 0 tensors)"
+    with pytest.raises(MaskError, match="keeps none of 0 weights"):
+        select({}, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"), [([True], "list"), (np.ones(2, bool), "bool"), (torch.ones(2), "float32")]
+)
+def test_a_mask_holds_booleans_only(values: object, dtype: str) -> None:
+    with pytest.raises(MaskError, match=rf"mask of 'a' has dtype .*{dtype}; expected torch.bool"):
+        Mask({"a": values})  # type: ignore[dict-item]
+
+
 def test_a_density_that_keeps_nothing_is_refused_with_the_smallest_one() -> None:
     with pytest.raises(MaskError, match=r"keeps none of 100 weights; the smallest is 0.01"):
         kept_count(100, 0.001)
@@ -303,11 +317,6 @@ def test_random_masks_have_exact_counts_and_depend_on_their_generator() -> None:
     assert draw(0) != draw(1)
     per_layer = random_mask(shapes, {"a": 3, "b": 20}, torch.Generator())
     assert per_layer.layers() == {"a": (3, 30), "b": (20, 20)}
-
-
-def test_a_mask_holds_booleans_only() -> None:
-    with pytest.raises(MaskError, match=r"'a' has dtype torch.float32"):
-        Mask({"a": torch.ones(2)})
 
 
 def test_a_mask_for_another_network_is_refused_by_name_and_shape() -> None:

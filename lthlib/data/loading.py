@@ -14,7 +14,8 @@ from lthlib.data.parts import Dataset, Images, Request
 from lthlib.data.settings import DataSettings
 from lthlib.data.splits import split_indices
 from lthlib.data.tiny_imagenet import load_tiny_imagenet
-from lthlib.errors import DataError
+from lthlib.errors import DataError, shown
+from lthlib.settings import coerce
 
 # Those of image files.
 READERS: dict[str, Callable[[Request], Dataset]] = {
@@ -56,7 +57,9 @@ def load_dataset(
     """
     if name not in SUPPORTED:
         raise DataError(f"unknown data set {name!r}; there are {', '.join(SUPPORTED)}")
+    settings = coerce(settings, DataSettings | None, "settings")
     settings = replace(settings, dataset=name) if settings else DataSettings(dataset=name)
+    memory_limit = coerce(memory_limit, int, "memory_limit")
     if name == "digits":
         return _load_digits(settings)
     folder = _find_root(name, root, download)
@@ -77,6 +80,8 @@ def _load_digits(settings: DataSettings) -> Dataset:
 
 def _find_root(name: str, root: str | Path | None, download: bool) -> Path:
     chosen = root or os.environ.get("LTHLIB_DATA")
+    if chosen and not isinstance(chosen, (str, os.PathLike)):
+        raise DataError(f"data root {shown(chosen)} is no path: give one, as text")
     if not chosen:
         raise DataError(
             f"no data root for {name}: give one by --data (a notebook: -p data) or LTHLIB_DATA"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,10 @@ from lthlib.data.settings import DataSettings
 from lthlib.data.splits import split_indices
 from lthlib.data.streaming import StreamingPart
 from lthlib.errors import ConfigError, DataError
+from lthlib.settings import Field, Seed, between, coerce
+
+_Classes = Annotated[int, between(0, 1_000_000)]
+_Fraction = Annotated[float, Field("0 or more, below 1", lambda value: 0 <= value < 1)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -213,28 +217,33 @@ class Dataset:
             test: (inputs, labels) of the test part, which is empty without it.
             validation_fraction: that share, from 0 to below 1.
             split_seed: seed of that split.
-            num_classes: number of classes; None takes the largest label plus 1, 0 says that
-                integers are no classes.
+            num_classes: number of classes, a million at most; None takes the largest label plus 1,
+                0 says that integers are no classes.
 
         Returns:
             The data set, called `tensors`, its classes by their numbers.
 
         Raises:
             DataError: lengths, types, shapes or labels do not fit together.
-            ConfigError: the fraction leaves a class without training inputs.
+            ConfigError: a number is out of range, or the fraction leaves a class without training
+                inputs.
         """
-        train = _tensors("training", inputs, labels)
+        validation_fraction = coerce(validation_fraction, _Fraction, "validation_fraction")
+        split_seed = coerce(split_seed, Seed, "split_seed")
+        num_classes = coerce(num_classes, _Classes | None, "num_classes")
+        train = _tensors("training", (inputs, labels))
         if not len(train):
             raise DataError("there are no training inputs; give at least one")
         kind = train.labels.dtype, train.labels.shape[1:]
         if kind != (torch.int64, ()):
             num_classes = 0
         elif num_classes is None:
-            num_classes = max(1, int(train.labels.max()) + 1)
+            largest = int(train.labels.max())
+            num_classes = coerce(max(1, largest + 1), _Classes, "the largest label plus 1")
         empty = train.select(torch.empty(0, dtype=torch.int64))
-        held_out = {"test": _tensors("test", *test) if test is not None else empty}
+        held_out = {"test": _tensors("test", test) if test is not None else empty}
         if validation is not None:
-            held_out["validation"] = _tensors("validation", *validation)
+            held_out["validation"] = _tensors("validation", validation)
         for name, part in {"training": train, **held_out}.items():
             if (part.labels.dtype, part.labels.shape[1:]) != kind:
                 raise DataError(
@@ -246,8 +255,6 @@ class Dataset:
                 check_labels(part.labels.numpy(), num_classes, where)
             if part.shape != train.shape:
                 raise DataError(f"{name} inputs have shape {part.shape}, training {train.shape}")
-        if not 0 <= validation_fraction < 1:
-            raise ConfigError(f"validation_fraction must be in [0, 1), not {validation_fraction}")
         if validation is None:
             count = round(validation_fraction * len(train))
             labels = train.labels if num_classes else torch.zeros(len(train), dtype=torch.int64)
@@ -336,8 +343,10 @@ def check_labels(labels: np.ndarray, classes: int, where: str) -> None:
         raise DataError(f"{where}, row {row}: label {labels[row]}, expected 0 to {classes - 1}")
 
 
-def _tensors(name: str, inputs: Any, labels: Any) -> Tensors:
-    inputs, labels = tensors_of(inputs, f"{name} inputs"), tensors_of(labels, f"{name} labels")
+def _tensors(name: str, pair: Any) -> Tensors:
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise DataError(f"{name} is a {type(pair).__name__}; expected a pair (inputs, labels)")
+    inputs, labels = tensors_of(pair[0], f"{name} inputs"), tensors_of(pair[1], f"{name} labels")
     if not isinstance(labels, Tensor):
         raise DataError(f"{name} labels are a {type(labels).__name__}; expected one tensor")
     if not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -141,6 +142,8 @@ def test_tensors_with_few_labels_may_say_how_many_classes_there_are() -> None:
             {"test": (torch.rand(1, 2), torch.ones(1).long())},
             "test labels .*, row 0: label 1",
         ),
+        (torch.rand(3, 2), torch.zeros(3).long(), {"test": torch.rand(3, 2)}, "test is a Tensor"),
+        (torch.rand(3, 2), torch.zeros(3).long(), {"validation": (1, 2, 3)}, "is a tuple; .* pair"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused(
@@ -150,9 +153,41 @@ def test_tensors_that_do_not_fit_are_refused(
         Dataset.from_tensors(inputs, labels, **options)  # type: ignore[arg-type]
 
 
-def test_a_fraction_outside_its_range_is_refused() -> None:
-    with pytest.raises(ConfigError, match="validation_fraction"):
-        Dataset.from_tensors(torch.rand(3, 2), torch.zeros(3).long(), validation_fraction=1.0)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"validation_fraction": 1.0},
+        {"validation_fraction": "a tenth"},
+        {"split_seed": 0.5},
+        {"num_classes": "3"},
+        {"num_classes": -1},
+        {"num_classes": 10**9},
+    ],
+)
+def test_a_number_outside_its_range_is_refused_by_name(options: dict[str, Any]) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(ConfigError, match=rf"^{name} is {value!r}; expected "):
+        Dataset.from_tensors(torch.rand(3, 2), torch.zeros(3).long(), **options)
+
+
+def test_labels_that_would_make_a_billion_classes_are_refused() -> None:
+    labels = torch.tensor([0, 1, 10**12])
+    with pytest.raises(
+        ConfigError, match=r"largest label plus 1 is 1000000000001; .* at most 1,000,000"
+    ):
+        Dataset.from_tensors(torch.rand(3, 2), labels)
+    assert not Dataset.from_tensors(torch.rand(3, 2), labels, num_classes=0).classes
+
+
+def test_what_load_dataset_cannot_take_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="data root 3 is no path"):
+        load_dataset("cifar10", 3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="settings is 'halves'; expected names with values"):
+        load_dataset("digits", settings="halves")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="memory_limit is 'much'; expected int"):
+        load_dataset("folder", tmp_path, memory_limit="much")  # type: ignore[arg-type]
+    settings: Any = {"validation_images": 0}
+    assert len(load_dataset("digits", settings=settings).train) == 1300
 
 
 def test_images_must_be_bytes_in_rows_of_pixels() -> None:
