@@ -27,6 +27,9 @@ class Markdown(Markup):
             return cls(text.__html__())
         return cls(_AT_START.sub(r"\1\\", _ANYWHERE.sub(r"\\\g<0>", _one_line(text))))
 
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
 
 def code(text: str) -> Markdown:
     """Return a span of code that holds a text."""

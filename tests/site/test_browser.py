@@ -153,3 +153,30 @@ def test_a_table_sorts_by_a_click_and_what_is_missing_comes_last(page: Any, site
         assert numbers == sorted(numbers)
         assert len(set(numbers)) > 1
         assert column[len(numbers) :] == ["–"] * (len(column) - len(numbers))
+
+
+SCRIPT = REPOSITORY / "companion" / "publish" / "assets" / "lthlib.js"
+ROWS = "<tbody>" + "".join(f"<tr><td>{one}</td><td>{one}</td></tr>" for one in "bac") + "</tbody>"
+
+
+@pytest.mark.parametrize(
+    ("names", "shown", "buttons"), [(["", ""], False, []), (["", "share"], True, ["share"])]
+)
+def test_a_column_without_a_name_does_not_sort(
+    names: list[str], shown: bool, buttons: list[str], page: Any, tmp_path: Path
+) -> None:
+    heads = "".join(f"<th><p>{name}</p></th>" for name in names)
+    text = f"<table class='table'><thead><tr>{heads}</tr></thead>{ROWS}</table>"
+    text += "<p class='online'>Take it along.</p>"
+    text += (
+        f"<script>DOCUMENTATION_OPTIONS = {{}}</script><script src='{SCRIPT.as_uri()}'></script>"
+    )
+    file = tmp_path / "page.html"
+    file.write_text(f"<!doctype html><title>x</title><article>{text}</article>", encoding="utf-8")
+    page.goto(file.as_uri())
+    assert page.locator("thead").is_visible() == shown
+    assert page.locator("thead button").all_inner_texts() == buttons
+    assert not page.locator(".online").is_visible()  # a page from the file system
+    for button in page.locator("thead button").all():
+        button.click()
+        assert page.locator("tbody td:last-child").all_inner_texts() == ["a", "b", "c"]

@@ -1,4 +1,5 @@
 // Tables with a header row sort by a click on a column's name: numbers by value, cells without one last.
+// A column without a name does not sort, and a header row without any name is not shown.
 // Each cell bears its column's name, with which tables of sentences are shown on a phone.
 // What is printed is printed whole: on white paper, what is folded away included.
 (function () {
@@ -43,9 +44,11 @@
       cell.dataset.column = heads[cell.cellIndex] ? heads[cell.cellIndex].textContent : "";
       if (heads.length > 3 && cell.textContent.length > 40) table.classList.add("sentences");
     });
-    if (table.tBodies[0].rows.length < 3) return;
+    table.tHead.hidden = !table.tHead.textContent.trim();
+    if (table.tHead.hidden || table.tBodies[0].rows.length < 3) return;
     table.classList.add("sortable");
     Array.prototype.forEach.call(heads, function (header, column) {
+      if (!header.textContent.trim()) return;
       var button = document.createElement("button");
       button.type = "button";
       button.title = "Sort by this column";
@@ -69,5 +72,9 @@
 
   document.addEventListener("DOMContentLoaded", function () {
     document.querySelectorAll("article table.table").forEach(prepare);
+    // What was unpacked from the offline file does not hold that file.
+    document.querySelectorAll("article .online").forEach(function (words) {
+      words.hidden = location.protocol === "file:";
+    });
   });
 })();
