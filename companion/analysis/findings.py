@@ -83,7 +83,8 @@ def seeds_agree(overlap: pd.DataFrame, chance: pd.DataFrame) -> Markdown:
     """Return how far masks of two seeds of a method agree, and what chance would give.
 
     Args:
-        overlap, chance: curve by curve, intersection over union; their diagonals are read.
+        overlap: intersection over union, curve by curve; its diagonal is read.
+        chance: the same of masks drawn at random.
     """
     texts = [
         f"{name} {overlap.loc[name, name]:.2f} ({chance.loc[name, name]:.2f})"

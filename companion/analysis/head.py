@@ -108,7 +108,8 @@ def outcome(gaps: pd.DataFrame) -> str:
     if not rows:
         return "Nothing to compare: no two methods have tickets at these densities with two seeds."
     texts = [
-        f"{row['name']} = {row['difference']:+.2f} points (p = {row['p']:.2g}"
+        f"{row['name'].replace(' - ', ' less ')} is {row['difference']:+.2f} points "
+        f"(p = {row['p']:.2g}"
         f"{', told apart' if row['p'] < 1 - LEVEL else ', not told apart'})"
         for row in rows
     ]

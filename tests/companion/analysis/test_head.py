@@ -101,7 +101,7 @@ def test_three_differences_decide_by_holm_and_controls_do_not() -> None:
     # The paired difference of CS and IMP is 1.0 or 0.8: t = 0.9 / 0.0577 on 3 degrees of freedom;
     # that of BiP and CS has no spread. Holm takes the least significant as it is.
     assert both.loc["CS - IMP", "p"] == pytest.approx(0.000577, rel=0.01)
-    assert "CS - IMP = +0.90 points (p = 0.00057, told apart)" in outcome(found)
+    assert "CS less IMP is +0.90 points (p = 0.00057, told apart)" in outcome(found)
     figure = head_figure(found, found["p"].notna())
     assert "mean of the densities: CS - IMP +0.9" in figure.get_label()
 
