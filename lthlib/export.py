@@ -8,7 +8,6 @@ import importlib.util
 import io
 import math
 import sys
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
@@ -17,6 +16,7 @@ from functools import partial
 from numbers import Integral
 from pathlib import Path
 from statistics import median
+from timeit import timeit
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -316,10 +316,7 @@ def _times(runs: Mapping[str, Run], inputs: Any, turns: int) -> dict[str, list[f
     order = list(runs)
     for _ in range(turns + 1):
         for name in order:
-            start = time.perf_counter()
-            for _ in range(calls[name]):
-                runs[name](inputs)
-            seconds = (time.perf_counter() - start) / calls[name]
+            seconds = timeit(partial(runs[name], inputs), number=calls[name]) / calls[name]
             times[name].append(1000 * seconds)
             calls[name] = max(calls[name], math.ceil(_TURN / seconds))
         order.reverse()
