@@ -104,9 +104,9 @@ class Ranks:
     def mean(
         self, loss: Tensor, correct: Tensor, gradients: Tensor, images: int
     ) -> tuple[Tensor, Tensor]:
-        """From sums over this rank's images to means over all images of the batch.
+        """Sums over this rank's images become means over all images of the batch.
 
-        Weighs each image equally, however many a rank has. A single process has nothing to reduce
+        Each image weighs the same, however many a rank has. A single process has nothing to reduce
         and does not call this.
 
         Args:
@@ -116,7 +116,7 @@ class Ranks:
             images: how many this rank has.
 
         Returns:
-            The mean loss and the number of correct predictions, both [], over all ranks.
+            The mean loss, and the number of correct predictions, over all ranks, both [].
         """
         counts = torch.stack([loss, correct.to(loss.dtype), loss.new_tensor(images)])
         flat = torch.cat([counts, gradients])

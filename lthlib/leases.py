@@ -30,7 +30,7 @@ DURATION = 60.0
 _BEATS = 6
 _POLL = 0.1
 _CONTENDED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 _OWNER_LIMIT = 1 << 12
 
@@ -91,7 +91,7 @@ class Lease:
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
             if error.errno not in _CONTENDED and not self._file.exists():
-                kind = NoRoom if error.errno in _FULL else StoreError
+                kind = NoRoom if error.errno in _NO_ROOM else StoreError
                 raise kind(f"cannot lock {self.path}: {error.strerror}") from None
         return self._file.exists()
 

@@ -35,7 +35,7 @@ _HEADER_LIMIT = 16 << 20
 _DIGEST_LENGTH = 32
 _WEIGHTS_LIMIT = 1 << 30
 # What json, safetensors and torch raise for a header that makes no sense.
-_BAD_HEADER = (
+_HEADER_ERRORS = (
     SafetensorError,
     ValueError,
     KeyError,
@@ -391,7 +391,7 @@ def unseal(content: bytes, kind: str) -> tuple[dict[str, Tensor], str]:
     length = int.from_bytes(content[:8], "little")
     if len(content) < 8 or length > min(len(content) - 8, _HEADER_LIMIT):
         raise TicketError("the file is shorter than its header says")
-    with refusal(TicketError, "not a safetensors file, or damaged", _BAD_HEADER):
+    with refusal(TicketError, "not a safetensors file, or damaged", _HEADER_ERRORS):
         header = json.loads(shallow(content[8 : 8 + length]))
         # Compares every tensor's place and size with the file's before it makes one.
         tensors = load(content)
