@@ -264,9 +264,9 @@ def bench(
     return latencies(runs, example, batches, turns)
 
 
-def _check_count(name: str, count: Any, least: int) -> None:
-    if not isinstance(count, Integral) or count < least:
-        raise ConfigError(f"{name} is {shown(count)}; expected a whole number, {least} at least")
+def _check_count(name: str, count: Any, minimum: int) -> None:
+    if not isinstance(count, Integral) or count < minimum:
+        raise ConfigError(f"{name} is {shown(count)}; expected a whole number, {minimum} at least")
 
 
 def onnx_run(network: nn.Module, example: Any) -> Run:
