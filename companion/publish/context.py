@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,6 @@ from companion.markdown import Markdown
 from companion.markdown import table as markdown_table
 from companion.publish import checks
 from companion.publish.curves import Curves
-from companion.publish.normal import Beside, beside
 from lthlib.errors import PublishError
 
 
@@ -37,18 +36,20 @@ def page_context(
         facts: measurements that no record holds, from `evidence.load_facts`.
         reports: on studies that were computed again, from `publish.checks.load_reports`.
     """
-    rows, measured = list(records), facts or {}
-    answering = (
-        Curves(rows, ticket_table(rows)),
-        Claims(tidy(rows), measured),
-        Facts(measured),
-        Repetitions(rows, reports or {}),
-    )
+    rows = list(records)
+    facts = facts or {}
+    answering = (Curves(rows, ticket_table(rows)), Claims(tidy(rows), facts), Facts(facts))
     methods = {
         name: getattr(owner, name) for owner in answering for name in dir(owner) if name[0] != "_"
     }
+
+    def published() -> Mapping[str, Mapping[str, Any]]:
+        """The reports on studies that were computed again, by study."""
+        return reports or {}
+
     return {
         **methods,
+        "reports": published,
         "check": checks.sentence,
         "check_table": checks.table,
         "check_rule": checks.rule,
@@ -184,24 +185,3 @@ class Facts:
             f"device: {origin['device_name']} ({origin['device']}) · "
             f"date: {origin['finished'][:10]} · commit: {commit} · PyTorch {origin['torch']}",
         }
-
-
-class Repetitions:
-    """Studies computed again, by us or by whoever reads."""
-
-    def __init__(
-        self, records: Sequence[Mapping[str, Any]], reports: Mapping[str, Mapping[str, Any]]
-    ) -> None:
-        self._records, self._reports = records, reports
-
-    def reports(self) -> Mapping[str, Mapping[str, Any]]:
-        """The reports on studies that were computed again, by study."""
-        return self._reports
-
-    def compared(self, study: str, mine: str) -> Beside:
-        """What `lth compare mine.jsonl study` says, of two studies there are records of."""
-        theirs, ours = (
-            [record for record in self._records if record["study"] == name]
-            for name in (study, mine)
-        )
-        return beside(theirs, ours)

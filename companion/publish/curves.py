@@ -21,6 +21,7 @@ from companion.analysis.words import in_brackets
 from companion.evidence.statistics import compare, mean_interval, on_grid, sparsest_on_validation
 from companion.markdown import Markdown, table
 from companion.publish.artefacts import made_by
+from companion.publish.normal import Beside, beside
 from lthlib.errors import ConfigError, PublishError, refusal
 from lthlib.recipes import load_recipe
 
@@ -198,6 +199,14 @@ class Curves:
         with refusal(PublishError, f"study {study!r}", ConfigError):
             densities = load_recipe(study).values["study"]["densities"]
         return outcome(differences(self._of(study), densities))
+
+    def compared(self, study: str, mine: str) -> Beside:
+        """What `lth compare mine.jsonl study` says, of two studies there are records of."""
+        theirs, ours = (
+            [record for record in self._records if record["study"] == name]
+            for name in (study, mine)
+        )
+        return beside(theirs, ours)
 
     def _of(self, study: str) -> pd.DataFrame:
         rows = self._table[self._table["study"] == study]

@@ -117,13 +117,14 @@ def _tickets(records: Sequence[Record]) -> dict[Target, dict[str, Group]]:
     table = ticket_table(records).assign(record=pd.Series([*records], dtype=object))
     rows: Any = table[table["status"] == "ok"].to_dict("records")
     for row in rows:
-        target, dense = row["target_density"], row["method"] == "dense"
-        if math.isnan(target) and not dense:
+        dense = row["method"] == "dense"
+        finds_density = math.isnan(row["target_density"]) and not dense
+        if finds_density:
             aim = f"initial gate {row['initial_gate']:g}, round {row['round']}"
         else:
-            aim = in_percent(row["density"] if dense else target)
-        finds = math.isnan(target) and not dense and row["judged"] == "found"
-        row["log_density"] = math.log(row["density"]) if finds else math.nan
+            aim = in_percent(row["density" if dense else "target_density"])
+        is_known = finds_density and row["judged"] == "found"
+        row["log_density"] = math.log(row["density"]) if is_known else math.nan
         key = (row["dataset"], row["architecture"], row["label"], row["judged"], aim)
         tickets.setdefault(key, {}).setdefault(row["point"], []).append(row)
     return tickets

@@ -44,17 +44,12 @@ def rerun(name: str, changes: Mapping[str, Any], folder: Path) -> list[Path]:
         raise ConfigError(f"no page is called {name!r}{meant}; there are: {', '.join(by_title)}")
     page = by_title[name]
     folder = folder.absolute()
-    parameters = {
-        **page.parameters,
-        **{
-            key: os.path.abspath(value) if _is_path(key, value) else value
-            for key, value in changes.items()
-        },
-    }
-    environment = {
-        **{key: os.path.abspath(os.environ[key]) for key in _VARIABLES if os.getenv(key)},
-        **page.environment(folder, changes),
-    }
+    parameters = dict(page.parameters)
+    for key, value in changes.items():
+        parameters[key] = os.path.abspath(value) if _is_path(key, value) else value
+    environment = page.environment(folder, changes)
+    for key in filter(os.getenv, _VARIABLES):
+        environment[key] = os.path.abspath(os.environ[key])
     output = folder / f"{name}.ipynb"
     run_notebook(root / page.path, output, parameters, root, environment, progress=True)
     return [output, *sorted(folder.glob("*.svg")), *sorted(folder.glob("*.csv"))]

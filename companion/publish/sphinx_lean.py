@@ -24,8 +24,9 @@ _TERMS = {
 }
 _TERM = re.compile(rf"\b({'|'.join(_TERMS)})\b")
 
-# Words of scripts that Jupyter Book loads on every page: Thebe would run cells, and none may run.
-THEBE_SCRIPTS = re.compile("THEBE_JS_URL|sphinx-thebe")
+# Thebe, which could run cells, is loaded on every page: its address, twice, and what starts it.
+THEBE_ADDRESS = re.compile("THEBE_JS_URL")
+THEBE_STARTER = re.compile("sphinx-thebe")
 # Sphinx calls citations a list, whose items are none: a screen reader would look for them.
 CITATION_LIST = re.compile(r'(?<=<div) role="list"(?= class="citation-list")')
 # viewcode's ways from code back to the reference, where the names stand under another module.
@@ -126,13 +127,15 @@ def _lighten_page(
     app: Any, page: str, template: str, context: dict[str, Any], doctree: Any
 ) -> None:
     for kind in ("script_files", "css_files"):
-        context[kind] = [
-            file
-            for file in context.get(kind, [])
-            if not THEBE_SCRIPTS.search(f"{file} {getattr(file, 'attributes', '')}")
-        ]
+        files = context.get(kind, [])
+        context[kind] = [file for file in files if not _is_of_thebe(file)]
     context["default_mode"] = context.get("default_mode") or "auto"  # the theme's is no valid HTML
     context["body"] = WAY_BACK.sub("", CITATION_LIST.sub("", context.get("body", "")))
+
+
+def _is_of_thebe(file: Any) -> bool:
+    text = f"{file} {getattr(file, 'attributes', '')}"
+    return any(pattern.search(text) for pattern in (THEBE_ADDRESS, THEBE_STARTER))
 
 
 def _lighten_files(app: Any, error: Exception | None) -> None:

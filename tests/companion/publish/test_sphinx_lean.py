@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from docutils import nodes
 from docutils.utils.math import MathError
+from matplotlib.figure import Figure
 from sphinx.builders.html._assets import _JavaScript
 
+from companion.publish import sphinx_lean
 from companion.publish.sphinx_lean import explain, lean_drawing, mathml, setup, used_rules
 
 
@@ -112,3 +117,56 @@ def test_scripts_that_no_page_uses_are_left_out_and_the_theme_is_valid() -> None
     connected["html-page-context"](None, "page", "page.html", context, None)
     assert context["script_files"] == [own]
     assert context["default_mode"] == "auto"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site as Sphinx and the theme make it, and a drawing as matplotlib makes it."""
+    root = tmp_path_factory.mktemp("plain")
+    extensions = ["sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_thebe"]
+    (root / "conf.py").write_text(
+        f"import sys\nsys.path.append({str(root)!r})\n"
+        f"extensions = {extensions}\nhtml_theme = 'sphinx_book_theme'\n"
+    )
+    (root / "toy.py").write_text('def function() -> None:\n    """Do it."""\n')
+    (root / "index.rst").write_text(
+        "Toy\n===\n\n.. autofunction:: toy.function\n\n[Toy]_\n\n.. [Toy] A citation.\n"
+    )
+    command = [sys.executable, "-m", "sphinx", "-q", str(root), str(root / "html")]
+    subprocess.run(command, check=True)
+    figure = Figure()
+    figure.subplots().plot([1, 2, 3], [1, 2, 3], "o")
+    figure.savefig(root / "html" / "figure.svg")
+    return root / "html"
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("THEBE_ADDRESS", "index.html"),
+        ("THEBE_STARTER", "index.html"),
+        ("CITATION_LIST", "index.html"),
+        ("WAY_BACK", "toy.html"),
+        ("ICON", "*.css"),
+        ("WOFF2", "*.css"),
+        ("FINE_NUMBER", "figure.svg"),
+        ("ALIKE_MARKS", "figure.svg"),
+    ],
+)
+def test_what_is_changed_is_still_there(plain: Path, name: str, files: str) -> None:
+    pattern = getattr(sphinx_lean, name)
+    texts = [path.read_text("utf-8") for path in plain.rglob(files)]
+    found = any(pattern.search(re.sub(r"\n\s+", "\n", text)) for text in texts)
+    assert found, (
+        f"sphinx_lean.{name} finds nothing in {files} of a plain site: see what is written there "
+        "now, and follow it, or leave the pattern out if it is no longer needed"
+    )
+
+
+def test_so_are_the_files_and_the_mode_without_a_value(plain: Path) -> None:
+    static = plain / "_static"
+    assert (static / sphinx_lean.ICON_SCRIPT).exists(), "ICON_SCRIPT: the theme has it no more"
+    assert [*static.rglob(sphinx_lean.ICON_FONTS)], "ICON_FONTS: the theme has none any more"
+    assert 'data-default-mode=""' in (plain / "index.html").read_text(), (
+        "the theme's pages have a mode: default_mode need no longer be set"
+    )
