@@ -32,7 +32,7 @@ class HydraSettings(Settings):
             goes layer by layer.
         length: of the training of the scores, by default the recipe's.
         learning_rate: of the scores s and of BatchNorm's affine parameters, which both learn, with
-            the recipe's schedule, momentum and decay; the BiP release's configs/*/hydra.yml.
+            the recipe's schedule, momentum and decay; the BiP release's `configs/*/hydra.yml`.
         initial: scores start as sqrt(6 / fan-in) theta / max|theta| of their layer (`scaled`,
             Hydra's code), or as the `weights` (the BiP release).
         aliased: scores and weights share storage, as in the BiP release, so that the weights, said

@@ -62,7 +62,7 @@ class BiPSettings(Settings):
         gamma: of the lower level's ridge term; the paper's value was not found.
         implicit: whether the implicit gradient is used at all; False: 1/gamma = 0.
         lower_learning_rate: of the weights, in the recipe's schedule; 0.01 in the paper's text, 0.1
-            in the release's configs/*/bip.yml.
+            in the release's `configs/*/bip.yml`.
         upper_learning_rate: of the scores, in the recipe's schedule; 0.1 in the paper's text.
         upper_momentum: of the scores.
         clip: bound on the norm of the upper gradient, 0 for none; a bound is a departure from the
