@@ -116,4 +116,4 @@ def _keeps_as_much(pruned: float, theirs: float) -> bool:
 
 def _ratio_pairs(rows: pd.DataFrame, unit: str) -> list[str]:
     pairs = zip(*(rows[f"{unit}{counted}"] for counted in _COUNTED), strict=True)
-    return ["–" if math.isnan(both) else f"{both:.1f} / {neither:.1f}" for both, neither in pairs]
+    return ["–" if math.isnan(whole) else f"{whole:.1f} / {bare:.1f}" for whole, bare in pairs]

@@ -11,7 +11,17 @@ from companion.analysis.points import curve_points, in_order
 from companion.analysis.words import described_curves
 from companion.evidence.reported import reported_curve
 from companion.evidence.statistics import BAND, by_replicate, compare
-from companion.figures.charts import Ends, curves, dots, grid, interval, key, labelled, level
+from companion.figures.charts import (
+    Ends,
+    curves,
+    dots,
+    grid,
+    interval,
+    key,
+    labelled,
+    level,
+    single,
+)
 from companion.figures.style import DASHED, FAINT, Look, look_of, looks, scaled, styled
 
 _RING: dict[str, Any] = {"marker": "o", "markeredgecolor": FAINT, "linestyle": ""}
@@ -35,86 +45,91 @@ def accuracy_against_density(
         tables: from `ticket_table`; several by the titles of their panels.
         reported: from `evidence.reported_curve`: published values, drawn as open markers.
     """
-    parts = {"": tables} if isinstance(tables, pd.DataFrame) else tables
-    every = pd.concat([rows.assign(panel=title) for title, rows in parts.items()])
+    panels = {"": tables} if isinstance(tables, pd.DataFrame) else tables
+    tickets = pd.concat([rows.assign(panel=title) for title, rows in panels.items()])
     papers = pd.DataFrame() if reported is None else reported.rename(columns={"method": "curve"})
-    known = looks(pd.concat([every, papers])["curve"])
-    size = (6.6, 4.2) if len(parts) == 1 else (6.2, 0.5 + 2.2 * len(parts))
-    fig, axes = grid(every, *size, row="panel")
-    ends = {axes[title]: _draw(axes[title], rows, papers, known) for title, rows in parts.items()}
-    shown = pd.concat([every, papers.rename(columns={"value": "test_accuracy"})])
+    curve_looks = looks(pd.concat([tickets, papers])["curve"])
+    size = (6.6, 4.2) if len(panels) == 1 else (6.2, 0.5 + 2.2 * len(panels))
+    fig, axes = grid(tickets, *size, row="panel")
+    ends = {axes[title]: _draw(axes[title], panels[title], papers, curve_looks) for title in panels}
+    points = pd.concat([tickets, papers.rename(columns={"value": "test_accuracy"})])
     for ax in ends:
-        scaled(ax, "y", "error", shown["test_accuracy"])
-        scaled(ax, "x", "log", [100, 100 * shown["density"].min()], falling=True)
+        scaled(ax, "y", "error", points["test_accuracy"])
+        scaled(ax, "x", "log", [100, 100 * points["density"].min()], falling=True)
         ax.set_ylabel("test accuracy (%)")
     ax.set_xlabel("kept weights (%), dense to sparse")
-    drawn = (_hollow(every).any(), len(papers))
-    explained = {name: _MARKS[name] for name, any_ in zip(_MARKS, drawn, strict=True) if any_}
-    if explained:
-        key(fig, explained, 2)
-    words = [f"{title}: {_in_words(rows)}".removeprefix(": ") for title, rows in parts.items()]
-    return labelled(fig, " ".join(words), ends=ends)
+    drawn = (_is_emptied(tickets).any(), len(papers))
+    marks = {name: _MARKS[name] for name, any_ in zip(_MARKS, drawn, strict=True) if any_}
+    if marks:
+        key(fig, marks, 2)
+    texts = [f"{title}: {_description(rows)}".removeprefix(": ") for title, rows in panels.items()]
+    return labelled(fig, " ".join(texts), ends=ends)
 
 
 def accuracy_of_variants(table: pd.DataFrame) -> Figure | None:
     """Draw each method that has variants in a panel of its own, beside dense.
 
-    A variant's name adds something after a comma: `OMP, compute-matched`. None without variants.
+    A variant's name adds something after a comma: `OMP, compute-matched`.
 
     Args:
         table: from `ticket_table`.
+
+    Returns:
+        The figure; None without variants.
     """
     family = table["curve"].str.partition(",")[0]
     dense, variant = table["curve"] == "dense", table["curve"].str.contains(",")
     families = set(table["curve"]) & set(family[variant]) - {"dense"}
-    shown = [name for name in dict.fromkeys(table["curve"]) if name in families]
-    if not shown:
+    methods = [name for name in dict.fromkeys(table["curve"]) if name in families]
+    if not methods:
         return None
-    return accuracy_against_density({name: table[dense | (family == name)] for name in shown})
+    return accuracy_against_density({name: table[dense | (family == name)] for name in methods})
 
 
-def _in_words(table: pd.DataFrame) -> str:
+def _description(table: pd.DataFrame) -> str:
     points = in_order(curve_points(table), ["dense", *table["curve"]])
     form = "{mean:.1f} % at {density!p} density"
     text = described_curves("Test accuracy by density, dense to sparse", points, form)
-    hollow = ", ".join(dict.fromkeys(table.loc[_hollow(table), "curve"]))
-    rings = f"; rings mark tickets with an emptied layer, of {hollow}" if hollow else ""
+    emptied = ", ".join(dict.fromkeys(table.loc[_is_emptied(table), "curve"]))
+    rings = f"; rings mark tickets with an emptied layer, of {emptied}" if emptied else ""
     return f"{text.removesuffix('.')}{rings}."
 
 
-def _draw(ax: Axes, table: pd.DataFrame, papers: pd.DataFrame, known: Mapping[Any, Look]) -> Ends:
-    """Draw one panel, on plain axes; returns the ends of its lines."""
+def _draw(
+    ax: Axes, table: pd.DataFrame, papers: pd.DataFrame, curve_looks: Mapping[Any, Look]
+) -> Ends:
     good = table[table["status"] == "ok"]
-    dense, tickets = (good[(good["curve"] == "dense") == whose] for whose in (True, False))
+    is_dense = good["curve"] == "dense"
+    dense, tickets = good[is_dense], good[~is_dense]
     ends = level(ax, dense["test_accuracy"])
     for row in papers.to_dict("records"):
-        own = {"marker": known[row["curve"]].marker, "markeredgecolor": known[row["curve"]].colour}
-        style = {**_MARKS["as reported elsewhere"], **own, "alpha": 0.8}
+        look = curve_looks[row["curve"]]
+        style = {**_MARKS["as reported elsewhere"], "marker": look.marker, "alpha": 0.8}
+        style["markeredgecolor"] = look.colour
         ax.plot(100 * row["density"], row["value"], **style, gid="reported")
     points = tickets.groupby(["curve", "point"])["density"]
     tickets = tickets.assign(kept=100 * points.transform("mean"), seeds=points.transform("size"))
     failed = table[table["status"] == "failed"].dropna(subset="target_density")
     failed = failed.assign(kept=100 * failed["target_density"])
     reached = set(zip(tickets["curve"], tickets["target_density"], strict=True))
-    asked = zip(failed["curve"], failed["target_density"], strict=True)
+    targets = zip(failed["curve"], failed["target_density"], strict=True)
     # Where no seed got through there is no accuracy: the line breaks.
-    line = pd.concat([tickets, failed[[pair not in reached for pair in asked]]])
+    line = pd.concat([tickets, failed[[target not in reached for target in targets]]])
     line = in_order(line.sort_values("kept", ascending=False), table["curve"])
-    ends += curves(ax, line, "kept", "test_accuracy", known, errorbar=interval, gid="mean")
-    several, hollow = tickets[tickets["seeds"] > 1], tickets[_hollow(tickets)]
-    several, hollow, failed = (
-        rows.assign(at=100 * rows["density"], colour=[known[name].colour for name in rows["curve"]])
-        for rows in (several, hollow, failed)
-    )
-    dots(ax, several["at"], several["test_accuracy"], several["colour"])
-    ring: Any = {"s": 64, "facecolors": "none", "edgecolors": hollow["colour"], "linewidths": 0.8}
-    ax.scatter(hollow["at"], hollow["test_accuracy"], **ring, gid="emptied")
-    foot: Any = {"transform": ax.get_xaxis_transform(), "marker": "x", "c": failed["colour"]}
-    ax.scatter(failed["kept"], [0.025] * len(failed), **foot, gid="failed")
+    ends += curves(ax, line, "kept", "test_accuracy", curve_looks, errorbar=interval, gid="mean")
+    colours = {name: look.colour for name, look in curve_looks.items()}
+    seeds = tickets[tickets["seeds"] > 1]
+    dots(ax, 100 * seeds["density"], seeds["test_accuracy"], seeds["curve"].map(colours))
+    emptied = tickets[_is_emptied(tickets)]
+    ring: Any = {"s": 64, "facecolors": "none", "linewidths": 0.8, "gid": "emptied"}
+    ring["edgecolors"] = emptied["curve"].map(colours)
+    ax.scatter(100 * emptied["density"], emptied["test_accuracy"], **ring)
+    cross: Any = {"transform": ax.get_xaxis_transform(), "marker": "x", "gid": "failed"}
+    ax.scatter(failed["kept"], [0.025] * len(failed), c=failed["curve"].map(colours), **cross)
     return ends
 
 
-def _hollow(table: pd.DataFrame) -> pd.Series:
+def _is_emptied(table: pd.DataFrame) -> pd.Series:
     """Which tickets keep no weight in some layer."""
     return (table["emptied"].fillna(0) > 0).astype(bool)
 
@@ -139,14 +154,14 @@ def imp_minus_dense(table: pd.DataFrame) -> pd.DataFrame:
     good = table[table["status"] == "ok"]
     ours, dense = (good[good["curve"] == name] for name in ("IMP", "dense"))
     names = ["whose", "density", "n", "difference", "low", "high"]
-    if any(part.empty for part in (ours, dense, theirs, level)):
+    if ours.empty or dense.empty or theirs.empty or level.empty:
         return pd.DataFrame(columns=names)
-    found = []
+    points = []
     for _, rows in ours.groupby("point", sort=False):
         gap = compare(by_replicate(rows), by_replicate(dense))
-        found.append(("ours", rows["density"].mean(), gap.n, gap.mean, gap.low, gap.high))
+        points.append(("ours", rows["density"].mean(), gap.n, gap.mean, gap.low, gap.high))
     published = theirs.assign(whose=_THEIRS, n=3, difference=theirs["value"] - level.iloc[0])
-    gaps = pd.concat([pd.DataFrame(found, columns=names), published.reindex(columns=names)])
+    gaps = pd.concat([pd.DataFrame(points, columns=names), published.reindex(columns=names)])
     return gaps.sort_values(["whose", "density"], ascending=[True, False], ignore_index=True)
 
 
@@ -157,16 +172,15 @@ def beside_published(gaps: pd.DataFrame) -> Figure:
     Args:
         gaps: from `imp_minus_dense`.
     """
-    known = {"ours": look_of("IMP"), _THEIRS: look_of("IMP", colour=FAINT, fill="none")}
-    shown = gaps.assign(kept=100 * gaps["density"])
-    fig, axes = grid(shown, 6.2, 2.9)
-    (ax,) = axes.values()
+    sides = {"ours": look_of("IMP"), _THEIRS: look_of("IMP", colour=FAINT, fill="none")}
+    points = gaps.assign(kept=100 * gaps["density"])
+    fig, ax = single(6.2, 2.9)
     ax.axvspan(*(100 * BAND[[0, -1]]), color=FAINT, alpha=0.12, linewidth=0)
     ax.axhline(0, **DASHED)
-    curves(ax, shown, "kept", "difference", known, "whose", ends=("low", "high"))
-    scaled(ax, "x", "log", [100, shown["kept"].min()], falling=True)
+    curves(ax, points, "kept", "difference", sides, "whose", ends=("low", "high"))
+    scaled(ax, "x", "log", [100, points["kept"].min()], falling=True)
     ax.set(xlabel="kept weights (%), dense to sparse", ylabel="IMP minus dense (points)")
-    key(fig, {"ours": known["ours"], f"{_THEIRS}, median of 3": known[_THEIRS]}, 2)
+    key(fig, {"ours": sides["ours"], f"{_THEIRS}, median of 3": sides[_THEIRS]}, 2)
     form = "{difference:+.1f} points at {density!p} density"
     ordered, lead = gaps.sort_values("whose", kind="stable"), "IMP minus dense, dense to sparse"
     return labelled(fig, described_curves(lead, ordered, form, "whose"))

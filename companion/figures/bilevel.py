@@ -28,14 +28,14 @@ _WHOLE = ("hypergradient", "#0072B2")
 _NAMES = dict.fromkeys(("weight_error", "weight_flips"), ("dθ*/dm", INK))
 _NAMES["implicit_cosine"] = ("implicit term", "#D55E00")
 _POINTS = {"solved": "#D55E00", "start": "#0072B2", "trained": "#009E73"}
-_ASKED = 0.5  # by claim B4
+_THRESHOLD = 0.5  # of claim B4
 
 
 def bilevel_means(table: pd.DataFrame) -> pd.DataFrame:
     """Return means over seeds, a row a problem, point, size and gamma.
 
     Args:
-        table: from `facts.quadratic_table` and `facts.network_table`, one or both.
+        table: from `measured.quadratic_table` and `measured.network_table`, one or both.
 
     Returns:
         Columns problem, point, size, gamma, n (seeds that have a minimum there), of (seeds),
@@ -49,23 +49,33 @@ def bilevel_means(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def error_slopes(quadratic: pd.DataFrame) -> dict[int, float]:
-    """Return the slope of log error against log gamma between the two largest gammas, by size; NaN
-    where there is one gamma."""
-    found = {}
+    """Return the slope of log error against log gamma between the two largest gammas.
+
+    Args:
+        quadratic: from `measured.quadratic_table`.
+
+    Returns:
+        Number of weights -> slope; NaN where there is one gamma.
+    """
+    slopes = {}
     for size, rows in bilevel_means(quadratic).sort_values("gamma").groupby("size"):
         logs = np.log10(rows[["gamma", "weight_error"]].to_numpy(float)[-2:])
-        along, up = (logs[-1] - logs[0]).tolist()
-        found[int(str(size))] = up / along if along else math.nan
-    return found
+        run, rise = (logs[-1] - logs[0]).tolist()
+        slopes[int(str(size))] = rise / run if run else math.nan
+    return slopes
 
 
 def flip_gamma(quadratic: pd.DataFrame) -> dict[int, float]:
-    """Return the gamma below which most weights' derivatives have the wrong sign, by size.
+    """Return the gamma below which most weights' derivatives have the wrong sign.
 
-    Between two gammas it is interpolated in their logarithm; NaN where the share does not cross a
-    half.
+    Args:
+        quadratic: from `measured.quadratic_table`.
+
+    Returns:
+        Number of weights -> gamma, between two of the table's interpolated in their logarithm; NaN
+        where the share does not cross a half.
     """
-    found = {}
+    gammas = {}
     for size, rows in bilevel_means(quadratic).sort_values("gamma").groupby("size"):
         points = rows[["gamma", "weight_flips"]].to_numpy(float).tolist()
         crossings = [
@@ -73,8 +83,8 @@ def flip_gamma(quadratic: pd.DataFrame) -> dict[int, float]:
             for (low, before), (high, after) in itertools.pairwise(points)
             if before > 0.5 >= after
         ]
-        found[int(str(size))] = crossings[0] if crossings else math.nan
-    return found
+        gammas[int(str(size))] = crossings[0] if crossings else math.nan
+    return gammas
 
 
 @styled
@@ -84,21 +94,22 @@ def bilevel_figure(quadratic: pd.DataFrame, network: pd.DataFrame) -> Figure:
     A line stops where the lower level of some seed has no minimum to speak of.
 
     Args:
-        quadratic: from `facts.quadratic_table`.
-        network: from `facts.network_table`.
+        quadratic: from `measured.quadratic_table`.
+        network: from `measured.network_table`.
     """
     titles = pd.DataFrame({"panel": [*_PANELS]})
     fig, axes = grid(titles, 8.6, 6.4, col="panel", col_wrap=2, sharex=False, sharey=False)
     ends = {}
     for (title, ax), columns in zip(axes.items(), _PANELS.values(), strict=True):
         means = bilevel_means(network if title.startswith("Network") else quadratic)
-        lines, known = _lines(means, columns)
+        lines, line_looks = _panel_lines(means, columns)
         if columns is _ERRORS:
-            _guide(ax, means)
-        ends[ax] = curves(ax, lines, "gamma", "value", known, "line", markersize=3, clip_on=False)
+            _draw_slope(ax, means)
+        style = {"markersize": 3, "clip_on": False}
+        ends[ax] = curves(ax, lines, "gamma", "value", line_looks, "line", **style)
         if columns is _COSINES:
             ax.axhline(0, color=FAINT, linewidth=0.8)
-            ax.axhline(_ASKED, color=FAINT, linewidth=1, linestyle=":", gid="asked")
+            ax.axhline(_THRESHOLD, color=FAINT, linewidth=1, linestyle=":", gid="asked")
         for gamma in () if columns is _COSINES else flip_gamma(quadratic).values():
             ax.axvline(gamma, color=FAINT, linewidth=1, linestyle=":", gid="flip")
         if columns is _ERRORS:
@@ -107,15 +118,17 @@ def bilevel_figure(quadratic: pd.DataFrame, network: pd.DataFrame) -> Figure:
             ax.set_ylim((-1.03, 1.03) if columns is _COSINES else (-3, 103))
         scaled(ax, "x", "log", means["gamma"])
         ax.set_xlabel("γ")
-    return labelled(fig, _in_words(quadratic, network), ends=ends)
+    return labelled(fig, _description(quadratic, network), ends=ends)
 
 
-def _lines(means: pd.DataFrame, columns: Iterable[str]) -> tuple[pd.DataFrame, dict[str, Look]]:
+def _panel_lines(
+    means: pd.DataFrame, columns: Iterable[str]
+) -> tuple[pd.DataFrame, dict[str, Look]]:
     """The lines of a panel, with columns line, gamma and value, and how each is drawn."""
-    parts, known = [], {}
+    lines, line_looks = [], {}
     sizes = list(dict.fromkeys(means["size"]))
-    rows = means.sort_values("gamma", kind="stable")
-    for (problem, point, size), own in rows.groupby(["problem", "point", "size"], sort=False):
+    by_gamma = means.sort_values("gamma", kind="stable")
+    for (problem, point, size), rows in by_gamma.groupby(["problem", "point", "size"], sort=False):
         for column in columns:
             name, colour = _NAMES.get(column, _WHOLE)
             dash = VARIANTS[sizes.index(size) % len(VARIANTS)][0]
@@ -123,26 +136,26 @@ def _lines(means: pd.DataFrame, columns: Iterable[str]) -> tuple[pd.DataFrame, d
                 name = str(point) if column == "cosine" else f"{point}, {name}"
                 colour, dash = _POINTS[str(point)], VARIANTS[column != "cosine"][0]
             name += f", n = {size}" if len(sizes) > 1 else ""
-            known[name] = Look(colour, "o", dash)
+            line_looks[name] = Look(colour, "o", dash)
             # A mean over those seeds alone that have a minimum would be one over the easy ones.
-            sure = own[column].where(own["n"] == own["of"])
-            parts.append(own.assign(line=name, value=sure * (100 if column in _SIGNS else 1)))
-    return pd.concat(parts), known
+            sure = rows[column].where(rows["n"] == rows["of"])
+            lines.append(rows.assign(line=name, value=sure * (100 if column in _SIGNS else 1)))
+    return pd.concat(lines), line_looks
 
 
-def _guide(ax: Axes, means: pd.DataFrame) -> None:
+def _draw_slope(ax: Axes, means: pd.DataFrame) -> None:
     """A line of slope -1 through the mean error at the largest gamma."""
     gammas = np.sort(means["gamma"].unique())
     last = float(means.loc[means["gamma"] == gammas[-1], "weight_error"].mean())
     span = gammas[gammas >= gammas[-1] / 1e3]
     slope = 0.4 * last * gammas[-1] / span
     ax.plot(span, slope, color=FAINT, linewidth=1.2, linestyle="--", gid="slope")
-    at = span[len(span) // 2], slope[len(span) // 2]
-    place: Any = {"textcoords": "offset points", "ha": "right", "va": "center"}
-    ax.annotate("slope −1", at, (-6, -10), color=FAINT, **place)
+    middle = span[len(span) // 2], slope[len(span) // 2]
+    beside: Any = {"textcoords": "offset points", "ha": "right", "va": "center"}
+    ax.annotate("slope −1", middle, (-6, -10), color=FAINT, **beside)
 
 
-def _in_words(quadratic: pd.DataFrame, network: pd.DataFrame) -> str:
+def _description(quadratic: pd.DataFrame, network: pd.DataFrame) -> str:
     slopes = ", ".join(f"{slope:.2f} (n = {n})" for n, slope in error_slopes(quadratic).items())
     flips = ", ".join(
         f"{'no gamma shown' if math.isnan(gamma) else f'{gamma:.2g}'} (n = {n})"
@@ -151,10 +164,11 @@ def _in_words(quadratic: pd.DataFrame, network: pd.DataFrame) -> str:
     means = bilevel_means(pd.concat([quadratic, network]))
     sizes = "quadratics, n = " + means["size"].astype(str)
     where = sizes.where(means["problem"] == "quadratic", "the network, " + means["point"])
-    both = means["cosine"].map("{:.2f}".format) + means["implicit_cosine"].map(" and {:.2f}".format)
-    pairs = means.assign(where=where, both=both.where(means["n"] > 0, "no minimum"))
+    whole = means["cosine"].map("{:.2f}".format)
+    pairs = whole + means["implicit_cosine"].map(" and {:.2f}".format)
+    rows = means.assign(where=where, pair=pairs.where(means["n"] > 0, "no minimum"))
     lead = "Cosine of whole and implicit term"
-    cosines = described_panels(lead, pairs, "gamma {gamma:g} {both}", "where", "{where}: ")
+    cosines = described_panels(lead, rows, "gamma {gamma:g} {pair}", "where", "{where}: ")
     return (
         "Four panels against gamma on a logarithmic scale. On quadratics the relative error of the "
         f"Hessian-free derivative of the weights ends with slope {slopes} in logarithms, and most "

@@ -28,8 +28,9 @@ def grid(
     """Return a figure with a panel for each value of a column, and value -> panel.
 
     Args:
-        table: whose column it is; without one there is a single panel.
-        width, height: of the whole, in inches.
+        table: whose column it is.
+        width: of the whole, in inches.
+        height: of the whole, in inches.
         title: what a panel is called after its value, or its values of row and column.
         by: `row`, `col`, `col_order`, `sharey` and so on, as of seaborn's `FacetGrid`.
     """
@@ -42,24 +43,33 @@ def grid(
     return fig, facets.axes_dict or {"": facets.ax}
 
 
+def single(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of one panel, of so many inches, and its panel."""
+    fig, axes = grid(pd.DataFrame(), width, height)
+    return fig, axes[""]
+
+
 def labelled(
     fig: Figure, text: str, x: str = "", y: str = "", ends: Mapping[Axes, Ends] | None = None
 ) -> Figure:
-    """Give a figure its description in words, its panels a common label of either axis, and lines
-    their names at their ends.
+    """Give a figure its description, its panels common labels, and lines their names at their ends.
 
     Args:
         fig: the figure, with axes scaled.
         text: what it shows, for those who cannot see it.
-        x, y: the labels.
+        x: the label of all horizontal axes, or none.
+        y: the label of all vertical axes, or none.
         ends: of each panel, from `curves` and `level`.
+
+    Returns:
+        The figure.
     """
     if x:
         fig.supxlabel(x)
     if y:
         fig.supylabel(y)
-    for ax, own in (ends or {}).items():
-        label_ends(ax, own)
+    for ax, lines in (ends or {}).items():
+        label_ends(ax, lines)
     fig.set_label(text)
     return fig
 
@@ -75,24 +85,25 @@ def curves(
     table: pd.DataFrame,
     x: str,
     y: str,
-    known: Mapping[Any, Look],
+    looks: Mapping[Any, Look],
     by: str = "curve",
     ends: Sequence[str] = (),
-    **given: Any,
+    **style: Any,
 ) -> Ends:
-    """Draw a curve for each name in a column, through the mean of the rows at each x; it is broken
-    where no row has a value.
+    """Draw a curve for each name in a column, through the mean of the rows at each x.
 
-    Scale the axes afterwards: seaborn would average what it has scaled.
+    It is broken where no row has a value. Scale the axes afterwards: seaborn would average what it
+    has scaled.
 
     Args:
         ax: the panel.
         table: rows in the order of their curve; several at one x are seeds.
-        x, y: columns.
-        known: the look of each curve.
+        x: a column.
+        y: a column.
+        looks: the look of each curve.
         by: the column of names.
         ends: the columns that bound its band, where the rows are means already and know it.
-        given: of the lines, in place of the look: `gid`, `errorbar` and so on.
+        style: of the lines, in place of the look: `gid`, `errorbar` and so on.
 
     Returns:
         The last point of each curve, for `labelled`.
@@ -100,12 +111,12 @@ def curves(
     last: Ends = []
     pale: dict[str, Any] = {"alpha": 0.09, "linewidth": 0}
     for name, rows in table.reset_index(drop=True).groupby(by, sort=False):
-        look = known[name]
+        look = looks[name]
         plain: dict[str, Any] = {"errorbar": None, "zorder": _ON_TOP.get(str(name), 2), "gid": name}
         plain |= {"sort": False, "legend": False, "err_kws": pale, **look.line}
-        unknown = rows.groupby(x, sort=False)[y].transform("count") == 0
-        for _, piece in rows[~unknown].groupby(unknown.cumsum()):  # seaborn would bridge a gap
-            sns.lineplot(piece, x=x, y=y, ax=ax, **plain | given)
+        missing = rows.groupby(x, sort=False)[y].transform("count") == 0
+        for _, piece in rows[~missing].groupby(missing.cumsum()):  # seaborn would bridge a gap
+            sns.lineplot(piece, x=x, y=y, ax=ax, **plain | style)
             last = [end for end in last if end[0] != name]
             end_x, end_y = np.asarray(ax.lines[-1].get_xydata())[-1].tolist()
             last.append((str(name), end_x, end_y, look.colour))
@@ -124,6 +135,10 @@ def dots(ax: Axes, x: pd.Series, y: pd.Series, colours: Any, gid: str = "seeds")
 def level(ax: Axes, values: pd.Series) -> Ends:
     """Draw the dense network's mean across a panel, with its 95 % t-interval from three seeds on.
 
+    Args:
+        ax: the panel.
+        values: of its seeds.
+
     Returns:
         The end of the line, for `labelled`; none for no values.
     """
@@ -139,14 +154,14 @@ def level(ax: Axes, values: pd.Series) -> Ends:
 def forest(
     table: pd.DataFrame,
     values: Sequence[str],
-    known: Mapping[Any, Look],
+    looks: Mapping[Any, Look],
     *,
     panel: str,
     by: str,
     width: float = 2.1,
     title: Callable[[Any], str] = str,
     order: Sequence[Any] | None = None,
-    apart: Mapping[Any, float] | None = None,
+    offsets: Mapping[Any, float] | None = None,
     total: Hashable = None,
     reference: float | None = 0,
     **shared: Any,
@@ -156,15 +171,19 @@ def forest(
     Args:
         table: name (of the row; from the top in their order), the estimates, and the columns below.
         values: the columns of the estimate and of the interval's two ends, or of the first alone.
-        known: look of each value of `by`.
-        panel, by: the columns that say in which panel a row is, and how it looks.
+        looks: look of each value of `by`.
+        panel: the column that says in which panel a row is.
+        by: the column that says how a row looks.
         width: of a panel, in inches.
         title: what a panel is called after its value.
         order: of the panels.
-        apart: how far rows of a value of `by` lie below their name.
+        offsets: how far rows of a value of `by` lie below their name.
         total: the name, first or last, of what sums up the others: a line sets it apart.
         reference: where to draw a line to compare with.
         shared: as of seaborn's `FacetGrid`.
+
+    Returns:
+        The figure, and value -> panel.
     """
     names = list(dict.fromkeys(table["name"]))
     panels = table[panel].nunique() if order is None else len(order)
@@ -177,11 +196,11 @@ def forest(
             ax.axhline(max(0.5, names.index(total) - 0.5), color=FAINT, linewidth=0.8)
         ax.tick_params(axis="y", length=0)
     for (where, kind), rows in table.dropna(subset=values[0]).groupby([panel, by], sort=False):
-        at = rows["name"].map(names.index) + (apart or {}).get(kind, 0.0)
+        at = rows["name"].map(names.index) + (offsets or {}).get(kind, 0.0)
         middle, *ends = (rows[name] for name in values)
         if ends:
-            axes[where].hlines(at, *ends, color=known[kind].colour, linewidth=1.2, alpha=0.55)
-        axes[where].plot(middle, at, **known[kind].line | {"linestyle": ""}, gid=str(kind))
+            axes[where].hlines(at, *ends, color=looks[kind].colour, linewidth=1.2, alpha=0.55)
+        axes[where].plot(middle, at, **looks[kind].line | {"linestyle": ""}, gid=str(kind))
     first = next(iter(axes.values()))
     first.set_ylim(len(names) - 0.5, -0.5)
     first.set_yticks(range(len(names)), names)
@@ -194,31 +213,34 @@ def cells(
     """Draw a table of texts over shades of blue between two ends, names of columns above.
 
     Args:
-        shades, texts: of one shape; cells without a shade stay white.
+        shades: one for each cell; cells without a shade stay white.
+        texts: of the same shape.
         ends: the shade of the palest and of the darkest cell.
-        width, height: of the figure, in inches.
+        width: of the figure, in inches.
+        height: of the figure, in inches.
     """
-    fig, axes = grid(shades, width, height)
-    (ax,) = axes.values()
-    given: dict[str, Any] = {"annot": texts.where(shades.notna(), "–"), "fmt": "", "cbar": False}
-    given |= {"cmap": BLUES.with_extremes(under="white"), "vmin": ends[0], "vmax": ends[1]}
-    sns.heatmap(shades.fillna(ends[0] - 1), ax=ax, annot_kws={"fontsize": 9}, **given)
-    ax.set_xticks(ax.get_xticks(), ["\n".join(textwrap.wrap(one, 10)) for one in shades.columns])
+    fig, ax = single(width, height)
+    colours = {"cmap": BLUES.with_extremes(under="white"), "vmin": ends[0], "vmax": ends[1]}
+    words: dict[str, Any] = {"annot": texts.where(shades.notna(), "–"), "fmt": ""}
+    words["annot_kws"] = {"fontsize": 9}
+    sns.heatmap(shades.fillna(ends[0] - 1), ax=ax, cbar=False, **colours, **words)
+    names = ["\n".join(textwrap.wrap(name, 10)) for name in shades.columns]
+    ax.set_xticks(ax.get_xticks(), names)
     ax.xaxis.tick_top()
     ax.set(xlabel="", ylabel="")
     ax.tick_params(length=0, rotation=0)
     return fig
 
 
-def key(fig: Figure, known: Mapping[Any, Any], columns: int, **given: Any) -> None:
+def key(fig: Figure, marks: Mapping[Any, Any], columns: int, **style: Any) -> None:
     """Say above all panels what lines and marks mean.
 
     Args:
         fig: the figure.
-        known: name -> look, or what matplotlib is told of a line.
+        marks: name -> look, or what matplotlib is told of a line.
         columns: of names.
-        given: of all lines, in place of their look.
+        style: of all lines, in place of their look.
     """
-    plain = (mark.line if isinstance(mark, Look) else mark for mark in known.values())
-    handles = [Line2D([], [], **{**mark, **given}) for mark in plain]
-    fig.legend(handles, [*known], loc="outside upper left", ncols=columns)
+    lines = (mark.line if isinstance(mark, Look) else mark for mark in marks.values())
+    handles = [Line2D([], [], **{**line, **style}) for line in lines]
+    fig.legend(handles, [*marks], loc="outside upper left", ncols=columns)

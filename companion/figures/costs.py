@@ -7,12 +7,12 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from companion.analysis.cost import UNITS, curve_costs
-from companion.analysis.points import in_order, pruned
+from companion.analysis.points import OUR_NAMES, in_order, pruned
 from companion.analysis.words import described_curves, described_rows, short
 from companion.evidence.costs import spent
 from companion.evidence.reported import reported, reported_curve
 from companion.evidence.statistics import estimates
-from companion.figures.charts import curves, grid, key, labelled
+from companion.figures.charts import curves, grid, key, labelled, single
 from companion.figures.style import DASHED, INK, looks, scaled, styled
 
 
@@ -26,8 +26,7 @@ def cost_of_curves(table: pd.DataFrame, unit: str) -> Figure:
     """
     bills = curve_costs(table, unit)
     costs = bills.sort_values("cost", ascending=False, ignore_index=True)
-    fig, axes = grid(costs, 6.4, 0.8 + 0.3 * len(costs))
-    (ax,) = axes.values()
+    fig, ax = single(6.4, 0.8 + 0.3 * len(costs))
     palette = {name: look.colour for name, look in looks(costs["curve"]).items()}
     bars: Any = {"hue": "curve", "palette": palette, "saturation": 1, "width": 0.62}
     sns.barplot(costs, x="cost", y="curve", ax=ax, **bars)
@@ -73,18 +72,19 @@ def published_dilemma() -> pd.DataFrame:
     Cost is in minutes. IMP, SNIP and SynFlow are read off Fig 1; OMP, GraSP and dense are those of
     Fig 3, which has the same network. Fig 1 has no BiP.
     """
-    names = {"method": "curve", "pruning_ratio_pct": "pruned", "value": "accuracy"}
-    curves = [reported_curve(*PUBLISHED, artefact=one) for one in ("Fig 1", "Fig 3")]
-    first, third = (rows.rename(columns=names) for rows in curves)
+    first, third = (
+        reported_curve(*PUBLISHED, artefact=figure).rename(columns=OUR_NAMES)
+        for figure in ("Fig 1", "Fig 3")
+    )
     rows = pd.concat([first, third[~third["curve"].isin(first["curve"])]])
     minutes = reported()
-    minutes = minutes[minutes["artefact"] == "Fig 1 runtime"].rename(columns=names)
+    minutes = minutes[minutes["artefact"] == "Fig 1 runtime"].rename(columns=OUR_NAMES)
     at_any = minutes.groupby("curve")["accuracy"].agg(["first", "size"]).query("size == 1")["first"]
     by_ratio = minutes.set_index(["curve", "pruned"])["accuracy"].rename("cost")
     rows = rows.drop(columns="n", errors="ignore").join(by_ratio, ["curve", "pruned"])
     rows = rows.assign(cost=rows["cost"].fillna(rows["curve"].map(at_any)))
-    shown = list(dict.fromkeys(["dense", "IMP", "OMP", *minutes["curve"]]))
-    rows = in_order(rows[rows["curve"].isin(shown)], shown)
+    order = ["dense", "IMP", "OMP", *minutes["curve"]]
+    rows = in_order(rows[rows["curve"].isin(order)], order)
     return rows.reindex(columns=_COLUMNS).reset_index(drop=True)
 
 
@@ -99,8 +99,9 @@ def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> 
         unit: of the cost, one of `cost.UNITS`; or `minutes`.
         published: whether the points were read off a paper: markers are hollow then, lines thin.
     """
-    tickets, dense = (points[(points["curve"] == "dense") == one] for one in (False, True))
-    known = looks(tickets["curve"])
+    is_dense = points["curve"] == "dense"
+    tickets, dense = points[~is_dense], points[is_dense]
+    curve_looks = looks(tickets["curve"])
     band = ["low", "high"]
     sure = tickets.assign(**{end: tickets[end].where(tickets["n"] >= 3) for end in band})
     thin: dict[str, Any] = {"linewidth": 1, "markerfacecolor": "white"} if published else {}
@@ -109,7 +110,8 @@ def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> 
     fig, axes = grid(panels, 6.2, 5.4, _TITLES.__getitem__, row="panel", sharey=False)
     for column, ax in axes.items():
         reached = column == "accuracy"
-        curves(ax, sure, "pruned", column, known, ends=band if reached else (), gid=gid, **thin)
+        ends = band if reached else ()
+        curves(ax, sure, "pruned", column, curve_looks, ends=ends, gid=gid, **thin)
         scaled(ax, "y", "error" if reached else "cost", points[column])
         for row in dense.to_dict("records"):
             ax.axhline(row[column], gid="dense", **DASHED)
@@ -118,8 +120,8 @@ def dilemma_figure(points: pd.DataFrame, unit: str, published: bool = False) -> 
         scaled(ax, "x", "error", [0, tickets["pruned"].max()])
     axes["accuracy"].set_ylabel("test accuracy (%)")
     axes["cost"].set_ylabel(f"cost ({'FLOPs' if unit == 'flops' else unit})")
-    ends = {axes["cost"]: [("dense", float("nan"), cost, INK) for cost in dense["cost"]]}
-    key(fig, known, 6, **thin)
+    levels = {axes["cost"]: [("dense", float("nan"), cost, INK) for cost in dense["cost"]]}
+    key(fig, curve_looks, 6, **thin)
     form = f"{{accuracy:.1f}} % for {{cost!k}} {unit} at {{pruned:.0f}} % pruned"
     text = described_curves("Test accuracy and cost by the percentage pruned", points, form)
-    return labelled(fig, text, "pruned (%)", ends=ends)
+    return labelled(fig, text, "pruned (%)", ends=levels)

@@ -1,5 +1,6 @@
-"""What a change is worth, seed by seed: BiP beside its controls, and each departure of its release
-from either end; and whose mask a departure finds.
+"""What a change is worth, seed by seed, and whose mask it finds.
+
+BiP stands beside its controls, and each departure of its release is seen from either end.
 """
 
 from collections.abc import Iterable
@@ -42,7 +43,7 @@ def differences(table: pd.DataFrame, curves: Iterable[str], base: str) -> pd.Dat
         fraction), n (pairs of seeds), accuracy (percent), difference (points), low, high (95 %),
         dense to sparse; NaN for an interval of one seed. Empty where the base has no judged ticket.
     """
-    rows = [row for name in curves for row in _compared(table, name, name, base)]
+    rows = [row for name in curves for row in _difference_rows(table, name, name, base)]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
@@ -61,11 +62,11 @@ def departure_effects(table: pd.DataFrame, departures: Iterable[str]) -> pd.Data
     Raises:
         ConfigError: the table has no departure beside BiP or its release.
     """
-    rows = _compared(table, ALL, RELEASE, PAPER, ALL)
+    rows = _difference_rows(table, ALL, RELEASE, PAPER, ALL)
     for name in departures:
-        made, undone = variants(name)
-        rows += _compared(table, name, made, PAPER, MADE)
-        rows += _compared(table, name, undone, RELEASE, UNDONE, -1)
+        with_it, without_it = variants(name)
+        rows += _difference_rows(table, name, with_it, PAPER, MADE)
+        rows += _difference_rows(table, name, without_it, RELEASE, UNDONE, -1)
     if not rows:
         raise ConfigError(f"no departure to compare with {PAPER!r} or {RELEASE!r}")
     effects = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -76,45 +77,45 @@ def departure_effects(table: pd.DataFrame, departures: Iterable[str]) -> pd.Data
 
 
 @styled
-def effects_figure(effects: pd.DataFrame, what: str) -> Figure:
+def effects_figure(effects: pd.DataFrame, label: str) -> Figure:
     """Draw differences, a row a name and a panel a density, with their 95 % intervals.
 
     The scale is linear up to one point to either side and logarithmic beyond.
 
     Args:
         effects: from `differences` or `departure_effects`; rows from the top in their order.
-        what: the difference in words, for the axis.
+        label: the difference in words, for the axis.
     """
-    series = [one for one in dict.fromkeys(effects["series"]) if one]
+    series = [name for name in dict.fromkeys(effects["series"]) if name]
     densities = sorted(set(effects["density"]), reverse=True)
-    apart = {MADE: -0.16, UNDONE: 0.16} if {MADE, UNDONE} <= set(series) else {}
+    offsets = {MADE: -0.16, UNDONE: 0.16} if {MADE, UNDONE} <= set(series) else {}
     fig, axes = forest(
-        effects, _GAP, LOOKS, panel="density", by="series", order=densities, apart=apart, total=ALL,
-        title=lambda value: f"{in_percent(value)} density",
+        effects, _GAP, LOOKS, panel="density", by="series", order=densities, offsets=offsets,
+        total=ALL, title=lambda value: f"{in_percent(value)} density",
     )  # fmt: skip
-    seen = effects[_GAP].clip(-100, 100).to_numpy().ravel()
-    scaled(axes[densities[0]], "x", "points", [-1, 1, *seen])
+    points = effects[_GAP].clip(-100, 100).to_numpy().ravel()
+    scaled(axes[densities[0]], "x", "points", [-1, 1, *points])
     if series:
-        key(fig, {one: LOOKS[one] for one in series}, min(3, len(densities)), linestyle="")
+        key(fig, {name: LOOKS[name] for name in series}, min(3, len(densities)), linestyle="")
     sparse = effects[effects["density"] == densities[-1]]
     where = sparse["series"].where(sparse["series"] != ALL, "")
     lead = f"Differences in points at {in_percent(densities[-1])} density"
     words = sparse.assign(where=(" " + where).str.rstrip())
     form = "{difference:+.1f}{where}"
-    return labelled(fig, described_panels(lead, words, form, "name", "{name} ", " and "), what)
+    return labelled(fig, described_panels(lead, words, form, "name", "{name} ", " and "), label)
 
 
 @styled
-def head_figure(found: pd.DataFrame, methods: pd.Series) -> Figure:
+def head_figure(gaps: pd.DataFrame, methods: pd.Series) -> Figure:
     """Draw differences under one budget, a panel for the mean over densities and for each.
 
     Args:
-        found: from `analysis.head.differences`.
+        gaps: from `analysis.head.differences`.
         methods: which rows are of methods, from the top; the others are of controls.
     """
-    rows = found.assign(series="")
-    places = list(dict.fromkeys(rows["where"]))
-    fig, axes = forest(rows, _GAP, LOOKS, panel="where", by="series", order=places)
+    rows = gaps.assign(series="")
+    panels = list(dict.fromkeys(rows["where"]))
+    fig, axes = forest(rows, _GAP, LOOKS, panel="where", by="series", order=panels)
     for ax in axes.values():
         ax.axhline(rows.loc[methods, "name"].nunique() - 0.5, color=FAINT, linewidth=0.8)
     form = "{name} {difference:+.1f}"
@@ -128,6 +129,9 @@ def effects_in_words(effects: pd.DataFrame, base: str = "") -> pd.DataFrame:
     Args:
         effects: from `differences`.
         base: the name whose difference to itself is left out.
+
+    Returns:
+        Columns name, and one for each density in percent, dense to sparse; cells are texts.
     """
     gaps = pd.Series(column_in_brackets(effects, _GAP, "+.1f"), effects.index)
     gaps = (" (" + gaps + ")").mask(effects["name"] == base, "")
@@ -139,19 +143,19 @@ def effects_in_words(effects: pd.DataFrame, base: str = "") -> pd.DataFrame:
     return wide.rename_axis(columns=None).reset_index()
 
 
-def _compared(
+def _difference_rows(
     table: pd.DataFrame, name: str, curve: str, base: str, series: str = "", sign: int = 1
 ) -> list[tuple[object, ...]]:
     """Rows of one name: curve less base, or base less curve, at each density of the base."""
     judged = table[table["status"] == "ok"]
-    ours, theirs = (judged[judged["curve"] == one] for one in (curve, base))
+    ours, theirs = (judged[judged["curve"] == name] for name in (curve, base))
     rows: list[tuple[object, ...]] = []
     for density in sorted(set(theirs["target_density"].dropna()), reverse=True):
         reference = theirs[theirs["target_density"] == density]
         near = ours[(np.log(ours["density"] / density).abs() < _NEAR) | (ours["density"] == 1)]
         if near.empty:
             continue
-        pair = [own.groupby("seed")["test_accuracy"].mean() for own in (near, reference)]
+        pair = [side.groupby("seed")["test_accuracy"].mean() for side in (near, reference)]
         gap = compare(*pair[::sign])
         level = float(pair[0].mean())
         rows.append((name, series, density, gap.n, level, gap.mean, gap.low, gap.high))
@@ -168,8 +172,8 @@ def agreement_table(
     """Return how far each variant's mask agrees with the paper's BiP's and with the release's.
 
     Args:
-        overlap, chance: square, by curve: intersection over union of kept weights at one seed, and
-            what masks with the same counts in every layer share by chance.
+        overlap: square, by curve: intersection over union of kept weights at one seed.
+        chance: of the same shape: what masks with the same counts in every layer share by chance.
         departures: names of departures.
 
     Returns:
@@ -181,19 +185,20 @@ def agreement_table(
     """
     if missing := [name for name in _REFERENCES if name not in overlap.index]:
         raise ConfigError(f"no mask of {missing[0]!r} to compare with")
-    known = {PAPER: (ALL, MADE), RELEASE: (ALL, UNDONE)}
+    names = {PAPER: (ALL, MADE), RELEASE: (ALL, UNDONE)}
     for name in departures:
-        known |= dict(zip(variants(name), ((name, MADE), (name, UNDONE)), strict=True))
+        with_it, without_it = variants(name)
+        names |= {with_it: (name, MADE), without_it: (name, UNDONE)}
     rows = [
-        (*known[curve], words, overlap.loc[curve, other], chance.loc[curve, other])
-        for curve in known
-        for other, words in _REFERENCES.items()
-        if curve in overlap.index and curve != other
+        (*names[curve], words, overlap.loc[curve, end], chance.loc[curve, end])
+        for curve in names
+        for end, words in _REFERENCES.items()
+        if curve in overlap.index and curve != end
     ]
     table = pd.DataFrame(rows, columns=_COLUMNS)
-    own = table["series"].map(dict(zip((MADE, UNDONE), _REFERENCES.values(), strict=True)))
-    kept = table["overlap"].where(table["compared_with"] == own).groupby(table["name"])
-    order = kept.transform("mean").fillna(-1).sort_values(kind="stable").index
+    start = table["series"].map({MADE: _REFERENCES[PAPER], UNDONE: _REFERENCES[RELEASE]})
+    shared = table["overlap"].where(table["compared_with"] == start).groupby(table["name"])
+    order = shared.transform("mean").fillna(-1).sort_values(kind="stable").index
     return table.loc[order].reset_index(drop=True)
 
 
@@ -207,20 +212,20 @@ def agreement_figure(table: pd.DataFrame) -> Figure:
         table: from `agreement_table`.
     """
     ends = [end for end in (MADE, UNDONE) if (table["series"] == end).any()]
-    known = {"the paper's": LOOKS[MADE], "the release's": LOOKS[UNDONE]}
+    masks = {_REFERENCES[PAPER]: LOOKS[MADE], _REFERENCES[RELEASE]: LOOKS[UNDONE]}
     fig, axes = forest(
-        table, ["overlap"], known, panel="series", by="compared_with", order=ends, width=2.6,
+        table, ["overlap"], masks, panel="series", by="compared_with", order=ends, width=2.6,
         total=ALL, reference=None,
     )  # fmt: skip
     names = list(dict.fromkeys(table["name"]))
     chance = {"marker": "|", "color": FAINT, "linestyle": "", "markersize": 9}
     for end, ax in axes.items():
-        own = table[table["series"] == end]
-        span = own.groupby("name", sort=False)["overlap"].agg(["min", "max"])
+        rows = table[table["series"] == end]
+        span = rows.groupby("name", sort=False)["overlap"].agg(["min", "max"])
         ax.hlines(span.index.map(names.index), span["min"], span["max"], color=FAINT, gid="span")
-        ax.plot(own["by_chance"], own["name"].map(names.index), **chance, gid="chance")
+        ax.plot(rows["by_chance"], rows["name"].map(names.index), **chance, gid="chance")
         ax.set_xlim(-0.03, 1.03)
-    legend = {f"with {other} mask": look for other, look in known.items()}
+    legend = {f"with {owner} mask": look for owner, look in masks.items()}
     key(fig, {**legend, "by chance": chance}, 3, linestyle="")
     form = "{overlap:.2f} with {compared_with} mask"
     by = ["name", "series"]

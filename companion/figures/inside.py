@@ -9,7 +9,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from companion.figures.charts import grid, labelled
+from companion.figures.charts import grid, labelled, single
 from companion.figures.style import BLUES, FAINT, look_of, styled
 
 Pictures = Mapping[str, Sequence[tuple[str, Any]]]  # row -> (caption, [h, w])
@@ -18,7 +18,14 @@ _COLOURS = ("white", "#4a5568", look_of("BiP").colour, look_of("CS").colour)
 
 
 def tiled(layer: Any) -> Any:
-    """Return a layer's weights [out, in, *kernel] as one picture, a tile for each kernel."""
+    """Return a layer's weights as one picture, a tile for each kernel.
+
+    Args:
+        layer: [out, in, h, w], or [out, in] of a linear layer.
+
+    Returns:
+        [out h, in w], in float64.
+    """
     outs, ins, *kernel = layer.shape
     high, wide = kernel or (1, 1)
     tiles = np.asarray(layer, float).reshape(outs, ins, high, wide)
@@ -26,8 +33,15 @@ def tiled(layer: Any) -> Any:
 
 
 def compared(first: Any, second: Any) -> Any:
-    """Return two masks as one picture of codes: 0 in neither, 1 in both, 2 in the second alone, 3
-    in the first alone."""
+    """Return two masks as one picture of codes.
+
+    Args:
+        first: a mask, [h, w].
+        second: another of the same shape.
+
+    Returns:
+        Codes [h, w], 0 in neither, 1 in both, 2 in the second alone, 3 in the first alone.
+    """
     ours, theirs = np.asarray(first, bool), np.asarray(second, bool)
     return np.select([ours & theirs, theirs, ours], [1, 2, 3], 0)
 
@@ -43,8 +57,8 @@ def pictures(rows: Pictures, words: str, meaning: Sequence[str] = ()) -> Figure:
         meaning: of the codes 1 to 3, where there are any.
     """
     columns = max(map(len, rows.values()))
-    places = [(row, column) for row in rows for column in range(columns)]
-    table = pd.DataFrame(places, columns=["row", "column"])
+    panels = [(row, column) for row in rows for column in range(columns)]
+    table = pd.DataFrame(panels, columns=["row", "column"])
     size = 1.75 * columns, 0.4 + 1.95 * len(rows)
     fig, axes = grid(table, *size, lambda _: "", row="row", col="column", despine=False)
     colours: dict[str, Any] = {"cmap": BLUES, "vmin": 0, "vmax": 1}
@@ -56,27 +70,30 @@ def pictures(rows: Pictures, words: str, meaning: Sequence[str] = ()) -> Figure:
             ax.set_axis_off()
             continue
         caption, picture = rows[row][column]
-        given = codes if picture.dtype.kind == "i" else colours
-        ax.imshow(picture, interpolation="nearest", **given)
+        scale = codes if picture.dtype.kind == "i" else colours
+        ax.imshow(picture, interpolation="nearest", **scale)
         ax.set_title(caption, fontsize=9)
         for edge in ax.spines.values():
             edge.set(visible=True, color=FAINT, linewidth=0.5)
         if column == 0:
             ax.set_ylabel(row)
     if meaning:
-        named = zip(meaning, _COLOURS[1:], strict=True)
-        handles = [Patch(facecolor=colour, label=name) for name, colour in named]
+        pairs = zip(meaning, _COLOURS[1:], strict=True)
+        handles = [Patch(facecolor=colour, label=name) for name, colour in pairs]
         fig.legend(handles=handles, loc="outside upper left", ncols=3)
-    captions = [f"{row}, {caption}" for row, own in rows.items() for caption, _ in own]
-    return labelled(fig, f"{words}: {'; '.join(one.replace(chr(10), ' ') for one in captions)}.")
+    captions = [
+        f"{row}, {caption}".replace("\n", " ")
+        for row, pictures_of_row in rows.items()
+        for caption, _ in pictures_of_row
+    ]
+    return labelled(fig, f"{words}: {'; '.join(captions)}.")
 
 
 @styled
 def sigmoid_figure(temperatures: Sequence[float]) -> Figure:
     """Draw the soft mask of CS against its gate, a curve a temperature: a step in the limit."""
     gates = np.linspace(-1, 1, 401)
-    fig, axes = grid(pd.DataFrame({"gate": gates}), 4.6, 2.6)
-    (ax,) = axes.values()
+    fig, ax = single(4.6, 2.6)
     shades = BLUES(np.linspace(0.35, 1, len(temperatures)))
     for beta, shade in zip(temperatures, shades, strict=True):
         ax.plot(gates, 1 / (1 + np.exp(-beta * gates)), color=shade, label=f"β = {beta:g}")

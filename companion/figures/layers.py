@@ -40,23 +40,23 @@ def layer_table(records: Iterable[Mapping[str, Any]], density: float) -> pd.Data
     table["away"] = np.log(table["whole"] / density).abs()
     near = table[table["away"] <= math.log1p(_TOLERANCE)]
     near = near[near["away"] == near.groupby("curve")["away"].transform("min")]
-    found: dict[str, pd.DataFrame] = {}
+    by_curve: dict[str, pd.DataFrame] = {}
     # Methods come before their variants.
     for curve in sorted(dict.fromkeys(near["curve"]), key=lambda name: "," in name):
         rows = near[near["curve"] == curve]
         rows = rows[rows["point"] == rows["point"].iloc[0]]
         counts = np.array([[*layers.values()] for layers in rows["layers"]], float)
-        own = pd.DataFrame(
+        shares = pd.DataFrame(
             {"curve": curve, "n": len(rows), "density": rows["whole"].iloc[0]}
             | {"layer": [*rows["layers"].iloc[0]], "weights": counts[0, :, 1].astype(int)}
             | {"kept": (counts[:, :, 0] / counts[:, :, 1]).mean(axis=0)}
         )
-        method = found.get(curve.partition(",")[0])
-        if method is None or not np.array_equal(own["kept"], method["kept"]):
-            found[curve] = own
-    if not found:
+        method = by_curve.get(curve.partition(",")[0])
+        if method is None or not np.array_equal(shares["kept"], method["kept"]):
+            by_curve[curve] = shares
+    if not by_curve:
         raise ConfigError(f"no curve has tickets within 25 % of density {density}")
-    return pd.concat(found.values(), ignore_index=True)
+    return pd.concat(by_curve.values(), ignore_index=True)
 
 
 @styled
@@ -71,17 +71,17 @@ def layer_densities(table: pd.DataFrame) -> Figure:
     """
     names = list(dict.fromkeys(table["curve"]))
     weights = table.drop_duplicates("layer").set_index("layer")["weights"]
-    kept = table.pivot(index="layer", columns="curve", values="kept")
-    percent = 100 * kept.loc[weights.index, names]
+    shares = table.pivot(index="layer", columns="curve", values="kept")
+    percent = 100 * shares.loc[weights.index, names]
     percent.index = [f"{str(name).removesuffix('.weight')}  ({n:,})" for name, n in weights.items()]
     texts = percent.map(lambda value: f"{value:.0f}" if value >= 9.95 else f"{value:.1f}")
     ends = math.log10(_PALEST), math.log10(100)
     shades = percent.clip(lower=_PALEST).map(math.log10, na_action="ignore")
     fig = cells(shades, texts, ends, 2.2 + 0.72 * len(names), 0.9 + 0.27 * len(percent))
     rows = table.sort_values("kept", kind="stable").groupby("curve", sort=False)["layer"]
-    most = rows.agg(["first", "last"]).loc[names].reset_index()
+    extremes = rows.agg(["first", "last"]).loc[names].reset_index()
     form = "{curve} keeps least of {first} and most of {last}"
-    return labelled(fig, described_rows("Share of weights kept by layer", most, form))
+    return labelled(fig, described_rows("Share of weights kept by layer", extremes, form))
 
 
 @styled
@@ -92,12 +92,13 @@ def mask_overlap(overlap: pd.DataFrame, chance: pd.DataFrame) -> Figure:
     value, in brackets, stands what random masks with the same density in every layer would share.
 
     Args:
-        overlap, chance: square, equal index and columns; NaN where there is nothing to compare.
+        overlap: square, by curve; NaN where there is nothing to compare.
+        chance: of the same shape.
     """
     side = 0.82 * len(overlap)
     texts = overlap.map("{:.2f}".format) + chance.map("\n({:.2f})".format)
     fig = cells(overlap, texts, (0, 1), 1.6 + side, 0.9 + 0.75 * side)
-    long = overlap.rename_axis(index="one", columns="other").stack()
-    pairs = pd.DataFrame({"overlap": long}).dropna().reset_index()
-    form = "{one} and {other}: {overlap:.2f}"
+    stacked = overlap.rename_axis(index="row", columns="column").stack()
+    pairs = pd.DataFrame({"overlap": stacked}).dropna().reset_index()
+    form = "{row} and {column}: {overlap:.2f}"
     return labelled(fig, described_rows("Overlap of masks", pairs, form))

@@ -31,46 +31,47 @@ def panels_figure(gaps: pd.DataFrame, words: Mapping[str, str]) -> Figure:
         words: study -> what to say of its scale, a line before and one after a semicolon: `reduced
             scale; 8 of 200 epochs`. A panel without ours says `not run`.
     """
-    count, known = gaps["panel"].nunique(), looks(gaps["curve"])
+    curve_looks = looks(gaps["curve"])
+    count = gaps["panel"].nunique()
     columns = min(2, count)
     size = 2.4 + 2.6 * columns, 0.9 + 2.4 * -(-count // 2)
     fig, axes = grid(gaps, *size, col="panel", col_wrap=columns, sharey=False)
     for name, ax in axes.items():
-        own = gaps[gaps["panel"] == name]
+        rows = gaps[gaps["panel"] == name]
         ax.axhline(0, **DASHED, gid="dense")
-        for (whose, curve), line in own.groupby(["whose", "curve"], sort=False):
+        for (side, curve), line in rows.groupby(["whose", "curve"], sort=False):
             strong = curve in FOREMOST
-            style = {"linewidth": 1.7 if strong and whose == OURS else 1, **_STYLES[whose]}
-            style |= {"alpha": 1 if strong else 0.45, "gid": whose}
-            ends = ("low", "high") if strong and whose == OURS else ()
-            curves(ax, line, "pruned", "difference", known, ends=ends, **style)
-        _limits(ax, own, lines=_say(ax, own, words))
+            style = {"linewidth": 1.7 if strong and side == OURS else 1, **_STYLES[side]}
+            style |= {"alpha": 1 if strong else 0.45, "gid": side}
+            ends = ("low", "high") if strong and side == OURS else ()
+            curves(ax, line, "pruned", "difference", curve_looks, ends=ends, **style)
+        lines = _write_levels(ax, rows, words)
+        _set_limits(ax, rows, lines)
         scaled(ax, "x", "error", [0, gaps["pruned"].max()])
         ax.tick_params(labelbottom=True)
-    marks = {name: Look(look.colour, look.marker) for name, look in known.items()}
-    whose = {OURS: Look(INK, "o"), PAPER: Look(INK, "o", _DASH, "none")}
-    marks |= {name: look for name, look in whose.items() if name in set(gaps["whose"])}
+    marks = {name: Look(look.colour, look.marker) for name, look in curve_looks.items()}
+    sides = {OURS: Look(INK, "o"), PAPER: Look(INK, "o", _DASH, "none")}
+    marks |= {side: look for side, look in sides.items() if side in set(gaps["whose"])}
     key(fig, marks, 4 if columns == 1 else 7)
-    return labelled(fig, _in_words(gaps), "pruned (%)", "test accuracy minus dense (points)")
+    return labelled(fig, _description(gaps), "pruned (%)", "test accuracy minus dense (points)")
 
 
-def _in_words(gaps: pd.DataFrame) -> str:
+def _description(gaps: pd.DataFrame) -> str:
     """The two ends of BiP's and IMP's curves in each panel."""
-    shown = gaps[gaps["curve"].isin(FOREMOST)]
-    names = shown["panel"] + ": " + shown["curve"] + " (" + shown["whose"] + ")"
+    rows = gaps[gaps["curve"].isin(FOREMOST)]
+    names = rows["panel"] + ": " + rows["curve"] + " (" + rows["whose"] + ")"
     lead = "Test accuracy minus dense, in points, by the percentage pruned"
     form = "{difference:+.1f} at {pruned:.0f} %"
-    text = described_curves(lead, shown.assign(name=names), form, "name")
+    text = described_curves(lead, rows.assign(name=names), form, "name")
     ours = set(gaps.loc[gaps["whose"] == OURS, "panel"])
     missing = [panel for panel in dict.fromkeys(gaps["panel"]) if panel not in ours]
     return text + (f" Ours not run: {'; '.join(missing)}." if missing else "")
 
 
-def _limits(ax: Axes, own: pd.DataFrame, lines: int) -> None:
-    """All of the paper's curves, of ours as much as leaves those legible, and below them room for
-    lines of text."""
-    papers, ours = (own.loc[own["whose"] == whose, "difference"] for whose in (PAPER, OURS))
-    low, high = own["difference"].min(), own["difference"].max()
+def _set_limits(ax: Axes, rows: pd.DataFrame, lines: int) -> None:
+    """Show the paper's curves, ours as far as those stay legible, and room for lines of text."""
+    papers, ours = (rows.loc[rows["whose"] == side, "difference"] for side in (PAPER, OURS))
+    low, high = rows["difference"].min(), rows["difference"].max()
     if len(papers) and len(ours):
         low = max(low, 2.5 * papers.min() - 1)
         high = min(high, papers.max() + 2.5 * (papers.max() - papers.min()))
@@ -79,9 +80,9 @@ def _limits(ax: Axes, own: pd.DataFrame, lines: int) -> None:
     ax.set_ylim(low - (0.05 + 0.11 * lines) * reach, high + 0.08 * reach)
 
 
-def _say(ax: Axes, own: pd.DataFrame, words: Mapping[str, str]) -> int:
-    """Write the levels of dense and our scale at a panel's foot; returns how many lines."""
-    firsts: dict[Any, Any] = own.drop_duplicates("whose").set_index("whose").to_dict("index")
+def _write_levels(ax: Axes, rows: pd.DataFrame, words: Mapping[str, str]) -> int:
+    """Write the levels of dense and our scale at a panel's foot, and return how many lines."""
+    firsts: dict[Any, Any] = rows.drop_duplicates("whose").set_index("whose").to_dict("index")
     lines = ["ours: not run"]
     if ours := firsts.get(OURS):
         scale = words[ours["study"]]

@@ -49,13 +49,27 @@ def rewinding_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def rewinding_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Return density, start, n, accuracy, std, low, high: means over seeds."""
+    """Return means over seeds.
+
+    Args:
+        table: from `rewinding_table`.
+
+    Returns:
+        Columns density, start, n, accuracy, std, low, high.
+    """
     return estimates(table, ["density", "start"], "accuracy").rename(columns={"mean": "accuracy"})
 
 
 def published_rewinding(dataset: str, architecture: str) -> pd.DataFrame:
-    """Return density, start, accuracy as the BiP paper reports them for a data set and network;
-    empty where it has no such panel."""
+    """Return what the BiP paper reports of rewinding for a data set and network.
+
+    Args:
+        dataset: its name, as ours or the paper's.
+        architecture: its name, as ours or the paper's.
+
+    Returns:
+        Columns density, start, accuracy; empty where the paper has no such panel.
+    """
     curve = reported_curve(dataset, architecture, artefact="rewinding figure")
     start = curve["method"].str.removeprefix(_REWIND).str.removesuffix(" %")
     start = start.where(curve["method"].str.startswith(_REWIND), AS_FOUND)
@@ -88,18 +102,18 @@ def rewinding_figure(table: pd.DataFrame, dense: pd.Series, published: pd.DataFr
         level(ax, dense)
         ax.axvline(0.5, color=FAINT, linewidth=0.8)
         rows = table[table["density"] == density]
-        at: dict[str, Any] = {"data": rows, "x": "start", "y": "accuracy", "order": starts}
-        at |= {"ax": ax, "color": look.colour}
-        sns.stripplot(**at, jitter=False, size=3, alpha=0.35)
+        axis: dict[str, Any] = {"data": rows, "x": "start", "y": "accuracy", "order": starts}
+        axis |= {"ax": ax, "color": look.colour}
+        sns.stripplot(**axis, jitter=False, size=3, alpha=0.35)
         mark: dict[str, Any] = {"marker": look.marker, "markersize": 5, "linestyle": "none"}
         mark |= {"err_kws": {"linewidth": 1.2, "alpha": 0.55}, "gid": "mean"}
-        sns.pointplot(**at, errorbar=lambda own: interval(own, 2), **mark)
-        found = rows.loc[rows["start"] == AS_FOUND, "accuracy"]
-        if len(found):
-            ax.axhline(found.mean(), color=look.colour, linewidth=0.9, alpha=0.6, gid="as found")
+        sns.pointplot(**axis, errorbar=lambda seeds: interval(seeds, 2), **mark)
+        as_found = rows.loc[rows["start"] == AS_FOUND, "accuracy"]
+        if len(as_found):
+            ax.axhline(as_found.mean(), color=look.colour, linewidth=0.9, alpha=0.6, gid="as found")
         near = published[(published["density"] / density - 1).abs() < _NEAR]
-        where = near["start"].map(starts.index)
-        ax.plot(where, near["accuracy"], **papers.line | {"linestyle": ""}, gid="reported")
+        columns = near["start"].map(starts.index)
+        ax.plot(columns, near["accuracy"], **papers.line | {"linestyle": ""}, gid="reported")
         drawn.append(near["accuracy"])
         ax.set_xticks(range(len(starts)), ["as\nfound", *starts[1:]], fontsize=8)
         ax.set(xlabel="", ylabel="", xlim=(-0.5, len(starts) - 0.5))
@@ -116,14 +130,16 @@ def rewinding_figure(table: pd.DataFrame, dense: pd.Series, published: pd.DataFr
 
 
 def _share(config: Mapping[str, Any]) -> float:
-    """The rewind point that a run retrains from, as a percentage of dense training; NaN for none of
-    its own."""
+    """The rewind point of a run's own, as a percentage of dense training; NaN for none."""
     point, whole = config["settings"].get("rewind"), config["training"]["length"]
     if config["method"] != "retrain" or not point:
         return float("nan")
     lengths = [LENGTH.fullmatch(str(text)) for text in (point, whole)]
-    steps = [float(one[one.lastindex or 0]) for one in lengths if one]
-    if len(steps) < 2 or len({one and one.lastindex for one in lengths}) > 1 or not steps[1]:
-        pair = f"a rewind point of {point!r} cannot be compared with a training of {whole!r}"
-        raise ConfigError(f"{pair}; expected two lengths of one unit, such as '15it' and '300it'")
+    steps = [float(length[length.lastindex or 0]) for length in lengths if length]
+    units = {length and length.lastindex for length in lengths}
+    if len(steps) < 2 or len(units) > 1 or not steps[1]:
+        raise ConfigError(
+            f"a rewind point of {point!r} cannot be compared with a training of {whole!r}; "
+            "expected two lengths of one unit, such as '15it' and '300it'"
+        )
     return round(100 * steps[0] / steps[1], 1)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from companion.analysis.words import described_curves, described_rows
-from companion.figures.charts import curves, grid, labelled
+from companion.figures.charts import curves, grid, labelled, single
 from companion.figures.style import BLUES, looks, scaled, styled
 from lthlib.errors import ConfigError
 
@@ -38,8 +38,8 @@ def gate_table(histories: Mapping[tuple[str, int], History]) -> pd.DataFrame:
         {"method": method, "seed": seed, "round": entry["round"] + 1, "epoch": epoch}
         | {"density": entry["density"]}
         | {
-            f"from_{place / len(entry['gates']):.2f}": count / sum(entry["gates"])
-            for place, count in enumerate(entry["gates"])
+            f"from_{number / len(entry['gates']):.2f}": count / sum(entry["gates"])
+            for number, count in enumerate(entry["gates"])
         }
         for (method, seed), history in histories.items()
         for epoch, entry in enumerate(history, start=1)
@@ -114,13 +114,12 @@ def convergence_figure(table: pd.DataFrame) -> Figure:
     Args:
         table: from `convergence_table`.
     """
-    known = looks(table["tickets"])
-    shown = table.assign(percent=(100 * table["overlap"]).clip(upper=_TOP))
-    fig, axes = grid(shown, 6.2, 3.2)
-    (ax,) = axes.values()
+    ticket_looks = looks(table["tickets"])
+    points = table.assign(percent=(100 * table["overlap"]).clip(upper=_TOP))
+    fig, ax = single(6.2, 3.2)
     seeds: Any = {"units": "seed", "estimator": None, "markersize": 3.5, "clip_on": False}
-    ends = curves(ax, shown, "epoch", "percent", known, "tickets", **seeds)
-    scaled(ax, "y", "error", [*shown["percent"], _TOP])
+    ends = curves(ax, points, "epoch", "percent", ticket_looks, "tickets", **seeds)
+    scaled(ax, "y", "error", [*points["percent"], _TOP])
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="overlap with the epoch before (%)")
     means = table.groupby(["tickets", "epoch"], sort=False)["overlap"].mean().reset_index()

@@ -43,45 +43,54 @@ def sensitivity_table(
     Raises:
         ConfigError: no setting has two values.
     """
-    given, usual = "density" in base, _comparable(base)
-    kept = [record for record in records if _plainly_judged(record, method, given)]
-    table = ticket_table(kept)
-    table["place"] = -table["target_density"] if given else table["round"] + 1
+    takes_density = "density" in base
+    usual = _comparable(base)
+    records = [record for record in records if _plainly_judged(record, method, takes_density)]
+    table = ticket_table(records)
+    table["order"] = -table["target_density"] if takes_density else table["round"] + 1
     rows = []
-    for record, row in zip(kept, table.to_dict("records"), strict=True):
-        own = usual | _comparable(search_config(record["config"])["settings"])
-        changed = [name for name in usual if own[name] != usual[name]]
-        line = f"{in_percent(-row['place'])} density" if given else f"round {row['place']:.0f}"
-        judged = (line, row["seed"], row["density"], row["test_accuracy"], row["place"])
+    for record, row in zip(records, table.to_dict("records"), strict=True):
+        settings = usual | _comparable(search_config(record["config"])["settings"])
+        changed = [name for name in usual if settings[name] != usual[name]]
+        order = row["order"]
+        line = f"{in_percent(-order)} density" if takes_density else f"round {order:.0f}"
+        judged = (line, row["seed"], row["density"], row["test_accuracy"], order)
         if len(changed) < 2:
-            rows += [(name, own[name], not changed, *judged) for name in changed or usual]
-    found = pd.DataFrame(rows, columns=[*_COLUMNS, "place"]).astype({"value": object})
-    found = found[found.groupby("setting")["value"].transform("nunique") > 1]
-    if found.empty:
+            rows += [(name, settings[name], not changed, *judged) for name in changed or usual]
+    tickets = pd.DataFrame(rows, columns=[*_COLUMNS, "order"]).astype({"value": object})
+    tickets = tickets[tickets.groupby("setting")["value"].transform("nunique") > 1]
+    if tickets.empty:
         raise ConfigError(f"no setting of {method} has two values: nothing to compare")
     keys = {
-        "setting_place": found["setting"].map([*usual].index),
-        "size": found["value"].map(_size),
-        "text": found["value"].map(str),
+        "setting_order": tickets["setting"].map([*usual].index),
+        "size": tickets["value"].map(_size),
+        "text": tickets["value"].map(str),
     }
-    found = found.assign(**keys).sort_values([*keys, "place", "seed"], ignore_index=True)
-    return found[_COLUMNS]
+    tickets = tickets.assign(**keys).sort_values([*keys, "order", "seed"], ignore_index=True)
+    return tickets[_COLUMNS]
 
 
 def sensitivity_means(table: pd.DataFrame) -> pd.DataFrame:
-    """Return setting, value, line, is_base, n, density, accuracy, low, high: means over seeds."""
+    """Return means over seeds.
+
+    Args:
+        table: from `sensitivity_table`.
+
+    Returns:
+        Columns setting, value (as text), line, is_base, n, density, accuracy, low, high.
+    """
     text = table.assign(value=table["value"].map(_text))
     keys = ["setting", "value", "line", "is_base"]
-    found = estimates(text, keys, "accuracy", ["density"]).rename(columns={"mean": "accuracy"})
-    return found[[*keys, "n", "density", "accuracy", "low", "high"]]
+    means = estimates(text, keys, "accuracy", ["density"]).rename(columns={"mean": "accuracy"})
+    return means[[*keys, "n", "density", "accuracy", "low", "high"]]
 
 
 @styled
 def sensitivity_figure(table: pd.DataFrame, dense: pd.Series, method: str = "CS") -> Figure:
-    """Draw accuracy against the values of each setting, a panel a setting; of a method that finds
-    its own density, the density too, in a second panel beside it.
+    """Draw accuracy against the values of each setting, a panel a setting.
 
-    Lines join means, small dots are seeds; the base's value is shaded.
+    Of a method that finds its own density, the density stands in a second panel beside it. Lines
+    join means, small dots are seeds; the base's value is shaded.
 
     Args:
         table: from `sensitivity_table`.
@@ -90,8 +99,8 @@ def sensitivity_figure(table: pd.DataFrame, dense: pd.Series, method: str = "CS"
     """
     colour = look_of(method).colour
     lines = zip(dict.fromkeys(table["line"]), itertools.cycle(VARIANTS), strict=False)
-    known = {line: Look(colour, "s", *variant) for line, variant in lines}
-    shown = table.assign(kept=100 * table["density"], text=table["value"].map(_text))
+    line_looks = {line: Look(colour, "s", *variant) for line, variant in lines}
+    tickets = table.assign(kept=100 * table["density"], text=table["value"].map(_text))
     finds = str(table["line"].iloc[0]).startswith("round")
     kinds = {"accuracy": "test (%)", **({"kept": "kept (%)"} if finds else {})}
     panels = [f"{kind} {setting}" for setting in dict.fromkeys(table["setting"]) for kind in kinds]
@@ -104,21 +113,21 @@ def sensitivity_figure(table: pd.DataFrame, dense: pd.Series, method: str = "CS"
     )  # fmt: skip
     for panel, ax in axes.items():
         kind, setting = panel.split()
-        rows = shown[shown["setting"] == setting]
+        rows = tickets[tickets["setting"] == setting]
         names = list(dict.fromkeys(rows["text"]))
         rows = rows.assign(at=rows["text"].map(names.index))
-        for place in set(rows.loc[rows["is_base"], "at"]):
-            ax.axvspan(place - 0.3, place + 0.3, color=FAINT, alpha=0.15, linewidth=0, gid="base")
+        for base in set(rows.loc[rows["is_base"], "at"]):
+            ax.axvspan(base - 0.3, base + 0.3, color=FAINT, alpha=0.15, linewidth=0, gid="base")
         dots(ax, rows["at"], rows[kind], colour)
-        curves(ax, rows, "at", kind, known, "line", markersize=4.5, gid="mean")
+        curves(ax, rows, "at", kind, line_looks, "line", markersize=4.5, gid="mean")
         if kind == "accuracy":
             level(ax, dense)
             scaled(ax, "y", "error", [*table["accuracy"], *dense])
         else:
-            scaled(ax, "y", "log", shown["kept"])
+            scaled(ax, "y", "log", tickets["kept"])
         ax.set(xlim=(-0.5, len(names) - 0.5), ylabel=kinds[kind])
         ax.set_xticks(range(len(names)), names, fontsize=8)
-    key(fig, known, 4)
+    key(fig, line_looks, 4)
     last = sensitivity_means(table).groupby(["setting", "value"], sort=False).tail(1)
     last = last.assign(setting=last["setting"].str.replace("_", " "))
     form = "{value} {accuracy:.1f} % at {density!p} density"
@@ -131,10 +140,10 @@ def _text(value: Any) -> str:
     return {"inf": "∞", "": "none"}.get(text := in_words(value), text)
 
 
-def _plainly_judged(record: Mapping[str, Any], method: str, given: bool) -> bool:
+def _plainly_judged(record: Mapping[str, Any], method: str, takes_density: bool) -> bool:
     if record["status"] != "ok":
         return False
-    if given:
+    if takes_density:
         return bool(record["method"] == method and record["density"] < 1)
     settings, plain = record["config"]["settings"], {"start": "rewind", "mask": "found"}
     return (
@@ -145,7 +154,7 @@ def _plainly_judged(record: Mapping[str, Any], method: str, given: bool) -> bool
 
 
 def _comparable(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that one asks about: the density is given, and no implicit term is 1/gamma = 0."""
+    """Settings to ask about: not the density; and no implicit term is 1/gamma = 0."""
     plain = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in settings.items()

@@ -1,5 +1,7 @@
-"""One look for all figures: safe for colour-blind readers, round numbers at ticks, labels at the
-data. What is the same everywhere is in `book.mplstyle`."""
+"""One look for all figures: safe for colour-blind readers, round ticks, labels at the data.
+
+What is the same everywhere is in `book.mplstyle`.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +39,7 @@ _LOOKS = {
     "SynFlow": ("#6699CC", "d"),
     "random": (FAINT, "v"),
 }
-_OTHERS = ("#44AA99", "#661100", "#DDCC77", "#117733", "#888800")
+_SPARE_COLOURS = ("#44AA99", "#661100", "#DDCC77", "#117733", "#888800")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 VARIANTS = tuple(zip(_DASHES, ("full", "none", "left", "top"), strict=True))
 _SMALLEST = 1e-9
@@ -45,11 +47,18 @@ _SMALLEST = 1e-9
 
 @dataclass(frozen=True)
 class Look:
-    """How a curve is drawn."""
+    """How a curve is drawn.
+
+    Attributes:
+        colour: of line and marker.
+        marker: as of matplotlib's lines, like all below.
+        dash: the style of the line.
+        fill: of the marker; `none` is white inside.
+    """
 
     colour: str
     marker: str
-    dash: Any = "-"  # as of matplotlib's lines
+    dash: Any = "-"
     fill: str = "full"
 
     @property
@@ -67,30 +76,37 @@ def looks(names: Iterable[str]) -> dict[Any, Look]:
     """Return each curve's look: colour and marker by method, dash and fill by variant.
 
     The method is what stands before the first comma: `OMP, compute-matched` has OMP's colour.
+
+    Args:
+        names: of curves; one may come again. Methods that have no colour here get a spare one.
     """
     curves = list(dict.fromkeys(names))
     families = [curve.partition(",")[0] for curve in curves]
     unknown = sorted(set(families) - _LOOKS.keys())
-    spare = {name: (_OTHERS[n % len(_OTHERS)], "P") for n, name in enumerate(unknown)}
-    found = {}
+    spare = {name: (_SPARE_COLOURS[n % len(_SPARE_COLOURS)], "P") for n, name in enumerate(unknown)}
+    by_curve = {}
     for curve, family in zip(curves, families, strict=True):
-        variants = ["", *sorted({one for one in curves if one.startswith(f"{family},")})]
-        place = variants.index(curve) if curve in variants else 0
-        found[curve] = Look(*(_LOOKS | spare)[family], *VARIANTS[place % len(VARIANTS)])
-    return found
+        variants = ["", *sorted({name for name in curves if name.startswith(f"{family},")})]
+        number = variants.index(curve) if curve in variants else 0
+        by_curve[curve] = Look(*(_LOOKS | spare)[family], *VARIANTS[number % len(VARIANTS)])
+    return by_curve
 
 
-def look_of(curve: str, **other: Any) -> Look:
-    """Return the look of one curve by itself, with something else in its place."""
-    return replace(looks([curve])[curve], **other)
+def look_of(curve: str, **changes: Any) -> Look:
+    """Return the look of one curve by itself, with some fields changed."""
+    return replace(looks([curve])[curve], **changes)
 
 
 @dataclass(frozen=True)
 class Scale:
     """How numbers lie along an axis.
 
-    stretch, shrink: from a number to its place, and back. rounds: the numbers to mark, in groups,
-    of which a later one is used where the earlier leave few. text: how a number is written.
+    Attributes:
+        stretch: from numbers to where they lie.
+        shrink: back.
+        rounds: the numbers to mark, in groups, of which a later one is used where the earlier leave
+            few.
+        text: how a number is written.
     """
 
     stretch: Callable[[Any], Any]
@@ -143,32 +159,33 @@ def scaled(ax: Axes, which: str, kind: str, values: Iterable[float], falling: bo
         falling: whether numbers fall from left to right.
     """
     scale, axis = SCALES[kind], getattr(ax, f"{which}axis")
-    seen = np.array([*values], float)
-    if not (seen := seen[np.isfinite(seen)]).size:
+    numbers = np.array([*values], float)
+    numbers = numbers[np.isfinite(numbers)]
+    if not numbers.size:
         return
-    ends = scale.stretch(np.array([seen.min(), seen.max()]))
+    ends = scale.stretch(np.array([numbers.min(), numbers.max()]))
     margin = max(0.05 * (ends[1] - ends[0]), 0.02)
     low, high = scale.shrink(ends + np.array([-margin, margin])).tolist()
     getattr(ax, f"set_{which}scale")("function", functions=(scale.stretch, scale.shrink))
     getattr(ax, f"set_{which}lim")(*((high, low) if falling else (low, high)))
     box = ax.get_window_extent()
     room = (box.width / 24 if which == "x" else box.height / 14) / ax.figure.dpi * 72
-    axis.set_major_locator(FixedLocator(_rounds(scale, low, high, 1 / room)))
+    axis.set_major_locator(FixedLocator(_round_numbers(scale, low, high, 1 / room)))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: scale.text(value)))
 
 
-def _rounds(scale: Scale, low: float, high: float, gap: float) -> list[float]:
+def _round_numbers(scale: Scale, low: float, high: float, gap: float) -> list[float]:
     """The roundest numbers that stand a gap apart; where these are few, numbers evenly spaced."""
     start, end = scale.stretch(np.array([low, high]))
-    found: dict[float, float] = {}
+    shares: dict[float, float] = {}  # number -> where it lies between the ends, 0 to 1
     for group in scale.rounds:
-        for value in group if len(found) < 5 else ():
-            place = float((scale.stretch(value) - start) / (end - start))
-            if 0 <= place <= 1 and all(abs(place - other) > gap for other in found.values()):
-                found[value] = place
-    if len(found) > 2:
-        return sorted(found)
+        for value in group if len(shares) < 5 else ():
+            share = float((scale.stretch(value) - start) / (end - start))
+            if 0 <= share <= 1 and all(abs(share - taken) > gap for taken in shares.values()):
+                shares[value] = share
+    if len(shares) > 2:
+        return sorted(shares)
     even = MaxNLocator(max(2, min(7, int(1 / gap))), steps=(1, 2, 5, 10)).tick_values(low, high)
     return [float(value) for value in even if low <= value <= high]
 
@@ -176,8 +193,10 @@ def _rounds(scale: Scale, low: float, high: float, gap: float) -> list[float]:
 def label_ends(ax: Axes, ends: Iterable[tuple[str, float, float, str]]) -> None:
     """Write labels right of the axes, each level with its curve's end and clear of the others.
 
-    ends: (text, x, y, colour) of each curve's last point, in data coordinates; x is NaN of a line
-    that runs through.
+    Args:
+        ax: the panel, scaled.
+        ends: (text, x, y, colour) of each curve's last point, in data coordinates; x is NaN of a
+            line that runs through.
     """
     ax.figure.canvas.draw()
     to_axes = ax.transData + ax.transAxes.inverted()
@@ -187,7 +206,7 @@ def label_ends(ax: Axes, ends: Iterable[tuple[str, float, float, str]]) -> None:
         at = to_axes.transform((ax.get_xlim()[1] if np.isnan(x) else x, y))
         placed.append((np.clip(at, 0, 1).tolist(), text, colour))
     placed.sort(key=lambda end: end[0][1])
-    levels = _apart([at[1] for at, _, _ in placed], gap)
+    levels = spread([at[1] for at, _, _ in placed], gap)
     beside: Any = {"xycoords": "axes fraction", "annotation_clip": False, "va": "center"}
     for (at, text, colour), level in zip(placed, levels, strict=True):
         line = {"arrowstyle": "-", "color": colour, "lw": 0.6, "alpha": 0.5, "shrinkA": 1}
@@ -195,7 +214,7 @@ def label_ends(ax: Axes, ends: Iterable[tuple[str, float, float, str]]) -> None:
         ax.annotate(text, at, (1.03, level), color=dark, arrowprops=line, **beside)
 
 
-def _apart(levels: Sequence[float], gap: float) -> list[float]:
+def spread(levels: Sequence[float], gap: float) -> list[float]:
     """Move rising levels as little as needed, in squares, for each to lie `gap` above the last."""
     if not levels:
         return []

@@ -18,7 +18,7 @@ from companion.figures.accuracy import (
     beside_published,
     imp_minus_dense,
 )
-from companion.figures.style import _apart
+from companion.figures.style import spread
 from tests.companion.figures.toys import Record, bands, record, searches, study, table
 
 
@@ -175,9 +175,9 @@ def test_the_words_for_it() -> None:
 
 
 def test_labels_are_moved_apart_as_little_as_needed() -> None:
-    assert _apart([0.1, 0.5], 0.05) == pytest.approx([0.1, 0.5])
-    assert _apart([0.50, 0.51], 0.05) == pytest.approx([0.48, 0.53])
-    assert _apart([0.50, 0.50, 0.56], 0.05) == pytest.approx([0.47, 0.52, 0.57])
+    assert spread([0.1, 0.5], 0.05) == pytest.approx([0.1, 0.5])
+    assert spread([0.50, 0.51], 0.05) == pytest.approx([0.48, 0.53])
+    assert spread([0.50, 0.50, 0.56], 0.05) == pytest.approx([0.47, 0.52, 0.57])
 
 
 def on_cifar(records: list[Record]) -> list[Record]:
