@@ -53,6 +53,7 @@ DONE: tuple[str, ...] = (
     #
     # Figures.
     "companion/analysis",
+    "companion/bilevel",
     "companion/figures",
     "companion/generated.py",
     "companion/markdown.py",

@@ -31,10 +31,12 @@ class Point:
     """A mask and weights, and the first two derivatives of a loss there."""
 
     def __init__(self, loss: Loss, mask: Tensor, theta: Tensor) -> None:
-        """
+        """Evaluate the loss and its gradient, once.
+
         Args:
-            loss: of effective weights z [n], twice differentiable; it is evaluated once.
-            mask, theta: [n]; the mask need not be binary.
+            loss: of effective weights z [n], twice differentiable.
+            mask: [n]; it need not be binary.
+            theta: the weights, [n].
         """
         self.mask, self.theta = mask.detach().to(DOUBLE), theta.detach().to(DOUBLE)
         self._z = (self.mask * self.theta).requires_grad_()
@@ -48,14 +50,26 @@ class Point:
         return self.theta * self.gradient
 
     def estimate(self, gamma: float) -> Tensor:
-        """The Hessian-free hypergradient [n], as BiP computes it."""
+        """The Hessian-free hypergradient [n], as BiP computes it.
+
+        Args:
+            gamma: of the ridge, positive.
+
+        Source:
+            BiP (2022), `lthlib.methods.bip.upper_gradient`.
+        """
         return upper_gradient(self.theta, self.gradient, self.mask, 1 / gamma)
 
     def exact(self, gamma: float, tolerance: float = 1e-8, limit: int = 2000) -> Tensor:
         """The hypergradient [n] with the Hessian, the lower system solved by conjugate gradients.
 
         It is a gradient only where the lower level has a minimum; elsewhere it is what the formula
-        gives. tolerance: of the residual, relative. limit: of the iterations.
+        gives.
+
+        Args:
+            gamma: of the ridge, positive.
+            tolerance: of the residual, relative.
+            limit: of the iterations.
 
         Raises:
             Unsolved: the lower level has no minimum here: a direction of negative curvature was
@@ -73,8 +87,8 @@ class Point:
         """H v, for v [n], by a second backward pass."""
         if not self._gradient.requires_grad:  # the loss is linear
             return torch.zeros_like(vector)
-        (found,) = torch.autograd.grad(self._gradient, self._z, vector, retain_graph=True)
-        return found
+        (product,) = torch.autograd.grad(self._gradient, self._z, vector, retain_graph=True)
+        return product
 
     def distance(self, gamma: float) -> float:
         """How far from the lower optimum: |m g + gamma theta| / |gamma theta|, 0 at it."""
@@ -93,21 +107,26 @@ def conjugate_gradients(
         tolerance: of |A v - right| / |right|.
         limit: of the iterations.
 
+    Returns:
+        v [n].
+
     Raises:
         Unsolved: p'Ap <= 0 for a direction p that was searched, or the limit was met.
     """
     v, residual = torch.zeros_like(right), right.clone()
     direction, square = residual.clone(), float(residual @ residual)
     enough = tolerance**2 * square
-    for number in range(limit):
+    for iteration in range(limit):
         if square <= enough:
             return v
         image = times(direction)
         curvature = float(direction @ image)
         if not curvature > 0:
-            where = f"along the direction of iteration {number}: not positive definite"
             curvature /= float(direction @ direction)
-            raise Unsolved(f"curvature {curvature:.3g} {where}; a larger gamma helps")
+            raise Unsolved(
+                f"curvature {curvature:.3g} along the direction of iteration {iteration}: "
+                "not positive definite; a larger gamma helps"
+            )
         step = square / curvature
         v += step * direction
         residual -= step * image
@@ -120,7 +139,9 @@ def conjugate_gradients(
 class Quadratic:
     """l(z) = (z - a)' A (z - a) / 2, whose lower level has a closed form.
 
-    matrix: A [n, n], symmetric. target: a [n].
+    Attributes:
+        matrix: A [n, n], symmetric.
+        target: a [n].
     """
 
     matrix: Tensor
@@ -138,37 +159,58 @@ class Quadratic:
         return (z - self.target) @ self.matrix @ (z - self.target) / 2
 
     def weights(self, mask: Tensor, gamma: float) -> Tensor:
-        """The lower optimum theta [n] under a mask [n]; differentiable in the mask."""
+        """The lower optimum theta [n] under a mask; differentiable in the mask.
+
+        Args:
+            mask: [n].
+            gamma: of the ridge, positive.
+        """
         ridge = gamma * torch.eye(len(mask), dtype=DOUBLE)
         lower = mask[:, None] * self.matrix * mask + ridge
         return torch.linalg.solve(lower, mask * (self.matrix @ self.target))
 
     def jacobian(self, mask: Tensor, gamma: float) -> Tensor:
-        """d theta / dm at the lower optimum, [n, n]: row i is the derivative of theta_i."""
-        found: Tensor = torch.func.jacrev(self.weights)(mask, gamma)
-        return found
+        """The derivative d theta / dm at the lower optimum.
+
+        Args:
+            mask: [n].
+            gamma: of the ridge, positive.
+
+        Returns:
+            [n, n], of which row i is the derivative of theta_i.
+        """
+        jacobian: Tensor = torch.func.jacrev(self.weights)(mask, gamma)
+        return jacobian
 
     def hypergradient(self, mask: Tensor, gamma: float) -> Tensor:
-        """The gradient [n] of l(m * theta(m)) with respect to m."""
-        found: Tensor = torch.func.grad(lambda m: self.loss(m * self.weights(m, gamma)))(mask)
-        return found
+        """The gradient [n] of l(m * theta(m)) with respect to m.
+
+        Args:
+            mask: m, [n].
+            gamma: of the ridge, positive.
+        """
+        gradient: Tensor = torch.func.grad(lambda m: self.loss(m * self.weights(m, gamma)))(mask)
+        return gradient
 
 
 class NetworkLoss:
-    """Mean cross-entropy of a network on one batch, as a function of its masked weights; all of it
-    in copies of double precision."""
+    """Mean cross-entropy of a network on one batch, as a function of its masked weights.
+
+    All of it is in copies of double precision.
+    """
 
     def __init__(
         self, model: nn.Module, names: tuple[str, ...], tensors: Tensors, x: Tensor, y: Tensor
     ) -> None:
-        """
+        """Copy a network, its tensors and a batch.
+
         Args:
             model: in training mode BatchNorm uses the batch's own statistics, as BiP's steps do; in
                 evaluation mode those in `tensors`.
             names: of the masked weights, in the order in which they stand in a flat vector.
             tensors: all weights and buffers by name; what is not masked stays as it is.
-            x: [b, ...].
-            y: int64 [b].
+            x: images, [b, ...].
+            y: labels, int64 [b].
         """
         self.model, self.names, self.y = copy.deepcopy(model).to(DOUBLE), names, y
         self.tensors = {name: _double(tensor) for name, tensor in tensors.items()}
@@ -177,8 +219,8 @@ class NetworkLoss:
     def __call__(self, z: Tensor) -> Tensor:
         """The loss, a scalar, at effective weights z [n]."""
         # Statistics move in training mode: each call gets copies.
-        every = {name: tensor.clone() for name, tensor in self.tensors.items()} | self.named(z)
-        return F.cross_entropy(functional_call(self.model, every, (self.x,)), self.y)
+        tensors = {name: tensor.clone() for name, tensor in self.tensors.items()} | self.named(z)
+        return F.cross_entropy(functional_call(self.model, tensors, (self.x,)), self.y)
 
     def moved(self, tensors: Tensors) -> NetworkLoss:
         """The same with other weights and buffers."""
@@ -201,9 +243,9 @@ class NetworkLoss:
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """[n] -> tensors by name, of the weights' shapes."""
         shapes = [self.tensors[name].shape for name in self.names]
-        parts = vector.split([shape.numel() for shape in shapes])
-        every = zip(self.names, parts, shapes, strict=True)
-        return {name: part.view(shape) for name, part, shape in every}
+        pieces = vector.split([shape.numel() for shape in shapes])
+        triples = zip(self.names, pieces, shapes, strict=True)
+        return {name: piece.view(shape) for name, piece, shape in triples}
 
 
 def solve_lower(loss: Loss, mask: Tensor, theta: Tensor, gamma: float, steps: int) -> Tensor:
@@ -215,6 +257,9 @@ def solve_lower(loss: Loss, mask: Tensor, theta: Tensor, gamma: float, steps: in
         theta: [n], where to begin.
         gamma: of the ridge.
         steps: at most; fewer if the gradient vanishes.
+
+    Returns:
+        The weights, [n].
     """
     weights = (mask * theta).detach().clone().requires_grad_()
     optimiser = torch.optim.LBFGS(
@@ -240,11 +285,12 @@ def identity_error(loss: Loss, mask: Tensor, theta: Tensor, seed: int = 0) -> fl
 
     Args:
         loss: of effective weights [n].
-        mask, theta: [n].
+        mask: [n]; it need not be binary.
+        theta: the weights, [n].
         seed: of the direction u.
     """
     point = Point(loss, mask, theta)
-    m, weights = (one.clone().requires_grad_() for one in (point.mask, point.theta))
+    m, weights = (vector.clone().requires_grad_() for vector in (point.mask, point.theta))
     by_mask, by_weight = torch.autograd.grad(loss(m * weights), (m, weights), create_graph=True)
     draw = torch.Generator().manual_seed(seed)
     u = torch.randn(len(m), generator=draw, dtype=DOUBLE).to(m.device)
@@ -256,17 +302,17 @@ def identity_error(loss: Loss, mask: Tensor, theta: Tensor, seed: int = 0) -> fl
         (point.theta * by_weight, point.mask * by_mask),
         (mixed, g * u + point.theta * bent),
     )
-    return max(relative_error(found.detach(), said.detach()) for found, said in pairs)
+    return max(relative_error(side.detach(), expected.detach()) for side, expected in pairs)
 
 
-def cosine(one: Tensor, other: Tensor) -> float:
-    """Of the angle between two vectors [n]; NaN if one is 0."""
-    return float(one @ other / (one.norm() * other.norm()))
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Return the cosine of the angle between two vectors [n]; NaN if one is 0."""
+    return float(a @ b / (a.norm() * b.norm()))
 
 
-def relative_error(found: Tensor, exact: Tensor) -> float:
-    """|found - exact| / |exact|, Euclidean."""
-    return float((found - exact).norm() / exact.norm())
+def relative_error(estimate: Tensor, exact: Tensor) -> float:
+    """Return |estimate - exact| / |exact|, Euclidean, of two tensors of one shape."""
+    return float((estimate - exact).norm() / exact.norm())
 
 
 def _double(tensor: Tensor) -> Tensor:

@@ -79,18 +79,24 @@ def quadratic_table(
         problem, mask = Quadratic.random(size, seed), random_mask(size, seed, kept)
         point = Point(problem.loss, mask, problem.weights(mask, gamma))
         exact, estimate = problem.jacobian(mask, gamma), torch.diag(-point.gradient / gamma)
-        stays = mask > 0
+        is_kept = mask > 0
         rows.append(
             {"problem": "quadratic", "point": "solved", "size": size, "seed": seed}
             | compare(point, gamma, problem.hypergradient(mask, gamma))
-            | {"weight_error": relative_error(estimate[stays], exact[stays])}
-            | {"weight_flips": _flips(estimate.diagonal(), exact.diagonal(), stays)}
+            | {"weight_error": relative_error(estimate[is_kept], exact[is_kept])}
+            | {"weight_flips": _share_of_flips(estimate.diagonal(), exact.diagonal(), is_kept)}
         )
     return pd.DataFrame(rows)
 
 
 def random_mask(size: int, seed: int, kept: float) -> Tensor:
-    """A binary mask [n] with round(kept n) ones at random places."""
+    """Return a binary mask [n] with round(kept n) ones at random places.
+
+    Args:
+        size: n.
+        seed: of the places.
+        kept: fraction of the entries that are 1, from 0 to 1.
+    """
     draw = torch.Generator().manual_seed(seed)
     mask = torch.zeros(size, dtype=DOUBLE)
     mask[torch.randperm(size, generator=draw)[: round(kept * size)]] = 1
@@ -111,23 +117,23 @@ def compare(point: Point, gamma: float, exact: Tensor | None) -> dict[str, Any]:
         to theta g; direct_cosine of theta g alone to the exact one; flips, the share of kept
         weights for which the whole has the wrong sign.
     """
-    found: dict[str, Any] = {"gamma": float(gamma), "loss": point.loss}
-    found |= {"distance": point.distance(gamma), "definite": exact is not None}
+    row: dict[str, Any] = {"gamma": float(gamma), "loss": point.loss}
+    row |= {"distance": point.distance(gamma), "definite": exact is not None}
     if exact is None:
-        return found | dict.fromkeys(MEASURES, float("nan"))
+        return row | dict.fromkeys(MEASURES, float("nan"))
     estimate, direct = point.estimate(gamma), point.direct
-    return found | {
+    return row | {
         "cosine": cosine(estimate, exact),
         "implicit_cosine": cosine(estimate - direct, exact - direct),
         "direct_cosine": cosine(direct, exact),
         "error": relative_error(estimate, exact),
         "implicit_error": relative_error(estimate - direct, exact - direct),
-        "flips": _flips(estimate, exact, point.mask > 0),
+        "flips": _share_of_flips(estimate, exact, point.mask > 0),
     }
 
 
-def _flips(one: Tensor, other: Tensor, kept: Tensor) -> float:
-    return float(((one * other)[kept] < 0).double().mean())
+def _share_of_flips(estimate: Tensor, exact: Tensor, is_kept: Tensor) -> float:
+    return float(((estimate * exact)[is_kept] < 0).double().mean())
 
 
 def network_table(
@@ -154,14 +160,14 @@ def network_table(
     if unknown := [point for point in points if point not in POINTS]:
         raise ConfigError(f"point is {unknown[0]!r}; expected some of {', '.join(POINTS)}")
     rows = []
-    for (seed, network), place in itertools.product(nets.items(), points):
-        for gamma, point in network.at(place, gammas, solver_steps):
+    for (seed, network), name in itertools.product(nets.items(), points):
+        for gamma, point in network.at(name, gammas, solver_steps):
             try:
                 exact: Tensor | None = point.exact(gamma)
             except Unsolved:
                 exact = None
-            where = {"problem": "network", "point": place, "size": len(point.mask), "seed": seed}
-            rows.append(where | compare(point, gamma, exact))
+            keys = {"problem": "network", "point": name, "size": len(point.mask), "seed": seed}
+            rows.append(keys | compare(point, gamma, exact))
     return pd.DataFrame(rows)
 
 
@@ -175,19 +181,25 @@ def with_provenance(
         recipe: that it is about.
         machine: that computed it.
         began: `time.monotonic()` before it did.
+
+    Returns:
+        The table with the columns of provenance that a table of records has.
     """
-    made = provenance(recipe, machine, now())
-    own = {n: made[n] for n in ("device", "device_name", "commit", "dirty", "finished")}
+    origin = provenance(recipe, machine, now())
+    columns = {n: origin[n] for n in ("device", "device_name", "commit", "dirty", "finished")}
     seconds = (time.monotonic() - began) / table["seed"].nunique()
     run = table["seed"].map("seed-{}".format)
-    return table.assign(**own, scale=recipe.scale, own_seconds=seconds, status="ok", run=run)
+    return table.assign(**columns, scale=recipe.scale, own_seconds=seconds, status="ok", run=run)
 
 
 @dataclass(frozen=True)
 class Thinned:
     """A network under the magnitude mask of its dense weights, and the batch it is looked at on.
 
-    loss: of `start`, in training mode. mask: [n]. trained: all weights and buffers at `trained`.
+    Attributes:
+        loss: of `start`, in training mode.
+        mask: [n].
+        trained: all weights and buffers at `trained`.
     """
 
     loss: NetworkLoss
@@ -195,12 +207,18 @@ class Thinned:
     trained: Tensors
 
     def at(
-        self, place: str, gammas: Iterable[float], solver_steps: int
+        self, name: str, gammas: Iterable[float], solver_steps: int
     ) -> Iterator[tuple[float, Point]]:
-        """Yield each gamma with the point it is to be looked at in."""
-        loss = self.loss if place == "start" else self.loss.moved(self.trained)
+        """Yield each gamma with the point it is to be looked at in.
+
+        Args:
+            name: one of `POINTS`.
+            gammas: of the ridge, positive.
+            solver_steps: of L-BFGS at `solved`, at most.
+        """
+        loss = self.loss if name == "start" else self.loss.moved(self.trained)
         theta = loss.flat(loss.tensors)
-        if place != "solved":
+        if name != "solved":
             point = Point(loss, self.mask, theta)
             yield from ((gamma, point) for gamma in gammas)
             return
@@ -227,6 +245,9 @@ def thinned(
         machine: where to compute.
         density: kept fraction of the magnitude mask.
         images: of the batch.
+
+    Returns:
+        Seed -> network.
     """
     nets = {}
     for seed in seeds:
@@ -244,8 +265,19 @@ def thinned(
 def frozen(
     recipe: Recipe, seed: int, density: float, store: Store, machine: Machine, **changes: Any
 ) -> tuple[RunConfig, Trainer, Ticket]:
-    """BiP of a recipe with its mask frozen, so that the lower level alone moves; a trainer for it,
-    and the dense network that it starts from."""
+    """Return BiP of a recipe with its mask frozen, so that the lower level alone moves.
+
+    Args:
+        recipe: gives data, network, training and BiP's settings.
+        seed: of the dense network, which is trained if the store lacks it.
+        density: kept fraction of the mask.
+        store: of local runs.
+        machine: where to compute.
+        changes: settings of BiP in place of the recipe's.
+
+    Returns:
+        Its configuration, a trainer for it, and the dense network that it starts from.
+    """
     settings = {n: v for n, v in recipe.method("bip").items() if not isinstance(v, list)}
     settings |= {"density": density, "upper_learning_rate": 0.0, **changes}
     dense = dense_run(recipe, seed)
@@ -256,7 +288,14 @@ def frozen(
 
 
 def extra_passes(recipe: Recipe, seed: int, store: Store, machine: Machine) -> int:
-    """Count the backward passes of one alternation of BiP beyond those of its lower steps."""
+    """Count the backward passes of one alternation of BiP beyond those of its lower steps.
+
+    Args:
+        recipe: gives data, network, training and BiP's settings.
+        seed: of the dense network, which is trained if the store lacks it.
+        store: of local runs.
+        machine: where to compute.
+    """
     config, trainer, dense = frozen(recipe, seed, DENSITY, store, machine, length="1it")
     network = trainer.network
     with mock.patch.object(network, "gradients", wraps=network.gradients) as gradients:
@@ -265,7 +304,7 @@ def extra_passes(recipe: Recipe, seed: int, store: Store, machine: Machine) -> i
 
 
 def measure(store: Store, machine: Machine) -> dict[str, Fact]:
-    """Measure the facts of claim B4, by their names in `evidence.facts.FACTS`.
+    """Measure the facts of claim B4.
 
     On the digits recipe, and on `CIFAR` where the store holds its dense networks. A cosine that
     does not exist for some seed, because the lower level has no minimum there, is left out.
@@ -273,6 +312,9 @@ def measure(store: Store, machine: Machine) -> dict[str, Fact]:
     Args:
         store: of local runs; dense networks that it lacks are trained.
         machine: where to compute.
+
+    Returns:
+        Name, of `evidence.facts.DEFINITIONS` -> fact.
     """
     recipe, started = load_recipe(RECIPE), now()
     gamma = recipe.method("bip")["gamma"]
@@ -292,18 +334,21 @@ def measure(store: Store, machine: Machine) -> dict[str, Fact]:
     }
     for problem, table in tables.items():
         values |= {f"{name}_{problem}": table[name].tolist() for name in table}
-    at = {"density": 100 * DENSITY, "images": IMAGES, "gamma": gamma}
-    at |= {"size": SIZE, "kept": 100 * KEPT}
-    found = {}
+    settings = {"density": 100 * DENSITY, "images": IMAGES, "gamma": gamma}
+    settings |= {"size": SIZE, "kept": 100 * KEPT}
+    facts = {}
     for name in facts_of("B4"):
         if name not in values:
             continue
-        made, at["recipe"] = provenance(recipes[name], machine, started), recipes[name].name
-        own, seeds = values[name], QUADRATICS if name.endswith("quadratic") else SEEDS
-        value = max(own) if name in MOST else sum(own) / len(own)
-        if not math.isnan(value):
-            found[name] = Fact(value, DEFINITIONS[name].format(**at), seeds, tuple(own), made)
-    return found
+        by_seed = tuple(values[name])
+        value = max(by_seed) if name in MOST else sum(by_seed) / len(by_seed)
+        if math.isnan(value):
+            continue
+        definition = DEFINITIONS[name].format(**settings, recipe=recipes[name].name)
+        seeds = QUADRATICS if name.endswith("quadratic") else SEEDS
+        origin = provenance(recipes[name], machine, started)
+        facts[name] = Fact(value, definition, seeds, by_seed, origin)
+    return facts
 
 
 def _identity_error(net: Thinned, seed: int) -> float:
@@ -314,8 +359,14 @@ def _identity_error(net: Thinned, seed: int) -> float:
 
 
 def provenance(recipe: Recipe, machine: Machine, started: str) -> dict[str, Any]:
-    """Return the provenance, as run records hold it, of what is done by now. started: from
-    `now()`."""
+    """Return the provenance, as run records hold it, of what is done by now.
+
+    Args:
+        recipe: that it is about.
+        machine: that computed it.
+        started: from `now()`, before it did.
+    """
     files = imported([_ROOT / "companion", _ROOT / "lthlib"], parsed(_HERE.read_bytes()))
-    own = {"source": digest_of(sorted({*files, _HERE}), _ROOT)[:16]}
-    return provenance_of(dense_run(recipe, 0), machine.torch_device(), started) | own
+    source = digest_of(sorted({*files, _HERE}), _ROOT)[:16]
+    origin = provenance_of(dense_run(recipe, 0), machine.torch_device(), started)
+    return {**origin, "source": source}

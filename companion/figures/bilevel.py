@@ -105,7 +105,7 @@ def bilevel_figure(quadratic: pd.DataFrame, network: pd.DataFrame) -> Figure:
         lines, line_looks = _panel_lines(means, columns)
         if columns is _ERRORS:
             _draw_slope(ax, means)
-        style = {"markersize": 3, "clip_on": False}
+        style: Any = {"markersize": 3, "clip_on": False}
         ends[ax] = curves(ax, lines, "gamma", "value", line_looks, "line", **style)
         if columns is _COSINES:
             ax.axhline(0, color=FAINT, linewidth=0.8)
