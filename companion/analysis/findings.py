@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from companion.analysis.paper_panels import PAPER
 from companion.analysis.points import curve_points
 from companion.analysis.words import in_brackets, in_percent, short
 from companion.markdown import Markdown, code
@@ -172,6 +173,44 @@ def settings_tell(means: pd.DataFrame, method: str) -> Markdown:
         texts.append(f"{name}, by {spread[setting]:.1f} points: {low}, {high}")
     lead = f"{method}, {rows['line'].iloc[0]}, moves most with {texts[0]}."
     return Markdown("{}").format(f"{lead} Least with {texts[1]}." if len(texts) > 1 else lead)
+
+
+def panels_tell(pairs: pd.DataFrame) -> Markdown:
+    """Return at how many ratios BiP is ahead of IMP, in the paper's panels and in ours.
+
+    Args:
+        pairs: from `paper_panels.bip_minus_imp`.
+    """
+    texts = []
+    for (whose, scale), rows in pairs.groupby(["whose", "scale"], sort=False):
+        name = "the paper's" if whose == PAPER else f"our ({scale})"
+        ratios = f"{rows['ahead'].sum()} of {rows['ratios'].sum()} ratios"
+        texts.append(f"at {ratios} in {len(rows)} of {name} panels")
+    if not texts:
+        return Markdown("No panel has curves of both BiP and IMP.")
+    return Markdown("BiP is ahead of IMP {}.").format(", ".join(texts))
+
+
+def hypergradient_tells(means: pd.DataFrame) -> Markdown:
+    """Return how the Hessian-free hypergradient of a network, and its implicit term alone, lie to
+    the exact ones, from the smallest to the largest gamma that has a minimum.
+
+    Args:
+        means: from `figures.bilevel.bilevel_means`.
+    """
+    rows = means[(means["problem"] == "network") & means["cosine"].notna()].sort_values("gamma")
+    texts = [
+        f"{point}: {_ends(own['implicit_cosine'])}, of the whole {_ends(own['cosine'])}"
+        for point, own in rows.groupby("point", sort=False)
+    ]
+    if not texts:
+        return Markdown("The lower level of the network has a minimum nowhere.")
+    lead = f"Cosine of the implicit term to the exact one, from γ = {rows['gamma'].min():g}"
+    return Markdown("{} to {:g}. {}.").format(lead, rows["gamma"].max(), _begun("; ".join(texts)))
+
+
+def _ends(values: pd.Series) -> str:
+    return " to ".join(dict.fromkeys(f"{round(one, 2) + 0.0:.2f}" for one in values.iloc[[0, -1]]))
 
 
 def _gap(row: Mapping[Any, Any]) -> str:

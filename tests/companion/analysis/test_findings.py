@@ -13,7 +13,9 @@ from companion.analysis.findings import (
     cost_most,
     departures_tell,
     finding,
+    hypergradient_tells,
     match_dense,
+    panels_tell,
     seeds_agree,
     settings_tell,
 )
@@ -150,3 +152,27 @@ def test_settings_that_move_most_and_least_in_the_sparsest_line() -> None:
     )
     one = means[means["setting"] == "alone"]
     assert settings_tell(one, "CS").startswith("No setting of CS has two values")
+
+
+def test_panels_are_counted_by_whose_they_are() -> None:
+    columns = ["panel", "whose", "scale", "ahead", "ratios"]
+    rows = [("A", "paper", "paper", 3, 4), ("B", "paper", "paper", 5, 6)]
+    pairs = pd.DataFrame([*rows, ("A", "ours", "reduced", 0, 3)], columns=columns)
+    assert panels_tell(pairs) == (
+        "BiP is ahead of IMP at 8 of 10 ratios in 2 of the paper's panels, "
+        "at 0 of 3 ratios in 1 of our (reduced) panels."
+    )
+    assert panels_tell(pairs.iloc[:0]).startswith("No panel")
+
+
+def test_the_hypergradient_s_cosines_are_those_of_the_network_where_there_is_a_minimum() -> None:
+    columns = ["problem", "point", "gamma", "cosine", "implicit_cosine"]
+    rows = [("quadratic", "solved", 1.0, 0.1, 0.1), ("network", "start", 0.1, NONE, NONE)]
+    rows += [("network", "start", 100.0, 0.999, -0.004), ("network", "start", 1.0, 0.7, 0.05)]
+    rows += [("network", "solved", 1.0, 0.99, -0.5), ("network", "solved", 100.0, 1.0, 1.0)]
+    means = pd.DataFrame(rows, columns=columns)
+    assert hypergradient_tells(means) == (
+        "Cosine of the implicit term to the exact one, from γ = 1 to 100. Start: 0.05 to 0.00, "
+        "of the whole 0.70 to 1.00; solved: -0.50 to 1.00, of the whole 0.99 to 1.00."
+    )
+    assert hypergradient_tells(means.iloc[:2]).endswith("has a minimum nowhere.")
