@@ -123,7 +123,7 @@ class Settings:
         cls._where = where
 
     def __post_init__(self) -> None:
-        for name, kind in _hints(typing.cast(Any, type(self))).items():
+        for name, kind in _field_types(typing.cast(Any, type(self))).items():
             value = coerce(getattr(self, name), kind, self._where + name)
             object.__setattr__(self, name, value)
 
@@ -194,14 +194,16 @@ def coerce(value: Any, kind: Any, where: str) -> Any:
         return value
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where} is {shown(value)}; expected a list of {_name(options[0])}")
+            raise ConfigError(
+                f"{where} is {shown(value)}; expected a list of {_type_name(options[0])}"
+            )
         return tuple(coerce(item, options[0], where) for item in value)
     if isinstance(kind, type) and issubclass(kind, Settings):
         return value if isinstance(value, kind) else build(kind, value, where)
     try:
         return _convert(value, kind)
     except (TypeError, ValueError, OverflowError):
-        raise ConfigError(f"{where} is {shown(value)}; expected {_name(kind)}") from None
+        raise ConfigError(f"{where} is {shown(value)}; expected {_type_name(kind)}") from None
 
 
 def _convert(value: Any, kind: type) -> Any:
@@ -220,13 +222,13 @@ def _convert(value: Any, kind: type) -> Any:
     return value
 
 
-def _name(kind: Any) -> str:
+def _type_name(kind: Any) -> str:
     kind, *_ = typing.get_args(kind) or [kind]
     name = str(kind.__name__)
     return name if kind in (str, int, float, bool) else f"a {name}, made, not its class"
 
 
 @cache
-def _hints(kind: Any) -> dict[str, Any]:
+def _field_types(kind: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(kind, include_extras=True)
     return {f.name: hints[f.name] for f in fields(kind)}

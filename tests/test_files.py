@@ -48,12 +48,12 @@ bounded = settings(
     ],
 )
 def test_yaml_says_what_json_could(text: str, value: Any) -> None:
-    found = from_yaml(text)
-    assert (found, repr(found)) == (value, repr(value))
+    parsed = from_yaml(text)
+    assert (parsed, repr(parsed)) == (value, repr(value))
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[", "did not find expected node"),
         ("a:\n\t- b", "cannot start any token"),
@@ -72,14 +72,14 @@ def test_yaml_says_what_json_could(text: str, value: Any) -> None:
         (b"\xff", "utf-8"),
     ],
 )
-def test_yaml_that_says_more_or_nothing_is_refused(text: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said) as caught:
+def test_yaml_that_says_more_or_nothing_is_refused(text: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
         from_yaml(text)
     assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[1e999]", "too large"),
         ("[NaN]", "NaN is not allowed"),
@@ -90,8 +90,8 @@ def test_yaml_that_says_more_or_nothing_is_refused(text: Any, said: str) -> None
         (b"\xff", "utf-8"),
     ],
 )
-def test_json_that_holds_no_plain_value_is_refused(text: Any, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_json_that_holds_no_plain_value_is_refused(text: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         from_json(text)
 
 
@@ -147,9 +147,9 @@ NAMES += ["methods.imp.fraction", "methods.cs.penalty", "rewind", "nothing"]
 NAMES += ["study.precisions", "study.first_seed"]
 
 
-def _places(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    inner = node.items() if isinstance(node, dict) else ()
-    return [path, *(place for key, one in inner for place in _places(one, (*path, key)))]
+def _paths(node: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    items = node.items() if isinstance(node, dict) else ()
+    return [path, *(inner for key, value in items for inner in _paths(value, (*path, key)))]
 
 
 PARTS = {key: TINY[key] for key in ("name", "scale", "about")}
@@ -157,12 +157,12 @@ RECIPE = PARTS | {key: with_sources(TINY[key]) for key in TINY if key not in PAR
 
 
 @bounded
-@given(st.sampled_from(_places(RECIPE)[1:]), ODD)
+@given(st.sampled_from(_paths(RECIPE)[1:]), ODD)
 def test_an_odd_recipe_is_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, place: tuple[Any, ...], value: Any
+    tmp_path_factory: pytest.TempPathFactory, keys: tuple[Any, ...], value: Any
 ) -> None:
     changed = json.loads(json.dumps(RECIPE))
-    *above, last = place
+    *above, last = keys
     inner = changed
     for key in above:
         inner = inner[key]
@@ -193,7 +193,7 @@ def test_a_word_of_a_cluster_file_is_no_shell(
     for value in (text, syntax, f"a{syntax}", f"a;{text}", f"lo\n{text}"):
         path.write_text(yaml.safe_dump({name: value}), errors="surrogatepass")
         try:
-            found = getattr(load_cluster(path), name)
+            word = getattr(load_cluster(path), name)
         except ConfigError:
             continue
-        assert not set(found) & set("\n\r;&|<>$`\\\"'()*?[]#~!{}")
+        assert not set(word) & set("\n\r;&|<>$`\\\"'()*?[]#~!{}")

@@ -67,8 +67,8 @@ def test_draws_are_those_of_tensor_after_tensor_as_they_are_named() -> None:
         torch.manual_seed(3)
         expected = [torch.rand(3), torch.rand(4)]
         torch.manual_seed(3)
-        found = flat.like(flat.uniform())
-    assert found["a"].equal(expected[0]) and found["b"].flatten().equal(expected[1])
+        draws = flat.like(flat.uniform())
+    assert draws["a"].equal(expected[0]) and draws["b"].flatten().equal(expected[1])
 
 
 def test_equal_scores_are_kept_in_the_order_of_their_names_and_rows() -> None:

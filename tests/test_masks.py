@@ -172,9 +172,9 @@ def test_top_k_is_the_euclidean_projection_onto_masks_with_k_ones(
         float(((point - np.isin(np.arange(len(scores)), chosen)) ** 2).sum())
         for chosen in combinations(range(len(scores)), k)
     ]
-    found = top_k(torch.tensor(scores), k).numpy()
-    assert found.sum() == k
-    assert ((point - found) ** 2).sum() == pytest.approx(min(distances), abs=1e-12)
+    mask = top_k(torch.tensor(scores), k).numpy()
+    assert mask.sum() == k
+    assert ((point - mask) ** 2).sum() == pytest.approx(min(distances), abs=1e-12)
 
 
 @given(
@@ -189,11 +189,11 @@ def test_top_k_is_exact_and_ignores_the_scale_of_scores(
     # Rounded, so that scaling by a power of two neither overflows nor loses a bit.
     scores = torch.tensor(values, dtype=dtype).round()
     k = int(share * len(values))
-    found = top_k(scores, k)
-    assert int(found.sum()) == k
-    assert found.equal(top_k(scores * scale, k))
+    mask = top_k(scores, k)
+    assert int(mask.sum()) == k
+    assert mask.equal(top_k(scores * scale, k))
     if 0 < k < len(values):
-        assert scores[found].min() >= scores[~found].max()
+        assert scores[mask].min() >= scores[~mask].max()
 
 
 @given(

@@ -216,11 +216,11 @@ def test_a_projection_is_a_product_at_every_second_pixel(
     expected = torch.einsum("oi,bihw->bohw", projection.weight[:, :, 0, 0], x[:, :, ::2, ::2])
     assert torch.allclose(projected, expected, atol=1e-5)
     up = torch.randn(projected.shape, generator=draw)
-    found = torch.autograd.grad(projected, (projection.weight, x), up)
-    for one, other in zip(
-        found, torch.autograd.grad(expected, (projection.weight, x), up), strict=True
+    gradients = torch.autograd.grad(projected, (projection.weight, x), up)
+    for gradient, product in zip(
+        gradients, torch.autograd.grad(expected, (projection.weight, x), up), strict=True
     ):
-        assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
+        assert torch.allclose(gradient, product, rtol=1e-4, atol=1e-4)
 
 
 def test_a_projection_is_a_product_on_a_processor_with_shorter_vectors() -> None:
@@ -259,14 +259,14 @@ def test_the_standard_weights_of_a_seed_never_change(
     settings: dict[str, Any], first: float, last: float, bias: float, total: float
 ) -> None:
     weights = network(**settings).state_dict()
-    found = (
+    figures = (
         weights["stem.weight"].flatten()[0].item(),
         weights["linear.weight"].flatten()[-1].item(),
         weights["linear.bias"][-1].item(),
         sum(float(tensor.double().abs().sum()) for tensor in weights.values()),
     )
     # Normal numbers differ in their last bits between kinds of CPU.
-    assert found == pytest.approx((first, last, bias, total), rel=1e-5)
+    assert figures == pytest.approx((first, last, bias, total), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -311,10 +311,10 @@ def test_either_initialisation_depends_on_the_seed_alone(initialisation: str) ->
     settings = {"architecture": "vgg16", "width": 2, "initialisation": initialisation}
     first = network(**settings)
     torch.rand(5)
-    second, other = network(**settings), build_model(ModelSettings(**settings), 10, 3, seed=1)
+    second, unlike = network(**settings), build_model(ModelSettings(**settings), 10, 3, seed=1)
     pairs = zip(first.parameters(), second.parameters(), strict=True)
-    assert all(one.equal(same) for one, same in pairs)
-    assert not next(first.parameters()).equal(next(other.parameters()))
+    assert all(weight.equal(same) for weight, same in pairs)
+    assert not next(first.parameters()).equal(next(unlike.parameters()))
 
 
 def test_building_leaves_torch_s_generator_as_it_was() -> None:

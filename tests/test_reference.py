@@ -20,9 +20,9 @@ from lthlib.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
-    one.name
-    for one in pkgutil.walk_packages(lthlib.__path__, "lthlib.")
-    if "__main__" not in one.name
+    module.name
+    for module in pkgutil.walk_packages(lthlib.__path__, "lthlib.")
+    if "__main__" not in module.name
 )
 PAGE = (ROOT / "book" / "reference.md").read_text("utf-8")
 
@@ -34,35 +34,38 @@ def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
             continue
         if inspect.isfunction(value) or inspect.isclass(value):
             yield name, value
-        for own, method in vars(value).items() if inspect.isclass(value) else ():
+        for member, method in vars(value).items() if inspect.isclass(value) else ():
             defined = inspect.isroutine(method) or isinstance(method, property)
-            if defined and not own.startswith("_") and "<lambda>" not in repr(method):
-                yield f"{name}.{own}", getattr(value, own)
+            if defined and not member.startswith("_") and "<lambda>" not in repr(method):
+                yield f"{name}.{member}", getattr(value, member)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_public_name_has_a_docstring(name: str) -> None:
-    module = import_module(name)
-    assert [own for own, value in public(module) if not (inspect.getdoc(value) or "").strip()] == []
+    undocumented = [
+        member
+        for member, value in public(import_module(name))
+        if not (inspect.getdoc(value) or "").strip()
+    ]
+    assert undocumented == []
 
 
 @pytest.mark.parametrize("name", ["find_tickets", "retrain", "evaluate", "load_dataset"])
 def test_what_a_user_calls_explains_each_argument_and_what_it_returns_and_raises(name: str) -> None:
     function = getattr(lthlib, name)
-    told = inspect.getdoc(function) or ""
-    sections = re.split(r"^(Arg|Returns|Raises)(?:s|uments)?:$", told, flags=re.MULTILINE)
-    assert sections[1::2] == ["Arg", "Returns", "Raises"]
-    explained = re.findall(r"^    (\w[\w, ]*):", sections[2], re.MULTILINE)
-    taken = list(inspect.signature(function).parameters)
-    assert [own for names in explained for own in names.split(", ")] == taken
+    docstring = inspect.getdoc(function) or ""
+    sections = re.split(r"^(Args|Returns|Raises):$", docstring, flags=re.MULTILINE)
+    assert sections[1::2] == ["Args", "Returns", "Raises"]
+    explained = re.findall(r"^    \*{0,2}(\w+):", sections[2], re.MULTILINE)
+    assert explained == list(inspect.signature(function).parameters)
 
 
 @pytest.mark.parametrize("name", ["Ticket", "TrainingSettings"])
 def test_what_a_user_makes_explains_each_field(name: str) -> None:
     kind = getattr(lthlib, name)
     explained = re.findall(r"^    (\w[\w, ]*):", inspect.getdoc(kind) or "", re.MULTILINE)
-    told = [own for names in explained for own in names.split(", ")]
-    assert [own for own in told if not own[0].isupper()] == [one.name for one in fields(kind)]
+    names = [name for entry in explained for name in entry.split(", ")]
+    assert [name for name in names if name.islower()] == [field.name for field in fields(kind)]
 
 
 def referenced(kinds: str) -> set[str]:
@@ -87,10 +90,10 @@ def named(path: str) -> Any:
 
 
 def test_the_reference_shows_what_the_package_offers() -> None:
-    shown = referenced("function|class")
-    assert {f"lthlib.{name}" for name in lthlib.__all__ if name != "__version__"} <= shown
+    names = referenced("function|class")
+    assert {f"lthlib.{name}" for name in lthlib.__all__ if name != "__version__"} <= names
     settings = {
         (kind := method.settings).__module__ + "." + kind.__name__ for method in METHODS.values()
     }
-    assert settings <= shown
-    assert all(named(name).__doc__ for name in shown)
+    assert settings <= names
+    assert all(named(name).__doc__ for name in names)

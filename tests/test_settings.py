@@ -92,11 +92,11 @@ def test_every_number_and_text_has_a_rule(kind: Any) -> None:
 def _made(kind: Any, name: str, value: Any) -> None:
     needed = {"config": RunConfig(), "point": "dense"} if kind is Parent else {}
     try:
-        found = getattr(kind(**needed | {name: value}), name)
+        accepted = getattr(kind(**needed | {name: value}), name)
     except LthlibError as error:
         assert len(str(error)) < 1000 and str(error).isprintable()
     else:
-        assert is_dataclass(found) or len(shown(found)) < 1000
+        assert is_dataclass(accepted) or len(shown(accepted)) < 1000
 
 
 @pytest.mark.parametrize(("kind", "name"), FIELDS)

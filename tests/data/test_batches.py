@@ -89,9 +89,9 @@ def test_every_offset_and_flip_is_as_likely() -> None:
     stream = batches(part, DataSettings(padding=1, flip=True), count).stream()
     images = (next(stream)[0] * 255).round().long()
     # The middle of a crop is never padding: its two pixels tell the offset and the flip.
-    seen = Counter(map(tuple, images[:, 0, 1, 1:3].tolist()))
-    assert len(seen) == 18
-    assert max(abs(n - count / 18) for n in seen.values()) < 5 * (count / 18) ** 0.5
+    counts = Counter(map(tuple, images[:, 0, 1, 1:3].tolist()))
+    assert len(counts) == 18
+    assert max(abs(n - count / 18) for n in counts.values()) < 5 * (count / 18) ** 0.5
 
 
 def test_images_come_normalised_in_channels_last_with_their_labels() -> None:
@@ -133,8 +133,8 @@ def test_a_stream_started_later_yields_the_same(count: int, size: int, start: in
     stream = batches(numbered(count, side=2), data, size)
     whole = list(islice(stream.stream(), start + 4))
     resumed = list(islice(stream.stream(start), 4))
-    for (images, labels), (again, same) in zip(whole[start:], resumed, strict=True):
-        assert torch.equal(images, again)
+    for (images, labels), (repeated, same) in zip(whole[start:], resumed, strict=True):
+        assert torch.equal(images, repeated)
         assert torch.equal(labels, same)
 
 
@@ -180,9 +180,9 @@ def test_evaluation_shows_each_image_once_in_order(size: int) -> None:
     evaluation = EvaluationBatches(numbered(10), PLAIN, size, device="cpu")
     assert (len(evaluation), evaluation.images) == (-(-10 // size), 10)
     for _ in range(2):
-        shown: list[Tensor] = [labels for _, labels in evaluation]
-        assert len(shown) == len(evaluation)
-        assert torch.cat(shown).tolist() == list(range(10))
+        batches_of_labels: list[Tensor] = [labels for _, labels in evaluation]
+        assert len(batches_of_labels) == len(evaluation)
+        assert torch.cat(batches_of_labels).tolist() == list(range(10))
 
 
 def test_evaluation_does_not_augment() -> None:
@@ -218,8 +218,8 @@ def test_a_cuda_device_sees_what_the_cpu_sees() -> None:
     data = DataSettings(padding=1, flip=True)
     part = numbered(30, side=4).select(torch.arange(3, 23))
     streams = (batches(part, data, device=device).stream() for device in ("cpu", "cuda"))
-    for (images, labels), (there, same) in islice(zip(*streams, strict=True), 12):
-        torch.testing.assert_close(images, there.cpu(), rtol=0, atol=1e-6)
+    for (images, labels), (on_cuda, same) in islice(zip(*streams, strict=True), 12):
+        torch.testing.assert_close(images, on_cuda.cpu(), rtol=0, atol=1e-6)
         assert torch.equal(labels, same.cpu())
 
 
@@ -236,8 +236,8 @@ def test_a_batch_is_what_the_plan_of_its_epoch_says(
     source = batches(part, data, 4, share=share)
     for step in (1, 0, 5, 2, 3, 1):
         plan = source.draw(step // 3)
-        place = step % 3
-        rows = plan[0, 4 * place + share[0] : min(4 * place + 4, 11) : share[1]]
+        number = step % 3
+        rows = plan[0, 4 * number + share[0] : min(4 * number + 4, 11) : share[1]]
         inputs, labels = source.batch(step)
         assert labels.equal(rows) and len(labels) == source.size(step)
         columns = [int((plan[0] == row).nonzero()) for row in rows]

@@ -142,8 +142,8 @@ def test_what_is_damaged_is_removed_on_request(source: Source) -> None:
     (entry,) = source.entries
     flip_byte(entry)
     for repair in (False, True):
-        (found,) = verify_cache(source.cache, repair)
-        assert found == f"{entry}: its checksum does not match its content"
+        (problem,) = verify_cache(source.cache, repair)
+        assert problem == f"{entry}: its checksum does not match its content"
     assert source.entries == []
     assert verify_cache(source.cache) == []
 
@@ -153,8 +153,8 @@ def test_an_entry_under_another_s_name_is_damaged(source: Source) -> None:
     (entry,) = source.entries
     source.file.write_bytes(b"changed")
     source.load()
-    (other,) = {*source.entries} - {entry}
-    entry.replace(other)
+    (newer,) = {*source.entries} - {entry}
+    entry.replace(newer)
     assert "belongs to another entry" in verify_cache(source.cache)[0]
     source.load()
     assert source.calls == 3
@@ -226,10 +226,10 @@ def test_what_a_killed_writer_left_is_needless(source: Source, killed: Path) -> 
 def test_what_is_being_written_is_not_needless(
     source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = []
+    listings = []
 
-    def look(*given: object) -> None:
-        found.append(
+    def look(*_: object) -> None:
+        listings.append(
             (
                 [path.name.partition("train-")[0] + "train-" for path in source.entries],
                 *needless_entries(source.cache),
@@ -238,7 +238,7 @@ def test_what_is_being_written_is_not_needless(
 
     monkeypatch.setattr(os, "fsync", look)
     source.load()
-    assert found == [([".set-train-"],), (["set-train-"],)]  # the file, then its folder
+    assert listings == [([".set-train-"],), (["set-train-"],)]  # the file, then its folder
 
 
 def test_room_is_made_where_there_is_none_for_a_lock(

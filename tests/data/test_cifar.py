@@ -211,8 +211,8 @@ def test_rows_are_counted_where_they_are_read_from(
     data = shard.read_bytes()
     # The summary, whose length stands at the end, first says 200; it is to say 100.
     summary = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-    place = data.index(b"\x16\x90\x03", summary)
-    shard.write_bytes(data[:place] + b"\x16\xc8\x01" + data[place + 3 :])
+    start = data.index(b"\x16\x90\x03", summary)
+    shard.write_bytes(data[:start] + b"\x16\xc8\x01" + data[start + 3 :])
     assert pq.ParquetFile(shard).metadata.num_rows == 100
     monkeypatch.setattr("lthlib.data.cifar.MOST_ROWS", 150)
     with pytest.raises(DataError, match="200 rows, expected 1 to 150"):

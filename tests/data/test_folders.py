@@ -61,8 +61,8 @@ def test_labels_follow_the_class_folder(folder_root: Path) -> None:
     assert isinstance(dataset.test, Images)
     for image, label in zip(dataset.test.images, dataset.test.labels.tolist(), strict=True):
         folder = folder_root / "val" / dataset.classes[label]
-        there = [np.asarray(Image.open(file)) for file in folder.iterdir()]
-        assert any(np.array_equal(image.numpy(), pixels) for pixels in there)
+        pictures = [np.asarray(Image.open(file)) for file in folder.iterdir()]
+        assert any(np.array_equal(image.numpy(), pixels) for pixels in pictures)
 
 
 def test_the_first_training_images_are_of_every_class(folder_root: Path) -> None:
@@ -74,8 +74,8 @@ def test_beyond_the_memory_limit_the_same_batches_stream(folder_root: Path) -> N
     resident, streaming = load(folder_root), load(folder_root, memory_limit=10)
     assert isinstance(streaming.train, StreamingPart)
     assert streaming.image_shape == resident.image_shape
-    both = (batches(dataset, SMALL).stream(2) for dataset in (resident, streaming))
-    for (images, labels), (streamed, same) in islice(zip(*both, strict=True), 8):
+    streams = (batches(dataset, SMALL).stream(2) for dataset in (resident, streaming))
+    for (images, labels), (streamed, same) in islice(zip(*streams, strict=True), 8):
         assert torch.equal(images, streamed)
         assert torch.equal(labels, same)
         assert streamed.is_contiguous(memory_format=torch.channels_last)
@@ -93,9 +93,9 @@ def test_images_of_all_sizes_stream_through_random_crops(folder_root: Path) -> N
     stream = batches(dataset, RESIZED)
     whole = list(islice(stream.stream(), 9))
     resumed = list(islice(stream.stream(4), 5))
-    for (images, labels), (again, same) in zip(whole[4:], resumed, strict=True):
+    for (images, labels), (repeated, same) in zip(whole[4:], resumed, strict=True):
         assert images.shape == (len(labels), 3, 6, 6)
-        assert torch.equal(images, again)
+        assert torch.equal(images, repeated)
         assert torch.equal(labels, same)
 
 
@@ -238,14 +238,14 @@ PLACES = ["train/new.png", "train/bee/new.png", "train/bee/below/new"]
 
 
 @pytest.mark.parametrize("data", [SMALL, RESIZED])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("name", PLACES)
 @pytest.mark.parametrize("make", [to_itself, to_nowhere, to_the_folder_above, to_another_class])
 def test_a_link_that_leads_to_no_file_and_no_folder_of_its_own_is_named(
-    folder_root: Path, data: DataSettings, place: str, make: Callable[[Path], None]
+    folder_root: Path, data: DataSettings, name: str, make: Callable[[Path], None]
 ) -> None:
     (folder_root / "train/bee/below").mkdir()
-    make(folder_root / place)
-    with pytest.raises(DataError, match=rf"/{place}: (cannot be read|a link to a folder)"):
+    make(folder_root / name)
+    with pytest.raises(DataError, match=rf"/{name}: (cannot be read|a link to a folder)"):
         load(folder_root, data)
 
 

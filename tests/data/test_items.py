@@ -47,8 +47,8 @@ def test_arrays_and_lists_are_taken_as_tensors(inputs: Any, labels: Any) -> None
 
 def test_several_inputs_stay_together() -> None:
     mask = X > 9
-    given = {"tokens": X.long().numpy(), "mask": mask}
-    data = Dataset.from_tensors(given, Y, validation_fraction=0.25)
+    columns = {"tokens": X.long().numpy(), "mask": mask}
+    data = Dataset.from_tensors(columns, Y, validation_fraction=0.25)
     assert (len(data.train), len(data.validation), len(data.test)) == (6, 2, 0)
     held_out = data.validation.inputs  # type: ignore[union-attr]
     assert torch.equal(held_out["tokens"] > 9, held_out["mask"])
@@ -123,10 +123,10 @@ def test_a_loader_is_refused_with_the_lines_that_convert_it() -> None:
     *_, first, second = str(refused.value).splitlines()
     import lthlib
 
-    found: dict[str, Any] = {"lthlib": lthlib, "loader": loader}
-    exec(f"{first.strip()}\n{second.strip()}", found)
-    assert len(found["data"].train) + len(found["data"].validation) == 8
-    assert found["training"].batch_size == 4
+    namespace: dict[str, Any] = {"lthlib": lthlib, "loader": loader}
+    exec(f"{first.strip()}\n{second.strip()}", namespace)
+    assert len(namespace["data"].train) + len(namespace["data"].validation) == 8
+    assert namespace["training"].batch_size == 4
 
 
 def test_items_that_are_drawn_anew_are_said_to_be_read_once() -> None:

@@ -58,14 +58,14 @@ def test_digits_are_split_class_by_class() -> None:
 
 
 def test_the_test_set_is_the_same_for_every_split() -> None:
-    one, other = (
+    first, second = (
         load_dataset("digits", settings=DataSettings(split_seed=seed, validation_images=count))
         for seed, count in ((0, 300), (1, 100))
     )
-    assert isinstance(one.test, Images)
-    assert isinstance(other.test, Images)
-    assert torch.equal(one.test.images, other.test.images)
-    assert (len(other.train), len(other.validation)) == (1200, 100)
+    assert isinstance(first.test, Images)
+    assert isinstance(second.test, Images)
+    assert torch.equal(first.test.images, second.test.images)
+    assert (len(second.train), len(second.validation)) == (1200, 100)
 
 
 def test_more_validation_than_there_is_is_refused() -> None:
@@ -199,7 +199,7 @@ NAN, INFINITE = float("nan"), float("inf")
 
 
 @pytest.mark.parametrize(
-    ("value", "dtype", "said"),
+    ("value", "dtype", "text"),
     [
         (NAN, torch.float32, "nan"),
         (INFINITE, torch.float16, "inf"),
@@ -209,11 +209,11 @@ NAN, INFINITE = float("nan"), float("inf")
 )
 @pytest.mark.parametrize("shape", [(2000,), (2000, 3), (2000, 2, 2)])
 def test_the_first_row_that_is_not_finite_is_named(
-    value: float, dtype: torch.dtype, said: str, shape: tuple[int, ...]
+    value: float, dtype: torch.dtype, text: str, shape: tuple[int, ...]
 ) -> None:
     inputs, labels = torch.zeros(shape, dtype=dtype), torch.arange(2000) % 2
     inputs[1500], inputs[1999] = value, NAN
-    with pytest.raises(DataError, match=rf"^inputs, row 1500: .* float32 \({said}\)"):
+    with pytest.raises(DataError, match=rf"^inputs, row 1500: .* float32 \({text}\)"):
         Tensors(inputs, labels)
     good = torch.zeros_like(inputs)
     for part in ("validation", "test"):

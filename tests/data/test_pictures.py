@@ -64,8 +64,8 @@ def test_of_sixteen_bits_the_upper_eight_count(
 ) -> None:
     values = np.linspace(0, 65_535, 16 * channels).astype(int).reshape(4, 4, channels)
     colours = values[..., : 1 if channels < 3 else 3] >> 8
-    found = decoded(png(kind, 16, values, transparent))
-    assert found.tolist() == np.broadcast_to(colours, (4, 4, 3)).tolist()
+    pixels = decoded(png(kind, 16, values, transparent))
+    assert pixels.tolist() == np.broadcast_to(colours, (4, 4, 3)).tolist()
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_a_pipe_and_a_device_are_no_images(tmp_path: Path) -> None:
 
 def test_as_many_images_as_there_is_room_for_are_demanded() -> None:
     image = png(GREY, 8, np.full((1, 1, 1), 5))
-    found = decode_all([(image, "row 0"), (image, "row 1")], 2, (1, 1), "ants")
-    assert found.tolist() == [[[[5, 5, 5]]]] * 2
+    pixels = decode_all([(image, "row 0"), (image, "row 1")], 2, (1, 1), "ants")
+    assert pixels.tolist() == [[[[5, 5, 5]]]] * 2
     for count in (1, 3, 2000):
         with pytest.raises(DataError, match=f"ants: {count} images and 2 labels"):
             decode_all([(image, "a row")] * count, 2, (1, 1), "ants")

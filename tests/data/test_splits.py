@@ -23,13 +23,13 @@ def test_an_address_is_pinned() -> None:
 
 @given(addresses, addresses)
 def test_numbers_depend_on_the_address_alone(
-    one: tuple[int, list[str | int]], other: tuple[int, list[str | int]]
+    first: tuple[int, list[str | int]], second: tuple[int, list[str | int]]
 ) -> None:
     torch.manual_seed(1)
-    before = drawn(one[0], *one[1])
+    before = drawn(first[0], *first[1])
     torch.manual_seed(2)
-    assert drawn(one[0], *one[1]) == before
-    assert (drawn(other[0], *other[1]) == before) == (one == other)
+    assert drawn(first[0], *first[1]) == before
+    assert (drawn(second[0], *second[1]) == before) == (first == second)
 
 
 def test_one_and_its_name_are_different_addresses() -> None:
@@ -56,10 +56,10 @@ def test_no_validation_leaves_everything_for_training() -> None:
     assert validation.tolist() == []
 
 
-@pytest.mark.parametrize("wanted", [-1, 3])
-def test_more_than_there_are_is_refused(wanted: int) -> None:
-    with pytest.raises(ConfigError, match=f"{wanted} validation images.*ask for 0 to 2"):
-        split_indices(torch.tensor([0, 0, 1, 1]), wanted, seed=0)
+@pytest.mark.parametrize("count", [-1, 3])
+def test_more_than_there_are_is_refused(count: int) -> None:
+    with pytest.raises(ConfigError, match=f"{count} validation images.*ask for 0 to 2"):
+        split_indices(torch.tensor([0, 0, 1, 1]), count, seed=0)
 
 
 @given(label_lists, st.data(), st.integers(0, 9))
@@ -69,19 +69,19 @@ def test_a_split_is_balanced_complete_and_repeatable(
     labels = torch.tensor(values)
     counts = torch.bincount(labels)
     spare = (counts - 1).clamp(min=0)
-    wanted = data.draw(st.integers(0, int(spare.sum())))
-    train, validation = split_indices(labels, wanted, seed)
+    count = data.draw(st.integers(0, int(spare.sum())))
+    train, validation = split_indices(labels, count, seed)
 
     assert sorted([*train.tolist(), *validation.tolist()]) == list(range(len(values)))
     assert train.tolist() == sorted(train.tolist())
     assert validation.tolist() == sorted(validation.tolist())
     given_up = torch.bincount(labels[validation], minlength=len(counts))
-    assert int(given_up.sum()) == wanted
+    assert int(given_up.sum()) == count
     assert bool((given_up <= spare).all())
     could_give_more = given_up[given_up < spare]
     if len(could_give_more):
         assert int(given_up.max()) - int(could_give_more.min()) <= 1
-    assert torch.equal(split_indices(labels, wanted, seed)[1], validation)
+    assert torch.equal(split_indices(labels, count, seed)[1], validation)
 
 
 def test_another_seed_gives_another_split() -> None:

@@ -141,12 +141,12 @@ def test_the_second_load_decodes_nothing_but_reads_the_annotations_again(
     monkeypatch.setattr("lthlib.data.folders.decode_all", None)
     names = list(annotated(root))
     kinds = annotated(root)
-    other = next(name for name in names if kinds[name] != kinds[names[0]])
+    unlike = next(name for name in names if kinds[name] != kinds[names[0]])
     file = root / "tiny-imagenet-200/val/val_annotations.txt"
-    change(file, f"{names[0]}\t{kinds[names[0]]}", f"{names[0]}\t{kinds[other]}")
+    change(file, f"{names[0]}\t{kinds[names[0]]}", f"{names[0]}\t{kinds[unlike]}")
     after = load(root).test.labels
     assert (before != after).nonzero().tolist() == [[0]]
-    assert after[0] == before[names.index(other)]
+    assert after[0] == before[names.index(unlike)]
 
 
 def test_beyond_the_memory_limit_the_same_augmented_batches_stream(drawn: Path) -> None:
