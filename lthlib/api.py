@@ -60,9 +60,9 @@ def find_tickets(
     store: str | Path | None = None,
     **settings: Any,
 ) -> list[Ticket]:
-    """Find winning tickets of any network.
+    """Find winning tickets of any network that maps inputs to outputs, such as logits.
 
-    It maps inputs [b, ...] to outputs, such as logits [b, classes].
+    Inputs are of shape [b, ...], logits of shape [b, classes].
 
     Args:
         model: left as it is. It takes a tensor, or several by a tuple or a mapping, and gives
@@ -115,17 +115,18 @@ def find_tickets(
         raise ConfigError("retrain takes a ticket: call lthlib.retrain(ticket, data)")
     if algorithm.takes("rewind"):
         settings.setdefault("rewind", rewind)
-    objective, dataset = Objective(loss, metric), _dataset(data)
+    objective = Objective(loss, metric)
+    dataset = _as_dataset(data)
 
     def fresh() -> Trainer:
-        trainer = _trainer(
+        trainer = _make_trainer(
             model, dataset, objective, seed, training, prunable, augmentation, device
         )
         if (mask := already_pruned(trainer.prunable_weights())) is not None:
             trainer.confine(mask)
         return trainer
 
-    start = _tried_density(fresh(), density)
+    start = _try_network(fresh(), density)
     if density is not None:
         settings |= _settings_for(algorithm, density, start, settings)
     parent = None
@@ -136,11 +137,11 @@ def find_tickets(
         method_settings = build(algorithm.settings, settings | more, method)
         trainer = fresh()
         work = algorithm.work(method_settings, trainer.steps, parent.rewind_step if parent else 0)
-        with _bar(trainer, algorithm.title, work, progress, watch):
+        with _progress_bar(trainer, algorithm.title, work, progress, watch):
             yielded = tickets_of(trainer, algorithm, method_settings, parent, store)
-            return _until_stopped(trainer, yielded)
+            return _collect_until_stopped(trainer, yielded)
 
-    tickets = search() if density is None or method != "cs" else _at_density(search, density)
+    tickets = search() if density is None or method != "cs" else _search_at_density(search, density)
     for ticket in tickets:
         ticket.info = {"method": method, "settings": _plain(settings), "seed": seed}
         ticket.model, ticket.objective = model, objective
@@ -155,7 +156,7 @@ def find_tickets(
     return tickets
 
 
-def _tried_density(trainer: Trainer, density: float | None) -> float:
+def _try_network(trainer: Trainer, density: float | None) -> float:
     """Try what is to be trained; return the density that it has before."""
     with turn(trainer.network.device):
         try_out(trainer)
@@ -171,7 +172,7 @@ def _tried_density(trainer: Trainer, density: float | None) -> float:
     return start
 
 
-def _until_stopped(trainer: Trainer, search: Iterator[Ticket]) -> list[Ticket]:
+def _collect_until_stopped(trainer: Trainer, search: Iterator[Ticket]) -> list[Ticket]:
     tickets: list[Ticket] = []
     try:
         tickets.extend(search)
@@ -184,7 +185,7 @@ def _until_stopped(trainer: Trainer, search: Iterator[Ticket]) -> list[Ticket]:
     return tickets
 
 
-def _at_density(search: Callable[..., list[Ticket]], density: float) -> list[Ticket]:
+def _search_at_density(search: Callable[..., list[Ticket]], density: float) -> list[Ticket]:
     """The tickets of the search that comes nearest to a density."""
     tickets: dict[float, list[Ticket]] = {}  # by initial gate
 
@@ -256,16 +257,23 @@ def retrain(
         OutOfMemory: memory does not hold it.
         Paused: it was stopped by Ctrl-C.
     """
-    model = _model(ticket, model)
+    model = _network_for(ticket, model)
     method = get_method("retrain")
     method_settings = build(method.settings, settings, "retrain")
-    objective = _objective(ticket, loss)
-    trainer = _trainer(
-        model, _dataset(data), objective, seed, training, tuple(ticket.mask), augmentation, device
+    objective = _objective_for(ticket, loss)
+    trainer = _make_trainer(
+        model,
+        _as_dataset(data),
+        objective,
+        seed,
+        training,
+        tuple(ticket.mask),
+        augmentation,
+        device,
     )
-    _tried_density(trainer, None)
+    _try_network(trainer, None)
     work = method.work(method_settings, trainer.steps, ticket.rewind_step)
-    with _bar(trainer, f"retraining {ticket.point}", work, progress):
+    with _progress_bar(trainer, f"retraining {ticket.point}", work, progress):
         if method_settings.start != "fresh" and not method_settings.rewind:
             # So that a store knows it again, whatever the model holds.
             load_start(trainer, ticket, method_settings.start)
@@ -311,15 +319,17 @@ def evaluate(
         DataError: the data cannot be read or do not fit together.
         OutOfMemory: memory does not hold it.
     """
-    model = copied(_model(ticket, model))
+    model = copied(_network_for(ticket, model))
     for parameter in model.parameters():  # frozen or not
         parameter.requires_grad_(parameter.is_floating_point())
     if ticket.weights is None:
         raise TicketError(f"ticket {ticket.point!r} has no weights of its own; retrain it first")
     if not isinstance(data, Dataset):
-        data, part = _dataset(data, whole=True), "test"
-    objective, prunable = _objective(ticket, loss, metric), tuple(ticket.mask)
-    trainer = _trainer(model, data, objective, 0, None, prunable, augmentation, device)
+        data, part = _as_dataset(data, whole=True), "test"
+    objective = _objective_for(ticket, loss, metric)
+    trainer = _make_trainer(
+        model, data, objective, 0, None, tuple(ticket.mask), augmentation, device
+    )
     weights = {name: tensor.to(trainer.network.device) for name, tensor in ticket.weights.items()}
     with turn(trainer.network.device):
         value = trainer.evaluate(part, weights)
@@ -328,7 +338,7 @@ def evaluate(
     return value
 
 
-def _model(ticket: Ticket, model: nn.Module | None) -> nn.Module:
+def _network_for(ticket: Ticket, model: nn.Module | None) -> nn.Module:
     model = model or ticket.model
     if model is None:
         raise TicketError("a ticket from a file does not hold the network's code; give model=...")
@@ -337,12 +347,12 @@ def _model(ticket: Ticket, model: nn.Module | None) -> nn.Module:
     return model
 
 
-def _objective(ticket: Ticket, loss: Any, metric: Any = None) -> Objective:
+def _objective_for(ticket: Ticket, loss: Any, metric: Any = None) -> Objective:
     earlier = ticket.objective or Objective()
     return Objective(loss or earlier.loss, metric or earlier.metric)
 
 
-def _trainer(
+def _make_trainer(
     model: nn.Module,
     dataset: Dataset,
     objective: Objective,
@@ -364,7 +374,7 @@ def _trainer(
     )
 
 
-def _dataset(data: Any, whole: bool = False) -> Dataset:
+def _as_dataset(data: Any, whole: bool = False) -> Dataset:
     """The data as a `Dataset`, where `whole` with all of it as the test part."""
     if isinstance(data, Dataset):
         return data
@@ -381,7 +391,7 @@ def _dense_parent(
         weights = {name: tensor.cpu().clone() for name, tensor in state.items()}
         return Ticket(Mask.full(weights, trainer.names), weights, weights, point="dense")
     method = get_method("dense")
-    with _bar(trainer, "dense network", trainer.steps(), progress):
+    with _progress_bar(trainer, "dense network", trainer.steps(), progress):
         (ticket,) = tickets_of(trainer, method, method.settings(rewind), None, store)
     return ticket
 
@@ -402,15 +412,15 @@ def _settings_for(
         raise ConfigError(f"{method.name} finds its own density: a higher penalty prunes more")
     if method.name != "imp":
         raise ConfigError(f"{method.name} takes no density; leave it out")
-    target, density = density, density / start
-    if density > 1 - 1e-6:
-        raise ConfigError(f"density {target}, at which imp prunes nothing; give less than {start}")
+    share = density / start
+    if share > 1 - 1e-6:
+        raise ConfigError(f"density {density}, at which imp prunes nothing; give less than {start}")
     if {"rounds", "fraction"} <= settings.keys():
         raise ConfigError("density and rounds set the fraction; give two of the three")
     fraction = settings.get("fraction", 0.2)
-    needed = round(math.log(density) / math.log(1 - fraction), 6)
+    needed = round(math.log(share) / math.log(1 - fraction), 6)
     rounds = settings.get("rounds") or max(1, math.ceil(needed))
-    return {"rounds": rounds, "fraction": 1 - density ** (1 / rounds)}
+    return {"rounds": rounds, "fraction": 1 - share ** (1 / rounds)}
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:
@@ -419,16 +429,18 @@ def _plain(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _bar(
+def _progress_bar(
     trainer: Trainer, title: str, work: int, progress: bool, watch: Watch | None = None
 ) -> Iterator[None]:
-    device, total = trainer.network.device, work * trainer.settings.batch_size
+    device = trainer.network.device
+    total = work * trainer.settings.batch_size
     with (
         interruptions() as interrupted,
         turn(device) as pause,
         bar_of_images(f"{title} on {named(device)}", total, shown=progress) as bar,
     ):
-        updated, stopped = 0.0, False
+        updated = 0.0
+        stopped = False
         began: tuple[int, int] | None = None
 
         def ask(trainer: Trainer) -> bool:

@@ -37,7 +37,8 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     Raises:
         ConfigError: at a call, where an argument does not fit; the error names it.
     """
-    taken, kinds = signature(function), typing.get_type_hints(function, include_extras=True)
+    taken = signature(function)
+    kinds = typing.get_type_hints(function, include_extras=True)
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -50,36 +50,36 @@ class Description:
             case partial():
                 return self.of((value.func, value.args, value.keywords))
             case FunctionType() | nn.Module() | type():
-                return self._once(value)
+                return self._describe_once(value)
         if callable(value) and hasattr(value, "__dict__") and not _is_of_library(type(value)):
-            return self._once(value)
+            return self._describe_once(value)
         text = repr(value)
         return _name(type(value)) if " at 0x" in text else text
 
-    def _once(self, value: Any) -> Any:
+    def _describe_once(self, value: Any) -> Any:
         if id(value) in self._visited:
             return "again"
         self._visited[id(value)] = value
         if isinstance(value, FunctionType):
-            return _name(value), () if _is_of_library(value) else self._function(value)
+            return _name(value), () if _is_of_library(value) else self._describe_function(value)
         if isinstance(value, type):
-            return _name(value), () if _is_of_library(value) else self._class(value)
-        return self.of(type(value).__mro__), self._fields(value)
+            return _name(value), () if _is_of_library(value) else self._describe_class(value)
+        return self.of(type(value).__mro__), self._describe_fields(value)
 
-    def _function(self, function: FunctionType) -> Any:
+    def _describe_function(self, function: FunctionType) -> Any:
         code, outside = function.__code__, function.__globals__
         read = [outside[name] for name in code.co_names if name in outside]
-        cells = [_content(cell) for cell in function.__closure__ or ()]
+        cells = [_cell_content(cell) for cell in function.__closure__ or ()]
         holds = [function.__defaults__, function.__kwdefaults__, cells]
         return self.of([code, *holds, [item for item in read if isinstance(item, _READ)]])
 
-    def _class(self, kind: type) -> Any:
+    def _describe_class(self, kind: type) -> Any:
         members = {n: _function_in(member) for n, member in vars(kind).items()}
         return self.of(
             {n: m for n, m in members.items() if isinstance(m, FunctionType) or n[:2] != "__"}
         )
 
-    def _fields(self, value: Any) -> Any:
+    def _describe_fields(self, value: Any) -> Any:
         # The keys of hooks count all hooks that were ever made in this process.
         return self.of(
             {
@@ -89,7 +89,7 @@ class Description:
         )
 
 
-def _content(cell: Any) -> Any:
+def _cell_content(cell: Any) -> Any:
     try:
         return cell.cell_contents
     except ValueError:  # it is empty yet

@@ -32,16 +32,16 @@ def unwrapped(model: nn.Module) -> nn.Module:
     modules = list(model.modules())
     if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
         raise ConfigError("the network is TorchScript; give the nn.Module that it was made from")
-    if not any(map(_inside, modules)):
+    if not any(map(_wrapped, modules)):
         return model
     memo: dict[int, Any] = {id(t): t for t in (*model.parameters(), *model.buffers())}
     for module in reversed(modules):  # those within others first
-        if (inner := _inside(module)) is not None:
+        if (inner := _wrapped(module)) is not None:
             memo[id(module)] = copied(inner, memo)
     return copied(model, memo)
 
 
-def _inside(module: nn.Module) -> nn.Module | None:
+def _wrapped(module: nn.Module) -> nn.Module | None:
     return module._modules.get("module" if isinstance(module, _WRAPPERS) else "_orig_mod")
 
 

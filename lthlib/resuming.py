@@ -65,7 +65,8 @@ def tickets_of(
     load_checkpoint(trainer, folder / "checkpoint.safetensors", name)
     yield from map(Ticket.load, [folder / file for file in trainer.files])
     for ticket in method.search(trainer, settings, parent):
-        content, file = ticket.to_bytes(), f"tickets/{ticket.point}.safetensors"
+        content = ticket.to_bytes()
+        file = f"tickets/{ticket.point}.safetensors"
         _write(folder / file, content)
         trainer.files[file] = hashlib.sha256(content).hexdigest()
         yield ticket

@@ -24,7 +24,8 @@ class DenseSettings(Settings):
 
 def search(trainer: Trainer, settings: DenseSettings, parent: Ticket | None) -> Iterator[Ticket]:
     """Train without a mask; yields one ticket of density 1."""
-    k, steps = rewind_step(trainer, "dense.rewind", settings.rewind), trainer.steps()
+    k = rewind_step(trainer, "dense.rewind", settings.rewind)
+    steps = trainer.steps()
     mask = Mask.full(trainer.group("weights"), trainer.names)
     for _ in trainer.rounds(1):
         trainer.fit(trainer.masked_step(mask, steps), stop=steps, snapshot_at=k)

@@ -65,7 +65,8 @@ def gated_step(trainer: Trainer, settings: Any, steps: int, gate: Gate) -> Step:
     """
     buffers = trainer.flat("buffers")
     gates, gate_momenta = trainer.flat("gates"), trainer.flat("gate_momentum")
-    gradients, gate_gradients = trainer.gradients, gates.like(torch.zeros_like(gates.data))
+    gradients = trainer.gradients
+    gate_gradients = gates.like(torch.zeros_like(gates.data))
     pruned, thin = trainer.prunable_weights(), trainer.thinned()
     at_weights = gradients.data[: len(gates.data)]
     options = trainer.optimiser_options() | {"weight_decay": 0.0}
@@ -119,18 +120,18 @@ def search_gates(trainer: Trainer, settings: Any, name: str, gate: Gate) -> Iter
     gates = trainer.keep("gates", start)
     trainer.keep("gate_momentum", {n: torch.zeros_like(w) for n, w in prunable.items()})
     trainer.observe = lambda step: gate_readout(trainer, gate, step)
-    trainer.standing = lambda: _ticket(trainer, gate, "stopped", trainer.round, k)
+    trainer.standing = lambda: _make_gated_ticket(trainer, gate, "stopped", trainer.round, k)
     for r in trainer.rounds(settings.rounds):
         streams, snapshot_at = (("train",), k) if r == 0 else ((f"round-{r}",), None)
         step = gated_step(trainer, settings, steps, gate)
         trainer.fit(step, stop=steps, streams=streams, snapshot_at=snapshot_at)
         trainer.history[-1]["gated_validation"] = gated_accuracy(trainer, gate, steps - 1)
         # Before the reset: after it no gate is above s0, and with s0 <= 0 none is open.
-        yield _ticket(trainer, gate, f"round-{r}", r, k)
+        yield _make_gated_ticket(trainer, gate, f"round-{r}", r, k)
         gate.reset(gates.data)
 
 
-def _ticket(trainer: Trainer, gate: Gate, point: str, index: int, k: int) -> Ticket:
+def _make_gated_ticket(trainer: Trainer, gate: Gate, point: str, index: int, k: int) -> Ticket:
     kept = {name: gate.kept(s) for name, s in trainer.group("gates").items()}
     mask = Mask({name: value > 0 for name, value in kept.items()})
     if mask.kept == 0:

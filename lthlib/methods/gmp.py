@@ -80,12 +80,14 @@ def search(trainer: Trainer, settings: GMPSettings, parent: Ticket | None) -> It
     # One that keeps nothing is refused before training.
     kept_count(Mask(masks).total, settings.density)
     for _ in trainer.rounds(1):
-        step = _step(trainer, settings, begin, end, interval)
+        step = _make_step(trainer, settings, begin, end, interval)
         trainer.fit(step, stop=stop, snapshot_at=k, replays=False)
         yield make_ticket(trainer, Mask(masks), rewind_step=k, target_density=settings.density)
 
 
-def _step(trainer: Trainer, settings: GMPSettings, begin: int, end: int, interval: int) -> Step:
+def _make_step(
+    trainer: Trainer, settings: GMPSettings, begin: int, end: int, interval: int
+) -> Step:
     weights, masks, stop = trainer.prunable_weights(), trainer.group("masks"), trainer.steps()
     masked = trainer.masked_step(Mask(masks), stop)
 

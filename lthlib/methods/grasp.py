@@ -72,17 +72,19 @@ def scores(trainer: Trainer, images: Part, temperature: float) -> Tensors:
 
         gradient = gradient_of_sum(terms(), weights)
         try:
-            curved = gradient_of_sum((_product(gradient, t, weights) for t in terms()), weights)
+            curved = gradient_of_sum((_dot_product(gradient, t, weights) for t in terms()), weights)
         except RuntimeError as error:
             if not str(error).startswith(_NO_SECOND):
                 raise
             reason = str(error).partition("\n")[0]
             warnings.warn(f"grasp takes finite differences: {reason}", stacklevel=2)
-            curved = _by_differences(gradient, lambda: gradient_of_sum(terms(), weights), weights)
+            curved = _hessian_by_differences(
+                gradient, lambda: gradient_of_sum(terms(), weights), weights
+            )
         return {name: (w * curved[name]).detach().cpu() for name, w in weights.items()}
 
 
-def _by_differences(
+def _hessian_by_differences(
     direction: Tensors, gradient: Callable[[], Tensors], weights: Tensors
 ) -> Tensors:
     """The Hessian times a direction, from the gradients a little to either side along it."""
@@ -104,7 +106,7 @@ def _by_differences(
     return {name: (sides[0][name] - sides[1][name]) / (2 * step) for name in weights}
 
 
-def _product(gradient: Tensors, loss: Tensor, weights: Tensors) -> Tensor:
+def _dot_product(gradient: Tensors, loss: Tensor, weights: Tensors) -> Tensor:
     """<gradient, d loss / d weights>, whose gradient is the Hessian of `loss` times `gradient`."""
     leaves = list(weights.values())
     slopes = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)

@@ -71,11 +71,12 @@ def initial_scores(weights: Mapping[str, Tensor], initial: str) -> dict[str, Ten
     }
 
 
-def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Step:
+def _make_step(trainer: Trainer, settings: HydraSettings, steps: int) -> Step:
     buffers, masks, thin = trainer.flat("buffers"), trainer.flat("masks"), trainer.thinned()
     weights, momenta = trainer.prunable_weights(), trainer.flat("score_momentum")
     scores = weights if settings.aliased else trainer.flat("scores")
-    gradients, at_scores = trainer.gradients, scores.like(torch.zeros_like(scores.data))
+    gradients = trainer.gradients
+    at_scores = scores.like(torch.zeros_like(scores.data))
     at_weights = gradients.data[: len(scores.data)]
     norms = {n: trainer.flat("weights")[n] for n in batchnorm_names(trainer.network.model)}
     options = steps_by_sgd(trainer, "Hydra's scores")
@@ -90,13 +91,13 @@ def _step(trainer: Trainer, settings: HydraSettings, steps: int) -> Step:
         now = trainer.dial(rate, t)
         sgd_step(scores, at_scores, momenta, now, **options)
         sgd_step(norms, gradients, trainer.group("momentum"), now, **options)
-        trainer.load("masks", _choose(trainer, scores, settings))
+        trainer.load("masks", _choose_mask(trainer, scores, settings))
         return Outcome(loss, correct, len(y), len(y), len(y))
 
     return step
 
 
-def _choose(trainer: Trainer, scores: Mapping[str, Tensor], settings: HydraSettings) -> Mask:
+def _choose_mask(trainer: Trainer, scores: Mapping[str, Tensor], settings: HydraSettings) -> Mask:
     magnitudes = {name: score.abs() for name, score in scores.items()}
     return trainer.select(magnitudes, settings.density, settings.structure)
 
@@ -112,9 +113,9 @@ def search(trainer: Trainer, settings: HydraSettings, parent: Ticket | None) -> 
     trainer.keep("score_momentum", {n: torch.zeros_like(score) for n, score in scores.items()})
     if not settings.aliased:
         trainer.keep("scores", scores)
-    trainer.keep("masks", _choose(trainer, scores, settings))
+    trainer.keep("masks", _choose_mask(trainer, scores, settings))
     for _ in trainer.rounds(1):
-        trainer.fit(_step(trainer, settings, steps), stop=steps)
+        trainer.fit(_make_step(trainer, settings, steps), stop=steps)
         yield make_ticket(trainer, Mask(trainer.group("masks")), target_density=settings.density)
 
 

@@ -69,7 +69,8 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
 
     It is judged as retrained, or as found where nothing goes back.
     """
-    total, k = trainer.steps(), rewind_step(trainer, "imp.rewind", settings.rewind, inside=True)
+    k = rewind_step(trainer, "imp.rewind", settings.rewind, inside=True)
+    total = trainer.steps()
     weights = trainer.prunable_weights()
     # A structure that it lacks is refused before training.
     trainer.select(weights, 1.0, settings.structure)
@@ -77,17 +78,19 @@ def search(trainer: Trainer, settings: IMPSettings, parent: Ticket | None) -> It
     start = 0 if settings.rewinding == "none" else k
     for r in trainer.rounds(settings.rounds + 1):
         mask = Mask(masks)
-        begin, snapshot_at = (start, None) if r else (0, k)
         streams = (f"round-{r}",) if r and settings.rewinding == "none" else ("train",)
         step = trainer.masked_step(mask, total)
-        trainer.fit(step, start=begin, stop=total, streams=streams, snapshot_at=snapshot_at)
-        target = _density(trainer, settings, r)
+        if r == 0:
+            trainer.fit(step, stop=total, streams=streams, snapshot_at=k)
+        else:
+            trainer.fit(step, start=start, stop=total, streams=streams)
+        target = _density_after(trainer, settings, r)
         judged = "retrained" if r and settings.rewinding != "none" else "found"
         yield make_ticket(
             trainer, mask, point=f"round-{r}", index=r, judged=judged, rewind_step=k,
             target_density=target,
         )  # fmt: skip
-        trainer.load("masks", _pruned(trainer, mask, settings, r + 1))
+        trainer.load("masks", _prune(trainer, mask, settings, r + 1))
         if settings.rewinding == "weights":
             trainer.rewind(settings.optimiser)
         else:
@@ -116,15 +119,15 @@ def go_on(trainer: Trainer, settings: IMPSettings, ticket: Ticket) -> bool:
     return True
 
 
-def _density(trainer: Trainer, settings: IMPSettings, r: int) -> float:
+def _density_after(trainer: Trainer, settings: IMPSettings, r: int) -> float:
     start = trainer.within.density if trainer.within else 1.0
     return start * (1 - settings.fraction) ** r
 
 
-def _pruned(trainer: Trainer, mask: Mask, settings: IMPSettings, r: int) -> Mask:
+def _prune(trainer: Trainer, mask: Mask, settings: IMPSettings, r: int) -> Mask:
     """The mask of round r."""
     weights = trainer.prunable_weights()
-    density = _density(trainer, settings, r)
+    density = _density_after(trainer, settings, r)
     if settings.structure == "unstructured":
         return prune_by_magnitude(weights, mask, max(1, round(mask.total * density)))
     magnitudes = {name: weight.detach().abs() for name, weight in weights.items()}

@@ -88,7 +88,8 @@ def prune(trainer: Trainer, settings: SynFlowSettings) -> Mask:
     Source:
         The release, prune.py.
     """
-    mask, x = Mask.full(trainer.prunable_weights(), trainer.names).to("cpu"), ones(trainer)
+    mask = Mask.full(trainer.prunable_weights(), trainer.names).to("cpu")
+    x = ones(trainer)
     for i in range(1, settings.iterations + 1):
         density = settings.density ** (i / settings.iterations)
         mask = trainer.select(scores(trainer, mask, x), density, within=mask)

@@ -87,7 +87,8 @@ class Steps:
     ):
         self.step, self.sources, self.meter = step, sources, meter
         self.record = record
-        self.length, self.epoch = sources[0].steps_per_epoch, -1
+        self.length = sources[0].steps_per_epoch
+        self.epoch = -1
         self.resident = all(source.resident for source in sources)
         self.position = torch.zeros(1, dtype=torch.int64, device=meter.device)
         # A recording reads it again at each replay, so it lives as long.
@@ -135,7 +136,7 @@ class Steps:
         if size not in self.recordings:
             self.warm[size] += 1
             # As when they are recorded: libraries choose kernels by where a batch lies, too.
-            return self._run(t, position, drawn or self._look_up(size))
+            return self._run_step(t, position, drawn or self._look_up_batches(size))
         for held, batch in zip(self.held.get(size, ()), drawn, strict=False):
             for recorded, tensor in zip(held, batch, strict=True):
                 recorded.copy_(tensor, non_blocking=True)
@@ -143,7 +144,7 @@ class Steps:
         replay()
         return outcome
 
-    def _run(self, t: int, position: int | Tensor, batches: Sequence[Batch]) -> Outcome:
+    def _run_step(self, t: int, position: int | Tensor, batches: Sequence[Batch]) -> Outcome:
         outcome = self.step(t, *batches)
         self.meter.note(position, outcome)
         return outcome
@@ -170,8 +171,8 @@ class Steps:
         def work() -> None:
             self.recording = True
             try:
-                batches = self.held.get(size) or self._look_up(size)
-                outcomes[:] = [self._run(t, self.position, batches)]
+                batches = self.held.get(size) or self._look_up_batches(size)
+                outcomes[:] = [self._run_step(t, self.position, batches)]
             finally:
                 self.recording = False
 
@@ -181,11 +182,12 @@ class Steps:
         except RuntimeError as error:
             if memory_ended(error):
                 raise
-            self.record, self.recordings = None, {}
+            self.record = None
+            self.recordings = {}
             reason = str(error).splitlines()[0]
             warnings.warn(f"steps are not recorded, which is slower: {reason}", stacklevel=2)
 
-    def _look_up(self, size: int) -> list[Batch]:
+    def _look_up_batches(self, size: int) -> list[Batch]:
         """The batches at the position in the epoch that the device was told."""
         columns = self.position * self.sources[0].batch_size + self.offsets[:size]
         return [s.cut(s.draw(self.epoch).index_select(1, columns)) for s in self.sources]

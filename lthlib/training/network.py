@@ -147,7 +147,7 @@ class Network:
         if self.device.type != "cpu":
             getattr(torch, self.device.type).manual_seed(seed)
 
-    def _hold(self, weights: Named, buffers: Named) -> None:
+    def _hold_tensors(self, weights: Named, buffers: Named) -> None:
         """Let the module's own tensors be these."""
         for i, tensors in enumerate((weights, buffers)):
             # It lies where it lay; torch's `functional_call` exchanges all at every call.
@@ -161,7 +161,7 @@ class Network:
             self._held[i] = tensors if stays else None
 
     def _forward(self, weights: Named, buffers: Named, x: Any) -> Any:
-        self._hold(weights, buffers)
+        self._hold_tensors(weights, buffers)
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                 output = logits_of(call(self.model, x))
@@ -182,8 +182,8 @@ class Network:
             if held is None or new is None or held.shape != new.shape:
                 raise ConfigError(
                     f"a forward pass makes the buffer {key!r} of {type(module).__name__} "
-                    f"{_shape(new)}, which was {_shape(held)}; run the network on a batch once "
-                    "before, and keep the shape"
+                    f"{_shape_of(new)}, which was {_shape_of(held)}; run the network on a batch "
+                    "once before, and keep the shape"
                 )
             self._written.append((held, new))
 
@@ -313,7 +313,7 @@ class Network:
         return int(counter.get_total_flops()) // 2
 
 
-def _shape(tensor: Tensor | None) -> str:
+def _shape_of(tensor: Tensor | None) -> str:
     return "None" if tensor is None else f"of shape {list(tensor.shape)}"
 
 

@@ -526,7 +526,8 @@ class Trainer:
             Buffers by name; the state's stay as they are.
         """
         buffers = {name: tensor.clone() for name, tensor in self.group("buffers").items()}
-        begun, images = time.perf_counter(), 0
+        begun = time.perf_counter()
+        images = 0
         source = self.batches("statistics").stream()
         with self.network.averaging(buffers), self.network.arithmetic():
             for _ in range(self.steps_per_epoch):

@@ -23,14 +23,14 @@ def search(trainer: Trainer, settings: BiPSettings, parent: Ticket | None) -> It
     alternation = kind(trainer, settings, steps)
     masks = trainer.group("masks")
     trainer.keep("earlier_masks", {name: pack(mask) for name, mask in masks.items()})
-    trainer.observe = _watch(trainer, steps)
+    trainer.observe = _make_readout(trainer, steps)
     lower = tuple(f"lower-{i}" for i in range(settings.lower_steps))
     for _ in trainer.rounds(1):
         trainer.fit(alternation, stop=steps, streams=(*lower, "upper"))
         yield make_ticket(trainer, Mask(masks), target_density=settings.density)
 
 
-def _watch(trainer: Trainer, steps: int) -> Callable[[int], dict[str, Any]]:
+def _make_readout(trainer: Trainer, steps: int) -> Callable[[int], dict[str, Any]]:
     """Density of the mask, and its overlap with the mask of one epoch before."""
     masks, earlier = trainer.group("masks"), trainer.group("earlier_masks")
 

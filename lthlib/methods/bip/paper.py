@@ -253,13 +253,13 @@ class Alternation:
 
     def lower_rate(self, t: int) -> float:
         """Learning rate of the weights at step t."""
-        return self.settings.lower_learning_rate * self._shape(t)
+        return self.settings.lower_learning_rate * self._share_of_rate(t)
 
     def upper_rate(self, t: int) -> float:
         """Learning rate of the scores at step t."""
-        return self.settings.upper_learning_rate * self._shape(t)
+        return self.settings.upper_learning_rate * self._share_of_rate(t)
 
-    def _shape(self, t: int) -> float:
+    def _share_of_rate(self, t: int) -> float:
         return self.trainer.rate(t, self.steps) / self.trainer.settings.learning_rate
 
 
