@@ -37,7 +37,15 @@ from lthlib.leases import Lease
 from lthlib.records import FILE_NAME, OBJECT, TEXT, TRUTH, check, validate_unpublished
 from lthlib.runs.config import RunConfig
 from lthlib.runs.many import with_ancestors
-from lthlib.runs.store import CHECKPOINT, RUN_ID, RUN_LIMIT, Store, check_identity, source
+from lthlib.runs.store import (
+    CHECKPOINT,
+    RUN_ID,
+    RUN_LIMIT,
+    Store,
+    check_identity,
+    owner_parts,
+    source,
+)
 from lthlib.runs.upkeep import check_ticket, faults_of, read_checked
 from lthlib.settings import Field
 from lthlib.texts import visible
@@ -283,8 +291,7 @@ def _check_begun(folder: Path, config: RunConfig) -> None:
 def _read_begun(folder: Path) -> dict[str, Any]:
     """What the checkpoint in a run's folder says, and whose it is."""
     state, _ = read_checkpoint(read_within(folder, CHECKPOINT, TICKET_LIMIT))
-    run_id, _, origin = state["owner"].partition("/")
-    written_by, _, device = origin.partition("/")
+    run_id, written_by, device = owner_parts(state["owner"])
     return state | {"run": run_id, "source": written_by, "device": device}
 
 

@@ -38,8 +38,8 @@ _WORD = matching(
     "letters, digits and . , : @ / + - _, beginning with a letter or digit",
 )
 _PLUGIN = "lthlib"
-_HERE = "127.0.0.1"
-_GONE = "the Dask scheduler is gone; the same command goes on from the last checkpoints"
+_LOCALHOST = "127.0.0.1"
+_SCHEDULER_GONE = "the Dask scheduler is gone; the same command goes on from the last checkpoints"
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def load_cluster(path: Path) -> ClusterSettings:
 
 def job_script(settings: ClusterSettings) -> str:
     """The script of one job, as `dask-jobqueue` hands it to the batch system."""
-    jobqueue = _imported("dask_jobqueue")
+    jobqueue = _import("dask_jobqueue")
     job = getattr(jobqueue, _KINDS[settings.kind]).job_cls
     return str(job("tcp://SCHEDULER:PORT", "lth-0", **_job_options(settings)).job_script())
 
@@ -127,8 +127,8 @@ def _job_options(settings: ClusterSettings) -> dict[str, Any]:
         options |= {"job_cpu": settings.cores, "account": settings.account or None}
         directives += [f"--gres=gpu:{settings.gpus}"] if settings.gpus else []
     elif settings.kind == "pbs":
-        memory = _imported("dask_jobqueue.pbs").pbs_format_bytes_ceil(
-            _imported("dask.utils").parse_bytes(settings.memory)
+        memory = _import("dask_jobqueue.pbs").pbs_format_bytes_ceil(
+            _import("dask.utils").parse_bytes(settings.memory)
         )
         accelerators = f":ngpus={settings.gpus}" if settings.gpus else ""
         options["resource_spec"] = f"select=1:ncpus={settings.cores}:mem={memory}{accelerators}"
@@ -167,12 +167,12 @@ def dask_executor(
         ConfigError: Dask is not installed.
         ClusterError: no scheduler answers.
     """
-    distributed = _imported("distributed")
-    options: dict[str, Any] = {"dashboard_address": f"{_HERE}:0"}  # for this machine
+    distributed = _import("distributed")
+    options: dict[str, Any] = {"dashboard_address": f"{_LOCALHOST}:0"}  # for this machine
     with contextlib.ExitStack() as stack:
         address: Any = scheduler
         if settings is not None:
-            kind = getattr(_imported("dask_jobqueue"), _KINDS[settings.kind])
+            kind = getattr(_import("dask_jobqueue"), _KINDS[settings.kind])
             # Whoever reaches the scheduler runs code: Dask binds it to the interface, if there is
             # one.
             address = stack.enter_context(kind(scheduler_options=options, **_job_options(settings)))
@@ -189,12 +189,12 @@ def dask_executor(
         except (OSError, ValueError) as error:
             raise ClusterError(f"no Dask scheduler answers at {scheduler}: {error}") from None
         if scheduler is None:
-            client.register_plugin(_plugin(machine), name=_PLUGIN)
+            client.register_plugin(_worker_plugin(machine), name=_PLUGIN)
         yield DaskExecutor(client, settings)
 
 
-def _plugin(machine: Machine) -> Any:
-    class Settled(_imported("distributed").WorkerPlugin):  # type: ignore[misc]
+def _worker_plugin(machine: Machine) -> Any:
+    class Settled(_import("distributed").WorkerPlugin):  # type: ignore[misc]
         """What workers that we started do first and last."""
 
         running: Machine | None = None
@@ -233,7 +233,7 @@ class DaskExecutor(Executor):
         """Address of Dask's dashboard."""
         link = str(self.client.dashboard_link)
         # Dask names it by the scheduler's address, wherever it listens.
-        return re.sub(r"//.*:", f"//{_HERE}:", link) if self._started else link
+        return re.sub(r"//.*:", f"//{_LOCALHOST}:", link) if self._started else link
 
     @property
     def address(self) -> str:
@@ -252,7 +252,7 @@ class DaskExecutor(Executor):
             try:
                 self._workers = len(self.client.nthreads())
             except OSError:
-                raise ClusterError(_GONE) from None
+                raise ClusterError(_SCHEDULER_GONE) from None
             self._counted = time.monotonic()
         return 2 * max(1, self._workers)
 
@@ -273,16 +273,16 @@ class DaskExecutor(Executor):
             _on_worker, fn, source(config.to_json()), config, root, machine, key=key, **kwargs
         )
         outer: Future[Any] = Future()
-        inner.add_done_callback(partial(_pass_on, outer))
+        inner.add_done_callback(partial(_pass_on_result, outer))
         return outer
 
 
-def _pass_on(outer: Future[Any], inner: Future[Any]) -> None:
-    killed = _imported("distributed").KilledWorker
+def _pass_on_result(outer: Future[Any], inner: Future[Any]) -> None:
+    killed = _import("distributed").KilledWorker
     try:
         outer.set_result(inner.result())
     except CancelledError:
-        outer.set_exception(ClusterError(_GONE))
+        outer.set_exception(ClusterError(_SCHEDULER_GONE))
     except killed as error:
         outer.set_exception(BrokenExecutor(str(error)))
     except BaseException as error:
@@ -292,7 +292,7 @@ def _pass_on(outer: Future[Any], inner: Future[Any]) -> None:
 def _on_worker(
     fn: Callable[..., Any], computed_by: str, config: RunConfig, root: str, machine: Machine
 ) -> Any:
-    worker = _imported("distributed").get_worker()
+    worker = _import("distributed").get_worker()
     where = f"Dask worker {worker.address}"
     if worker.state.nthreads != 1:
         raise ClusterError(
@@ -311,7 +311,7 @@ def _on_worker(
     return fn(config, root, machine)
 
 
-def _imported(name: str) -> Any:
+def _import(name: str) -> Any:
     interrupt = signal.getsignal(signal.SIGINT)
     try:
         return importlib.import_module(name)

@@ -150,11 +150,11 @@ def _read_lines(path: Path, study: str, whole: bool) -> Iterator[tuple[str, dict
         yield where, record
     if whole and recorded != expected:
         again = f"`lth record {study} --add`, which keeps what is there"
-        raise _changed(str(path), "lines were removed, added or moved", again)
+        raise _change_error(str(path), "lines were removed, added or moved", again)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    with _readable(path), open_regular(path) as file:
+    with _refuse_unreadable(path), open_regular(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(LINE_LIMIT + 1), b""), start=1):
             if len(line) > LINE_LIMIT:
                 raise RecordError(
@@ -164,7 +164,7 @@ def _lines(path: Path) -> Iterator[bytes]:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _refuse_unreadable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -184,7 +184,7 @@ def read_published(path: Path, again: str) -> dict[str, Any]:
     Raises:
         RecordError: it cannot be read (then the cause is an OSError), is no JSON, or was changed.
     """
-    with _readable(path):
+    with _refuse_unreadable(path):
         content = read_bounded(path, FILE_LIMIT)
     return unsealed(content, str(path), again)
 
@@ -206,15 +206,15 @@ def unsealed(text: bytes, where: str, again: str) -> dict[str, Any]:
     try:
         value = from_json(text)
     except ValueError as error:
-        raise _changed(where, f"is not JSON ({error})", again) from None
+        raise _change_error(where, f"is not JSON ({error})", again) from None
     if not (text.endswith(b"\n") and is_sealed(text[:-1])):
         has = isinstance(value, dict) and "digest" in value
-        raise _changed(where, "does not match its digest" if has else "has no digest", again)
+        raise _change_error(where, "does not match its digest" if has else "has no digest", again)
     check_texts(value, where)
     return {name: field for name, field in value.items() if name != "digest"}
 
 
-def _changed(where: str, fault: str, again: str) -> RecordError:
+def _change_error(where: str, fault: str, again: str) -> RecordError:
     return RecordError(
         f"{where}: {fault}: it is not as it was written. Take the file back from version control, "
         f"or write it again with {again}"

@@ -192,7 +192,7 @@ class Contestant:
         if self.varied:
             variants = [
                 replace(self, label=f"{self.label}, {name} {value}", search={name: value})
-                for name, value in _listed(recipe, section)
+                for name, value in _listed_values(recipe, section)
             ]
         elif self.shown == "found":
             variants = [replace(self, search={**self.search, **changes})]
@@ -265,7 +265,7 @@ class Contestant:
                 yield Entry(config, label)
 
 
-def _listed(recipe: Recipe, section: str) -> Iterator[tuple[str, Any]]:
+def _listed_values(recipe: Recipe, section: str) -> Iterator[tuple[str, Any]]:
     """The settings and values of a contestant that tries one after another."""
     for name, values in recipe.method(section).items():
         if not isinstance(values, list):
@@ -292,7 +292,7 @@ class Departures(Contestant):
     def __call__(self, recipe: Recipe, seed: int, densities: Sequence[float]) -> Iterator[Entry]:
         """As `Contestant`."""
         release = CONTESTANTS["bip-release"]
-        for name in [name for _, name in _listed(recipe, self.name)] or DEPARTURES:
+        for name in [name for _, name in _listed_values(recipe, self.name)] or DEPARTURES:
             switched = {"switched": [name]}
             departing = Contestant("bip", f"{self.label}, {name}", switched)
             yield from departing(recipe, seed, densities)
@@ -330,7 +330,7 @@ class Longer(Contestant):
 
 
 _KINDS = {"bip-departures": Departures, "dense-equal": Longer, "dense-search": Longer}
-_TABLE = from_yaml(Path(__file__).with_name("contestants.yaml").read_bytes())
+_CONTESTANTS = from_yaml(Path(__file__).with_name("contestants.yaml").read_bytes())
 CONTESTANTS: dict[str, Contestant] = {
-    name: _KINDS.get(name, Contestant)(name, **row) for name, row in _TABLE.items()
+    name: _KINDS.get(name, Contestant)(name, **row) for name, row in _CONTESTANTS.items()
 }

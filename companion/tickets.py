@@ -67,8 +67,8 @@ def published_tickets(records: Iterable[Mapping[str, Any]], store: Store) -> byt
             header["computed"] = {field: stored["provenance"][field] for field in _WHERE}
             header["tickets"][name] = {
                 "sha256": stored["ticket"]["sha256"],
-                "mask": _add(tensors, packed),
-                "rewind": _add(tensors, ticket.rewind) if ticket.rewind else None,
+                "mask": _add_tensors(tensors, packed),
+                "rewind": _add_tensors(tensors, ticket.rewind) if ticket.rewind else None,
                 "rewind_step": ticket.rewind_step,
             }
     if not header["tickets"]:
@@ -123,7 +123,7 @@ def load_tickets(results: str | Path, study: str) -> dict[str, Ticket]:
             group, _, layer = key.partition("/")
             groups.setdefault(group, {})[layer] = tensor
         return {
-            name: _ticket(name, records, entry, header, groups)
+            name: _build_ticket(name, records, entry, header, groups)
             for name, entry in header["tickets"].items()
         }
     except (LthlibError, LookupError, TypeError, ValueError, RecursionError) as error:
@@ -170,14 +170,14 @@ def name_of(record: Mapping[str, Any]) -> str:
     return f"{record['run']}/{record['ticket']['point']}"
 
 
-def _add(tensors: dict[str, Tensor], group: Mapping[str, Tensor]) -> str:
+def _add_tensors(tensors: dict[str, Tensor], group: Mapping[str, Tensor]) -> str:
     """Put tensors under a name that follows from what they hold, and return it."""
     name = hashlib.sha256(seal(group, KIND, "")).hexdigest()[:16]
     tensors |= {f"{name}/{layer}": tensor for layer, tensor in group.items()}
     return name
 
 
-def _ticket(
+def _build_ticket(
     name: str,
     records: Mapping[str, Mapping[str, Any]],
     entry: Any,

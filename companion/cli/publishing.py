@@ -231,7 +231,7 @@ def import_(archive: Path, store: StoreOption = Path("store")) -> None:
 
 def check_results(
     excerpt: Excerpt,
-    studies: Annotated[list[str] | None, typer.Argument(metavar="[STUDY]...")] = None,
+    studies: Annotated[list[str] | None, typer.Argument(metavar="STUDY")] = None,
     budget: BudgetOption = None,
     results: ResultsOption = Path("results"),
     report: Path = Path("build/check-results"),
@@ -263,19 +263,19 @@ def check_results(
     passed = True
     for name, choices in (dict.fromkeys(studies, options) if studies else DEFAULT).items():
         chosen = Excerpt(**choices).study(name)
-        if not studies and (reason := _not_at_hand(chosen, machine)):
+        if not studies and (reason := _missing_data(chosen, machine)):
             say(f"{name} is left out: {reason}")
             continue
         if not (recorded := load_study(results, chosen.name)):
             raise ConfigError(f"{results} has no record of {chosen.name}; `lth record` writes one")
         with tempfile.TemporaryDirectory(prefix="lth-check-") as new:
-            again = _computed_again(chosen, store, Path(new), machine, jobs)
-        passed &= _compared(chosen, recorded, again, choices, report)
+            again = _compute_again(chosen, store, Path(new), machine, jobs)
+        passed &= _write_report(chosen, recorded, again, choices, report)
     if not passed:
         raise typer.Exit(1)
 
 
-def _not_at_hand(study: Study, machine: Machine) -> str:
+def _missing_data(study: Study, machine: Machine) -> str:
     from lthlib.data import load_dataset
 
     settings = study.configs[0].data
@@ -286,7 +286,7 @@ def _not_at_hand(study: Study, machine: Machine) -> str:
     return ""
 
 
-def _computed_again(
+def _compute_again(
     study: Study, lasting: Path | None, new: Path, machine: Machine, jobs: int | None
 ) -> list[dict[str, Any]]:
     from lthlib.runs import Store, bar, execute_many
@@ -307,7 +307,7 @@ def _computed_again(
     return study.records(runs)
 
 
-def _compared(
+def _write_report(
     study: Study,
     recorded: list[dict[str, Any]],
     again: list[dict[str, Any]],

@@ -157,7 +157,7 @@ def sweep(
 def estimate(
     selection: Selection,
     at_once: AtOnce,
-    studies: Annotated[list[str] | None, typer.Argument(metavar="[STUDY]...")] = None,
+    studies: Annotated[list[str] | None, typer.Argument(metavar="STUDY")] = None,
     store: StoreOption = Path("store"),
     data: DataOption = None,
     device: DeviceOption = "auto",
@@ -175,12 +175,13 @@ def estimate(
     from lthlib.runs import Store, with_ancestors
 
     at_once.check()
-    machine, runs = machine_of(data, device), Store(store)
+    machine = machine_of(data, device)
+    runs = Store(store)
     for name in studies or recipe_names():
         chosen = selection.study(name)
         missing = [c for c in with_ancestors(chosen.configs) if runs.load(c) is None]
         try:
-            cost, time_here = _priced(missing, machine, at_once)
+            cost, time_here = _price(missing, machine, at_once)
         except DataError as error:
             if studies:
                 raise
@@ -196,7 +197,7 @@ def estimate(
         )
 
 
-def _priced(missing: Sequence[RunConfig], machine: Machine, at_once: AtOnce) -> tuple[Bill, str]:
+def _price(missing: Sequence[RunConfig], machine: Machine, at_once: AtOnce) -> tuple[Bill, str]:
     """What runs cost, and in words what they cost here, or why that is not known."""
     from companion.analysis.words import duration
     from companion.forecast import MANY, SETS, bill

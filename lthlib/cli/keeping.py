@@ -32,7 +32,7 @@ def list_(store: StoreOption = Path("store")) -> None:
     for folder, origin in (("runs", "imported"), ("imported", "imported, only to look at")):
         for result in runs.load_each(folder):
             try:
-                row = _row(result, origin)
+                row = _table_row(result, origin)
                 differences([result.values])
             except (LookupError, TypeError, ValueError, AttributeError, ConfigError):
                 # To check all of each would take too long: whoever sealed it wrote what no run
@@ -50,7 +50,7 @@ def list_(store: StoreOption = Path("store")) -> None:
 _ROW = "{:16}  {:>7}  {:>7}  {:>6}  {:>7}  {}"
 
 
-def _row(result: RunResult, origin: str) -> str:
+def _table_row(result: RunResult, origin: str) -> str:
     from lthlib.records import emptied
     from lthlib.runs.identity import describe
 

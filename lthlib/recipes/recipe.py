@@ -71,7 +71,7 @@ class Recipe(Settings, where=""):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check(self.values)
+        _check_values(self.values)
 
     def config(
         self, method: str, seed: int, parent: Parent | None = None, /, **settings: Any
@@ -130,10 +130,10 @@ class Recipe(Settings, where=""):
         for part, value in changes.items():
             check_choice("part", part, _PARTS)
             values[part] = _merged(values.get(part), value)
-            sources |= dict.fromkeys(_leaves(part, value), _USER)
+            sources |= dict.fromkeys(_dotted_names(part, value), _USER)
         if isinstance(changes.get("model"), Mapping):
             fixed = {name for name in values["model"] if sources.get(f"model.{name}") == _USER}
-            _fit(values["model"], sources, fixed)
+            _fit_model(values["model"], sources, fixed)
         scale = "reduced" if self.scale == "paper" and values != self.values else self.scale
         return Recipe(self.name, scale, self.about, values, sources)
 
@@ -159,7 +159,7 @@ def _merged(old: Any, new: Any) -> Any:
     return {**old, **{name: _merged(old.get(name), value) for name, value in new.items()}}
 
 
-def _fit(model: dict[str, Any], sources: dict[str, str], fixed: Collection[str]) -> None:
+def _fit_model(model: dict[str, Any], sources: dict[str, str], fixed: Collection[str]) -> None:
     """Let settings that the network has no choice of give way, but those named in `fixed`."""
     architecture = ARCHITECTURES.get(str(model.get("architecture")))
     for name, value in architecture.fixed.items() if architecture else ():
@@ -168,10 +168,10 @@ def _fit(model: dict[str, Any], sources: dict[str, str], fixed: Collection[str])
             sources[f"model.{name}"] = f"{model['architecture']} has no other"
 
 
-def _leaves(name: str, value: Any) -> list[str]:
+def _dotted_names(name: str, value: Any) -> list[str]:
     if not isinstance(value, Mapping):
         return [name]
-    return [leaf for key, inner in value.items() for leaf in _leaves(f"{name}.{key}", inner)]
+    return [leaf for key, inner in value.items() for leaf in _dotted_names(f"{name}.{key}", inner)]
 
 
 def recipe_names() -> list[str]:
@@ -205,32 +205,32 @@ def load_recipe(name: str | Path) -> Recipe:
             f"recipe is {shown(str(name))}; expected one of {', '.join(recipe_names())}, or a "
             ".yaml file"
         )
-    return _parsed(_raw(str(name)), str(name))
+    return _parsed(_read_packaged(str(name)), str(name))
 
 
 def _parsed(content: Any, where: str) -> Recipe:
     base = content.pop("extends", None) if isinstance(content, dict) else None
     model = content.get("model") if isinstance(content, dict) else None
     if base is not None:
-        content = _merged(_raw(base), content)
+        content = _merged(_read_packaged(base), content)
     if not isinstance(content, dict) or content.keys() != {*_ABOUT, *_PARTS}:
         raise ConfigError(f"recipe {where} needs exactly the parts {', '.join((*_ABOUT, *_PARTS))}")
     sources: dict[str, str] = {}
-    values = {part: _strip(content[part], part, sources, where) for part in _PARTS}
+    values = {part: _strip_sources(content[part], part, sources, where) for part in _PARTS}
     if base is not None and isinstance(model, dict):
-        _fit(values["model"], sources, model)
+        _fit_model(values["model"], sources, model)
     with refusal(ConfigError, f"recipe {where}", ConfigError):
         return Recipe(content["name"], content["scale"], content["about"], values, sources)
 
 
-def _raw(name: str) -> dict[str, Any]:
+def _read_packaged(name: str) -> dict[str, Any]:
     check_choice("extends", name, recipe_names())
     content = from_yaml(resources.files(__package__).joinpath(f"{name}.yaml").read_bytes())
     base = content.pop("extends", None)
-    return _merged(_raw(base), content) if base else content
+    return _merged(_read_packaged(base), content) if base else content
 
 
-def _check(values: Mapping[str, Any]) -> None:
+def _check_values(values: Mapping[str, Any]) -> None:
     for part, kind in _SETTINGS.items():
         build(kind, values[part], part)
     build(_Study, values["study"], "study")
@@ -243,10 +243,12 @@ def _check(values: Mapping[str, Any]) -> None:
             raise ConfigError(f"{section} is one value; expected names with values")
 
 
-def _strip(node: Any, name: str, sources: dict[str, str], where: str) -> Any:
+def _strip_sources(node: Any, name: str, sources: dict[str, str], where: str) -> Any:
     if not isinstance(node, dict):
         raise ConfigError(f"recipe {where}: {name}: bare value; write {{value: ..., source: ...}}")
     if node.keys() == {"value", "source"}:
         sources[name] = str(node["source"])
         return node["value"]
-    return {key: _strip(child, f"{name}.{key}", sources, where) for key, child in node.items()}
+    return {
+        key: _strip_sources(child, f"{name}.{key}", sources, where) for key, child in node.items()
+    }

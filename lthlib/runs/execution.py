@@ -30,7 +30,7 @@ from lthlib.models import build_model
 from lthlib.records import make_record
 from lthlib.runs.config import RunConfig
 from lthlib.runs.process import set_up
-from lthlib.runs.store import CHECKPOINT, PROGRESS, RunResult, Store, source
+from lthlib.runs.store import CHECKPOINT, PROGRESS, RunResult, Store, owner_of
 from lthlib.signals import interruptions
 from lthlib.source import fingerprint
 from lthlib.texts import visible
@@ -123,7 +123,8 @@ def execute(
         ConfigError: the device does not exist, or there is another number of ranks.
         OutOfMemory: memory does not hold the run.
     """
-    machine, ranks = machine or Machine(), current()
+    machine = machine or Machine()
+    ranks = current()
     while True:
         result = ranks.first(lambda: store.load(config))
         if result is not None:
@@ -131,12 +132,11 @@ def execute(
         training = config.training
         check_ranks(training.ranks, training.sync_batchnorm, machine.torch_device())
         ranks.first(store.prepare)
-        above = config.parent.config if config.parent else None
-        parent = execute(above, store, machine, wait=wait) if above else None
+        parent = execute(config.parent.config, store, machine, wait=wait) if config.parent else None
         with (
             contextlib.suppress(LeaseLost, RunDamaged),
             interruptions() as stopped,
-            _owned(config, store, lambda: stopped() or machine.asks_to_stop(), wait) as lease,
+            _leased(config, store, lambda: stopped() or machine.asks_to_stop(), wait) as lease,
             turn(machine.torch_device()) as pause,
             explained(),
         ):
@@ -145,7 +145,7 @@ def execute(
 
 
 @contextmanager
-def _owned(
+def _leased(
     config: RunConfig, store: Store, stop: Callable[[], bool], wait: bool
 ) -> Iterator[Lease]:
     """The run's lease, which rank 0 holds for all."""
@@ -176,14 +176,15 @@ class _Execution:
     saved: str = "none"
 
     def __post_init__(self) -> None:
-        self.ranks, self.device = current(), self.machine.torch_device()
+        self.ranks = current()
+        self.device = self.machine.torch_device()
         self.folder = self.store.folder(self.config)
         self.checkpoint = self.folder / CHECKPOINT
-        self.owner = f"{self.config.id}/{source(self.config.to_json())}/{self.device.type}"
+        self.owner = owner_of(self.config, self.device.type)
 
     def run(self) -> RunResult:
         set_up(self.config.threads, self.machine.deterministic)
-        trainer, failure = None, None
+        trainer = failure = None
         try:
             self._check_parent()
             trainer = self._resume()
@@ -217,14 +218,19 @@ class _Execution:
                 "target_density": None,
             }
             cost = trainer.spent if trainer else Cost()
-            records.append(self._record(cost, failure=failure, ticket=ticket))
-        files, history = (trainer.files, trainer.history) if trainer else ({}, [])
+            records.append(self._make_record(cost, failure=failure, ticket=ticket))
         return self.store.finish(
-            self.config, self.lease, files, records=records, history=history, failure=failure
+            self.config,
+            self.lease,
+            trainer.files if trainer else {},
+            records=records,
+            history=trainer.history if trainer else [],
+            failure=failure,
         )
 
     def _resume(self) -> Trainer:
-        trainer, first = build_trainer(self.config, self.machine), self.ranks.first
+        first = self.ranks.first
+        trainer = build_trainer(self.config, self.machine)
         discard = partial(self.store.discard, self.config)
         if first((self.folder / "run.json").exists):
             first(discard)  # it is stale
@@ -233,23 +239,25 @@ class _Execution:
             first(partial(self.store.check_files, self.folder, trainer.files))
         except RunDamaged as error:
             first(partial(self.store.set_aside, self.folder, str(error), self.lease))
-            trainer, resumed = build_trainer(self.config, self.machine), False
+            trainer = build_trainer(self.config, self.machine)
+            resumed = False
         if not resumed:
             first(discard)
-            self._go_on(trainer)
+            self._go_on_from_shorter(trainer)
         else:
             self.saved = f"round {trainer.round}, step {trainer.step}"
         trainer.hooks = self._hooks(trainer)
         return trainer
 
-    def _go_on(self, trainer: Trainer) -> None:
+    def _go_on_from_shorter(self, trainer: Trainer) -> None:
         # Begin where the longest complete run ended that differs in having fewer rounds. Its
         # tickets become this run's; the last of them is judged again.
-        go_on, first = get_method(self.config.method).go_on, self.ranks.first
+        first = self.ranks.first
+        go_on = get_method(self.config.method).go_on
         if go_on is None or (shorter := first(self._shorter_run)) is None:
             return
         *earlier, last = shorter.records
-        owner = {"run": self.config.id, "config": self.config.to_json()}
+        origin = {"run": self.config.id, "config": self.config.to_json()}
         ticket_of = partial(self.store.ticket, shorter.config)
         ticket = first(partial(ticket_of, last["ticket"]["point"]))
         if not go_on(trainer, self.config.settings, ticket):
@@ -257,9 +265,9 @@ class _Execution:
         for record in earlier:
             point = record["ticket"]["point"]
             ticket = first(partial(ticket_of, point))
-            ticket.info |= owner
-            entry = {**record["ticket"], "sha256": self._save(trainer, ticket)}
-            trainer.records[point] = {**record, **owner, "ticket": entry}
+            ticket.info |= origin
+            entry = {**record["ticket"], "sha256": self._save_ticket(trainer, ticket)}
+            trainer.records[point] = {**record, **origin, "ticket": entry}
         trainer.history = shorter.history
         trainer.cost = Cost(**last["cost"]["own"])
 
@@ -272,7 +280,7 @@ class _Execution:
                 return result
         return None
 
-    def _save(self, trainer: Trainer, ticket: Ticket) -> str:
+    def _save_ticket(self, trainer: Trainer, ticket: Ticket) -> str:
         save = partial(self.store.save_ticket, self.config, ticket, self.lease, trainer.files)
         return self.ranks.first(save)
 
@@ -336,12 +344,12 @@ class _Execution:
         weights = trainer.group("weights")
         names = prunable_names(trainer.model, "conv+linear")
         mask = ticket.mask.extended({name: weights[name].shape for name in names})
-        return self._record(
+        return self._make_record(
             trainer.cost,
             ticket={
                 "index": ticket.index,
                 "point": ticket.point,
-                "sha256": self._save(trainer, ticket),
+                "sha256": self._save_ticket(trainer, ticket),
                 "target_density": ticket.target_density,
             },
             judged=ticket.judged,
@@ -352,19 +360,19 @@ class _Execution:
             accuracy={split: trainer.evaluate(split, trained) for split in ("validation", "test")},
         )
 
-    def _record(self, cost: Cost, **fields: Any) -> dict[str, Any]:
+    def _make_record(self, cost: Cost, **fields: Any) -> dict[str, Any]:
         config = self.config
         return make_record(
             config.to_json(),
             run=config.id,
             parent=config.parent.config.id if config.parent else None,
             method_version=get_method(config.method).version,
-            cost={"own": asdict(cost), "cumulative": asdict(cost + self._inherited())},
+            cost={"own": asdict(cost), "cumulative": asdict(cost + self._inherited_cost())},
             provenance=provenance(config, self.device, self.started),
             **fields,
         )
 
-    def _inherited(self) -> Cost:
+    def _inherited_cost(self) -> Cost:
         """Cost of everything the run rests on, up to the ticket it starts from."""
         if self.parent is None or self.config.parent is None:
             return Cost()

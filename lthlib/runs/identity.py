@@ -21,7 +21,7 @@ _MALFORMED = (LookupError, TypeError, AttributeError, ValueError, RecursionError
 def describe(values: Mapping[str, Any]) -> str:
     """One line for people on a configuration of plain values."""
     method, parent = values["method"], values["parent"]
-    changed = _changed(values["settings"], _settings(method))
+    changed = _changed_values(values["settings"], _default_settings(method))
     settings = ", ".join(f"{name}={value}" for name, value in changed.items())
     point = ""
     if method == "retrain" and parent:
@@ -54,13 +54,13 @@ def differences(configs: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{name}={value}"
             for name, value in values.items()
             if name == "training.length"
-            or (len(variants[kind, name]) > 1 and not _inherited(values, name, value))
+            or (len(variants[kind, name]) > 1 and not _is_inherited(values, name, value))
         )
         for kind, values in zip(kinds, flat, strict=True)
     ]
 
 
-def _inherited(values: Mapping[str, Any], name: str, value: Any) -> bool:
+def _is_inherited(values: Mapping[str, Any], name: str, value: Any) -> bool:
     child_name = name.removeprefix("parent.")
     return child_name != name and values.get(child_name) == value
 
@@ -94,21 +94,23 @@ def identify(values: Mapping[str, Any]) -> str:
 
 def _signature(values: Mapping[str, Any]) -> dict[str, Any]:
     defaults = {name: DEFAULTS[name] for name in _SECTIONS}
-    defaults["settings"] = _settings(values["method"])
+    defaults["settings"] = _default_settings(values["method"])
     changed = {}
     for name, usual in defaults.items():
-        if section := _changed(values[name], usual):
+        if section := _changed_values(values[name], usual):
             changed[name] = section
-    changed |= _changed({n: v for n, v in values.items() if n not in defaults}, DEFAULTS["run"])
+    changed |= _changed_values(
+        {n: v for n, v in values.items() if n not in defaults}, DEFAULTS["run"]
+    )
     if (parent := values["parent"]) is not None:
         changed["parent"] = {"run": identify(parent["config"]), "point": parent["point"]}
     return changed
 
 
-def _settings(method: str) -> dict[str, Any]:
+def _default_settings(method: str) -> dict[str, Any]:
     check_choice("method", method, DEFAULTS["settings"])
     return dict(DEFAULTS["settings"][method])
 
 
-def _changed(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+def _changed_values(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
     return {n: v for n, v in values.items() if n not in usual or v != usual[n]}

@@ -29,7 +29,7 @@ from lthlib.runs.store import PROGRESS, Store
 from lthlib.workers import Workers, begun
 
 log = logging.getLogger(__name__)
-_LOOK = 0.5  # seconds between looks at what others do
+_INTERVAL = 0.5  # seconds between looks at what others do
 
 
 @dataclass
@@ -164,11 +164,11 @@ def execute_many(
         try:
             sweep.run(executor, machine)
         except KeyboardInterrupt:
-            _stop(machine)
+            _ask_to_stop(machine)
             sweep.paused = True
-            sweep._collect(wait(sweep.running).done)
+            sweep._collect_results(wait(sweep.running).done)
         except BaseException:
-            _stop(machine)
+            _ask_to_stop(machine)
             wait(sweep.running)
             raise
     return Swept(failed | sweep.failed, len(missing) - sweep.finished)
@@ -202,7 +202,7 @@ def _execute_together(
             break
         skipped = 0
         future.set_result(("done", result.failure))
-        sweep._collect([future])
+        sweep._collect_results([future])
         sweep._report_progress()
     failed = {run_id: reason for run_id, reason in failures.items() if reason}
     return Swept(failed | sweep.failed, len(missing) - sweep.finished)
@@ -245,7 +245,8 @@ def places(
         The GPU that each of its processes sees, empty for none in particular, and the number of
         threads of each.
     """
-    devices, count = gpus(machine), jobs or per_device or default_jobs(machine)
+    devices = gpus(machine)
+    count = jobs or per_device or default_jobs(machine)
     shared = per_device if machine.torch_device().type == "cuda" else None
     if shared:
         count = len(devices) or 1
@@ -259,7 +260,7 @@ def _log_devices(machine: Machine, devices: int, sharing: str) -> None:
     log.info("on %s%s, %s", named(device), more, sharing)
 
 
-def _stop(machine: Machine) -> None:
+def _ask_to_stop(machine: Machine) -> None:
     with contextlib.suppress(OSError):  # such as a full disk, which stops the others as well
         Path(str(machine.stop_file)).touch()
 
@@ -299,17 +300,17 @@ class _Sweep:
             free = 0 if self.paused else self.room() - len(self.running)
             for _ in range(min(free, len(self.ready))):
                 config = self.ready.popleft()
-                future = executor.submit(_work, config, str(self.store.root), machine)
+                future = executor.submit(_execute_one, config, str(self.store.root), machine)
                 self.running[future] = config
             if self.running:
-                self._collect(wait(self.running, _LOOK, FIRST_COMPLETED).done)
+                self._collect_results(wait(self.running, _INTERVAL, FIRST_COMPLETED).done)
             elif not self.paused:
-                time.sleep(_LOOK)  # all that is left is computed elsewhere
+                time.sleep(_INTERVAL)  # all that is left is computed elsewhere
             self._report_progress()
 
     def _take_up_again(self) -> None:
         """Take up again what others computed, or gave up."""
-        if time.monotonic() - self.looked < _LOOK:
+        if time.monotonic() - self.looked < _INTERVAL:
             return
         for config, watch in list(self.elsewhere.values()):
             if not watch.held():
@@ -317,7 +318,7 @@ class _Sweep:
                 self.ready.appendleft(config)
         self.looked = time.monotonic()
 
-    def _collect(self, done: Iterable[Future[tuple[str, str | None]]]) -> None:
+    def _collect_results(self, done: Iterable[Future[tuple[str, str | None]]]) -> None:
         for future in done:
             config = self.running.pop(future)
             try:
@@ -333,7 +334,7 @@ class _Sweep:
                 self.elsewhere[config.id] = config, self.store.watch(config)
                 continue
             if status == "memory":
-                self._out_of_memory(config, str(failure))
+                self._try_alone(config, str(failure))
                 continue
             self.finished += 1
             self.done_passes += self.sizes[config.id]
@@ -341,7 +342,7 @@ class _Sweep:
             if failure:
                 self.failed[config.id] = failure
 
-    def _out_of_memory(self, config: RunConfig, reason: str) -> None:
+    def _try_alone(self, config: RunConfig, reason: str) -> None:
         """Try it again when it is alone; after that, neither it nor its children can be had."""
         if config.id not in self.lost:
             self.lost[config.id] = self._passes_so_far(config)
@@ -371,7 +372,7 @@ class _Sweep:
         done = threading.Event()
 
         def report_until_done() -> None:
-            while not done.wait(_LOOK):
+            while not done.wait(_INTERVAL):
                 self._report_progress()
 
         thread = threading.Thread(target=report_until_done, daemon=True)
@@ -384,7 +385,7 @@ class _Sweep:
 
     def _report_progress(self) -> None:
         # Each run under way is a file to read.
-        if self.running and time.monotonic() - self.reported < _LOOK:
+        if self.running and time.monotonic() - self.reported < _INTERVAL:
             return
         passes = self.done_passes + sum(map(self._passes_so_far, self.running.values()))
         total = sum(self.sizes.values())
@@ -398,7 +399,7 @@ class _Sweep:
             return 0
 
 
-def _work(config: RunConfig, root: str, machine: Machine) -> tuple[str, str | None]:
+def _execute_one(config: RunConfig, root: str, machine: Machine) -> tuple[str, str | None]:
     begun.set()
     if machine.asks_to_stop():
         return "paused", None

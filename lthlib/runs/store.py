@@ -64,28 +64,28 @@ _NAMES = {
 }
 _ABSENT = (FileNotFoundError, NotADirectoryError)
 # Of a file that can be looked at, but is none.
-_ODD = {errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EISDIR, errno.ENXIO}
+_NO_FILE = {errno.ELOOP, errno.EINVAL, errno.EFBIG, errno.EISDIR, errno.ENXIO}
 log = logging.getLogger("lthlib")
 
 
-def _objects(value: Any) -> bool:
+def _are_objects(value: Any) -> bool:
     return isinstance(value, list) and all(map(OBJECT.check, value))
 
 
-_RUN = {
+_RUN_FIELDS = {
     "schema": Field(str(SCHEMA), lambda value: value == SCHEMA),
     "id": ID,
     "config": OBJECT,
     "source": TEXT,
     "files": FILES,
-    "records": Field("a list of objects, one at least", lambda v: _objects(v) and v != []),
-    "history": Field("a list of objects", _objects),
+    "records": Field("a list of objects, one at least", lambda v: _are_objects(v) and v != []),
+    "history": Field("a list of objects", _are_objects),
     "failure": TEXT.or_null(),
     "digest": TEXT,
 }
 # Added by an import: the archive's name and the checksum of its list, when it was read, and whether
 # it brought tickets.
-_IMPORTED = {**dict.fromkeys(("archive", "manifest", "at"), TEXT), "tickets": TRUTH}
+_IMPORT_FIELDS = {**dict.fromkeys(("archive", "manifest", "at"), TEXT), "tickets": TRUTH}
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class Store:
         for run_id in run_ids:
             with self.alone(run_id) as lease:
                 if lease:
-                    self._clear(run_id, lease)
+                    self._clear_leftovers(run_id, lease)
 
     @contextlib.contextmanager
     def lock(self, config: RunConfig, stop: Callable[[], bool] = lambda: False) -> Iterator[Lease]:
@@ -200,7 +200,7 @@ class Store:
             The lease.
         """
         with hold(self.place("locks") / config.id, stop) as lease:
-            self._clear(config.id, lease)
+            self._clear_leftovers(config.id, lease)
             yield lease
 
     def alone(self, run_id: str) -> contextlib.AbstractContextManager[Lease | None]:
@@ -211,13 +211,13 @@ class Store:
         """Whether another process computes a run; see `leases.Watch`."""
         return Watch(self.place("locks") / config.id)
 
-    def _clear(self, run_id: str, lease: Lease) -> None:
+    def _clear_leftovers(self, run_id: str, lease: Lease) -> None:
         folder = self.place("runs") / run_id
         if fault := strange(folder):
             self.set_aside(folder, fault, lease)
         # What a killed owner was writing. Also a fence: an owner that was taken over between its
         # last check and its rename finds nothing left to rename.
-        remove(left_over(folder, self._read(folder)))
+        remove(left_over(folder, self._read_run(folder)))
 
     def write(self, path: Path, content: bytes, lease: Lease) -> None:
         """Write a file of a run atomically, as the run's owner.
@@ -242,7 +242,7 @@ class Store:
 
     def load(self, config: RunConfig) -> RunResult | None:
         """A complete run computed by the present source, or None."""
-        stored = self._read(self.folder(config))
+        stored = self._read_run(self.folder(config))
         if stored is None or stored["source"] != source(stored["config"]):
             return None
         if config.parent is not None and self.load(config.parent.config) is None:
@@ -264,7 +264,7 @@ class Store:
         try:
             for folder in self.folders(name, prefix):
                 try:
-                    stored = self._read(folder)
+                    stored = self._read_run(folder)
                 except StoreError as error:
                     log.warning("%s", error)
                     continue
@@ -292,7 +292,7 @@ class Store:
             raise StoreError(f"{count} with {prefix!r} in {self.root}; `lth list` shows them")
         return runs[0]
 
-    def _read(self, folder: str | Path) -> dict[str, Any] | None:
+    def _read_run(self, folder: str | Path) -> dict[str, Any] | None:
         """What run.json says; None without one. A damaged run is set aside, if it can be moved."""
         try:
             return read_identified(folder)
@@ -320,7 +320,7 @@ class Store:
             RunDamaged: a file of the run is not as it was written; the run is set aside.
         """
         folder = self.folder(config)
-        stored = self._read(folder)
+        stored = self._read_run(folder)
         files = stored["files"] if stored else {}
         name = ticket_file(point)
         if name not in files:
@@ -647,7 +647,7 @@ def read_own(folder: str | Path, name: str, limit: int) -> bytes:
     except _ABSENT:
         raise
     except OSError as error:
-        if error.errno in _ODD:
+        if error.errno in _NO_FILE:
             raise RunDamaged(f"{name}: {error.strerror}") from None
         raise StoreError(f"cannot read {folder}/{name}: {error.strerror}") from None
 
@@ -671,9 +671,9 @@ def unsealed(content: bytes) -> dict[str, Any]:
         raise RunDamaged(f"run.json has schema {schema!r}; this lthlib reads {SCHEMA}")
     if not is_sealed(content):
         raise RunDamaged("run.json does not match its digest")
-    imported = {"imported": _IMPORTED} if "imported" in stored else {}
+    imported = {"imported": _IMPORT_FIELDS} if "imported" in stored else {}
     with refusal(RunDamaged, errors=RecordError):
-        check_fields(stored, _RUN | imported, "run.json")
+        check_fields(stored, _RUN_FIELDS | imported, "run.json")
     return stored
 
 
@@ -718,3 +718,15 @@ def source(values: Mapping[str, Any]) -> str:
     """
     digest, parent = fingerprint(values["method"]), values["parent"]
     return f"{digest}-{source(parent['config'])}" if parent else digest
+
+
+def owner_of(config: RunConfig, device: str) -> str:
+    """Whose a checkpoint is: a run's id, its source and the type of its device, with slashes."""
+    return f"{config.id}/{source(config.to_json())}/{device}"
+
+
+def owner_parts(owner: str) -> tuple[str, str, str]:
+    """Inverse of `owner_of`, for text that may be anything: run, source, device; empty if none."""
+    run_id, _, origin = owner.partition("/")
+    written_by, _, device = origin.partition("/")
+    return run_id, written_by, device

@@ -80,7 +80,7 @@ def verify(store: Store) -> Iterator[tuple[str, str]]:
     Yields:
         For each fault the id of the run, and what is wrong in words.
     """
-    for folder in _folders(store):
+    for folder in _run_folders(store):
         for fault in faults_of(folder):
             yield folder.name, fault
 
@@ -101,7 +101,7 @@ def repair(store: Store, run_ids: Collection[str]) -> list[str]:
         StoreError: one cannot be moved.
     """
     moved = []
-    for folder in _folders(store):
+    for folder in _run_folders(store):
         if folder.name not in run_ids:
             continue
         with making_room(store.place("locks") / folder.name[: disk.ID_LENGTH]) as lease:
@@ -111,7 +111,7 @@ def repair(store: Store, run_ids: Collection[str]) -> list[str]:
     return moved
 
 
-def _folders(store: Store) -> list[Path]:
+def _run_folders(store: Store) -> list[Path]:
     return [Path(path) for name in ("imported", "runs") for path in store.folders(name)]
 
 
@@ -133,7 +133,7 @@ def faults_of(folder: Path) -> Iterator[str]:
     try:
         with suppress(FileNotFoundError):
             stored = read_checked(folder)
-        files = _checkpoint(folder) if stored is None else stored["files"]
+        files = _checkpoint_files(folder) if stored is None else stored["files"]
     except StoreError as error:
         yield str(error)
         return
@@ -149,7 +149,7 @@ def faults_of(folder: Path) -> Iterator[str]:
             yield str(error)
 
 
-def _checkpoint(folder: Path) -> dict[str, str]:
+def _checkpoint_files(folder: Path) -> dict[str, str]:
     """The checksums of the files that a run's checkpoint rests on; none without one."""
     try:
         content = disk.read_own(folder, disk.CHECKPOINT, TICKET_LIMIT)
@@ -157,11 +157,11 @@ def _checkpoint(folder: Path) -> dict[str, str]:
         return {}
     with refusal(StoreError, disk.CHECKPOINT, StoreError):
         state, _ = read_checkpoint(content)
-        run_id, _, origin = state["owner"].partition("/")
+        run_id, written_by, _ = disk.owner_parts(state["owner"])
         if run_id != folder.name:
             raise StoreError(f"belongs to run {run_id!r}")
         # Fingerprints of the run's method and of its ancestors', in a chain.
-        if not set(origin.partition("/")[0].split("-")) <= set(map(fingerprint, METHODS)):
+        if not set(written_by.split("-")) <= set(map(fingerprint, METHODS)):
             raise StoreError("was written by another version of the source")
     return dict(state["files"])
 
@@ -202,7 +202,7 @@ def collect(store: Store, remove: bool) -> list[Needless]:
     leftovers = []
     for leftover in chain(_needless(store, remove), starmap(_sized, needless_entries())):
         if remove:
-            _remove(leftover)
+            _free(leftover)
         leftovers.append(leftover)
     return leftovers
 
@@ -256,7 +256,7 @@ def _sized(kind: str, path: Path, files: Iterable[Path] | None = None) -> Needle
     return Needless(kind, path, sum(p.lstat().st_size for p in files if not p.is_dir()))
 
 
-def _remove(leftover: Needless) -> None:
+def _free(leftover: Needless) -> None:
     path = leftover.path
     with refusal(StoreError, f"cannot free {path}"):
         if disk.RUN_ID.fullmatch(path.name) and not path.is_symlink():

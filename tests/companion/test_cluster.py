@@ -16,7 +16,7 @@ import pytest
 
 from companion.cluster import (
     ClusterSettings,
-    _pass_on,
+    _pass_on_result,
     dask_executor,
     job_script,
     load_cluster,
@@ -229,7 +229,7 @@ def test_what_dask_says_becomes_what_a_sweep_understands() -> None:
 
     def told(inner: Future[Any]) -> Future[Any]:
         outer: Future[Any] = Future()
-        _pass_on(outer, inner)
+        _pass_on_result(outer, inner)
         return outer
 
     fine, killed, gone, wrong = (Future[Any]() for _ in range(4))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lthlib.errors import ConfigError
 from lthlib.methods import METHODS
 from lthlib.runs import Parent, RunConfig
-from lthlib.runs.identity import DEFAULTS, _changed, differences, identify
+from lthlib.runs.identity import DEFAULTS, _changed_values, differences, identify
 from lthlib.settings import build
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -129,8 +129,8 @@ def test_the_id_does_not_depend_on_how_defaults_are_written() -> None:
 @given(st.integers(-3, 3), st.lists(st.sampled_from(["x", "y"]), max_size=2), st.integers(-3, 3))
 def test_a_new_field_at_its_default_changes_no_id(a: int, b: list[str], added: int) -> None:
     usual: dict[str, Any] = {"a": 1, "b": []}
-    new = _changed({"a": a, "b": b, "new": added}, usual | {"new": 0})
-    assert (new == _changed({"a": a, "b": b}, usual)) == (added == 0)
+    new = _changed_values({"a": a, "b": b, "new": added}, usual | {"new": 0})
+    assert (new == _changed_values({"a": a, "b": b}, usual)) == (added == 0)
 
 
 @pytest.mark.parametrize(
