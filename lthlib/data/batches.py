@@ -158,8 +158,9 @@ class Batches(_OnDevice):
         self._padding = settings.padding if self._are_images else 0
         self._augments = self._are_images and (settings.padding > 0 or settings.flip)
         self.resident = not isinstance(part, StreamingPart)
-        self._epoch, self._plan = -1, torch.empty(4, len(part), dtype=torch.int64)
-        self._plan = self._plan.to(self.device if self.resident else "cpu")
+        self._epoch = -1
+        home = self.device if self.resident else "cpu"
+        self._plan = torch.empty(4, len(part), dtype=torch.int64, device=home)
         self._ready: tuple[range, Batch] | None = None
         self._reader: tuple[int, Iterator[Tensor]] | None = None
 
@@ -224,7 +225,8 @@ class Batches(_OnDevice):
     def _cut_ahead(self, step: int) -> tuple[range, Batch]:
         """As many batches of an epoch as are made at once, from one step on."""
         assert not isinstance(self.part, StreamingPart)
-        plan, rows = self.draw(step // self.steps_per_epoch), self._rows(step)
+        plan = self.draw(step // self.steps_per_epoch)
+        rows = self._rows(step)
         remaining = self.steps_per_epoch - step % self.steps_per_epoch
         even = self.batch_size % self._ranks == 0  # a rank's images then lie evenly in all batches
         batch_bytes = max(1, self.batch_size * self.part.numbers * self.dtype.itemsize)
@@ -257,7 +259,8 @@ class Batches(_OnDevice):
         return self._finish(inputs, rows)
 
     def _draw_plan(self, epoch: int) -> Tensor:
-        rng, n = generator(*self._address, epoch), len(self.part)
+        rng = generator(*self._address, epoch)
+        n = len(self.part)
         order = torch.randperm(n, generator=rng)
         corners = torch.randint(2 * self._padding + 1, (2, n), generator=rng)
         flip = torch.rand(n, generator=rng) < (0.5 if self.settings.flip else 0.0)

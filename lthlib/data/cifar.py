@@ -185,7 +185,8 @@ def _reading(file: Path) -> AbstractContextManager[None]:
 def _read_torchvision(kind: _Kind, request: Request, split: str) -> Decoded:
     from lthlib._torchvision import torchvision  # takes as long to import as torch
 
-    reader, root = getattr(torchvision.datasets, kind.torchvision), request.root
+    reader = getattr(torchvision.datasets, kind.torchvision)
+    root = request.root
     batches = reader.train_list if split == "train" else reader.test_list
     folder = root / reader.base_folder
     files = [folder / name for name in (*dict(batches), reader.meta["filename"])]

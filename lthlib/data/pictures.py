@@ -86,7 +86,8 @@ def decode_all(
         DataError: as `open_rgb` raises it, and when there are not `count` of them.
     """
     sources = iter(sources)
-    images, done = np.empty((count, *size, 3), np.uint8), 0
+    images = np.empty((count, *size, 3), np.uint8)
+    done = 0
 
     def decode(source: Source) -> np.ndarray:
         return np.asarray(open_rgb(*source, size=size))

@@ -33,8 +33,9 @@ class Projection(nn.Conv2d):
         # more numbers than there are channels (uxlfoundation/oneDNN#6035): 8 with AVX2, at any
         # size; 16 with AVX-512, from some 40 x 40 pixels on. The published runs, of 8 channels
         # and at most 32 x 32 pixels, keep their bits.
-        few, pixels = self.in_channels, x.shape[-2:].numel()
-        if x.device.type == "cpu" and (few < 8 or (few < 16 and pixels > 32 * 32)):
+        channels = self.in_channels
+        pixels = x.shape[-2:].numel()
+        if x.device.type == "cpu" and (channels < 8 or (channels < 16 and pixels > 32 * 32)):
             return F.conv2d(F.avg_pool2d(x, 1, self.stride), self.weight)
         return super().forward(x)
 
