@@ -18,7 +18,7 @@ _READ = (bool, int, float, str, Tensor, FunctionType)
 
 
 class Description:
-    """Describe functions and modules by their code and by what they hold.
+    """Describe functions, modules and other objects by their code and by what they hold.
 
     Attributes:
         tensors: those that were met, in order.
@@ -26,7 +26,8 @@ class Description:
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] = []
-        self._visited: dict[int, Any] = {}  # which keeps them, so that no id comes twice
+        # By id, in order; held here, so that no id comes twice.
+        self._visited: dict[int, tuple[int, Any]] = {}
 
     def of(self, value: Any) -> Any:
         """Return plain values that say what `value` is; its tensors go to `tensors`."""
@@ -51,15 +52,15 @@ class Description:
                 return self.of((value.func, value.args, value.keywords))
             case FunctionType() | nn.Module() | type():
                 return self._describe_once(value)
-        if callable(value) and hasattr(value, "__dict__") and not _is_of_library(type(value)):
+        if not _is_of_library(type(value)):
             return self._describe_once(value)
         text = repr(value)
         return _name(type(value)) if " at 0x" in text else text
 
     def _describe_once(self, value: Any) -> Any:
         if id(value) in self._visited:
-            return "again"
-        self._visited[id(value)] = value
+            return "again", self._visited[id(value)][0]
+        self._visited[id(value)] = len(self._visited), value
         if isinstance(value, FunctionType):
             return _name(value), () if _is_of_library(value) else self._describe_function(value)
         if isinstance(value, type):
@@ -80,13 +81,14 @@ class Description:
         )
 
     def _describe_fields(self, value: Any) -> Any:
+        state = object.__getstate__(value)
+        fields, slots = state if isinstance(state, tuple) else (state, None)
         # The keys of hooks count all hooks that were ever made in this process.
-        return self.of(
-            {
-                name: list(field.values()) if "_hooks" in name and field else field
-                for name, field in vars(value).items()
-            }
-        )
+        plain = {
+            name: list(field.values()) if "_hooks" in name and field else field
+            for name, field in (fields or {}).items()
+        }
+        return self.of([plain, slots])
 
 
 def _cell_content(cell: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -32,6 +33,20 @@ class Weighted:
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         return self.weight * F.cross_entropy(output, target)
+
+
+class Slotted:
+    """An object without a dictionary, which nobody calls."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+
+class Level(Enum):
+    LOW = 0.25
+    HIGH = 0.5
 
 
 class Scaled(nn.Linear):
@@ -82,6 +97,9 @@ def hooked(factor: float) -> nn.Module:
         lambda x: Weighted(x),
         lambda x: Weighted([{"a": torch.tensor(x).numpy()}]),
         lambda x: Weighted(x).__call__,
+        lambda x: closure(Slotted(x)),
+        lambda x: Weighted(Slotted([torch.tensor(x)])),
+        lambda x: closure(Level(x)),
         lambda x: Scaled(x),
         lambda x: hooked(x),
     ],
@@ -108,8 +126,20 @@ def test_what_holds_itself_ends() -> None:
     assert "again" in described(loss)[0]
 
 
+def test_which_of_two_is_held_again_tells_them_apart() -> None:
+    first, second = Slotted(1.0), Slotted(2.0)
+    assert described([first, second, first]) != described([first, second, second])
+
+
 def test_it_is_the_same_in_every_process() -> None:
-    names = ("closure(0.5)", "Weighted({'b', 'a'})", "Scaled(2.0)", "hooked(2.0)", "object()")
+    names = (
+        "closure(0.5)",
+        "Weighted({'b', 'a'})",
+        "Slotted(object())",
+        "Scaled(2.0)",
+        "hooked(2.0)",
+        "object()",
+    )
     code = "from tests.test_description import *\nprint(" + "".join(
         f"described({name}), " for name in names
     )
