@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from companion.evidence import statistics as stats
-from companion.evidence.costs import spent
+from companion.evidence.costs import UNITS, spent
 from companion.evidence.facts import FACTS
 from companion.evidence.records import COLUMNS
 from companion.evidence.reported import plain_name, reported_curve
@@ -36,6 +36,12 @@ _FEWEST = {"dense seeds": 10, "deciding seeds": 10, "networks": 3}
 _OTHERS = ("GMP", "IMP", "IMP-C", "OMP", "BiP", "Hydra", "SNIP", "GraSP", "SynFlow")
 _WHERE = ["dataset", "architecture", "structure"]
 _REPLICATE = ["study", "seed"]
+# What is read of a table from `tidy`.
+_READ = (
+    *("study", "scale", *_WHERE, "label", "seed", "judged", "round", "rounds", "density"),
+    *("test_accuracy", "validation_accuracy", "status", "device_name", "run", "root", "setup"),
+    *(*UNITS, *(f"pretraining_{unit}" for unit in UNITS), "own_epochs"),
+)
 _TINY = 1e-9
 COUNTING = "counting"
 
@@ -132,13 +138,13 @@ class View:
         """
         if missing := sorted(set(COLUMNS) - set(table.columns)):
             raise ConfigError(f"the table lacks columns {missing}; make it with tidy(records)")
-        rows = table[table["scale"].isin(["paper", "reduced"] if scale == "reduced" else [scale])]
+        scales = ["paper", "reduced"] if scale == "reduced" else [scale]
+        rows = table.loc[table["scale"].isin(scales), list(_READ)]
         names = {name: rows[name].map(plain_name) for name in ("dataset", "architecture")}
-        rows = rows.assign(**names)
-        rows = rows[rows["dataset"].isin(DATASETS)]
         # Of a search with gates the last round's ticket counts: rounds differ in how long was
         # searched, and are no curve.
-        rows = rows[~(rows["round"] < rows["rounds"] - 1).fillna(False).astype(bool)]
+        last = ~(rows["round"] < rows["rounds"] - 1).fillna(False).astype(bool)
+        rows = rows.assign(**names)[names["dataset"].isin(DATASETS) & last]
         asked = rows[["scale", "setup", "dataset", "architecture", "label"]]
         reasons = [
             departures(setup, families, *net, label.startswith("dense, ")) * (said == "paper")
@@ -189,14 +195,23 @@ class View:
         """The fewest networks of which 'most' can be said."""
         return _FEWEST["networks"] if self.looks else 1
 
-    def select(self, net: str, curve: str) -> pd.DataFrame:
-        """Return the rows of one curve on one network; `replicate` counts its seeds in order."""
-        if (net, curve) not in self._selected:
-            rows = self._select(net, curve)
-            if len(rows):
-                rows = rows.assign(replicate=rows.groupby(_REPLICATE).ngroup())
-            self._selected[net, curve] = rows
-        return self._selected[net, curve]
+    def select(self, net: str, curve: str, seeds: int | None = None) -> pd.DataFrame:
+        """Return the rows of one curve on one network, of its first seeds if not of all;
+        `replicate` counts its seeds in order."""
+        key = net, curve, seeds
+        if key not in self._selected:
+            rows = self._select(net, curve) if seeds is None else self.select(net, curve)
+            if seeds is not None and len(rows):
+                rows = rows[rows["replicate"] < seeds]
+            self._selected[key] = rows
+        return self._selected[key]
+
+    def tickets(self, net: str, curve: str, seeds: int | None, value: str) -> stats.Tickets:
+        """Return the same as arrays, with one of the columns."""
+        key = net, curve, seeds, value
+        if key not in self._tickets:
+            self._tickets[key] = stats.Tickets.of(self.select(net, curve, seeds), value)
+        return self._tickets[key]
 
     def _select(self, net: str, curve: str) -> pd.DataFrame:
         where, _, structure = net.partition(", ")
@@ -205,16 +220,23 @@ class View:
         judged = manner.removeprefix("as ") or "found"
         key = (dataset, architecture, structure if structure and manner else "unstructured", judged)
         # A label may say so itself: `CS, as found` is the same curve as `CS` judged as found.
-        named = [(*key, label), (*key, f"{label}, {manner}")]
-        parts = [self._curves[one] for one in named if one in self._curves] or [self._nothing]
-        return pd.concat(parts) if len(parts) > 1 else parts[0]
+        keys = [(*key, label), (*key, f"{label}, {manner}")]
+        groups = [self._curves[key] for key in keys if key in self._curves]
+        if not groups:
+            return self._nothing
+        rows = pd.concat(groups) if len(groups) > 1 else groups[0]
+        return rows.assign(replicate=rows[_REPLICATE].groupby(_REPLICATE).ngroup())
 
     @cached_property
     def _nothing(self) -> pd.DataFrame:
         return self.rows[:0].assign(replicate=0)
 
     @cached_property
-    def _selected(self) -> dict[tuple[str, str], pd.DataFrame]:
+    def _selected(self) -> dict[tuple[str, str, int | None], pd.DataFrame]:
+        return {}
+
+    @cached_property
+    def _tickets(self) -> dict[tuple[str, str, int | None, str], stats.Tickets]:
         return {}
 
     @cached_property
@@ -266,11 +288,16 @@ class Case:
 
     def rows(self, curve: str) -> pd.DataFrame:
         """The rows of a curve, of its first seeds; of a dense network, of as many as it needs."""
-        rows = self.view.select(self.net, curve)
-        if self.first is None or rows.empty:
-            return rows
-        count = max(self.first, _FEWEST["dense seeds"] * curve.startswith("dense"))
-        return rows[rows["replicate"] < count]
+        return self.view.select(self.net, curve, self._seeds_of(curve))
+
+    def tickets(self, curve: str, value: str) -> stats.Tickets:
+        """The same as arrays, with one of the columns."""
+        return self.view.tickets(self.net, curve, self._seeds_of(curve), value)
+
+    def _seeds_of(self, curve: str) -> int | None:
+        if self.first is None:
+            return None
+        return max(self.first, _FEWEST["dense seeds"] * curve.startswith("dense"))
 
     @property
     def limit(self) -> float:
@@ -288,13 +315,10 @@ class Case:
 
     def shared(self, value: str = "test_accuracy") -> tuple[pd.Series, pd.Series]:
         """Both curves' means by replicate over the densities of the band that both measured."""
-        names = (self.ours, self.theirs)
-        ours, theirs = map(self.rows, names)
-        seeds = [
-            set(stats.in_band(own, self.band)["seed"]) if len(own) else () for own in (ours, theirs)
-        ]
-        self.demand(dict(zip(names, seeds, strict=True)), self.band)
-        means = stats.shared_means(ours, theirs, self.band, value, self.fewest("seeds"))
+        ours, theirs = (self.tickets(curve, value) for curve in (self.ours, self.theirs))
+        seeds = [tickets.seeds_in_band(self.band) for tickets in (ours, theirs)]
+        self.demand({self.ours: seeds[0], self.theirs: seeds[1]}, self.band)
+        means = stats.shared_means(ours, theirs, self.band, self.fewest("seeds"))
         if means[0].empty:
             both = f"{self.ours} and {self.theirs} on {self.net}"
             raise Lacking(f"{both} at densities in common over {_percent(self.band)}")
@@ -635,7 +659,7 @@ def enough_networks(case: Case) -> None:
 
 def _accuracies(case: Case) -> pd.Series:
     """Test accuracies of the dense network that is compared with, by replicate."""
-    return case.rows(case.theirs).groupby(_REPLICATE)["test_accuracy"].mean().dropna()
+    return case.tickets(case.theirs, "test_accuracy").means().dropna()
 
 
 def _dense(case: Case) -> pd.Series:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from lthlib.errors import ConfigError
 
@@ -160,7 +159,11 @@ def spread_ratio(ours: ArrayLike, theirs: ArrayLike, level: float = LEVEL) -> Di
 
 def holm(p_values: ArrayLike) -> Floats:
     """Return Holm's step-down adjusted p-values, in the order given."""
-    return np.asarray(multipletests(p_values, method="holm")[1], float)
+    p = np.asarray(p_values, float)
+    order = np.argsort(p)
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    return np.minimum(adjusted, 1)
 
 
 def summarise(table: pd.DataFrame, by: Sequence[str], value: str = "test_accuracy") -> pd.DataFrame:
@@ -215,17 +218,79 @@ def interpolate(
     return np.where(near | (above - below <= widest), np.interp(target, nodes, means), math.nan)
 
 
+@dataclass(frozen=True, eq=False)
+class Tickets:
+    """The tickets of one curve as arrays, [n].
+
+    Attributes:
+        replicates: names (study, seed), in the order of their first tickets.
+        replicate: whose ticket each is, an index of `replicates`.
+        density: in (0, 1].
+        value: what was measured; NaN where nothing was.
+    """
+
+    replicates: Sequence[tuple[str, int]]
+    replicate: NDArray[np.intp]
+    density: Floats
+    value: Floats
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, value: str = "test_accuracy") -> Tickets:
+        """Return the tickets of a table's rows, with one of its columns."""
+        numbers: dict[tuple[str, int], int] = {}
+        names = zip(*(rows[column].tolist() for column in _REPLICATE), strict=True)
+        replicate = np.array([numbers.setdefault(name, len(numbers)) for name in names], np.intp)
+        density, values = (rows[column].to_numpy(float) for column in ("density", value))
+        return cls(list(numbers), replicate, density, values)
+
+    def where(self, mask: NDArray[np.bool_]) -> Tickets:
+        """Return the tickets that a mask, [n], keeps."""
+        replicate, density, value = self.replicate[mask], self.density[mask], self.value[mask]
+        return Tickets(self.replicates, replicate, density, value)
+
+    def by_replicate(self, numbers: Iterable[int], values: ArrayLike) -> pd.Series:
+        """Return values of some replicates: (study, seed) -> value."""
+        names = [self.replicates[number] for number in numbers]
+        return pd.Series(values, pd.Index(names, tupleize_cols=False))
+
+    def means(self) -> pd.Series:
+        """Return the mean of each replicate that has tickets: (study, seed) -> value."""
+        means = pd.Series(self.value).groupby(self.replicate).mean()
+        return self.by_replicate(means.index, means.to_numpy())
+
+    def curves(self, grid: ArrayLike, widest: float = 1e9) -> Floats:
+        """Return each replicate's curve on a grid, [replicates, m]; see `interpolate`."""
+        curves = [
+            interpolate(self.density[tickets], self.value[tickets], grid, widest)
+            for tickets in self._by_replicate()
+        ]
+        return np.array(curves).reshape(len(curves), np.size(grid))
+
+    def in_band(self, grid: ArrayLike) -> NDArray[np.bool_]:
+        """Return which tickets, [n], lie in a band, of replicates with three densities there that
+        span half of it."""
+        low, high = np.log([np.min(grid), np.max(grid)])
+        logs = np.log(self.density)
+        inside = (low - _CLOSE <= logs) & (logs <= high + _CLOSE)
+        measured = [np.unique(logs[tickets & inside]) for tickets in self._by_replicate()]
+        enough = [len(nodes) >= 3 and np.ptp(nodes) >= (high - low) / 2 for nodes in measured]
+        return inside & np.array(enough, bool)[self.replicate]
+
+    def seeds_in_band(self, grid: ArrayLike) -> set[int]:
+        """Return the seeds that have tickets in a band; see `in_band`."""
+        return {self.replicates[number][1] for number in set(self.replicate[self.in_band(grid)])}
+
+    def _by_replicate(self) -> list[NDArray[np.bool_]]:
+        return [self.replicate == number for number in range(len(self.replicates))]
+
+
 def on_grid(
     rows: pd.DataFrame, grid: ArrayLike, value: str = "test_accuracy", **gap: float
 ) -> pd.DataFrame:
     """Return each replicate's curve on `grid`: [(study, seed), density]; see `interpolate`."""
-    at = np.asarray(grid, float)
-    densities, values = (rows[name].to_numpy(float) for name in ("density", value))
-    curves = {
-        replicate: interpolate(densities[own], values[own], at, **gap)
-        for replicate, own in rows.groupby(_REPLICATE, sort=False).indices.items()
-    }
-    return pd.DataFrame(curves, index=at, dtype=float).T
+    tickets = Tickets.of(rows, value)
+    index = pd.MultiIndex.from_tuples(tickets.replicates, names=_REPLICATE)
+    return pd.DataFrame(tickets.curves(grid, **gap), index, np.asarray(grid, float))
 
 
 def by_replicate(rows: pd.DataFrame, value: str = "test_accuracy") -> pd.Series:
@@ -251,21 +316,8 @@ def at_densities(
     return pd.DataFrame(found).dropna().mean(axis=1)
 
 
-def in_band(rows: pd.DataFrame, grid: ArrayLike) -> pd.DataFrame:
-    """Return the rows in a band, of replicates with three densities there that span half of it."""
-    low, high = np.log([np.min(grid), np.max(grid)])
-    where = np.log(rows["density"].to_numpy(float))
-    inside = (low - _CLOSE <= where) & (where <= high + _CLOSE)
-    rows, where = rows[inside], where[inside]
-    kept = np.zeros(len(rows), bool)
-    for own in rows.groupby(_REPLICATE).indices.values():
-        known = set(where[own].tolist())
-        kept[own] = len(known) >= 3 and max(known) - min(known) >= (high - low) / 2
-    return rows[kept]
-
-
 def shared_means(
-    ours: pd.DataFrame, theirs: pd.DataFrame, grid: ArrayLike, value: str, fewest: int
+    ours: Tickets, theirs: Tickets, grid: ArrayLike, fewest: int
 ) -> tuple[pd.Series, pd.Series]:
     """Return each replicate's mean of two curves over the densities that both measured in a band.
 
@@ -274,24 +326,27 @@ def shared_means(
     measured from the other's mean curve, so that no difference comes from where it was measured.
 
     Args:
-        ours, theirs: rows of both.
+        ours, theirs: both.
         grid: the band.
-        value: the column.
         fewest: how many replicates make a density known, and a mean.
 
     Returns:
-        Both, empty where too little is shared; see `in_band`.
+        Both, empty where too little is shared; see `Tickets.in_band`.
     """
-    for own, other, own_first in ((ours, theirs, True), (theirs, ours, False)):
-        own = in_band(own, grid)
-        known = on_grid(other, own["density"], value, widest=ROUND)
-        kept = in_band(own[(known.notna().sum() >= fewest).to_numpy()], grid)
-        known = known.loc[:, own.index.isin(kept.index)].dropna()
-        level = known.mean().to_numpy()
-        apart = by_replicate(kept.assign(apart=kept[value] - level), "apart")
-        if min(len(apart), len(known)) >= fewest:
-            means = (apart + level.mean(), known.mean(axis=1))
-            return means if own_first else means[::-1]
+    for first, second in ((ours, theirs), (theirs, ours)):
+        tickets = first.where(first.in_band(grid))
+        curves = second.curves(tickets.density, widest=ROUND)
+        shared = np.isfinite(curves).sum(axis=0) >= fewest
+        shared[shared] = tickets.where(shared).in_band(grid)
+        tickets, curves = tickets.where(shared), curves[:, shared]
+        whole = np.isfinite(curves).all(axis=1)
+        if min(len(np.unique(tickets.replicate)), whole.sum()) < fewest:
+            continue
+        level = curves[whole].mean(axis=0)
+        gaps = replace(tickets, value=tickets.value - level).means()
+        means_there = second.by_replicate(np.flatnonzero(whole), curves[whole].mean(axis=1))
+        means = (gaps + level.mean(), means_there)
+        return means if first is ours else means[::-1]
     return pd.Series(dtype=float), pd.Series(dtype=float)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from companion.publish.notebooks import read_notebook
 from lthlib.source import digest_of, imported
 
-_SHAPING = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "statsmodels", "torch")
+_SHAPING = ("matplotlib", "numpy", "pandas", "scipy", "seaborn", "torch")
 _DATA = {".csv", ".yaml", ".json", ".mplstyle"}
 
 

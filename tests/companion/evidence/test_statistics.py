@@ -29,6 +29,10 @@ def rows(label: str, values: dict[int, dict[float, float]], study: str = "s") ->
     )
 
 
+def tickets(label: str, values: dict[int, dict[float, float]]) -> stats.Tickets:
+    return stats.Tickets.of(rows(label, values))
+
+
 def series(values: dict[int, float], study: str = "s") -> pd.Series:
     index = pd.MultiIndex.from_tuples([(study, seed) for seed in values], names=["study", "seed"])
     return pd.Series(list(values.values()), index=index)
@@ -200,42 +204,42 @@ BAND = [0.4, 0.2, 0.1]
 def test_a_band_takes_three_densities_that_span_half_of_it() -> None:
     wide, narrow = {0.5: 1.0, 0.4: 2.0, 0.3: 3.0, 0.2: 4.0}, {0.4: 1.0, 0.35: 2.0, 0.3: 3.0}
     table = rows("A", {0: wide, 1: narrow, 2: {0.4: 1.0, 0.1: 2.0}})
-    assert stats.in_band(table, BAND)[["seed", "density"]].values.tolist() == [
-        *([0, 0.4], [0, 0.3], [0, 0.2])
-    ]
+    curve = stats.Tickets.of(table)
+    assert curve.where(curve.in_band(BAND)).density.tolist() == [0.4, 0.3, 0.2]
+    assert curve.seeds_in_band(BAND) == {0}
 
 
 def test_shared_means_by_hand() -> None:
     # Ours is known at three densities, theirs at a fourth too, which does not count.
-    ours = rows("A", {s: {0.4: 93 + s, 0.2: 92 + s, 0.1: 91 + s} for s in (0, 1)})
-    theirs = rows("B", {s: {0.4: 92, 0.3: 50, 0.2: 91, 0.1: 90} for s in (0, 1)})
+    ours = tickets("A", {s: {0.4: 93 + s, 0.2: 92 + s, 0.1: 91 + s} for s in (0, 1)})
+    theirs = tickets("B", {s: {0.4: 92, 0.3: 50, 0.2: 91, 0.1: 90} for s in (0, 1)})
     for first, second, sign in ((ours, theirs, 1), (theirs, ours, -1)):
-        gap = stats.compare(*stats.shared_means(first, second, BAND, "test_accuracy", 2))
+        gap = stats.compare(*stats.shared_means(first, second, BAND, 2))
         assert gap.paired and gap.mean == pytest.approx(1.5 * sign)
         assert gap.high == pytest.approx(1.5 * sign + T975[1] / 2, abs=1e-2)
 
 
 def test_what_one_replicate_alone_measured_is_not_shared() -> None:
     curve = {0.4: 92.0, 0.2: 91.0, 0.1: 90.0}
-    ours = rows("A", {0: curve, 1: curve, 2: {0.4: 92, 0.2: 91}})
-    theirs = rows("B", {0: curve, 1: curve | {0.3: 95}})
-    first, second = stats.shared_means(ours, theirs, BAND, "test_accuracy", 2)
+    ours = tickets("A", {0: curve, 1: curve, 2: {0.4: 92, 0.2: 91}})
+    theirs = tickets("B", {0: curve, 1: curve | {0.3: 95}})
+    first, second = stats.shared_means(ours, theirs, BAND, 2)
     assert (first.index.tolist(), second.index.tolist()) == ([("s", 0), ("s", 1)],) * 2
     assert first.tolist() == second.tolist() == [91, 91]
-    few = rows("B", {0: {0.4: 1.0, 0.1: 2.0}, 1: {0.4: 1.0, 0.1: 2.0}})
-    assert all(means.empty for means in stats.shared_means(ours, few, BAND, "test_accuracy", 2))
+    few = tickets("B", {0: {0.4: 1.0, 0.1: 2.0}, 1: {0.4: 1.0, 0.1: 2.0}})
+    assert all(means.empty for means in stats.shared_means(ours, few, BAND, 2))
+    none = ours.where(np.zeros(8, bool))
+    assert all(means.empty for means in stats.shared_means(ours, none, BAND, 2))
 
 
 def test_densities_of_ones_own_make_no_difference() -> None:
     """A falling line in log density, measured by each seed elsewhere: no difference, no spread."""
     rounds = [0.5, 0.4, 0.32, 0.256, 0.2048]
-    theirs = rows("B", {s: {d: 90 + math.log(d) for d in rounds} for s in (0, 1)})
+    theirs = tickets("B", {s: {d: 90 + math.log(d) for d in rounds} for s in (0, 1)})
     ours = {
         s: {d * x: 90 + math.log(d * x) for d in (0.49, 0.3, 0.22)} for s, x in enumerate((1, 0.95))
     }
-    gap = stats.welch_difference(
-        *stats.shared_means(rows("A", ours), theirs, [0.5, 0.2], "test_accuracy", 2)
-    )
+    gap = stats.welch_difference(*stats.shared_means(tickets("A", ours), theirs, [0.5, 0.2], 2))
     assert (gap.mean, gap.low, gap.high) == pytest.approx((0, 0, 0), abs=1e-9)
 
 
