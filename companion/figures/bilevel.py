@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -58,10 +58,10 @@ def error_slopes(quadratic: pd.DataFrame) -> dict[int, float]:
         Number of weights -> slope; NaN where there is one gamma.
     """
     slopes = {}
-    for size, rows in bilevel_means(quadratic).sort_values("gamma").groupby("size"):
-        logs = np.log10(rows[["gamma", "weight_error"]].to_numpy(float)[-2:])
+    for size, points in _by_size(quadratic, "weight_error"):
+        logs = np.log10(points[-2:])
         run, rise = (logs[-1] - logs[0]).tolist()
-        slopes[int(str(size))] = rise / run if run else math.nan
+        slopes[size] = rise / run if run else math.nan
     return slopes
 
 
@@ -76,15 +76,20 @@ def flip_gamma(quadratic: pd.DataFrame) -> dict[int, float]:
         where the share does not cross a half.
     """
     gammas = {}
-    for size, rows in bilevel_means(quadratic).sort_values("gamma").groupby("size"):
-        points = rows[["gamma", "weight_flips"]].to_numpy(float).tolist()
+    for size, points in _by_size(quadratic, "weight_flips"):
         crossings = [
             10 ** float(np.interp(0.5, (after, before), np.log10((high, low))))
             for (low, before), (high, after) in itertools.pairwise(points)
             if before > 0.5 >= after
         ]
-        gammas[int(str(size))] = crossings[0] if crossings else math.nan
+        gammas[size] = crossings[0] if crossings else math.nan
     return gammas
+
+
+def _by_size(quadratic: pd.DataFrame, column: str) -> Iterator[tuple[int, list[list[float]]]]:
+    """Each number of weights with its rising gammas and the means of a column: pairs."""
+    for size, rows in bilevel_means(quadratic).sort_values("gamma").groupby("size"):
+        yield int(str(size)), rows[["gamma", column]].to_numpy(float).tolist()
 
 
 @styled
