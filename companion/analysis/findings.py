@@ -36,24 +36,26 @@ def finding(sentence: Markdown, table: pd.DataFrame) -> Markdown:
     )
 
 
-def match_dense(parts: Mapping[str, pd.DataFrame]) -> Markdown:
-    """Return how few weights each curve needs for a mean no more than one standard deviation below
-    the mean of dense: the papers' rule, which looks at means alone.
+def match_dense(tables: Mapping[str, pd.DataFrame]) -> Markdown:
+    """Return how few weights each curve needs for a mean within one standard deviation of dense's.
+
+    It may lie no lower than that: the papers' rule, which looks at means alone.
 
     Args:
-        parts: what a row is, in words -> rows of `ticket_table`, dense among them.
+        tables: what a row is, in words -> rows of `ticket_table`, dense among them.
     """
     sentences = []
-    for noun, rows in parts.items():
+    for noun, rows in tables.items():
         points = curve_points(rows)
-        dense, pruned = (points[(points["curve"] == "dense") == is_it] for is_it in (True, False))
+        is_dense = points["curve"] == "dense"
+        dense, pruned = points[is_dense], points[~is_dense]
         if dense.empty or pruned.empty:
             continue
-        least = dense["mean"].iloc[0] - dense["std"].fillna(0).iloc[0]
-        sparsest = pruned[pruned["mean"] >= least].groupby("curve")["density"].min().sort_values()
-        kept = [f"{in_percent(density)} ({curve})" for curve, density in sparsest.items()]
+        floor = dense["mean"].iloc[0] - dense["std"].fillna(0).iloc[0]
+        sparsest = pruned[pruned["mean"] >= floor].groupby("curve")["density"].min().sort_values()
+        densities = [f"{in_percent(density)} ({curve})" for curve, density in sparsest.items()]
         none = [curve for curve in dict.fromkeys(pruned["curve"]) if curve not in sparsest.index]
-        texts = [f"keeps {', '.join(kept)}"] if kept else []
+        texts = [f"keeps {', '.join(densities)}"] if densities else []
         texts += [f"there is none of {', '.join(none)}"] if none else []
         lead = f"The sparsest {noun} within a standard deviation of dense"
         sentences.append(f"{lead} {'; '.join(texts)}.")
@@ -115,9 +117,9 @@ def departures_tell(effects: pd.DataFrame) -> Markdown:
             text = Markdown("No departure alone, {}, is told apart from none.").format(series)
         else:
             size = clear["difference"].abs()
-            most = clear[np.isclose(size, size.max(), atol=0.05)]
-            names = Markdown(", ").join(map(code, dict.fromkeys(most["name"])))
-            gap = _gap(most.iloc[0].to_dict())
+            largest = clear[np.isclose(size, size.max(), atol=0.05)]
+            names = Markdown(", ").join(map(code, dict.fromkeys(largest["name"])))
+            gap = _gap(largest.iloc[0].to_dict())
             text = Markdown("Alone, {}, most comes from {}: {}.").format(series, names, gap)
         sentences.append(text)
     return Markdown(" ").join(sentences)
@@ -182,8 +184,8 @@ def panels_tell(pairs: pd.DataFrame) -> Markdown:
         pairs: from `paper_panels.bip_minus_imp`.
     """
     texts = []
-    for (whose, scale), rows in pairs.groupby(["whose", "scale"], sort=False):
-        name = "the paper's" if whose == PAPER else f"our ({scale})"
+    for (side, scale), rows in pairs.groupby(["whose", "scale"], sort=False):
+        name = "the paper's" if side == PAPER else f"our ({scale})"
         ratios = f"{rows['ahead'].sum()} of {rows['ratios'].sum()} ratios"
         texts.append(f"at {ratios} in {len(rows)} of {name} panels")
     if not texts:
@@ -200,8 +202,8 @@ def hypergradient_tells(means: pd.DataFrame) -> Markdown:
     """
     rows = means[(means["problem"] == "network") & means["cosine"].notna()].sort_values("gamma")
     texts = [
-        f"{point}: {_ends(own['implicit_cosine'])}, of the whole {_ends(own['cosine'])}"
-        for point, own in rows.groupby("point", sort=False)
+        f"{point}: {_ends(points['implicit_cosine'])}, of the whole {_ends(points['cosine'])}"
+        for point, points in rows.groupby("point", sort=False)
     ]
     if not texts:
         return Markdown("The lower level of the network has a minimum nowhere.")
@@ -210,7 +212,8 @@ def hypergradient_tells(means: pd.DataFrame) -> Markdown:
 
 
 def _ends(values: pd.Series) -> str:
-    return " to ".join(dict.fromkeys(f"{round(one, 2) + 0.0:.2f}" for one in values.iloc[[0, -1]]))
+    ends = (f"{round(value, 2) + 0.0:.2f}" for value in values.iloc[[0, -1]])
+    return " to ".join(dict.fromkeys(ends))
 
 
 def _gap(row: Mapping[Any, Any]) -> str:
