@@ -3,7 +3,7 @@ the network is tried with its data before anything is trained."""
 
 import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from inspect import signature
 from typing import Any, ParamSpec, TypeVar
@@ -66,10 +66,7 @@ def try_out(trainer: Trainer) -> None:
     """
     network = trainer.network
     weights, buffers = network.weights(), network.buffers()
-    for name, tensor in (weights | buffers).items():
-        message = f"{name!r} holds {tensor.dtype}, which a ticket cannot hold"
-        with refusal(ConfigError, message, Exception, "give it another type"):
-            seal({"one": tensor.reshape(-1)[:1]}, "ticket", "")
+    _check_types(weights | buffers)
     x, y = trainer.first_two()
     failure = "the network fails"
     try:
@@ -103,6 +100,13 @@ def try_out(trainer: Trainer) -> None:
         if gradient.layout != torch.strided:
             raise ConfigError(f"the gradient of {name!r} is sparse; make it dense (sparse=False)")
     _warn_of_left_out(trainer)
+
+
+def _check_types(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        message = f"{name!r} holds {tensor.dtype}, which a ticket cannot hold"
+        with refusal(ConfigError, message, Exception, "give it another type"):
+            seal({"value": tensor.reshape(-1)[:1]}, "ticket", "")
 
 
 def _check_outputs(logits: Any, trainer: Trainer) -> None:
