@@ -93,8 +93,8 @@ def counted_table(rows: pd.DataFrame) -> Markdown:
 def _entries(
     name: str, methods: str, densities: list[float], seeds: int, dense: int
 ) -> tuple[Entry, ...]:
-    """The runs of a recipe's contestants; IMP's chain ends at the sparsest density, where the
-    recipe has one chain and not one for each density."""
+    """The runs of a recipe's contestants."""
+    # IMP's chain ends at the sparsest density, where the recipe has one and not one a density.
     recipe, chain = load_recipe(name), {}
     fraction = recipe.method("imp").get("fraction", 0.2)
     if "imp" in methods and not isinstance(fraction, list):
@@ -125,8 +125,12 @@ def smallest(claim: Claim) -> list[Entry]:
 
 @dataclass(frozen=True)
 class Missing:
-    """What a claim's smallest set lacks. runs: how many. minutes: on one GPU of `forecast.GPU`,
-    `forecast.MANY` at once."""
+    """What a claim's smallest set lacks.
+
+    Attributes:
+        runs: how many.
+        minutes: on one GPU of `forecast.GPU`, `forecast.MANY` at once.
+    """
 
     runs: int
     minutes: float

@@ -41,8 +41,15 @@ SETS = {
 
 @dataclass
 class Speed:
-    """Measured of a kind of run, in seconds: for an image sent forward and backward, for judging a
-    ticket, for beginning and ending; and steps in an epoch, operations of an image forward."""
+    """Measured of a kind of run.
+
+    Attributes:
+        image: seconds for an image sent forward and backward.
+        ticket: seconds for judging one.
+        run: seconds for beginning and ending.
+        steps_per_epoch: as the run has them.
+        flops: operations of an image forward.
+    """
 
     image: float
     ticket: float
@@ -55,9 +62,11 @@ class Speed:
 class Bill:
     """The cost of some runs, wherever they run.
 
-    gpu: seconds until all are done on one GPU of `GPU`, training alone, by how many are at once.
-    passes: images sent backward. epochs: the same in epochs of each run's training images; one of
-    BiP, which sends each batch of both its levels backward, counts two.
+    Attributes:
+        gpu: seconds until all are done on one GPU of `GPU`, training alone, by how many at once.
+        passes: images sent backward.
+        epochs: the same in epochs of each run's training images; one of BiP, which sends each batch
+            of both its levels backward, counts two.
     """
 
     gpu: dict[int, float]
@@ -65,8 +74,16 @@ class Bill:
     epochs: float = 0.0
 
     def add(self, config: RunConfig, steps: int, flops: int) -> int:
-        """Add a run, of as many steps in an epoch and operations of an image forward. Returns the
-        images that it sends backward."""
+        """Add a run.
+
+        Args:
+            config: its configuration.
+            steps: in an epoch.
+            flops: operations of an image forward.
+
+        Returns:
+            The images that it sends backward.
+        """
         passes = expected_passes(config, steps)
         self.passes += passes
         self.epochs += passes / steps / config.training.batch_size
@@ -79,8 +96,10 @@ class Bill:
 class Forecast(Bill):
     """The cost of some runs on this machine too.
 
-    jobs: runs at once here. busy: seconds of all of them, each alone on a GPU. seconds: until all
-    are done, nobody waiting for a parent.
+    Attributes:
+        jobs: runs at once here.
+        busy: seconds of all of them, each alone on a GPU.
+        seconds: until all are done, nobody waiting for a parent.
     """
 
     jobs: int = 1
@@ -134,13 +153,16 @@ def estimate(
     """Predict the cost of runs.
 
     Each kind of data, network and training is measured for a second: on a CPU by all processes at
-    the same time, since they slow each other down; on a GPU by one. Raises what the data raise.
+    the same time, since they slow each other down; on a GPU by one.
 
     Args:
         configs: the runs.
         machine: where they are to run.
         jobs: at once here, by default as many as a sweep has. Processes gain nothing on a GPU.
         per_device: at once on each GPU, in one process; what that gains is in `GPU`.
+
+    Raises:
+        DataError: as loading the data does.
     """
     on_gpu = machine.torch_device().type == "cuda"
     shared = (per_device or 1) if on_gpu else 1

@@ -49,8 +49,7 @@ DONE: tuple[str, ...] = (
     "lthlib/recipes",
     "lthlib/runs",
     # Evidence.
-    #
-    #
+    *("companion/counting.py", "companion/evidence", "companion/forecast.py"),
     # Figures.
     "companion/analysis",
     "companion/bilevel",

@@ -38,11 +38,18 @@ _SO_FAR = {REPRODUCED: "for", PARTLY: "partly for", NOT: "against"}
 class Verdict:
     """How a claim stands.
 
-    `outcome` is one of `OUTCOMES` and belongs to the scales "paper" and "counting"; at "reduced" it
-    is None and `direction` says for, against, undecided, or that it is withheld. `so_far` says
-    where an outcome that is interim leans, or what there is of one that was not run. `effect`,
-    `unit` and `interval` are those of the median comparison of the claim's first criterion, `n` its
-    seeds. `because` gives every comparison with its numbers, `needs` what is missing.
+    Attributes:
+        claim: its id.
+        outcome: one of `OUTCOMES`, at the scales "paper" and "counting"; None at "reduced".
+        scale: one of these three.
+        direction: for, against, undecided or withheld, at reduced scale; else None.
+        effect: of the median comparison of the claim's first criterion; None if not run.
+        interval: of the same comparison; None if it has none.
+        n: its seeds.
+        because: every comparison with its numbers.
+        needs: what is missing, a text each.
+        so_far: where an outcome that is interim leans, or what there is of one that was not run.
+        unit: of the effect; none of a ratio.
     """
 
     claim: str
@@ -81,14 +88,23 @@ class Verdict:
 class Claim:
     """A claim as `claims.csv` has it: its criterion, and what judging it requires.
 
-    lead: the label whose studies it is judged on. studies: their order, the first that holds the
-    label counts; what only other claims list does not. family: whose protocol a run has to follow
-    to be at paper scale, of `protocols.csv`. gated: `yes` if the gate must stand first, as for all
-    claims that rest on trained networks. rule: how its comparisons are judged, of `criteria.RULES`.
-    looks: at how many seeds, and at which level of significance; `counting` if it follows from what
-    methods declare to cost. minimal: the fewest runs that decide it,
-    `RECIPE: CONTESTANTS; DENSITIES; SEEDS`, or
-    `none`. Lists have `|` between them.
+    Lists have `|` between them.
+
+    Attributes:
+        id: its name on the board.
+        paper: which paper claims it.
+        lead: the label whose studies it is judged on.
+        studies: their order, the first that holds the label counts; what only other claims list
+            does not.
+        family: whose protocol a run has to follow to be at paper scale, of `protocols.csv`.
+        gated: `yes` if the gate must stand first, as for all claims that rest on trained networks.
+        rule: how its comparisons are judged, of `criteria.RULES`.
+        looks: at how many seeds, and at which level of significance; `counting` if it follows from
+            what methods declare to cost.
+        minimal: the fewest runs that decide it, `RECIPE: CONTESTANTS; DENSITIES; SEEDS`, or `none`.
+        statement: what the paper says.
+        criterion: what is compared, in words.
+        requires: the runs that it takes, in words.
     """
 
     id: str
@@ -149,8 +165,7 @@ class Claim:
         return replace(verdict, outcome=INCONCLUSIVE, because=because, needs=needs)
 
     def _judged(self, table: pd.DataFrame, facts: Mapping[str, float]) -> tuple[View, Verdict]:
-        """The verdict at the first scale at which there is anything, and what it rests on; what is
-        missing is missing at the first of all."""
+        # What is missing is missing at the first of all scales.
         tried: list[tuple[View, criteria.Finding]] = []
         for view in self.views(table, facts):
             tried.append((view, criteria.find(self.id, self.rule, view)))

@@ -52,7 +52,12 @@ class Lacking(Exception):
 
 @dataclass(frozen=True)
 class Look:
-    """A number of seeds at which a comparison is decided, at a two-sided level of significance."""
+    """When a comparison is decided.
+
+    Attributes:
+        n: a number of seeds.
+        alpha: the two-sided level of significance.
+    """
 
     n: int
     alpha: float
@@ -71,8 +76,14 @@ _COUNTED = Look(1, 1 - stats.LEVEL)
 class Part:
     """One comparison: the side of the claim it falls on, what was found, its sentence.
 
-    look: at which it was decided, None where that takes more seeds. open: whether a later look may
-    change it. lean: the side if the mean stays what it is. unit: of the value; none of a ratio.
+    Attributes:
+        side: of the claim, as of `side_of`.
+        value: what was found.
+        text: the sentence.
+        look: at which it was decided; None where that takes more seeds.
+        open: whether a later look may change it.
+        lean: the side if the mean stays what it is.
+        unit: of the value; none of a ratio.
     """
 
     side: Side
@@ -94,15 +105,22 @@ class View:
     """The rows that may feed a verdict at one scale, and facts measured outside any record.
 
     Only runs that succeeded on the papers' data sets count: no digits, no generated image folders.
-    `failed` is the number of runs that did not succeed. looks: when comparisons are decided; none
-    where they only show a direction. apart: runs that were said to be at the papers' scale and are
-    not, in studies that could be judged, with the reason, a text each. counted: the view of what
-    methods declare to cost. waiting: the studies that are to be judged in place of another once
-    they have the seeds, a text each.
 
     A network is named with its data set, `cifar10 / resnet20`, and with the structure of its
     tickets if they have one: `cifar10 / resnet20, filter`. A curve is named by a record's label and
     by how its tickets were judged: `BiP as found`, `BiP retrained`; a dense network by its label.
+
+    Attributes:
+        rows: of a table from `tidy`, what of it is read.
+        scale: `paper`, `reduced` or `counting`.
+        facts: by name.
+        failed: the number of runs that did not succeed.
+        looks: when comparisons are decided; none where they only show a direction.
+        apart: runs that were said to be at the papers' scale and are not, in studies that could be
+            judged, with the reason, a text each.
+        counted: the view of what methods declare to cost.
+        waiting: the studies that are to be judged in place of another once they have the seeds, a
+            text each.
     """
 
     rows: pd.DataFrame
@@ -254,9 +272,16 @@ class View:
 class Case:
     """Two curves on a network, to be compared over a view.
 
-    stands: for which values the claim stands, as for `side_of`. of: what else the comparison needs.
-    compare: its name. look: at which it is to be decided; None to see how it stands with the seeds
-    there are. first: how many of each curve's seeds count, in their order; all if None.
+    Attributes:
+        view: what it is compared over.
+        net: the network, as a `View` names it.
+        ours: one curve.
+        theirs: the other; empty where there is none.
+        stands: for which values the claim stands, as for `side_of`.
+        of: what else the comparison needs.
+        compare: the comparison's name.
+        look: at which it is to be decided; None to see how it stands with the seeds there are.
+        first: how many of each curve's seeds count, in their order; all if None.
     """
 
     view: View

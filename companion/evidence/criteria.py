@@ -43,8 +43,18 @@ CRITERIA = packaged("criteria.csv")
 
 @dataclass(frozen=True)
 class Finding:
-    """What a criterion came to, whatever the scale; `lead` are the parts of the headline, `left`
-    the networks that do not count yet, `so_far` the outcome if means stay as they are."""
+    """What a criterion came to, whatever the scale.
+
+    Attributes:
+        outcome: one of the outcomes above.
+        parts: all its comparisons.
+        lead: those of the headline.
+        needs: what is missing, a text each.
+        complete: whether nothing is.
+        left: the networks that do not count yet.
+        so_far: the outcome if means stay as they are.
+        premises: the comparisons that have to hold.
+    """
 
     outcome: str
     parts: Sequence[Part]
@@ -127,11 +137,9 @@ def _cases(view: View, row: Mapping[str, str]) -> Iterator[Case]:
 
 
 def _tried(case: Case) -> Tried:
-    """Make a comparison at the last look that its seeds reach, else as far as there are any.
-
-    At a look only as many seeds count as it has, the first of each curve; so more of them change
-    nothing until the next.
-    """
+    """Make a comparison at the last look that its seeds reach, else as far as there are any."""
+    # At a look only as many seeds count as it has, the first of each curve; so more of them change
+    # nothing until the next.
     looks = case.view.looks
     for look in reversed(looks):
         for first in range(look.n, case.seeds() + 1):

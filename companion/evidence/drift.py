@@ -33,9 +33,16 @@ _Key = tuple[str, str, str]
 class Number:
     """A number of a study, as recorded and as computed again.
 
-    label: the curve. where: the ticket. quantity: what was compared. standard_errors: the
-    difference, in its standard errors. p: Holm's, for no difference beyond the tolerance. Both are
-    None where the numbers have to be equal, and NaN where no seeds show a spread. runs: ids.
+    Attributes:
+        label: the curve.
+        where: the ticket.
+        quantity: what was compared.
+        recorded: the number that was published.
+        computed: the number found again.
+        standard_errors: the difference, in its standard errors; None where the numbers have to be
+            equal, NaN where no seeds show a spread.
+        p: Holm's, for no difference beyond the tolerance; None and NaN likewise.
+        runs: ids.
     """
 
     label: str
@@ -57,8 +64,10 @@ class Number:
 class Comparison:
     """What comparing a record with its recomputation found.
 
-    exact: how many numbers had to be equal. numbers: those of them that are not, then all that were
-    tested. curves: by label, how many tickets both have, and how many of those are identical.
+    Attributes:
+        exact: how many numbers had to be equal.
+        numbers: those of them that are not, then all that were tested.
+        curves: by label, how many tickets both have, and how many of those are identical.
     """
 
     exact: int
@@ -195,19 +204,16 @@ def _counted(record: Record) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Table:
-    """All values of one quantity, as recorded and as computed again: [tickets, seeds], NaN where
-    none is. A ticket's replicates differ in the seed alone; a curve is several of one label.
+    """All values of one quantity, [tickets, seeds], NaN where none is."""
 
-    subjects: label, place and runs of each ticket, then of each curve. members: whether a ticket
-    belongs to a curve, [curves, tickets], 0 or 1. spread: of the recorded seeds.
-    """
+    # A ticket's replicates differ in the seed alone; a curve is several tickets of one label.
 
     quantity: str
     recorded: Floats
     computed: Floats
-    subjects: list[tuple[str, str, tuple[str, ...]]]
-    members: Floats
-    spread: Spread
+    subjects: list[tuple[str, str, tuple[str, ...]]]  # label, place, runs: of tickets, then curves
+    members: Floats  # whether a ticket belongs to a curve, [curves, tickets], 0 or 1
+    spread: Spread  # of the recorded seeds
 
     def test(self, computed: Floats) -> Retested:
         """Test values against the recorded ones."""

@@ -26,8 +26,12 @@ DEFINITIONS = {row["fact"]: row["definition"] for row in _ROWS}
 class Fact:
     """A measurement, and what made it.
 
-    value: mean or extreme of `values`, as `definition` says. values: one for each of `seeds`.
-    provenance: as in a record.
+    Attributes:
+        value: mean or extreme of `values`, as `definition` says.
+        definition: what was measured, and at what.
+        seeds: distinct.
+        values: one for each of `seeds`.
+        provenance: as in a record.
     """
 
     value: float

@@ -18,8 +18,9 @@ def reported() -> pd.DataFrame:
         paper reports that no winning ticket was found), `std`, `precision` (`table`, `read-off`,
         `second-hand`, ...) and `density` = 1 - `pruning_ratio_pct` / 100.
 
-    Source: BiP (2022) Table 1, Figs 1, 3, 4 and the runtime figure; CS (2020), second-hand; Renda
-    et al. (2020), published data.
+    Source:
+        BiP (2022) Table 1, Figs 1, 3, 4 and the runtime figure; CS (2020), second-hand; Renda et
+        al. (2020), published data.
     """
     with (files(__package__) / "reported.csv").open(encoding="utf-8") as lines:
         table = pd.read_csv(lines, na_values=_NO_NUMBER, keep_default_na=False)

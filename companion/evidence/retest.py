@@ -18,7 +18,12 @@ from companion.evidence.statistics import Floats
 
 @dataclass(frozen=True)
 class Prior:
-    """Variances, [n], that were learnt from others, and the degrees of freedom that is worth."""
+    """Variances that were learnt from others.
+
+    Attributes:
+        variance: [n].
+        freedom: the degrees of freedom that they are worth.
+    """
 
     variance: Floats
     freedom: float
@@ -31,9 +36,12 @@ class Prior:
 
 @dataclass(frozen=True)
 class Spread:
-    """How far a record's seeds spread: tickets', and curves' in units of independent tickets'.
+    """How far a record's seeds spread.
 
-    weights: of the tickets in the mean of their curve, the inverse of their variances.
+    Attributes:
+        tickets: theirs.
+        curves: theirs, in units of independent tickets'.
+        weights: of the tickets in the mean of their curve, the inverse of their variances.
     """
 
     tickets: Prior
@@ -43,8 +51,14 @@ class Spread:
 
 @dataclass(frozen=True)
 class Retested:
-    """Tests of tickets, then of curves: mean as recorded, difference of the computed mean, its
-    standard error, p-value. NaN where nothing was computed again or no spread is known."""
+    """Tests of tickets, then of curves; NaN where nothing was computed again or no spread is known.
+
+    Attributes:
+        recorded: means as recorded.
+        difference: of the computed means.
+        error: its standard error.
+        p: two-sided p-values.
+    """
 
     recorded: Floats
     difference: Floats
@@ -85,7 +99,8 @@ def retest(
     Recorded and computed values of a seed count as independent, which they are at most.
 
     Args:
-        recorded, computed: values; a mean is over the seeds that both have.
+        recorded: values as recorded.
+        computed: values as computed again; a mean is over the seeds that both have.
         curves: which tickets belong together; a curve's mean weighs its tickets.
         spread: of the record.
         tolerance: the difference that is none.
@@ -119,7 +134,8 @@ def expected(
 
     Args:
         values: of a record.
-        floor, accuracies: as of `spread_of`.
+        floor: as of `spread_of`.
+        accuracies: as of `spread_of`.
     """
     means, rests, freedom = _parts(values)
     alone = np.zeros((0, len(values)))
@@ -173,10 +189,8 @@ def _parts(values: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 def _of_curves(rests: Floats, freedom: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """Sums of squares of the seeds' weighted means over curves, and degrees of freedom.
-
-    In units of a mean of independent tickets: 1 for those, more as they rise and fall together.
-    """
+    """Sums of squares of the seeds' weighted means over curves, and degrees of freedom."""
+    # In units of a mean of independent tickets: 1 for those, more as they rise and fall together.
     squares = ((weights @ rests) ** 2).sum(axis=1) / weights.sum(axis=1)
     return squares, np.where(weights > 0, freedom, 0).max(axis=1, initial=0)
 

@@ -51,7 +51,8 @@ def departures(
     Args:
         known: from `setup`.
         families: of `protocols.csv`, with `|` between them.
-        dataset, architecture: as `reported.plain_name` gives them.
+        dataset: as `reported.plain_name` gives it.
+        architecture: likewise.
         longer: whether another length is what the run is about, as of a dense network that trains
             as long as a search.
     """

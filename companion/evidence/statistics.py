@@ -31,7 +31,15 @@ _REPLICATE = ["study", "seed"]
 
 @dataclass(frozen=True)
 class Mean:
-    """A sample's mean and 95 % t-interval; `std`, `low` and `high` are NaN for a single value."""
+    """A sample's mean and 95 % t-interval.
+
+    Attributes:
+        n: how many values.
+        mean: theirs.
+        std: their standard deviation; NaN for a single value, as are `low` and `high`.
+        low: the interval's lower end.
+        high: its upper end.
+    """
 
     n: int
     mean: float
@@ -44,10 +52,17 @@ class Mean:
 class Difference:
     """A difference (or, from `ratio`, a ratio) of two samples' means.
 
-    `n` is the number of pairs, or the smaller sample's size. `low`, `high` bound the two-sided 95 %
-    interval; `lower`, `upper` are the one-sided 95 % bounds; `p` is the two-sided p-value of the
-    limit that it is judged by, 'no difference' if none is given. Bounds and `p` are NaN where there
-    are too few values.
+    Bounds and `p` are NaN where there are too few values.
+
+    Attributes:
+        n: the number of pairs, or the smaller sample's size.
+        paired: whether replicates were pairs.
+        mean: the difference, or ratio.
+        low: the lower end of the two-sided interval.
+        high: its upper end.
+        lower: the one-sided lower bound.
+        upper: the one-sided upper bound.
+        p: two-sided, of the limit that it is judged by, 'no difference' if none is given.
     """
 
     n: int
@@ -64,10 +79,15 @@ class Difference:
 class Crossing:
     """The density d* at which a curve falls below dense by the margin.
 
-    `edge` is `below` when the curve never falls that far (d* is at most `density`, the sparsest
-    measured), `above` when it lies lower everywhere (d* is at least `density`, the densest), and
-    empty otherwise. `n` is the number of seeds at the two densities that decide it; `draws` are the
-    bootstrap's, [replicates, 2], as from `crossing`.
+    Attributes:
+        density: d*, or what bounds it.
+        low: the lower end of its 95 % interval.
+        high: its upper end.
+        edge: `below` when the curve never falls that far (d* is at most `density`, the sparsest
+            measured), `above` when it lies lower everywhere (d* is at least `density`, the
+            densest), and empty otherwise.
+        n: the number of seeds at the two densities that decide it.
+        draws: the bootstrap's, [replicates, 2], as from `crossing`.
     """
 
     density: float
@@ -106,8 +126,14 @@ def pooled_std(samples: Iterable[ArrayLike]) -> tuple[float, int]:
 def welch_difference(
     ours: ArrayLike, theirs: ArrayLike, limit: float = 0.0, level: float = LEVEL
 ) -> Difference:
-    """Return the difference of two means without assuming equal spread (Welch); `p` is of 'the
-    difference is `limit`'. level: of the interval and the one-sided bounds, here and below."""
+    """Return the difference of two means without assuming equal spread (Welch).
+
+    Args:
+        ours: a sample, [n]; NaNs are left out.
+        theirs: the other, [m].
+        limit: `p` is of 'the difference is `limit`'.
+        level: of the interval and the one-sided bounds, here and below.
+    """
     samples = [_finite(ours), _finite(theirs)]
     spreads = [pooled_std([sample]) for sample in samples]
     parts = [std**2 / len(sample) for sample, (std, _) in zip(samples, spreads, strict=True)]
@@ -326,7 +352,8 @@ def shared_means(
     measured from the other's mean curve, so that no difference comes from where it was measured.
 
     Args:
-        ours, theirs: both.
+        ours: one curve's tickets.
+        theirs: the other's.
         grid: the band.
         fewest: how many replicates make a density known, and a mean.
 
@@ -361,8 +388,9 @@ def crossing(
     and infinity for one that lies lower everywhere.
 
     Args:
-        densities, weights: of the points, [n].
+        densities: of the points, [n].
         differences: of one curve or of many, [..., n].
+        weights: of the points, [n].
         threshold: that is crossed.
 
     Returns:
@@ -383,8 +411,9 @@ def crossing(
 
 
 def _rising(values: Floats, weights: Floats) -> Floats:
-    """The weighted isotonic regression, [..., n]: of the means of all runs of points that hold one,
-    the greatest over where they begin of the least over where they end."""
+    """The weighted isotonic regression, [..., n]."""
+    # Of the means of all runs of points that hold one, the greatest over where they begin of the
+    # least over where they end.
     sums, counts = (
         np.insert(np.cumsum(each, -1), 0, 0, -1) for each in (values * weights, weights)
     )
