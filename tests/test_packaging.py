@@ -21,7 +21,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # A part may import what stands before its own line, and nothing beside it.
 LAYERS = {
     "lthlib": [
-        ["errors", "flat", "signals", "source", "texts", "_torchvision", "_version"],
+        ["description", "errors", "flat", "signals", "source", "texts", "_torchvision", "_version"],
         ["bars", "files", "turns", "workers"],
         ["distributed", "leases", "settings"],
         ["data", "devices", "models", "masks", "records"],
