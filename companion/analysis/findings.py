@@ -185,9 +185,10 @@ def panels_tell(pairs: pd.DataFrame) -> Markdown:
     """
     texts = []
     for (side, scale), rows in pairs.groupby(["whose", "scale"], sort=False):
-        name = "the paper's" if side == PAPER else f"our ({scale})"
+        owner = "the paper's" if side == PAPER else "our"
         ratios = f"{rows['ahead'].sum()} of {rows['ratios'].sum()} ratios"
-        texts.append(f"at {ratios} in {len(rows)} of {name} panels")
+        worth = "" if side == PAPER else f", {scale} scale{_WORTH.get(str(scale), '')}"
+        texts.append(f"at {ratios} in {len(rows)} of {owner} panels{worth}")
     if not texts:
         return Markdown("No panel has curves of both BiP and IMP.")
     return Markdown("BiP is ahead of IMP {}.").format(", ".join(texts))

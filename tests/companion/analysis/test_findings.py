@@ -160,7 +160,7 @@ def test_panels_are_counted_by_whose_they_are() -> None:
     pairs = pd.DataFrame([*rows, ("A", "ours", "reduced", 0, 3)], columns=columns)
     assert panels_tell(pairs) == (
         "BiP is ahead of IMP at 8 of 10 ratios in 2 of the paper's panels, "
-        "at 0 of 3 ratios in 1 of our (reduced) panels."
+        "at 0 of 3 ratios in 1 of our panels, reduced scale, which gives a direction at most."
     )
     assert panels_tell(pairs.iloc[:0]).startswith("No panel")
 
