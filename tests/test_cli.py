@@ -91,8 +91,8 @@ def test_a_study_from_nothing_to_a_published_record(tmp_path: Path, tiny_recipe:
     assert "results/tiny.jsonl" in text
     path = tmp_path / "results/tiny.jsonl"
     lines = path.read_text()
-    for other in (["--set", "training.length=19it", "--partial"], ["--methods", "omp", "--add"]):
-        assert "another name" in lth("record", tiny_recipe, *other, cwd=tmp_path, status=2)
+    for change in (["--set", "training.length=19it", "--partial"], ["--methods", "omp", "--add"]):
+        assert "another name" in lth("record", tiny_recipe, *change, cwd=tmp_path, status=2)
     path.write_text("".join(lines.splitlines(keepends=True)[2:]))
     lth("record", tiny_recipe, "--add", cwd=tmp_path)
     assert path.read_text() == lines
@@ -109,12 +109,12 @@ def test_a_study_from_nothing_to_a_published_record(tmp_path: Path, tiny_recipe:
     assert all(list(record["layers"])[:2] == network for record in records)
     assert "0 faults" in lth("verify", cwd=tmp_path)
 
-    one = records[-1]["run"]
-    assert one in lth("list", cwd=tmp_path)
-    assert json.loads(lth("show", one[:8], cwd=tmp_path))["id"] == one
-    ticket = next((tmp_path / "store/runs" / one / "tickets").glob("*.safetensors"))
-    shown = lth("ticket", "show", ticket, cwd=tmp_path)
-    assert "stage3.0.conv2.weight" in shown and one in shown
+    run_id = records[-1]["run"]
+    assert run_id in lth("list", cwd=tmp_path)
+    assert json.loads(lth("show", run_id[:8], cwd=tmp_path))["id"] == run_id
+    ticket = next((tmp_path / "store/runs" / run_id / "tickets").glob("*.safetensors"))
+    text = lth("ticket", "show", ticket, cwd=tmp_path)
+    assert "stage3.0.conv2.weight" in text and run_id in text
 
     content = bytearray(ticket.read_bytes())
     content[-1] ^= 1
@@ -143,8 +143,8 @@ def test_runs_travel_and_are_looked_after(tmp_path: Path, tiny_recipe: Path) -> 
     table = lth_here("list", store="here")
     assert table.count("imported") == table.count("; training.length=20it\n") == 2
     folder = next((tmp_path / "here" / "runs").iterdir())
-    shown = json.loads(lth_here("show", folder.name, store="here"))
-    assert shown["imported"]["archive"] == "results.tar"
+    run = json.loads(lth_here("show", folder.name, store="here"))
+    assert run["imported"]["archive"] == "results.tar"
 
     (folder / "run.json").write_bytes(b"")
     assert "--repair" in lth_here("verify", store="here", status=1)
@@ -174,13 +174,13 @@ def test_decoded_images_are_looked_after_with_the_store(tmp_path: Path) -> None:
     assert "1 faults" in here("verify", "--repair", *results, status=1)
     assert "0 faults" in here("verify", *results)
 
-    left = entry.with_name(f".{entry.name}.{32 * 'a'}")
-    left.write_bytes(bytes(1234))
+    half_written = entry.with_name(f".{entry.name}.{32 * 'a'}")
+    half_written.write_bytes(bytes(1234))
     with hold(tmp_path / "cache" / "locks" / entry.stem):
         assert "0 places freed" in here("gc", "--yes")
     assert "1,234 bytes  half-written decoded images" in here("gc")
     assert "1 places freed" in here("gc", "--yes")
-    assert not left.exists()
+    assert not half_written.exists()
 
 
 def test_a_dry_run_prints_the_job_script_and_runs_nothing(tmp_path: Path) -> None:
@@ -315,8 +315,8 @@ def test_a_budget_stops_cleanly_and_the_next_call_goes_on(
 ) -> None:
     few = ["sweep", tiny_recipe, "--methods", "omp", "--densities", "0.5", "--dense-seeds", 1]
     text = lth(*few, "--budget", "0s", cwd=tmp_path, status=75)
-    given = f"{tiny_recipe} --methods omp --densities 0.5 --dense-seeds 1 --budget 0s"
-    assert f"stopped with 2 runs to go, their state saved; `lth sweep {given}` goes on" in text
+    words = f"{tiny_recipe} --methods omp --densities 0.5 --dense-seeds 1 --budget 0s"
+    assert f"stopped with 2 runs to go, their state saved; `lth sweep {words}` goes on" in text
     assert "all 2 runs" in lth(*few, cwd=tmp_path)
 
 
@@ -370,10 +370,10 @@ def test_bisection_finds_the_initial_gate_of_a_density(tmp_path: Path, tiny_reci
     change = ["--set", "methods.cs.penalty=0", "--tolerance", 0.3]
     text = lth("bisect", tiny_recipe, "--density", 0.3, *change, cwd=tmp_path)
     trials = [line for line in text.splitlines() if line.startswith("s0 ")]
-    found = float(text.splitlines()[-1].rpartition(" ")[2])
+    density = float(text.splitlines()[-1].rpartition(" ")[2])
     assert 1 <= len(trials) <= 8
-    assert abs(found / 0.3 - 1) <= 0.3
-    assert f"density {found:.4f}" in trials[-1]
+    assert abs(density / 0.3 - 1) <= 0.3
+    assert f"density {density:.4f}" in trials[-1]
     again = lth("bisect", tiny_recipe, "--density", 0.3, *change, cwd=tmp_path)
     assert again == text  # its searches are in the store
 

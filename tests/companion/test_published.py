@@ -32,7 +32,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (b"{", "is not JSON"),
         (b"", "is not JSON"),
@@ -45,10 +45,12 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         (sealed({"schema": 2}), "schema is 2, expected 1"),
     ],
 )
-def test_a_wrong_line_is_refused_by_file_and_line(tmp_path: Path, line: bytes, said: str) -> None:
+def test_a_wrong_line_is_refused_by_file_and_line(
+    tmp_path: Path, line: bytes, message: str
+) -> None:
     path = write(tmp_path, record())
     path.write_bytes(path.read_bytes() + line + b"\n")
-    with pytest.raises(RecordError, match=f"{path.name}, line 2: .*{said}"):
+    with pytest.raises(RecordError, match=f"{path.name}, line 2: .*{message}"):
         load_results(tmp_path)
 
 
@@ -79,11 +81,11 @@ def test_a_line_is_its_record_and_a_digest(three: Path) -> None:
 
 def test_every_changed_digit_is_refused_by_file_and_line(three: Path) -> None:
     text = three.read_text()
-    digits = [place for place, character in enumerate(text) if character.isdigit()]
-    for place in digits[::7]:
-        other = "7" if text[place] != "7" else "3"
-        three.write_text(text[:place] + other + text[place + 1 :])
-        line = text.count("\n", 0, place) + 1
+    digits = [index for index, character in enumerate(text) if character.isdigit()]
+    for index in digits[::7]:
+        digit = "7" if text[index] != "7" else "3"
+        three.write_text(text[:index] + digit + text[index + 1 :])
+        line = text.count("\n", 0, index) + 1
         with pytest.raises(RecordError, match=f"{three.name}, line {line}: "):
             load_results(three.parent)
 
@@ -111,8 +113,8 @@ def test_lines_that_were_removed_or_moved_are_refused(
 
 def test_a_line_that_was_added_is_refused(three: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    other = write(tmp_path / "other", record(run="d" * 16))
-    three.write_bytes(three.read_bytes() + other.read_bytes())
+    added = write(tmp_path / "other", record(run="d" * 16))
+    three.write_bytes(three.read_bytes() + added.read_bytes())
     with pytest.raises(RecordError, match="lines were removed, added or moved"):
         load_results(tmp_path)
 
@@ -132,14 +134,14 @@ def test_nothing_and_what_is_not_valid_is_not_published() -> None:
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "digits.jsonl"
-    for make, said in (
+    for make, reason in (
         (lambda: os.mkfifo(path), "is not a regular file"),
         (path.mkdir, "Is a directory"),
         (lambda: path.symlink_to("/nowhere"), "No such file"),
         (lambda: path.symlink_to("/dev/zero"), "is not a regular file"),
     ):
         make()
-        with pytest.raises(RecordError, match=f"cannot read .*digits.jsonl: {said}"):
+        with pytest.raises(RecordError, match=f"cannot read .*digits.jsonl: {reason}"):
             load_results(tmp_path)
         path.rmdir() if path.is_dir() else path.unlink()
 
