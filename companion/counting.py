@@ -79,13 +79,13 @@ def counted_table(rows: pd.DataFrame) -> Markdown:
     """Return what `counted` rests on: what a ticket costs, in epochs of one training, with the
     dense network that it starts from."""
     epoch = rows["passes"] / rows["epochs"]
-    found = rows.assign(before=rows["pretraining_passes"] / epoch, whole=rows["passes"] / epoch)
+    epochs = rows.assign(before=rows["pretraining_passes"] / epoch, whole=rows["passes"] / epoch)
     lines = []
-    groups = found[found["label"] != "dense"].groupby(["study", "label"], sort=False)
-    for (study, label), own in groups:
-        ends = own.sort_values("density", ascending=False, kind="stable").iloc[[0, -1]]
+    groups = epochs[epochs["label"] != "dense"].groupby(["study", "label"], sort=False)
+    for (study, label), tickets in groups:
+        ends = tickets.sort_values("density", ascending=False, kind="stable").iloc[[0, -1]]
         texts = [f"{row.whole:.0f}" for row in ends.itertuples()]
-        lines.append([study, label, f"{own['before'].iloc[0]:.0f}", *texts])
+        lines.append([study, label, f"{tickets['before'].iloc[0]:.0f}", *texts])
     heads = ("recipe", "tickets", "dense network", "densest ticket, in all", "sparsest, in all")
     return table(heads, lines, {2, 3, 4})
 
@@ -113,14 +113,14 @@ def _entries(
 def smallest(claim: Claim) -> list[Entry]:
     """Return the fewest runs that decide a claim: those of its `minimal`, each once, with as many
     dense networks as its last look has seeds."""
-    found: dict[str, Entry] = {}
-    for part in claim.minimal.split("|") if claim.minimal != "none" else ():
-        name, _, rest = part.partition(": ")
-        methods, densities, seeds = rest.split("; ")
-        grid = [float(one) for one in densities.split(",")]
+    entries_by_id: dict[str, Entry] = {}
+    for runs in claim.minimal.split("|") if claim.minimal != "none" else ():
+        name, _, choices = runs.partition(": ")
+        methods, densities, seeds = choices.split("; ")
+        grid = [float(density) for density in densities.split(",")]
         entries = _entries(name, methods, grid, int(seeds), Look.read(claim.looks)[-1].n)
-        found |= {entry.config.id: entry for entry in entries}
-    return list(found.values())
+        entries_by_id |= {entry.config.id: entry for entry in entries}
+    return list(entries_by_id.values())
 
 
 @dataclass(frozen=True)
@@ -147,17 +147,17 @@ def missing(claim: Claim, rows: pd.DataFrame) -> Missing:
         rows: that are at paper scale, of the claim's view.
     """
     names = ["dataset", "architecture", "structure", "label", "seed", "run", "density"]
-    known = list(rows[names].itertuples(index=False, name=None))
-    at = {(*key, _round(density)) for *key, _, density in known}
-    left = Counter(tuple(key) for *key, _ in {row[:-1] for row in known})
+    tickets = list(rows[names].itertuples(index=False, name=None))
+    at = {(*key, _round(density)) for *key, _, density in tickets}
+    unused = Counter(tuple(key) for *key, _ in {row[:-1] for row in tickets})
     lacking = []
     for entry in smallest(claim):
         config, density = entry.config, _asked(entry.config)
         settings = search_config(config.to_json())["settings"]
         nets = map(plain_name, (config.data.dataset, config.model.architecture))
         key = (*nets, settings.get("structure", "unstructured"), entry.label, config.seed)
-        left[key] -= density is None
-        if left[key] < 0 if density is None else (*key, _round(density)) not in at:
+        unused[key] -= density is None
+        if unused[key] < 0 if density is None else (*key, _round(density)) not in at:
             lacking.append(config)
     return Missing(len(lacking), bill(lacking).gpu[MANY] / 60)
 

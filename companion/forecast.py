@@ -117,10 +117,10 @@ def bill(configs: Iterable[RunConfig], several: int = MANY) -> Bill:
     Raises:
         DataError: as `size_of`.
     """
-    found = Bill(dict.fromkeys((1, several), 0.0))
+    total = Bill(dict.fromkeys((1, several), 0.0))
     for config in configs:
-        found.add(config, *size_of(config))
-    return found
+        total.add(config, *size_of(config))
+    return total
 
 
 def size_of(config: RunConfig) -> tuple[int, int]:
@@ -166,10 +166,10 @@ def estimate(
     """
     on_gpu = machine.torch_device().type == "cuda"
     shared = (per_device or 1) if on_gpu else 1
-    wanted = default_jobs(machine) if on_gpu else jobs or per_device or default_jobs(machine)
-    places = max(1, min(wanted, len(configs)))  # GPUs, or processes
-    side_by_side, count = (1, jobs or places * shared) if on_gpu else (places, places)
-    found = Forecast(dict.fromkeys((1, per_device or MANY), 0.0), jobs=count)
+    jobs_here = default_jobs(machine) if on_gpu else jobs or per_device or default_jobs(machine)
+    slots = max(1, min(jobs_here, len(configs)))  # GPUs, or processes
+    side_by_side, count = (1, jobs or slots * shared) if on_gpu else (slots, slots)
+    total = Forecast(dict.fromkeys((1, per_device or MANY), 0.0), jobs=count)
     speeds: dict[str, Speed] = {}
     with Workers([""] * side_by_side) as pool, _in_vain():
         for config in configs:
@@ -179,14 +179,14 @@ def estimate(
                 measured = pool.map(measure, alike, [machine] * side_by_side)
                 speeds[kind] = max(measured, key=lambda speed: speed.image)
             speed = speeds[kind]
-            passes = found.add(config, speed.steps_per_epoch, speed.flops)
+            passes = total.add(config, speed.steps_per_epoch, speed.flops)
             training = steps_of(config.training.length, speed.steps_per_epoch)
             tickets = max(1, math.ceil(passes / (training * config.training.batch_size) - 0.1))
-            own = passes * speed.image + tickets * speed.ticket + speed.run
-            found.busy += own
-            found.seconds += own * together(config, speed.flops, shared)
-    found.seconds = found.seconds / places + (_START if configs else 0.0)
-    return found
+            seconds = passes * speed.image + tickets * speed.ticket + speed.run
+            total.busy += seconds
+            total.seconds += seconds * together(config, speed.flops, shared)
+    total.seconds = total.seconds / slots + (_START if configs else 0.0)
+    return total
 
 
 @contextlib.contextmanager
@@ -213,10 +213,10 @@ def gpu_seconds(config: RunConfig, flops: int, passes: int, count: int = 1) -> f
         count: runs at once.
     """
     precision, batch, steps = config.training.precision, GPU["batch"], GPU["steps"]
-    known = [(net["gflop"], net[precision]) for net in GPU["networks"] if precision in net]
-    operations, epochs = zip(*known, strict=True)
-    own = 3e-9 * flops * config.training.batch_size / batch
-    epoch = float(np.interp(own, operations, epochs)) * max(1.0, own / operations[-1])
+    speeds = [(net["gflop"], net[precision]) for net in GPU["networks"] if precision in net]
+    operations, epochs = zip(*speeds, strict=True)
+    gflop = 3e-9 * flops * config.training.batch_size / batch
+    epoch = float(np.interp(gflop, operations, epochs)) * max(1.0, gflop / operations[-1])
     method = GPU["methods"].get(config.method, {})
     if precision in method:
         epoch *= method[precision] / (method["passes"] * epochs[0])
@@ -248,7 +248,7 @@ def measure(config: RunConfig, machine: Machine) -> Speed:
     while trainer.cost.seconds - before < _MEASURE:
         trainer.fit(step, stop=trainer.step + 10)
     image = (trainer.cost.seconds - before) / (trainer.cost.images - images)
-    judged = [part for part in (trainer.dataset.validation, trainer.dataset.test) if len(part)]
+    judged = [split for split in (trainer.dataset.validation, trainer.dataset.test) if len(split)]
     few = next(iter(trainer.in_order(judged[0])), None) if judged else None
     if few is None:
         return Speed(image, 0.0, run, trainer.steps_per_epoch, flops)

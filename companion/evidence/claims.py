@@ -123,8 +123,8 @@ class Claim:
     def views(self, table: pd.DataFrame, facts: Mapping[str, float]) -> Iterator[View]:
         """Yield what the claim is judged on, at each scale it may be judged at."""
         studies = self.studies.split("|")
-        others = {study for claim in CLAIMS for study in claim.studies.split("|")}
-        table = table[~table["study"].isin(others.difference(studies))]
+        listed = {study for claim in CLAIMS for study in claim.studies.split("|")}
+        table = table[~table["study"].isin(listed.difference(studies))]
         counted = View.of(table, COUNTING, facts, self.family).led_by(self.lead, studies)
         if self.looks == COUNTING:
             yield counted
@@ -152,14 +152,15 @@ class Claim:
         view, verdict = self._judged(table, facts)
         if self.gated == "no" or not (verdict.direction or verdict.outcome in DECISIVE):
             return verdict
-        found = criteria.find(gate.id, gate.rule, view)
-        if verdict.direction and found.outcome == NOT:
-            said = f"the gate is against: {found.parts[0].text}; so {verdict.direction} is withheld"
-            because = f"{verdict.because} At this scale {said}."
+        gate_finding = criteria.find(gate.id, gate.rule, view)
+        if verdict.direction and gate_finding.outcome == NOT:
+            measured = gate_finding.parts[0].text
+            reason = f"the gate is against: {measured}; so {verdict.direction} is withheld"
+            because = f"{verdict.because} At this scale {reason}."
             return replace(verdict, direction=WITHHELD, because=because)
-        if verdict.direction or found.outcome == REPRODUCED:
+        if verdict.direction or gate_finding.outcome == REPRODUCED:
             return verdict
-        held = f"Held back: on these studies the gate is {found.outcome}; without it this is"
+        held = f"Held back: on these studies the gate is {gate_finding.outcome}; without it this is"
         because = f"{verdict.because} {held} {verdict.outcome}."
         needs = (*verdict.needs, "the gate G to stand")
         return replace(verdict, outcome=INCONCLUSIVE, because=because, needs=needs)
@@ -178,11 +179,11 @@ class Claim:
         return tried[0][0], verdict
 
     def _verdict(
-        self, view: View, found: criteria.Finding, paper: View, first: criteria.Finding
+        self, view: View, finding: criteria.Finding, paper: View, first: criteria.Finding
     ) -> Verdict:
         needs = tuple(dict.fromkeys(first.needs)) or (() if first.complete else (self.requires,))
-        outcome: str | None = found.outcome
-        sentences = list(_sentences(self.id, view, found))
+        outcome: str | None = finding.outcome
+        sentences = list(_sentences(self.id, view, finding))
         if paper.apart:
             off = ", ".join(paper.apart)
             sentences.append(f"Not at paper scale, whatever their recipe says: {off}")
@@ -192,11 +193,11 @@ class Claim:
             return Verdict(self.id, NOT_RUN, view.scale, None, None, None, 0, because, needs)
         direction = None
         if view.scale == "reduced":
-            outcome, direction = None, DIRECTIONS.get(found.outcome, "undecided")
-        elif outcome == REPRODUCED and not found.complete:
+            outcome, direction = None, DIRECTIONS.get(finding.outcome, "undecided")
+        elif outcome == REPRODUCED and not finding.complete:
             outcome = PARTLY
-        so_far = _SO_FAR.get(found.so_far, "undecided") if outcome == INTERIM else ""
-        lead = sorted(found.lead, key=lambda part: part.value.mean)
+        so_far = _SO_FAR.get(finding.so_far, "undecided") if outcome == INTERIM else ""
+        lead = sorted(finding.lead, key=lambda part: part.value.mean)
         middle = lead[(len(lead) - 1) // 2]
         value, because = middle.value, ". ".join(sentences) + "."
         interval = (value.low, value.high) if value.low < value.high else None
@@ -206,22 +207,22 @@ class Claim:
         )
 
 
-def _sentences(claim: str, view: View, found: criteria.Finding) -> Iterator[str]:
+def _sentences(claim: str, view: View, finding: criteria.Finding) -> Iterator[str]:
     """What a finding rests on, a sentence each."""
-    if found.parts:
+    if finding.parts:
         where = "From counting" if view.scale == COUNTING else f"At {view.scale} scale"
-        yield f"{where}: {_texts(found.parts)}"
-    if any(part.open for part in found.parts) or found.outcome == INTERIM:
+        yield f"{where}: {_texts(finding.parts)}"
+    if any(part.open for part in finding.parts) or finding.outcome == INTERIM:
         looks = " and ".join(str(look.n) for look in view.looks)
         yield f"Decided at {looks} seeds" + " and not between" * (len(view.looks) > 1)
     yield from view.waiting
-    if found.premises:
-        yield f"Premises: {_texts(found.premises)}"
-    if found.parts:
+    if finding.premises:
+        yield f"Premises: {_texts(finding.premises)}"
+    if finding.parts:
         yield from criteria.beside(claim, view)
-    if found.left:
-        yield f"Without their minimum these do not count: {', '.join(found.left)}"
-    if found.parts and view.failed:
+    if finding.left:
+        yield f"Without their minimum these do not count: {', '.join(finding.left)}"
+    if finding.parts and view.failed:
         yield f"{view.failed} failed runs at this scale are left out"
 
 
@@ -231,8 +232,8 @@ def _texts(parts: Sequence[Part]) -> str:
 
 def judge(table: pd.DataFrame, facts: Mapping[str, float] | None = None) -> list[Verdict]:
     """Judge the gate and every claim, in the order of `CLAIMS`; arguments as of `Claim.judge`."""
-    known, gate = _checked(facts), CLAIMS[0]
-    return [claim.gated_by(gate, table, known) for claim in CLAIMS]
+    facts = _checked(facts)
+    return [claim.gated_by(CLAIMS[0], table, facts) for claim in CLAIMS]
 
 
 def _checked(facts: Mapping[str, float] | None) -> Mapping[str, float]:

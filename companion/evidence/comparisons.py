@@ -65,7 +65,7 @@ class Look:
     @classmethod
     def read(cls, text: str) -> tuple[Look, ...]:
         """Return the looks that a text names: `5:0.0052|10:0.048`."""
-        pairs = (one.split(":") for one in text.split("|"))
+        pairs = (pair.split(":") for pair in text.split("|"))
         return tuple(cls(int(n), float(alpha)) for n, alpha in pairs)
 
 
@@ -163,14 +163,14 @@ class View:
         # searched, and are no curve.
         last = ~(rows["round"] < rows["rounds"] - 1).fillna(False).astype(bool)
         rows = rows.assign(**names)[names["dataset"].isin(DATASETS) & last]
-        asked = rows[["scale", "setup", "dataset", "architecture", "label"]]
+        setups = rows[["scale", "setup", "dataset", "architecture", "label"]]
         reasons = [
-            departures(setup, families, *net, label.startswith("dense, ")) * (said == "paper")
-            for said, setup, *net, label in asked.itertuples(index=False)
+            departures(setup, families, *net, label.startswith("dense, ")) * (stated == "paper")
+            for stated, setup, *net, label in setups.itertuples(index=False)
         ]
         rows = rows.assign(reason=np.array(reasons, object))
-        told = rows["study"].isin(rows.loc[_led(rows, lead), "study"])
-        off = rows[told & (rows["reason"] != "")].groupby("reason")["run"].nunique()
+        of_lead = rows["study"].isin(rows.loc[_led(rows, lead), "study"])
+        off = rows[of_lead & (rows["reason"] != "")].groupby("reason")["run"].nunique()
         apart = tuple(f"{count} runs ({reason})" for reason, count in off.items())
         rows = rows[(rows["scale"] != scale) == (rows["reason"] != "")]
         good = rows["status"] == "ok"
@@ -191,20 +191,20 @@ class View:
         for *where, study, count in seeds.reset_index().itertuples(index=False):
             listed = studies.index(study) if study in studies else len(studies)
             ranks.setdefault(tuple(where), []).append((count < first, listed, study, count))
-        leads = {where: min(found)[2] for where, found in ranks.items()}
+        leads = {where: min(ranking)[2] for where, ranking in ranks.items()}
         waiting = tuple(
             f"{study} takes the place of {leads[where]} at {first} seeds of {label}; it has {count}"
-            for where, found in ranks.items()
-            for few, *listed, count in found
-            if (study := listed[1]) and listed < list(min(found)[1:3])
+            for where, ranking in ranks.items()
+            for few, *listed, count in ranking
+            if (study := listed[1]) and listed < list(min(ranking)[1:3])
         )
-        kept = []
+        mask = []
         for *where, name, study in self.rows[[*_WHERE, "label", "study"]].itertuples(index=False):
-            own = {lead for place, lead in leads.items() if place[:2] == tuple(where[:2])}
+            allowed = {lead for led, lead in leads.items() if led[:2] == tuple(where[:2])}
             if tuple(where) in leads and not name.startswith("dense"):
-                own = {leads[tuple(where)]}
-            kept.append(not own or study in own)
-        rows = self.rows[np.array(kept, bool)]
+                allowed = {leads[tuple(where)]}
+            mask.append(not allowed or study in allowed)
+        rows = self.rows[np.array(mask, bool)]
         rows = rows.drop_duplicates(["label", "run", "round", "judged"])
         return replace(self, rows=rows, waiting=waiting)
 
@@ -300,11 +300,11 @@ class Case:
         look = self.look or next(iter(self.view.looks), None)
         return 1 - look.alpha if look else stats.LEVEL
 
-    def fewest(self, what: str) -> int:
+    def fewest(self, kind: str) -> int:
         """The fewest of something that decide: `seeds`, `dense seeds`, `networks`, ..."""
-        if self.look is None or what == "any":
+        if self.look is None or kind == "any":
             return 1
-        return max(self.look.n, _FEWEST.get(what, 0))
+        return max(self.look.n, _FEWEST.get(kind, 0))
 
     @property
     def band(self) -> Floats:
@@ -333,10 +333,10 @@ class Case:
         """A curve's replicates on densities, followed across no more than a round of IMP."""
         return stats.on_grid(self.rows(curve), grid, value, widest=stats.ROUND)
 
-    def densities(self, place: str) -> Floats:
+    def densities(self, name: str) -> Floats:
         """The band, or only its `dense end`, `middle` or `sparse end`."""
-        places = {"dense end": 0, "middle": len(self.band) // 2, "sparse end": -1}
-        return self.band[[places[place]]] if place else self.band
+        indices = {"dense end": 0, "middle": len(self.band) // 2, "sparse end": -1}
+        return self.band[[indices[name]]] if name else self.band
 
     def shared(self, value: str = "test_accuracy") -> tuple[pd.Series, pd.Series]:
         """Both curves' means by replicate over the densities of the band that both measured."""
@@ -345,8 +345,8 @@ class Case:
         self.demand({self.ours: seeds[0], self.theirs: seeds[1]}, self.band)
         means = stats.shared_means(ours, theirs, self.band, self.fewest("seeds"))
         if means[0].empty:
-            both = f"{self.ours} and {self.theirs} on {self.net}"
-            raise Lacking(f"{both} at densities in common over {_percent(self.band)}")
+            where = f"on {self.net} at densities in common over {_percent(self.band)}"
+            raise Lacking(f"{self.ours} and {self.theirs} {where}")
         return means
 
     def seeds(self) -> int:
@@ -356,10 +356,10 @@ class Case:
         return int(np.nanmax([0, *counts]))
 
     def short(
-        self, samples: Mapping[str, Sized], grid: Floats | None = None, what: str = "seeds"
+        self, samples: Mapping[str, Sized], grid: Floats | None = None, kind: str = "seeds"
     ) -> list[str]:
         """Name the curves of which there are too few replicates."""
-        fewest, where = self.fewest(what), ""
+        fewest, where = self.fewest(kind), ""
         if grid is not None:
             where = f" over {_percent(grid)} density"
         amount = f"({fewest} seed{'s' * (fewest > 1)} or more at {self.view.scale} scale)"
@@ -367,16 +367,16 @@ class Case:
         return [f"{curve} on {self.net}{where} {amount}" for curve in few]
 
     def demand(
-        self, samples: Mapping[str, Sized], grid: Floats | None = None, what: str = "seeds"
+        self, samples: Mapping[str, Sized], grid: Floats | None = None, kind: str = "seeds"
     ) -> None:
         """Raise `Lacking` for the curves of which there are too few replicates."""
-        if few := self.short(samples, grid, what):
+        if few := self.short(samples, grid, kind):
             raise Lacking(" and ".join(few))
 
-    def part(self, value: Difference, what: str, unit: str, where: str, stands: str = "") -> Part:
+    def part(self, value: Difference, name: str, unit: str, where: str, stands: str = "") -> Part:
         """Return a comparison with its sentence, `what = effect unit [interval] where, n = ...`."""
         form = "+.2f" if unit else ".2f"
-        words = [what, "=", f"{value.mean:{form}}", *unit.split()]
+        words = [name, "=", f"{value.mean:{form}}", *unit.split()]
         if self.view.scale == COUNTING:
             value = exact(value.mean)
             return Part(side_of(value, self.stands), value, " ".join((*words, where)), _COUNTED)
@@ -407,15 +407,17 @@ def side_of(value: Difference, stands: str) -> Side:
         stands: for which values the claim does: `above 0`, `below 1.1`, `at least 2`, `at most 1.5`
             by the two-sided interval; `not below -0.2`, `within 0.5` by the one-sided bounds.
     """
-    how, _, number = stands.rpartition(" ")
+    relation, _, number = stands.rpartition(" ")
     limit = float(number)
-    if how == "within":
+    if relation == "within":
         ends = {side_of(value, f"not below {-limit}"), side_of(value, f"not above {limit}")}
         return "against" if "against" in ends else "for" if ends == {"for"} else "undecided"
-    low, high = (value.lower, value.upper) if how.startswith("not") else (value.low, value.high)
-    if how in ("below", "at most", "not above"):
+    low, high = (
+        (value.lower, value.upper) if relation.startswith("not") else (value.low, value.high)
+    )
+    if relation in ("below", "at most", "not above"):
         low, high, limit = -high, -low, -limit
-    if how.startswith("at "):
+    if relation.startswith("at "):
         limit -= _TINY
     if low > limit:
         return "for"
@@ -465,8 +467,8 @@ def best_other(case: Case) -> Part:
     gains = {}
     for label in _OTHERS:
         with suppress(Lacking):
-            other = replace(case, theirs=f"{label} {case.theirs}")
-            ours, theirs = other.shared("validation_accuracy")
+            against = replace(case, theirs=f"{label} {case.theirs}")
+            ours, theirs = against.shared("validation_accuracy")
             gains[label] = theirs.mean() - ours.mean()
     best = max(gains, key=lambda label: gains[label], default="another pruner")
     return band(replace(case, theirs=f"{best} {case.theirs}"))
@@ -502,10 +504,10 @@ def level(case: Case) -> Part:
     dense, rows = _dense(case), case.rows(case.ours)
     middle = float(case.band[len(case.band) // 2])
     near = rows[rows["density"].between(0.79 * middle, 1.01 * middle)]
-    found = near.loc[near.groupby(_REPLICATE)["density"].idxmax(), "test_accuracy"]
-    case.demand({case.ours: found}, np.array([middle, 0.8 * middle]))
+    tickets = near.loc[near.groupby(_REPLICATE)["density"].idxmax(), "test_accuracy"]
+    case.demand({case.ours: tickets}, np.array([middle, 0.8 * middle]))
     where = f"at {100 * middle:.2g} % density ({case.net})"
-    gap = stats.welch_difference(found, dense, case.limit, case.level)
+    gap = stats.welch_difference(tickets, dense, case.limit, case.level)
     return case.part(gap, f"{case.ours} - dense", "points", where)
 
 
@@ -515,16 +517,16 @@ def gain(case: Case) -> Part:
     `of` is the gain that was claimed, and the most that a ticket may keep if not all: `0.8, 50 %`.
     The claim stands where there is a gain, and falls where none as large can be.
     """
-    claimed, _, most = case.of.partition(", ")
+    claimed, _, densest = case.of.partition(", ")
     reference, rows = _dense(case), case.rows(case.ours)
-    sparse = rows[100 * rows["density"] <= float(most.removesuffix(" %") or 100)]
+    sparse = rows[100 * rows["density"] <= float(densest.removesuffix(" %") or 100)]
     chosen = stats.best_on_validation(sparse).set_index(_REPLICATE)
     if few := case.short({case.ours: chosen}):
         raise Lacking(f"{few[0]}, with validation accuracy")
     gap = stats.compare(chosen["test_accuracy"], reference, float(claimed), case.level)
-    what = f"validation-chosen {case.ours} - {case.theirs}"
+    name = f"validation-chosen {case.ours} - {case.theirs}"
     stands = case.stands if gap.lower > 0 else f"above {claimed}"
-    return case.part(gap, what, "points", f"({case.net})", stands)
+    return case.part(gap, name, "points", f"({case.net})", stands)
 
 
 def whole_gain(case: Case) -> Part:
@@ -538,7 +540,7 @@ def gate(case: Case) -> Part:
     """Compare what a method loses against dense with independently published data."""
     curve, dense = case.on_grid(case.ours, case.band).dropna().mean(axis=1), _accuracies(case)
     few = case.short({case.ours: curve}, case.band)
-    if few := [*few, *case.short({case.theirs: dense}, what="dense seeds")]:
+    if few := [*few, *case.short({case.theirs: dense}, kind="dense seeds")]:
         raise Lacking(*few)
     dataset, architecture = case.net.split(" / ")
     theirs = reported_curve(dataset, architecture, artefact="published data").set_index("method")
@@ -557,10 +559,11 @@ def cost(case: Case) -> Part:
     and if one is meant the place in the band. Passes are images sent forward plus images sent
     backward.
     """
-    (what, _, place), names = case.of.partition(", "), (case.ours, case.theirs)
-    unit, counted = what.split(" ", 1)
-    pretraining, grid = counted.startswith("with "), case.densities(place)
-    if not pretraining and (few := case.short({"dense": case.rows("dense")}, what="any")):
+    amount, _, position = case.of.partition(", ")
+    unit, counted = amount.split(" ", 1)
+    pretraining, grid = counted.startswith("with "), case.densities(position)
+    names = (case.ours, case.theirs)
+    if not pretraining and (few := case.short({"dense": case.rows("dense")}, kind="any")):
         raise Lacking(*few)
     curves = [case.rows(curve) for curve in names]
     if unit == "seconds" and pd.concat(curves)["device_name"].nunique() > 1:
@@ -569,12 +572,12 @@ def cost(case: Case) -> Part:
     costs = [
         stats.on_grid(rows[rows["cost"] > 0], grid, "cost", widest=stats.ROUND) for rows in paid
     ]
-    enough = [found.notna().sum() >= case.fewest("seeds") for found in costs]
-    logs = [np.log(found.loc[:, enough[0] & enough[1]]).mean() for found in costs]
+    enough = [curve.notna().sum() >= case.fewest("seeds") for curve in costs]
+    logs = [np.log(curve.loc[:, enough[0] & enough[1]]).mean() for curve in costs]
     if logs[0].empty:
         case.demand(dict.fromkeys(names, ()), grid)
     density = (logs[0] - logs[1]).idxmax()
-    ours, theirs = (found[density].dropna() for found in costs)
+    ours, theirs = (curve[density].dropna() for curve in costs)
     value = stats.ratio(ours, theirs, case.limit, case.level)
     where = f"at {100 * density:.2g} % density {counted} ({case.net})"
     return case.part(value, f"{unit} of {case.ours} / {case.theirs}", "", where)
@@ -597,11 +600,11 @@ def star(case: Case) -> Part:
 
 def star_in_equal_time(case: Case) -> Part:
     """The same; a win over fewer epochs, or a defeat by more, decides nothing."""
-    found = _stars(case)
-    part = _compare_stars(case, *found)
+    crossings = _stars(case)
+    part = _compare_stars(case, *crossings)
     ours, theirs = (
-        float(case.on_grid(curve, np.array([own.density]), "epochs").mean().iloc[0])
-        for curve, own in zip((case.ours, case.theirs), found, strict=True)
+        float(case.on_grid(curve, np.array([crossing.density]), "epochs").mean().iloc[0])
+        for curve, crossing in zip((case.ours, case.theirs), crossings, strict=True)
     )
     unfair = {"for": theirs < 0.9 * ours, "against": theirs > 1.1 * ours}
     side = "undecided" if unfair.get(part.side) else part.side
@@ -611,26 +614,28 @@ def star_in_equal_time(case: Case) -> Part:
 def _stars(case: Case) -> list[Crossing]:
     """d* of both curves. The bootstrap's generator has a fixed seed."""
     dense = _dense(replace(case, theirs="dense"))
-    found = []
+    crossings = []
     for curve, rng in zip((case.ours, case.theirs), np.random.default_rng(0).spawn(2), strict=True):
-        own = stats.d_star(case.on_grid(curve, stats.IMP_DENSITIES), dense, rng)
-        if own is None or own.n < case.fewest("deciding seeds"):
-            raise Lacking(f"{case.short({curve: ()}, what='deciding seeds')[0]} around d*")
-        found.append(own)
-    return found
+        crossing = stats.d_star(case.on_grid(curve, stats.IMP_DENSITIES), dense, rng)
+        if crossing is None or crossing.n < case.fewest("deciding seeds"):
+            raise Lacking(f"{case.short({curve: ()}, kind='deciding seeds')[0]} around d*")
+        crossings.append(crossing)
+    return crossings
 
 
 def _compare_stars(case: Case, first: Crossing, second: Crossing) -> Part:
     # The least and the most that the ratio can be: a curve that ends before it crosses, or crosses
     # where nothing was measured, bounds its d*.
     with np.errstate(divide="ignore"):
-        least = first.draws[:, 0] / second.draws[:, 1]
-        most = first.draws[:, 1] / second.draws[:, 0]
-    least, most = np.sort(least), np.sort(most)
-    tails = [int((1 - case.level) * share * least.size) for share in (0.5, 1)]
-    (low, lower), (high, upper) = ([float(end[i]) for i in tails] for end in (least, most[::-1]))
+        smallest = first.draws[:, 0] / second.draws[:, 1]
+        greatest = first.draws[:, 1] / second.draws[:, 0]
+    smallest, greatest = np.sort(smallest), np.sort(greatest)
+    tails = [int((1 - case.level) * share * smallest.size) for share in (0.5, 1)]
+    (low, lower), (high, upper) = (
+        [float(end[i]) for i in tails] for end in (smallest, greatest[::-1])
+    )
     ratio, n = first.density / second.density, min(first.n, second.n)
-    p = float(2 * min((least <= case.limit).mean(), (most >= case.limit).mean()))
+    p = float(2 * min((smallest <= case.limit).mean(), (greatest >= case.limit).mean()))
     value = Difference(n, False, ratio, low, high, lower, upper, p)
     text = (
         f"d* of {case.ours} / {case.theirs} = {_in_words(first)} / {_in_words(second)} = "
@@ -654,8 +659,8 @@ def sequence(case: Case) -> Part:
 def spread(case: Case) -> Part:
     """Compare how far seeds' means over the band spread, as a ratio of standard deviations."""
     where = f"over {_percent(case.band)} density ({case.net})"
-    what = f"spread over seeds of {case.ours} / {case.theirs}".replace(" as found", "")
-    return case.part(stats.spread_ratio(*case.shared(), case.level), what, "", where)
+    name = f"spread over seeds of {case.ours} / {case.theirs}".replace(" as found", "")
+    return case.part(stats.spread_ratio(*case.shared(), case.level), name, "", where)
 
 
 def fact(case: Case) -> Part:
@@ -669,7 +674,7 @@ def fact(case: Case) -> Part:
 def searches(case: Case) -> Part:
     """How many searches of a seed a method was given, to be no fewer than another's."""
     curves = [case.rows(curve).groupby(_REPLICATE) for curve in (case.ours, case.theirs)]
-    ours, theirs = (own["run"].nunique().max() for own in curves)
+    ours, theirs = (replicates["run"].nunique().max() for replicates in curves)
     if not ours >= theirs:  # nor where one of them was not run
         raise Lacking(f"{case.ours} on {case.net}, as many searches a seed as {case.theirs}")
     text = f"{ours} searches a seed of {case.ours}, {theirs} of {case.theirs} ({case.net})"
@@ -689,7 +694,7 @@ def _accuracies(case: Case) -> pd.Series:
 
 def _dense(case: Case) -> pd.Series:
     values = _accuracies(case)
-    case.demand({case.theirs: values}, what="dense seeds")
+    case.demand({case.theirs: values}, kind="dense seeds")
     return values
 
 

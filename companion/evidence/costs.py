@@ -24,13 +24,13 @@ def with_costs(table: pd.DataFrame) -> pd.DataFrame:
         own_passes, pretraining_UNIT, and root, the first of the runs that a ticket rests on.
     """
     sums = {
-        f"{own}passes": table[f"{own}forward_passes"] + table[f"{own}backward_passes"]
-        for own in ("", "own_")
+        f"{prefix}passes": table[f"{prefix}forward_passes"] + table[f"{prefix}backward_passes"]
+        for prefix in ("", "own_")
     }
     rows = table.assign(**sums)
-    parts = [_pretraining(study) for _, study in rows.groupby("study")]
-    found = pd.concat(parts) if parts else _pretraining(rows)
-    rows[found.columns] = found
+    studies = [_pretraining(study) for _, study in rows.groupby("study")]
+    shares = pd.concat(studies) if studies else _pretraining(rows)
+    rows[shares.columns] = shares
     return rows
 
 
@@ -61,8 +61,10 @@ def bills(rows: pd.DataFrame, unit: str) -> pd.Series:
     for row in rows.to_dict("records"):
         line = _line(row["run"], parents)
         below = [float(before.get(run, 0.0)) for run in line]
-        amounts = [row[f"own_{unit}"], *(whole - rest for whole, rest in pairwise(below))]
-        paid += [(row["curve"], row["seed"], *one) for one in zip(line, amounts, strict=True)]
+        amounts = [row[f"own_{unit}"], *(whole - inherited for whole, inherited in pairwise(below))]
+        paid += [
+            (row["curve"], row["seed"], *payment) for payment in zip(line, amounts, strict=True)
+        ]
     keys = ["curve", "seed", "run"]
     runs = pd.DataFrame(paid, columns=[*keys, "cost"]).groupby(keys, sort=False)["cost"].max()
     return runs.groupby(keys[:2], sort=False).sum()
@@ -71,16 +73,16 @@ def bills(rows: pd.DataFrame, unit: str) -> pd.Series:
 def _pretraining(study: pd.DataFrame) -> pd.DataFrame:
     """What of the costs of one study's tickets is the training of the dense network."""
     runs = study.drop_duplicates("run").set_index("run")
-    own = runs[[f"own_{unit}" for unit in UNITS]].set_axis(list(UNITS), axis=1)
+    costs = runs[[f"own_{unit}" for unit in UNITS]].set_axis(list(UNITS), axis=1)
     plain = (runs["label"] == "dense") & (runs["status"] == "ok")
     nets = [runs["dataset"], runs["architecture"]]
-    level = own.where(plain).groupby(nets).transform("mean")
+    level = costs.where(plain).groupby(nets).transform("mean")
     trained, sequence = runs["method"] == "dense", runs["method"] == "imp"
-    first = own.where(trained, level.where(sequence, 0.0)).mask(runs["parent"].notna())
+    first = costs.where(trained, level.where(sequence, 0.0)).mask(runs["parent"].notna())
     lines = (_line(str(run), runs["parent"]) for run in study["run"])
     roots = [[run for run in line if run in first.index][-1] for line in lines]
-    found = first.loc[roots].set_axis(study.index).add_prefix("pretraining_")
-    return found.where(study["method"] != "dense", 0.0).assign(root=roots)
+    shares = first.loc[roots].set_axis(study.index).add_prefix("pretraining_")
+    return shares.where(study["method"] != "dense", 0.0).assign(root=roots)
 
 
 def _line(run: str, parents: pd.Series) -> list[str]:

@@ -81,36 +81,38 @@ def find(claim: str, rule: str, view: View) -> Finding:
     for row in rows:
         lines[row["line"]] += map(_tried, _cases(view, row))
     premises = lines.pop(PREMISE, None)
-    named = any(" / " in row["nets"] for row in rows)
-    found = _found(list(lines.values()), rule, view, named)
+    listed = any(" / " in row["nets"] for row in rows)
+    finding = _found(list(lines.values()), rule, view, listed)
     if premises is None:
-        return found
+        return finding
     parts, needs = _made(premises), [need for tried in premises for need in tried.needs]
-    if found.outcome != NOT_RUN and any(part.side == "against" for part in parts):
-        found = replace(found, outcome=NOT)
-    whole = found.complete and bool(parts) and not needs
-    return replace(found, premises=parts, needs=[*needs, *found.needs], complete=whole)
+    if finding.outcome != NOT_RUN and any(part.side == "against" for part in parts):
+        finding = replace(finding, outcome=NOT)
+    whole = finding.complete and bool(parts) and not needs
+    return replace(finding, premises=parts, needs=[*needs, *finding.needs], complete=whole)
 
 
-def _found(lines: Sequence[Sequence[Tried]], rule: str, view: View, named: bool) -> Finding:
+def _found(lines: Sequence[Sequence[Tried]], rule: str, view: View, listed: bool) -> Finding:
     nets = dict.fromkeys(tried.net for line in lines for tried in line)
     if rule in (NETWORKS, SOME):
-        alone = ([_on(line, [net]) for line in lines] for net in nets)
-        judged = [_judged(own, NETWORKS, view) for own in alone]
-        together = _together(judged, view)
-        return together if rule == NETWORKS else _of_some(judged, together)
-    if named:
+        lines_by_net = ([_on(line, [net]) for line in lines] for net in nets)
+        findings = [_judged(net_lines, NETWORKS, view) for net_lines in lines_by_net]
+        together = _together(findings, view)
+        return together if rule == NETWORKS else _of_some(findings, together)
+    if listed:
         return _judged(lines, rule, view)
     # Where a claim is about whatever networks were run, those that lack their minimum do not count.
-    about = [line for line in lines if any(tried.net for tried in line)]
-    on = {net: [_on(line, [net]) for line in about] for net in nets if net}
-    left = [
-        net for net in on if any(not own or any(tried.needs for tried in own) for own in on[net])
+    lines_of_nets = [line for line in lines if any(tried.net for tried in line)]
+    by_net = {net: [_on(line, [net]) for line in lines_of_nets] for net in nets if net}
+    unready = [
+        net
+        for net, net_lines in by_net.items()
+        if any(not line or any(tried.needs for tried in line) for line in net_lines)
     ]
-    if len(on) - len(left) < (view.networks if rule == MOST else 1):
+    if len(by_net) - len(unready) < (view.networks if rule == MOST else 1):
         return _judged(lines, rule, view)
-    whole = [net for net in nets if net not in left]
-    return replace(_judged([_on(line, whole) for line in lines], rule, view), left=left)
+    ready = [net for net in nets if net not in unready]
+    return replace(_judged([_on(line, ready) for line in lines], rule, view), left=unready)
 
 
 def _on(line: Sequence[Tried], nets: Sequence[str]) -> list[Tried]:
@@ -130,9 +132,9 @@ def _cases(view: View, row: Mapping[str, str]) -> Iterator[Case]:
     nets = row["nets"].split("|")
     if row["nets"] and " / " not in row["nets"]:
         alternatives = (view.nets(*curves.split("|")) for curves in row["nets"].split(";"))
-        nets = sorted({net for found in alternatives for net in found})
-    given = (nets, *(row[name].split("|") for name in ("ours", "theirs", "of")))
-    for net, ours, theirs, of in product(*given):
+        nets = sorted({net for names in alternatives for net in names})
+    columns = (nets, *(row[name].split("|") for name in ("ours", "theirs", "of")))
+    for net, ours, theirs, of in product(*columns):
         yield Case(view, net, ours, theirs, row["stands"], of, row["compare"])
 
 
@@ -175,8 +177,8 @@ def missed(claim: str, view: View) -> str:
     nothing."""
     rows = (row for row in CRITERIA if row["claim"] == claim and row["theirs"])
     cases = (case for row in rows for case in _cases(view, row))
-    there = (case for case in cases if view.nets(case.ours, case.theirs).count(case.net))
-    return "; ".join(dict.fromkeys(need for case in there for need in _attempt(case)[1]))
+    measured = (case for case in cases if view.nets(case.ours, case.theirs).count(case.net))
+    return "; ".join(dict.fromkeys(need for case in measured for need in _attempt(case)[1]))
 
 
 def _made(line: Iterable[Tried]) -> list[Part]:
@@ -184,19 +186,19 @@ def _made(line: Iterable[Tried]) -> list[Part]:
 
 
 def _judged(lines: Sequence[Sequence[Tried]], rule: str, view: View) -> Finding:
-    made = list(map(_made, lines))
-    counted = lines[:1] if rule == NETWORKS and not made[0] else lines
-    needs = [need for line in counted for tried in line for need in tried.needs]
-    if not made[0]:
+    parts_by_line = list(map(_made, lines))
+    counting = lines[:1] if rule == NETWORKS and not parts_by_line[0] else lines
+    needs = [need for line in counting for tried in line for need in tried.needs]
+    if not parts_by_line[0]:
         return Finding(NOT_RUN, (), (), needs, False)
-    every = [part for parts in made for part in parts]
-    so_far = _outcome(rule, [list(map(_leaning, parts)) for parts in made], view.networks)
-    decided = [[part for part in parts if part.look or not view.looks] for parts in made]
+    all_parts = [part for parts in parts_by_line for part in parts]
+    so_far = _outcome(rule, [list(map(_leaning, parts)) for parts in parts_by_line], view.networks)
+    decided = [[part for part in parts if part.look or not view.looks] for parts in parts_by_line]
     outcome = _outcome(rule, decided, view.networks) if decided[0] else INTERIM
-    if outcome == INCONCLUSIVE and any(part.open for part in every):
+    if outcome == INCONCLUSIVE and any(part.open for part in all_parts):
         outcome = INTERIM
     complete = not needs and all(decided)
-    return Finding(outcome, every, made[0], needs, complete, so_far=so_far)
+    return Finding(outcome, all_parts, parts_by_line[0], needs, complete, so_far=so_far)
 
 
 def _leaning(part: Part) -> Part:
@@ -205,22 +207,22 @@ def _leaning(part: Part) -> Part:
 
 def _together(findings: Sequence[Finding], view: View) -> Finding:
     """The outcome that networks have in common, or partly where the claim stands on some."""
-    run = [found for found in findings if found.parts]
-    parts = [part for found in run for part in found.parts]
-    needs = [need for found in findings for need in found.needs]
-    if not run:
+    measured = [finding for finding in findings if finding.parts]
+    parts = [part for finding in measured for part in finding.parts]
+    needs = [need for finding in findings for need in finding.needs]
+    if not measured:
         return Finding(NOT_RUN, (), (), needs, False)
     # A network that has reached no look yet takes nothing from those that have.
-    judged = [found for found in run if not view.looks or found.lead[0].look] or run
-    outcome = _common({found.outcome for found in judged})
-    so_far = _common({found.so_far for found in run})
-    lead = [found.parts[0] for found in run]
+    judged = [finding for finding in measured if not view.looks or finding.lead[0].look] or measured
+    outcome = _common({finding.outcome for finding in judged})
+    so_far = _common({finding.so_far for finding in measured})
+    lead = [finding.parts[0] for finding in measured]
     return Finding(outcome, parts, lead, needs, not needs, so_far=so_far)
 
 
 def _of_some(findings: Sequence[Finding], together: Finding) -> Finding:
     """One network on which the claim stands is enough; against it are only all of them."""
-    if any(found.outcome == REPRODUCED for found in findings):
+    if any(finding.outcome == REPRODUCED for finding in findings):
         return replace(together, outcome=REPRODUCED, needs=(), complete=True)
     if together.outcome == NOT and not together.complete:
         return replace(together, outcome=INCONCLUSIVE)
@@ -251,10 +253,10 @@ def _in_order(sides: Sequence[Side | None]) -> str:
 
 def _either(sides: Sequence[Side | None]) -> str:
     """Reproduced if all stand, partly if one does, not if all are against; None was not run."""
-    known = {*sides} - {None}
-    if "for" in known:
-        return REPRODUCED if known == {"for"} else PARTLY
-    return NOT if known == {"against"} else INCONCLUSIVE
+    measured = {*sides} - {None}
+    if "for" in measured:
+        return REPRODUCED if measured == {"for"} else PARTLY
+    return NOT if measured == {"against"} else INCONCLUSIVE
 
 
 def _mostly(sides: Sequence[Side]) -> str:

@@ -77,7 +77,7 @@ class Comparison:
     @property
     def tickets(self) -> int:
         """How many tickets both have."""
-        return sum(both for both, _ in self.curves.values())
+        return sum(count for count, _ in self.curves.values())
 
     @property
     def identical(self) -> int:
@@ -117,8 +117,8 @@ def compare_records(
         record = ours[key]
         equal += _equal(record, again, theirs)
         same = all(record[name] == again[name] for name in ("accuracy", "kept"))
-        both, identical = curves.get(record["label"], (0, 0))
-        curves[record["label"]] = (both + 1, identical + same)
+        count, identical = curves.get(record["label"], (0, 0))
+        curves[record["label"]] = (count + 1, identical + same)
     unequal = [number for number in equal if number.drifted]
     return Comparison(len(equal), (*unequal, *_tested(_tables(ours, shared))), curves)
 
@@ -148,7 +148,7 @@ def alarm_rate(
     drawn = [table.made_up(rng, simulations, shift or {}) for table in tables]
     alarms = 0
     for values in zip(*drawn, strict=True):
-        tests = [table.test(one).p for table, one in zip(tables, values, strict=True)]
+        tests = [table.test(simulated).p for table, simulated in zip(tables, values, strict=True)]
         p = np.concatenate(tests)
         p = p[np.isfinite(p)]
         alarms += bool(len(p) * p.min(initial=1.0) < LEVEL)  # Holm's first step
@@ -156,15 +156,15 @@ def alarm_rate(
 
 
 def _by_ticket(records: Iterable[Record]) -> dict[_Key, Record]:
-    found = {}
+    tickets = {}
     for record in records:
         point = record["ticket"]["point"] if record["status"] == "ok" else ""
-        found[record["run"], point, record["judged"]] = record
-    return found
+        tickets[record["run"], point, record["judged"]] = record
+    return tickets
 
 
 def _presence(recorded: Record | None, computed: Record | None) -> Number:
-    states = ["absent" if one is None else one["status"] for one in (recorded, computed)]
+    states = ["absent" if record is None else record["status"] for record in (recorded, computed)]
     return _exact(recorded or computed or {}, "ticket", *states)
 
 
@@ -175,17 +175,17 @@ def _exact(record: Record, quantity: str, recorded: Any, computed: Any) -> Numbe
     return Number(record["label"], where, quantity, recorded, computed, None, None, run)
 
 
-def _equal(ours: Record, theirs: Record, others: Mapping[_Key, Record]) -> list[Number]:
+def _equal(ours: Record, theirs: Record, computed: Mapping[_Key, Record]) -> list[Number]:
     """What has to be equal of a ticket that both have."""
-    known, again = _counted(ours), _counted(theirs)
-    if ours["status"] == "ok" and known["target density"] is None:
-        del known["kept weights"]  # chance decides, except of what is retrained
+    counts, again = _counted(ours), _counted(theirs)
+    if ours["status"] == "ok" and counts["target density"] is None:
+        del counts["kept weights"]  # chance decides, except of what is retrained
         parent = ours["config"]["parent"]
-        search = others.get((ours["parent"], parent["point"], "found")) if parent else None
+        search = computed.get((ours["parent"], parent["point"], "found")) if parent else None
         if ours["method"] == "retrain" and search is not None:
-            known["kept weights, as found"] = search["kept"]
+            counts["kept weights, as found"] = search["kept"]
             again["kept weights, as found"] = theirs["kept"]
-    return [_exact(ours, name, value, again[name]) for name, value in known.items()]
+    return [_exact(ours, name, value, again[name]) for name, value in counts.items()]
 
 
 def _counted(record: Record) -> dict[str, Any]:
@@ -244,12 +244,12 @@ def _table(quantity: str, ours: Mapping[_Key, Record], theirs: Mapping[_Key, Rec
     for key, record in ours.items():
         again = _value(theirs[key], quantity) if key in theirs else math.nan
         run = key[0] if key in theirs else None
-        about = (_ticket(record), record["label"], record["seed"], record["density"], run)
-        rows.append((*about, _value(record, quantity), again))
+        ticket = (_ticket(record), record["label"], record["seed"], record["density"], run)
+        rows.append((*ticket, _value(record, quantity), again))
     names = ["ticket", "label", "seed", "density", "run", "recorded", "computed"]
     values = pd.DataFrame(rows, columns=names).dropna(subset="recorded")
     values = values.drop_duplicates(["ticket", "seed"], keep="last")
-    groups = [own for _, own in values.groupby("ticket", sort=False)]
+    groups = [group for _, group in values.groupby("ticket", sort=False)]
     recorded, computed = (
         values.pivot(index="ticket", columns="seed", values=side)
         .reindex(values["ticket"].unique())
@@ -257,21 +257,25 @@ def _table(quantity: str, ours: Mapping[_Key, Record], theirs: Mapping[_Key, Rec
         for side in ("recorded", "computed")
     )
     tickets = [
-        (own["label"].iloc[0], f"at {100 * own['density'].mean():.3g} %", (*own["run"].dropna(),))
-        for own in groups
+        (
+            group["label"].iloc[0],
+            f"at {100 * group['density'].mean():.3g} %",
+            (*group["run"].dropna(),),
+        )
+        for group in groups
     ]
     labels = np.array([label for label, *_ in tickets], str)
-    several, counts = np.unique(labels, return_counts=True)
-    several = several[counts > 1]
+    curves, counts = np.unique(labels, return_counts=True)
+    curves = curves[counts > 1]
     runs = {
-        name: dict.fromkeys(run for own, _, runs in tickets if own == name for run in runs)
-        for name in several.tolist()
+        name: dict.fromkeys(run for label, _, runs in tickets if label == name for run in runs)
+        for name in curves.tolist()
     }
-    members = (several[:, None] == labels).astype(float)
+    members = (curves[:, None] == labels).astype(float)
     # No less is believed than the variance of rounding to the tolerance.
     floor = TOLERANCE[quantity] ** 2 / 12
     spread = spread_of(recorded, members, floor, accuracies=quantity == ACCURACY)
-    subjects = [*tickets, *((name, ALL, (*own,)) for name, own in runs.items())]
+    subjects = [*tickets, *((name, ALL, (*ids,)) for name, ids in runs.items())]
     return _Table(quantity, recorded, computed, subjects, members, spread)
 
 
@@ -282,28 +286,28 @@ def _value(record: Record, quantity: str) -> float:
     if quantity == ACCURACY:
         return float(record["accuracy"]["test"])
     # A method without a target finds its density; a retrained ticket has that of its search.
-    found = record["ticket"]["target_density"] is None and record["method"] != "retrain"
-    return math.log(record["density"]) if found else math.nan
+    chance = record["ticket"]["target_density"] is None and record["method"] != "retrain"
+    return math.log(record["density"]) if chance else math.nan
 
 
 def _ticket(record: Record) -> str:
     """The same for replicates alone."""
     point = record["ticket"]["point"] if record["status"] == "ok" else ""
-    parts = (record["label"], record["judged"], point, seedless(record["config"]))
-    return json.dumps(parts, sort_keys=True)
+    identity = (record["label"], record["judged"], point, seedless(record["config"]))
+    return json.dumps(identity, sort_keys=True)
 
 
 def _tested(tables: list[_Table]) -> Iterator[Number]:
     tests = [table.test(table.computed) for table in tables]
     p = np.concatenate([test.p for test in tests])
-    known = np.isfinite(p)
-    p[known] = holm(p[known])
+    finite = np.isfinite(p)
+    p[finite] = holm(p[finite])
     for table, test in zip(tables, tests, strict=True):
-        own, p = np.split(p, [len(test.p)])
+        adjusted, p = np.split(p, [len(test.p)])
         recorded, computed = test.recorded, test.recorded + test.difference
         if table.quantity == DENSITY:
             recorded, computed = np.exp(recorded), np.exp(computed)
-        columns = (recorded, computed, test.difference / test.error, own)
+        columns = (recorded, computed, test.difference / test.error, adjusted)
         for (label, where, runs), *row in zip(table.subjects, *columns, strict=True):
             if runs:
                 was, now, errors, chance = map(float, row)

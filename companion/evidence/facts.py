@@ -81,8 +81,8 @@ def facts_json(facts: Mapping[str, Fact]) -> str:
     Raises:
         RecordError: it would not be read back.
     """
-    own = {name: asdict(fact) for name, fact in facts.items()}
-    content = {"schema": SCHEMA, "facts": own}
+    fields = {name: asdict(fact) for name, fact in facts.items()}
+    content = {"schema": SCHEMA, "facts": fields}
     _facts(json.loads(json.dumps(content)), "facts")
     return sealed(content, indent=1).decode() + "\n"
 
@@ -95,14 +95,14 @@ def _facts(content: Any, where: str) -> dict[str, Fact]:
         )
     facts = Field("an object", lambda value: isinstance(value, dict))
     check(content, {"schema": COUNT, "facts": facts}, where)
-    return {name: _fact(name, own, where) for name, own in content["facts"].items()}
+    return {name: _fact(name, fields, where) for name, fields in content["facts"].items()}
 
 
-def _fact(name: str, own: Any, where: str) -> Fact:
+def _fact(name: str, fields: Any, where: str) -> Fact:
     if name not in FACTS:
         raise RecordError(f"{where}: unknown fact {name!r}, expected one of {', '.join(FACTS)}")
-    check(own, _RULE, where, name)
-    fact = Fact(**own | {"seeds": tuple(own["seeds"]), "values": tuple(own["values"])})
+    check(fields, _RULE, where, name)
+    fact = Fact(**fields | {"seeds": tuple(fields["seeds"]), "values": tuple(fields["values"])})
     value, values, seeds = fact.value, fact.values, fact.seeds
     if len(values) != len(seeds):
         raise RecordError(

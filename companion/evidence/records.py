@@ -52,10 +52,10 @@ def search_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def seedless(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a configuration without its seeds: the same for runs that are replicates."""
-    rest = {name: value for name, value in config.items() if name != "seed"}
+    plain = {name: value for name, value in config.items() if name != "seed"}
     if (parent := config["parent"]) is not None:
-        rest["parent"] = {**parent, "config": seedless(parent["config"])}
-    return rest
+        plain["parent"] = {**parent, "config": seedless(parent["config"])}
+    return plain
 
 
 def _row(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,12 +59,12 @@ def reported_curve(
         Rows of `reported()` sorted by method, then falling density; empty where none was published.
     """
     table = reported()
-    places = {"dataset": dataset, "architecture": architecture}
+    names = {"dataset": dataset, "architecture": architecture}
     chosen = table["quantity"] == "test_accuracy_pct"
-    for column, name in places.items():
+    for column, name in names.items():
         chosen &= table[column].map(plain_name) == plain_name(name)
-    for column, wanted in {"structure": structure, "method": method, "artefact": artefact}.items():
-        chosen &= (table[column] == wanted) | (wanted is None)
+    for column, choice in {"structure": structure, "method": method, "artefact": artefact}.items():
+        chosen &= (table[column] == choice) | (choice is None)
     rows = table[chosen]
     return rows.sort_values(["method", "density"], ascending=[True, False], ignore_index=True)
 
@@ -83,11 +83,11 @@ def reported_speed_up() -> pd.DataFrame:
     table = reported().query("artefact == 'runtime figure' and quantity == 'minutes_on_A6000'")
     at_any = table[table["density"].isna()].set_index("method")["value"]
     imp = table[table["method"] == "IMP"].sort_values("density", ascending=False, ignore_index=True)
-    found = imp[["pruning_ratio_pct", "density"]].assign(imp=imp["value"])
-    found = found.assign(bip=at_any["BiP"], dense=at_any["dense"])
-    found["neither"] = found["imp"] / found["bip"]
-    found["both"] = (found["imp"] + found["imp"].iloc[0]) / (found["bip"] + found["dense"])
-    return found
+    times = imp[["pruning_ratio_pct", "density"]].assign(imp=imp["value"])
+    times = times.assign(bip=at_any["BiP"], dense=at_any["dense"])
+    times["neither"] = times["imp"] / times["bip"]
+    times["both"] = (times["imp"] + times["imp"].iloc[0]) / (times["bip"] + times["dense"])
+    return times
 
 
 @cache

@@ -87,8 +87,8 @@ def spread_of(values: Floats, curves: Floats, floor: float, *, accuracies: bool)
     squares, freedom = _of_curves(rests, freedom, curves * weights)
     jointly = _prior(np.maximum(squares, 0.1 * freedom), freedom, None)
     # The variance of a mean of k tickets is known no better than k times that of one.
-    most = tickets.freedom * curves.sum(axis=1).mean() if len(curves) else 0.0
-    return Spread(tickets, replace(jointly, freedom=min(jointly.freedom, most)), weights)
+    limit = tickets.freedom * curves.sum(axis=1).mean() if len(curves) else 0.0
+    return Spread(tickets, replace(jointly, freedom=min(jointly.freedom, limit)), weights)
 
 
 def retest(
@@ -109,15 +109,18 @@ def retest(
     weights = curves * (pairs > 0) * spread.weights
     fewest = np.array([pairs[row > 0].min(initial=10**6) for row in weights])
     sides = [_parts(side) for side in (recorded, computed)]
-    own = [_of_curves(rests, freedom, curves * spread.weights) for _, rests, freedom in sides]
+    curve_sums = [
+        _of_curves(rests, freedom, curves * spread.weights) for _, rests, freedom in sides
+    ]
     with np.errstate(invalid="ignore", divide="ignore"):
         squares = np.sum([(rests**2).sum(axis=1) for _, rests, _ in sides], axis=0)
         variance, freedom = spread.tickets.joined(squares, np.sum([n for *_, n in sides], axis=0))
-        ratio, together = spread.curves.joined(*np.sum(own, axis=0))
+        ratio, together = spread.curves.joined(*np.sum(curve_sums, axis=0))
         gaps = np.where(pairs > 0, np.nansum(computed - recorded, axis=1) / pairs, math.nan)
         base = np.nansum(recorded + 0 * computed, axis=1) / pairs
         over_curves = [
-            weights @ np.where(pairs > 0, one, 0) / weights.sum(axis=1) for one in (base, gaps)
+            weights @ np.where(pairs > 0, values, 0) / weights.sum(axis=1)
+            for values in (base, gaps)
         ]
         error = np.sqrt(2 * np.append(variance / pairs, ratio / weights.sum(axis=1) / fewest))
         difference = np.append(gaps, over_curves[1])
@@ -165,7 +168,7 @@ def draw(
     """
     means, rests, freedom = _parts(recorded)
     squares, seeds = (rests**2).sum(axis=1), recorded.shape[1]
-    variance, known = spread.tickets.joined(squares, freedom)
+    variance, dof = spread.tickets.joined(squares, freedom)
     # The last of the columns is the error of the recorded mean, which all seeds share.
     noise = rng.normal(size=(simulations, len(means), seeds + 1))
     for label in np.unique(labels):
@@ -173,18 +176,18 @@ def draw(
         # Sums of rests with normal weights have the correlation of the rests.
         mixed = rng.normal(size=(simulations, seeds, seeds + 1))
         noise[:, rows] = (rests[rows] / np.sqrt(squares[rows])[:, None]) @ mixed
-    noise *= np.sqrt(variance * known / rng.chisquare(known, (simulations, len(known))))[..., None]
+    noise *= np.sqrt(variance * dof / rng.chisquare(dof, (simulations, len(dof))))[..., None]
     count = np.isfinite(recorded).sum(axis=1)
     return means[:, None] + noise[..., :-1] + noise[..., -1:] / np.sqrt(count)[:, None]
 
 
 def _parts(values: Floats) -> tuple[Floats, Floats, Floats]:
     """Means of tickets, what is left of their seeds with 0 for none, and degrees of freedom."""
-    there = np.isfinite(values)
-    count = there.sum(axis=1)
+    finite = np.isfinite(values)
+    count = finite.sum(axis=1)
     with np.errstate(invalid="ignore"):
-        means = np.where(there, values, 0).sum(axis=1) / count
-    rests = np.where(there, values - means[:, None], 0)
+        means = np.where(finite, values, 0).sum(axis=1) / count
+    rests = np.where(finite, values - means[:, None], 0)
     return means, rests, np.maximum(count - 1, 0).astype(float)
 
 
@@ -196,18 +199,18 @@ def _of_curves(rests: Floats, freedom: Floats, weights: Floats) -> tuple[Floats,
 
 
 def _prior(squares: Floats, freedom: Floats, trend: Floats | None) -> Prior:
-    known = freedom > 0
-    if not known.any():
+    usable = freedom > 0
+    if not usable.any():
         return Prior(np.full(len(freedom), math.nan), math.nan)
-    half = freedom[known] / 2
-    logs = np.log(squares[known] / freedom[known]) - special.digamma(half) + np.log(half)
+    half = freedom[usable] / 2
+    logs = np.log(squares[usable] / freedom[usable]) - special.digamma(half) + np.log(half)
     design = np.ones((len(freedom), 1))
-    if trend is not None and known.sum() > 3 and np.ptp(trend[known]) > 0:
+    if trend is not None and usable.sum() > 3 and np.ptp(trend[usable]) > 0:
         design = np.stack([design[:, 0], trend], axis=1)
-    fitted = design @ np.linalg.lstsq(design[known], logs, rcond=None)[0]
-    spare = max(known.sum() - design.shape[1], 1)
+    fitted = design @ np.linalg.lstsq(design[usable], logs, rcond=None)[0]
+    spare = max(usable.sum() - design.shape[1], 1)
     # How much logarithms of variances differ beyond what few degrees of freedom explain.
-    beyond = ((logs - fitted[known]) ** 2).sum() / spare - special.polygamma(1, half).mean()
+    beyond = ((logs - fitted[usable]) ** 2).sum() / spare - special.polygamma(1, half).mean()
     weight = min(2 * _inverse_trigamma(beyond), float(freedom.sum()))
     return Prior(np.exp(fitted + special.digamma(weight / 2) - math.log(weight / 2)), weight)
 
@@ -218,4 +221,4 @@ def _inverse_trigamma(value: float) -> float:
         return high
     if value >= special.polygamma(1, low):
         return low
-    return float(optimize.brentq(lambda one: special.polygamma(1, one) - value, low, high))
+    return float(optimize.brentq(lambda x: special.polygamma(1, x) - value, low, high))

@@ -22,34 +22,34 @@ def setup(config: Mapping[str, Any]) -> Setup:
     Names and values: train_images, width, batch_size, length, schedule, and the length of each
     search that has one of its own, such as `bip.length`.
     """
-    found: dict[tuple[str, str], None] = {}
-    own: Mapping[str, Any] | None = config
-    while own is not None:
-        training, model = own["training"], own["model"]
-        stages = ", ".join(training.get("milestones") or ())
+    settings: dict[tuple[str, str], None] = {}
+    run: Mapping[str, Any] | None = config
+    while run is not None:
+        training, model = run["training"], run["model"]
+        milestones = ", ".join(training.get("milestones") or ())
         values = {
-            "train_images": own["data"].get("train_images") or "all",
+            "train_images": run["data"].get("train_images") or "all",
             "width": model.get("width"),
             "batch_size": training.get("batch_size"),
             "length": training.get("length"),
-            "schedule": " at ".join(filter(None, (training.get("schedule"), stages))) or None,
-            f"{own['method']}.length": own["settings"].get("length"),
+            "schedule": " at ".join(filter(None, (training.get("schedule"), milestones))) or None,
+            f"{run['method']}.length": run["settings"].get("length"),
         }
         pairs = ((name, str(value)) for name, value in values.items() if value is not None)
-        found |= dict.fromkeys(pairs)
-        own = own["parent"] and own["parent"]["config"]
-    return tuple(found)
+        settings |= dict.fromkeys(pairs)
+        run = run["parent"] and run["parent"]["config"]
+    return tuple(settings)
 
 
 @cache
 def departures(
-    known: Setup, families: str, dataset: str, architecture: str, longer: bool = False
+    pairs: Setup, families: str, dataset: str, architecture: str, longer: bool = False
 ) -> str:
     """Return in what a run departs from the nearest of some families' protocols; empty if in
     nothing.
 
     Args:
-        known: from `setup`.
+        pairs: names and values, from `setup`.
         families: of `protocols.csv`, with `|` between them.
         dataset: as `reported.plain_name` gives it.
         architecture: likewise.
@@ -65,12 +65,12 @@ def departures(
             and row["dataset"] in ("", dataset)
             and row["architecture"] in ("", architecture)
         }
-        found = [] if "width" in required else [f"network {architecture}"]
-        for name, value in known:
+        faults = [] if "width" in required else [f"network {architecture}"]
+        for name, value in pairs:
             exempt = longer and name in ("length", "schedule")
-            wanted = required.get(name)
-            if wanted is not None and not exempt and value not in wanted.split("|"):
-                named = " or ".join(filter(None, wanted.split("|"))) or "the whole schedule"
-                found.append(f"{name} {value or 'the whole schedule'}, not {named}")
-        texts.append("; ".join(found))
+            allowed = required.get(name)
+            if allowed is not None and not exempt and value not in allowed.split("|"):
+                expected = " or ".join(filter(None, allowed.split("|"))) or "the whole schedule"
+                faults.append(f"{name} {value or 'the whole schedule'}, not {expected}")
+        texts.append("; ".join(faults))
     return min(texts, key=len)

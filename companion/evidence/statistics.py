@@ -117,9 +117,9 @@ def mean_interval(values: ArrayLike) -> Mean:
 
 def pooled_std(samples: Iterable[ArrayLike]) -> tuple[float, int]:
     """Return the std pooled over samples and its degrees of freedom; NaN and 0 if none."""
-    kept = [sample for sample in map(_finite, samples) if len(sample) > 1]
-    freedom = sum(len(sample) - 1 for sample in kept)
-    squares = sum(float(((sample - sample.mean()) ** 2).sum()) for sample in kept)
+    repeated = [sample for sample in map(_finite, samples) if len(sample) > 1]
+    freedom = sum(len(sample) - 1 for sample in repeated)
+    squares = sum(float(((sample - sample.mean()) ** 2).sum()) for sample in repeated)
     return (math.sqrt(squares / freedom) if freedom else math.nan), freedom
 
 
@@ -136,12 +136,12 @@ def welch_difference(
     """
     samples = [_finite(ours), _finite(theirs)]
     spreads = [pooled_std([sample]) for sample in samples]
-    parts = [std**2 / len(sample) for sample, (std, _) in zip(samples, spreads, strict=True)]
+    variances = [std**2 / len(sample) for sample, (std, _) in zip(samples, spreads, strict=True)]
     freedoms = [freedom for _, freedom in spreads]
-    weighted = sum(part**2 / n for part, n in zip(parts, freedoms, strict=True) if n)
-    joint = sum(parts) ** 2 / weighted if weighted else sum(freedoms)
+    weighted = sum(variance**2 / n for variance, n in zip(variances, freedoms, strict=True) if n)
+    joint = sum(variances) ** 2 / weighted if weighted else sum(freedoms)
     mean = float(samples[0].mean() - samples[1].mean())
-    return _difference(mean, sum(parts), joint, min(map(len, samples)), limit, level)
+    return _difference(mean, sum(variances), joint, min(map(len, samples)), limit, level)
 
 
 def compare(
@@ -210,8 +210,8 @@ def estimates(
     """Return `by`, the means of the columns `also`, and n, mean, std, low, high of `value` for each
     group, in the order of their first rows."""
     rows = [
-        (*key, *(own[name].mean() for name in also), *vars(mean_interval(own[value])).values())
-        for key, own in table.groupby(list(by), dropna=False, sort=False)
+        (*key, *(group[name].mean() for name in also), *vars(mean_interval(group[value])).values())
+        for key, group in table.groupby(list(by), dropna=False, sort=False)
     ]
     return pd.DataFrame(rows, columns=[*by, *also, *Mean.__dataclass_fields__])
 
@@ -232,14 +232,14 @@ def interpolate(
         Values, [m].
     """
     where, heights = np.log(np.asarray(densities, float)), np.asarray(values, float)
-    known = np.isfinite(where) & np.isfinite(heights)
-    nodes, place = np.unique(where[known], return_inverse=True)
+    finite = np.isfinite(where) & np.isfinite(heights)
+    nodes, node = np.unique(where[finite], return_inverse=True)
     target = np.log(np.asarray(at, float))
     if nodes.size == 0:
         return np.full(target.shape, math.nan)
-    means = np.bincount(place, heights[known]) / np.bincount(place)
-    ends, places = np.array([-math.inf, *nodes, math.inf]), np.searchsorted(nodes, target)
-    below, above = ends[places], ends[places + 1]
+    means = np.bincount(node, heights[finite]) / np.bincount(node)
+    ends, positions = np.array([-math.inf, *nodes, math.inf]), np.searchsorted(nodes, target)
+    below, above = ends[positions], ends[positions + 1]
     near = np.minimum(target - below, above - target) <= _CLOSE
     return np.where(near | (above - below <= widest), np.interp(target, nodes, means), math.nan)
 
@@ -335,11 +335,11 @@ def at_densities(
     """Return each replicate's mean over fixed densities, of those that have a ticket within 10 % of
     every one: (study, seed) -> value. Of a run its last ticket counts."""
     last = last_tickets(rows)
-    found = {
+    means = {
         density: by_replicate(last[(last["density"] / density - 1).abs() <= NEAR], value)
         for density in densities
     }
-    return pd.DataFrame(found).dropna().mean(axis=1)
+    return pd.DataFrame(means).dropna().mean(axis=1)
 
 
 def shared_means(
@@ -398,7 +398,7 @@ def crossing(
     """
     order = np.argsort(np.asarray(densities, float))
     where, gaps, counts = (
-        np.asarray(each, float)[..., order] for each in (np.log(densities), differences, weights)
+        np.asarray(array, float)[..., order] for array in (np.log(densities), differences, weights)
     )
     fit = _rising(gaps, counts)
     below = (fit < threshold).sum(axis=-1, keepdims=True)
@@ -415,13 +415,13 @@ def _rising(values: Floats, weights: Floats) -> Floats:
     # Of the means of all runs of points that hold one, the greatest over where they begin of the
     # least over where they end.
     sums, counts = (
-        np.insert(np.cumsum(each, -1), 0, 0, -1) for each in (values * weights, weights)
+        np.insert(np.cumsum(array, -1), 0, 0, -1) for array in (values * weights, weights)
     )
     runs = np.triu(np.ones((len(weights), len(weights)), bool))  # of a point and one that follows
     spans = np.where(runs, counts[1:] - counts[:-1, None], math.nan)
     means = (sums[..., None, 1:] - sums[..., :-1, None]) / spans
-    least = np.minimum.accumulate(means[..., ::-1], axis=-1)[..., ::-1]
-    return np.where(runs, least, -math.inf).max(axis=-2)
+    minima = np.minimum.accumulate(means[..., ::-1], axis=-1)[..., ::-1]
+    return np.where(runs, minima, -math.inf).max(axis=-2)
 
 
 def d_star(curve: pd.DataFrame, dense: ArrayLike, rng: np.random.Generator) -> Crossing | None:
@@ -447,9 +447,9 @@ def d_star(curve: pd.DataFrame, dense: ArrayLike, rng: np.random.Generator) -> C
     gaps = curve.mean().to_numpy(float) - sample.mean()
     noise = rng.normal(size=(1000, len(gaps))) * spread / np.sqrt(counts)
     noise -= rng.normal(size=(len(noise), 1)) * dense_spread / math.sqrt(len(sample))
-    found, draws = (crossing(where, each, counts) for each in (gaps, gaps + noise))
-    edge = "below" if found[0] == 0 else "above" if math.isinf(found[1]) else ""
-    inside, drawn = (np.clip(each, where.min(), where.max()) for each in (found, draws))
+    ends, draws = (crossing(where, values, counts) for values in (gaps, gaps + noise))
+    edge = "below" if ends[0] == 0 else "above" if math.isinf(ends[1]) else ""
+    inside, drawn = (np.clip(values, where.min(), where.max()) for values in (ends, draws))
     density = float(np.sqrt(inside.prod()))
     low = float(np.quantile(drawn[:, 0], (1 - LEVEL) / 2))
     high = float(np.quantile(drawn[:, 1], (1 + LEVEL) / 2))
@@ -494,8 +494,8 @@ def tuning_score(
     if rated.empty:
         raise ConfigError("a trial is scored on validation accuracies, and none is known")
     scores = [
-        own.loc[own["density"] <= 1.01 * density, "validation_accuracy"].max()
-        for _, own in rated.groupby(_REPLICATE)
+        tickets.loc[tickets["density"] <= 1.01 * density, "validation_accuracy"].max()
+        for _, tickets in rated.groupby(_REPLICATE)
         for density in densities
     ]
     return float(pd.Series(scores).fillna(floor).mean())
@@ -518,7 +518,9 @@ def _difference(
     if not (freedom > 0 and variance >= 0):
         return Difference(n, paired, mean)
     error = math.sqrt(variance)
-    two, one = (stats.t.ppf([(1 + level) / 2, level], freedom) * error).tolist()
+    two_sided, one_sided = (stats.t.ppf([(1 + level) / 2, level], freedom) * error).tolist()
     apart = abs(mean - limit)
     p = 2 * float(stats.t.sf(apart / error, freedom)) if error else float(apart == 0)
-    return Difference(n, paired, mean, mean - two, mean + two, mean - one, mean + one, p)
+    return Difference(
+        n, paired, mean, mean - two_sided, mean + two_sided, mean - one_sided, mean + one_sided, p
+    )
