@@ -148,21 +148,21 @@ def missing(claim: Claim, rows: pd.DataFrame) -> Missing:
     """
     names = ["dataset", "architecture", "structure", "label", "seed", "run", "density"]
     tickets = list(rows[names].itertuples(index=False, name=None))
-    at = {(*key, _round(density)) for *key, _, density in tickets}
+    at = {(*key, _nearest_round(density)) for *key, _, density in tickets}
     unused = Counter(tuple(key) for *key, _ in {row[:-1] for row in tickets})
     lacking = []
     for entry in smallest(claim):
-        config, density = entry.config, _asked(entry.config)
+        config, density = entry.config, _density_asked(entry.config)
         settings = search_config(config.to_json())["settings"]
         nets = map(plain_name, (config.data.dataset, config.model.architecture))
         key = (*nets, settings.get("structure", "unstructured"), entry.label, config.seed)
         unused[key] -= density is None
-        if unused[key] < 0 if density is None else (*key, _round(density)) not in at:
+        if unused[key] < 0 if density is None else (*key, _nearest_round(density)) not in at:
             lacking.append(config)
     return Missing(len(lacking), bill(lacking).gpu[MANY] / 60)
 
 
-def _asked(config: RunConfig) -> float | None:
+def _density_asked(config: RunConfig) -> float | None:
     """The density that a run's search is asked for."""
     while config.method == "retrain" and config.parent:
         config = config.parent.config
@@ -171,6 +171,6 @@ def _asked(config: RunConfig) -> float | None:
     return getattr(config.settings, "density", None)
 
 
-def _round(density: float) -> int:
+def _nearest_round(density: float) -> int:
     """The round of IMP that is nearest to a density."""
     return round(math.log(density) / math.log(0.8))

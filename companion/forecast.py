@@ -171,7 +171,7 @@ def estimate(
     side_by_side, count = (1, jobs or slots * shared) if on_gpu else (slots, slots)
     total = Forecast(dict.fromkeys((1, per_device or MANY), 0.0), jobs=count)
     speeds: dict[str, Speed] = {}
-    with Workers([""] * side_by_side) as pool, _in_vain():
+    with Workers([""] * side_by_side) as pool, _workers_killed_on_interrupt():
         for config in configs:
             kind = repr((config.data, config.model, config.training, config.threads))
             if kind not in speeds:
@@ -190,7 +190,7 @@ def estimate(
 
 
 @contextlib.contextmanager
-def _in_vain() -> Iterator[None]:
+def _workers_killed_on_interrupt() -> Iterator[None]:
     """Nobody waits for measurements after Ctrl-C."""
     try:
         yield

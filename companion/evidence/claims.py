@@ -143,7 +143,7 @@ class Claim:
         Raises:
             ConfigError: a fact is unknown or not finite, or the table lacks a column.
         """
-        return self._judged(table, _checked(facts))[1]
+        return self._judged(table, _check_facts(facts))[1]
 
     def gated_by(self, gate: Claim, table: pd.DataFrame, facts: Mapping[str, float]) -> Verdict:
         """Judge this claim, and the gate on the same studies: where that does not stand at paper
@@ -211,13 +211,13 @@ def _sentences(claim: str, view: View, finding: criteria.Finding) -> Iterator[st
     """What a finding rests on, a sentence each."""
     if finding.parts:
         where = "From counting" if view.scale == COUNTING else f"At {view.scale} scale"
-        yield f"{where}: {_texts(finding.parts)}"
+        yield f"{where}: {_join_texts(finding.parts)}"
     if any(part.open for part in finding.parts) or finding.outcome == INTERIM:
         looks = " and ".join(str(look.n) for look in view.looks)
         yield f"Decided at {looks} seeds" + " and not between" * (len(view.looks) > 1)
     yield from view.waiting
     if finding.premises:
-        yield f"Premises: {_texts(finding.premises)}"
+        yield f"Premises: {_join_texts(finding.premises)}"
     if finding.parts:
         yield from criteria.beside(claim, view)
     if finding.left:
@@ -226,17 +226,17 @@ def _sentences(claim: str, view: View, finding: criteria.Finding) -> Iterator[st
         yield f"{view.failed} failed runs at this scale are left out"
 
 
-def _texts(parts: Sequence[Part]) -> str:
+def _join_texts(parts: Sequence[Part]) -> str:
     return "; ".join(dict.fromkeys(part.text for part in parts))
 
 
 def judge(table: pd.DataFrame, facts: Mapping[str, float] | None = None) -> list[Verdict]:
     """Judge the gate and every claim, in the order of `CLAIMS`; arguments as of `Claim.judge`."""
-    facts = _checked(facts)
+    facts = _check_facts(facts)
     return [claim.gated_by(CLAIMS[0], table, facts) for claim in CLAIMS]
 
 
-def _checked(facts: Mapping[str, float] | None) -> Mapping[str, float]:
+def _check_facts(facts: Mapping[str, float] | None) -> Mapping[str, float]:
     for name, value in (facts or {}).items():
         if name not in FACTS or not math.isfinite(value):
             raise ConfigError(f"fact {name} = {value}; expected finite numbers for {FACTS}")

@@ -169,7 +169,7 @@ class View:
             for stated, setup, *net, label in setups.itertuples(index=False)
         ]
         rows = rows.assign(reason=np.array(reasons, object))
-        of_lead = rows["study"].isin(rows.loc[_led(rows, lead), "study"])
+        of_lead = rows["study"].isin(rows.loc[_has_label(rows, lead), "study"])
         off = rows[of_lead & (rows["reason"] != "")].groupby("reason")["run"].nunique()
         apart = tuple(f"{count} runs ({reason})" for reason, count in off.items())
         rows = rows[(rows["scale"] != scale) == (rows["reason"] != "")]
@@ -184,7 +184,9 @@ class View:
         has too few seeds of the label for the first look comes after all that have them. The dense
         rows are those of the studies chosen. A network where no study has the label keeps all.
         """
-        seeds = self.rows[_led(self.rows, label)].groupby([*_WHERE, "study"])["seed"].nunique()
+        seeds = (
+            self.rows[_has_label(self.rows, label)].groupby([*_WHERE, "study"])["seed"].nunique()
+        )
         first = self.looks[0].n if self.looks else 1
 
         ranks: dict[tuple[str, ...], list[tuple[bool, int, str, int]]] = {}
@@ -389,7 +391,7 @@ class Case:
         return Part(side_of(value, stands or self.stands), value, text, unit=unit)
 
 
-def _led(rows: pd.DataFrame, label: str) -> pd.Series:
+def _has_label(rows: pd.DataFrame, label: str) -> pd.Series:
     """Which are tickets of a label, and not of a precision of it."""
     return rows["label"].isin([label, f"{label}, as found"])
 
@@ -501,7 +503,7 @@ def ends(case: Case) -> Part:
 def level(case: Case) -> Part:
     """Compare with dense at the middle of the band, or up to a round sparser: of each seed the
     densest ticket there."""
-    dense, rows = _dense(case), case.rows(case.ours)
+    dense, rows = _dense_accuracies(case), case.rows(case.ours)
     middle = float(case.band[len(case.band) // 2])
     near = rows[rows["density"].between(0.79 * middle, 1.01 * middle)]
     tickets = near.loc[near.groupby(_REPLICATE)["density"].idxmax(), "test_accuracy"]
@@ -518,7 +520,7 @@ def gain(case: Case) -> Part:
     The claim stands where there is a gain, and falls where none as large can be.
     """
     claimed, _, densest = case.of.partition(", ")
-    reference, rows = _dense(case), case.rows(case.ours)
+    reference, rows = _dense_accuracies(case), case.rows(case.ours)
     sparse = rows[100 * rows["density"] <= float(densest.removesuffix(" %") or 100)]
     chosen = stats.best_on_validation(sparse).set_index(_REPLICATE)
     if few := case.short({case.ours: chosen}):
@@ -538,7 +540,10 @@ def whole_gain(case: Case) -> Part:
 
 def gate(case: Case) -> Part:
     """Compare what a method loses against dense with independently published data."""
-    curve, dense = case.on_grid(case.ours, case.band).dropna().mean(axis=1), _accuracies(case)
+    curve, dense = (
+        case.on_grid(case.ours, case.band).dropna().mean(axis=1),
+        _accuracies_of_theirs(case),
+    )
     few = case.short({case.ours: curve}, case.band)
     if few := [*few, *case.short({case.theirs: dense}, kind="dense seeds")]:
         raise Lacking(*few)
@@ -613,7 +618,7 @@ def star_in_equal_time(case: Case) -> Part:
 
 def _stars(case: Case) -> list[Crossing]:
     """d* of both curves. The bootstrap's generator has a fixed seed."""
-    dense = _dense(replace(case, theirs="dense"))
+    dense = _dense_accuracies(replace(case, theirs="dense"))
     crossings = []
     for curve, rng in zip((case.ours, case.theirs), np.random.default_rng(0).spawn(2), strict=True):
         crossing = stats.d_star(case.on_grid(curve, stats.IMP_DENSITIES), dense, rng)
@@ -637,8 +642,9 @@ def _compare_stars(case: Case, first: Crossing, second: Crossing) -> Part:
     ratio, n = first.density / second.density, min(first.n, second.n)
     p = float(2 * min((smallest <= case.limit).mean(), (greatest >= case.limit).mean()))
     value = Difference(n, False, ratio, low, high, lower, upper, p)
+    stars = " / ".join(map(_density_in_words, (first, second)))
     text = (
-        f"d* of {case.ours} / {case.theirs} = {_in_words(first)} / {_in_words(second)} = "
+        f"d* of {case.ours} / {case.theirs} = {stars} = "
         f"{ratio:.2f} [{low:.2f}, {high:.2f}] at {stats.MARGIN} points from dense ({case.net}), "
         f"n = {n}"
     )
@@ -687,13 +693,13 @@ def enough_networks(case: Case) -> None:
         raise Lacking(case.of)
 
 
-def _accuracies(case: Case) -> pd.Series:
+def _accuracies_of_theirs(case: Case) -> pd.Series:
     """Test accuracies of the dense network that is compared with, by replicate."""
     return case.tickets(case.theirs, "test_accuracy").means().dropna()
 
 
-def _dense(case: Case) -> pd.Series:
-    values = _accuracies(case)
+def _dense_accuracies(case: Case) -> pd.Series:
+    values = _accuracies_of_theirs(case)
     case.demand({case.theirs: values}, kind="dense seeds")
     return values
 
@@ -702,5 +708,5 @@ def _percent(grid: Floats) -> str:
     return "-".join(dict.fromkeys(f"{100 * end:.2g}" for end in (max(grid), min(grid)))) + " %"
 
 
-def _in_words(crossing: Crossing) -> str:
+def _density_in_words(crossing: Crossing) -> str:
     return f"{stats.EDGES[crossing.edge]}{100 * crossing.density:.2g} %"

@@ -28,8 +28,8 @@ def with_costs(table: pd.DataFrame) -> pd.DataFrame:
         for prefix in ("", "own_")
     }
     rows = table.assign(**sums)
-    studies = [_pretraining(study) for _, study in rows.groupby("study")]
-    shares = pd.concat(studies) if studies else _pretraining(rows)
+    studies = [_pretraining_shares(study) for _, study in rows.groupby("study")]
+    shares = pd.concat(studies) if studies else _pretraining_shares(rows)
     rows[shares.columns] = shares
     return rows
 
@@ -59,7 +59,7 @@ def bills(rows: pd.DataFrame, unit: str) -> pd.Series:
     parents = rows.drop_duplicates("run").set_index("run")["parent"]
     paid = []
     for row in rows.to_dict("records"):
-        line = _line(row["run"], parents)
+        line = _ancestry(row["run"], parents)
         below = [float(before.get(run, 0.0)) for run in line]
         amounts = [row[f"own_{unit}"], *(whole - inherited for whole, inherited in pairwise(below))]
         paid += [
@@ -70,7 +70,7 @@ def bills(rows: pd.DataFrame, unit: str) -> pd.Series:
     return runs.groupby(keys[:2], sort=False).sum()
 
 
-def _pretraining(study: pd.DataFrame) -> pd.DataFrame:
+def _pretraining_shares(study: pd.DataFrame) -> pd.DataFrame:
     """What of the costs of one study's tickets is the training of the dense network."""
     runs = study.drop_duplicates("run").set_index("run")
     costs = runs[[f"own_{unit}" for unit in UNITS]].set_axis(list(UNITS), axis=1)
@@ -79,13 +79,13 @@ def _pretraining(study: pd.DataFrame) -> pd.DataFrame:
     level = costs.where(plain).groupby(nets).transform("mean")
     trained, sequence = runs["method"] == "dense", runs["method"] == "imp"
     first = costs.where(trained, level.where(sequence, 0.0)).mask(runs["parent"].notna())
-    lines = (_line(str(run), runs["parent"]) for run in study["run"])
+    lines = (_ancestry(str(run), runs["parent"]) for run in study["run"])
     roots = [[run for run in line if run in first.index][-1] for line in lines]
     shares = first.loc[roots].set_axis(study.index).add_prefix("pretraining_")
     return shares.where(study["method"] != "dense", 0.0).assign(root=roots)
 
 
-def _line(run: str, parents: pd.Series) -> list[str]:
+def _ancestry(run: str, parents: pd.Series) -> list[str]:
     """A run and all it rests on; the last may be one that is not known."""
     line = [run]
     while isinstance(parent := parents.get(line[-1]), str):

@@ -82,40 +82,44 @@ def find(claim: str, rule: str, view: View) -> Finding:
         lines[row["line"]] += map(_tried, _cases(view, row))
     premises = lines.pop(PREMISE, None)
     listed = any(" / " in row["nets"] for row in rows)
-    finding = _found(list(lines.values()), rule, view, listed)
+    finding = _judge_networks(list(lines.values()), rule, view, listed)
     if premises is None:
         return finding
-    parts, needs = _made(premises), [need for tried in premises for need in tried.needs]
+    parts, needs = _parts_of(premises), [need for tried in premises for need in tried.needs]
     if finding.outcome != NOT_RUN and any(part.side == "against" for part in parts):
         finding = replace(finding, outcome=NOT)
     whole = finding.complete and bool(parts) and not needs
     return replace(finding, premises=parts, needs=[*needs, *finding.needs], complete=whole)
 
 
-def _found(lines: Sequence[Sequence[Tried]], rule: str, view: View, listed: bool) -> Finding:
+def _judge_networks(
+    lines: Sequence[Sequence[Tried]], rule: str, view: View, listed: bool
+) -> Finding:
     nets = dict.fromkeys(tried.net for line in lines for tried in line)
     if rule in (NETWORKS, SOME):
-        lines_by_net = ([_on(line, [net]) for line in lines] for net in nets)
-        findings = [_judged(net_lines, NETWORKS, view) for net_lines in lines_by_net]
-        together = _together(findings, view)
+        lines_by_net = ([_on_nets(line, [net]) for line in lines] for net in nets)
+        findings = [_judge_lines(net_lines, NETWORKS, view) for net_lines in lines_by_net]
+        together = _join_findings(findings, view)
         return together if rule == NETWORKS else _of_some(findings, together)
     if listed:
-        return _judged(lines, rule, view)
+        return _judge_lines(lines, rule, view)
     # Where a claim is about whatever networks were run, those that lack their minimum do not count.
     lines_of_nets = [line for line in lines if any(tried.net for tried in line)]
-    by_net = {net: [_on(line, [net]) for line in lines_of_nets] for net in nets if net}
+    by_net = {net: [_on_nets(line, [net]) for line in lines_of_nets] for net in nets if net}
     unready = [
         net
         for net, net_lines in by_net.items()
         if any(not line or any(tried.needs for tried in line) for line in net_lines)
     ]
     if len(by_net) - len(unready) < (view.networks if rule == MOST else 1):
-        return _judged(lines, rule, view)
+        return _judge_lines(lines, rule, view)
     ready = [net for net in nets if net not in unready]
-    return replace(_judged([_on(line, ready) for line in lines], rule, view), left=unready)
+    return replace(
+        _judge_lines([_on_nets(line, ready) for line in lines], rule, view), left=unready
+    )
 
 
-def _on(line: Sequence[Tried], nets: Sequence[str]) -> list[Tried]:
+def _on_nets(line: Sequence[Tried], nets: Sequence[str]) -> list[Tried]:
     return [tried for tried in line if tried.net in nets]
 
 
@@ -148,7 +152,7 @@ def _tried(case: Case) -> Tried:
             part, _ = _attempt(replace(case, look=look, first=first))
             if part is None:
                 continue
-            part = replace(part, look=look, open=look != looks[-1], lean=_lean(case, part))
+            part = replace(part, look=look, open=look != looks[-1], lean=_lean_of(case, part))
             # Where nothing is decided yet, all that there is says more than the first seeds.
             now = _attempt(case)[0] if part.open and part.side == "undecided" else None
             return Tried(case.net, replace(part, value=now.value, text=now.text) if now else part)
@@ -157,11 +161,11 @@ def _tried(case: Case) -> Tried:
         return Tried(case.net, part, needs)
     needs = _attempt(replace(case, look=looks[0]))[1]
     if part:
-        part = replace(part, side="undecided", lean=_lean(case, part))
+        part = replace(part, side="undecided", lean=_lean_of(case, part))
     return Tried(case.net, part, needs)
 
 
-def _lean(case: Case, part: Part) -> Side:
+def _lean_of(case: Case, part: Part) -> Side:
     return side_of(exact(part.value.mean), case.stands)
 
 
@@ -181,12 +185,12 @@ def missed(claim: str, view: View) -> str:
     return "; ".join(dict.fromkeys(need for case in measured for need in _attempt(case)[1]))
 
 
-def _made(line: Iterable[Tried]) -> list[Part]:
+def _parts_of(line: Iterable[Tried]) -> list[Part]:
     return list(dict.fromkeys(tried.part for tried in line if tried.part))
 
 
-def _judged(lines: Sequence[Sequence[Tried]], rule: str, view: View) -> Finding:
-    parts_by_line = list(map(_made, lines))
+def _judge_lines(lines: Sequence[Sequence[Tried]], rule: str, view: View) -> Finding:
+    parts_by_line = list(map(_parts_of, lines))
     counting = lines[:1] if rule == NETWORKS and not parts_by_line[0] else lines
     needs = [need for line in counting for tried in line for need in tried.needs]
     if not parts_by_line[0]:
@@ -205,7 +209,7 @@ def _leaning(part: Part) -> Part:
     return replace(part, side=part.lean, value=replace(part.value, p=0.0))
 
 
-def _together(findings: Sequence[Finding], view: View) -> Finding:
+def _join_findings(findings: Sequence[Finding], view: View) -> Finding:
     """The outcome that networks have in common, or partly where the claim stands on some."""
     measured = [finding for finding in findings if finding.parts]
     parts = [part for finding in measured for part in finding.parts]
@@ -214,8 +218,8 @@ def _together(findings: Sequence[Finding], view: View) -> Finding:
         return Finding(NOT_RUN, (), (), needs, False)
     # A network that has reached no look yet takes nothing from those that have.
     judged = [finding for finding in measured if not view.looks or finding.lead[0].look] or measured
-    outcome = _common({finding.outcome for finding in judged})
-    so_far = _common({finding.so_far for finding in measured})
+    outcome = _common_outcome({finding.outcome for finding in judged})
+    so_far = _common_outcome({finding.so_far for finding in measured})
     lead = [finding.parts[0] for finding in measured]
     return Finding(outcome, parts, lead, needs, not needs, so_far=so_far)
 
@@ -229,7 +233,7 @@ def _of_some(findings: Sequence[Finding], together: Finding) -> Finding:
     return together
 
 
-def _common(outcomes: set[str]) -> str:
+def _common_outcome(outcomes: set[str]) -> str:
     if len(outcomes) == 1:
         return outcomes.pop()
     if outcomes & {REPRODUCED, PARTLY}:
@@ -282,7 +286,7 @@ def _implicit_term(view: View) -> Iterator[str]:
     ours, theirs = "BiP as found", "BiP, implicit term off as found"
     nets = view.nets(ours, theirs)
     cases = (Case(view, net, ours, theirs, "above 0", "", "band") for net in nets)
-    gains = _made(map(_tried, cases))
+    gains = _parts_of(map(_tried, cases))
     if gains and all(part.value.high < -stats.MARGIN for part in gains):
         yield "The implicit term is immaterial: it is worth less than 0.2 points"
     names = ("implicit_cosine_network", "cosine_network", "direct_cosine_network")

@@ -111,16 +111,16 @@ def compare_records(
     due = [key for key in ours if key[0] in chosen]
     shared = {key: theirs[key] for key in due if key in theirs}
     extra = [key for key in theirs if key not in ours]
-    equal = [_presence(ours.get(key), theirs.get(key)) for key in (*due, *extra)]
+    equal = [_presence_number(ours.get(key), theirs.get(key)) for key in (*due, *extra)]
     curves: dict[str, tuple[int, int]] = {}
     for key, again in shared.items():
         record = ours[key]
-        equal += _equal(record, again, theirs)
+        equal += _exact_numbers(record, again, theirs)
         same = all(record[name] == again[name] for name in ("accuracy", "kept"))
         count, identical = curves.get(record["label"], (0, 0))
         curves[record["label"]] = (count + 1, identical + same)
     unequal = [number for number in equal if number.drifted]
-    return Comparison(len(equal), (*unequal, *_tested(_tables(ours, shared))), curves)
+    return Comparison(len(equal), (*unequal, *_tested_numbers(_tables(ours, shared))), curves)
 
 
 def alarm_rate(
@@ -163,19 +163,19 @@ def _by_ticket(records: Iterable[Record]) -> dict[_Key, Record]:
     return tickets
 
 
-def _presence(recorded: Record | None, computed: Record | None) -> Number:
+def _presence_number(recorded: Record | None, computed: Record | None) -> Number:
     states = ["absent" if record is None else record["status"] for record in (recorded, computed)]
-    return _exact(recorded or computed or {}, "ticket", *states)
+    return _exact_number(recorded or computed or {}, "ticket", *states)
 
 
-def _exact(record: Record, quantity: str, recorded: Any, computed: Any) -> Number:
+def _exact_number(record: Record, quantity: str, recorded: Any, computed: Any) -> Number:
     density = record["density"]
     where = f"seed {record['seed']}" + (f", at {100 * density:.3g} %" if density else "")
     run = (str(record["run"]),)
     return Number(record["label"], where, quantity, recorded, computed, None, None, run)
 
 
-def _equal(ours: Record, theirs: Record, computed: Mapping[_Key, Record]) -> list[Number]:
+def _exact_numbers(ours: Record, theirs: Record, computed: Mapping[_Key, Record]) -> list[Number]:
     """What has to be equal of a ticket that both have."""
     counts, again = _counted(ours), _counted(theirs)
     if ours["status"] == "ok" and counts["target density"] is None:
@@ -185,7 +185,7 @@ def _equal(ours: Record, theirs: Record, computed: Mapping[_Key, Record]) -> lis
         if ours["method"] == "retrain" and search is not None:
             counts["kept weights, as found"] = search["kept"]
             again["kept weights, as found"] = theirs["kept"]
-    return [_exact(ours, name, value, again[name]) for name, value in counts.items()]
+    return [_exact_number(ours, name, value, again[name]) for name, value in counts.items()]
 
 
 def _counted(record: Record) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def _table(quantity: str, ours: Mapping[_Key, Record], theirs: Mapping[_Key, Rec
     for key, record in ours.items():
         again = _value(theirs[key], quantity) if key in theirs else math.nan
         run = key[0] if key in theirs else None
-        ticket = (_ticket(record), record["label"], record["seed"], record["density"], run)
+        ticket = (_ticket_key(record), record["label"], record["seed"], record["density"], run)
         rows.append((*ticket, _value(record, quantity), again))
     names = ["ticket", "label", "seed", "density", "run", "recorded", "computed"]
     values = pd.DataFrame(rows, columns=names).dropna(subset="recorded")
@@ -290,14 +290,14 @@ def _value(record: Record, quantity: str) -> float:
     return math.log(record["density"]) if chance else math.nan
 
 
-def _ticket(record: Record) -> str:
+def _ticket_key(record: Record) -> str:
     """The same for replicates alone."""
     point = record["ticket"]["point"] if record["status"] == "ok" else ""
     identity = (record["label"], record["judged"], point, seedless(record["config"]))
     return json.dumps(identity, sort_keys=True)
 
 
-def _tested(tables: list[_Table]) -> Iterator[Number]:
+def _tested_numbers(tables: list[_Table]) -> Iterator[Number]:
     tests = [table.test(table.computed) for table in tables]
     p = np.concatenate([test.p for test in tests])
     finite = np.isfinite(p)

@@ -41,7 +41,7 @@ class Fact:
     provenance: Mapping[str, Any]
 
 
-def _each(value: Any, of: Callable[[Any], bool]) -> bool:
+def _all_are(value: Any, of: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and all(map(of, value))
 
 
@@ -50,9 +50,9 @@ _RULE = {
     "definition": TEXT,
     "seeds": Field(
         "a list of distinct counts",
-        lambda value: _each(value, COUNT.check) and 0 < len(value) == len(set(value)),
+        lambda value: _all_are(value, COUNT.check) and 0 < len(value) == len(set(value)),
     ),
-    "values": Field("a list of finite numbers", lambda value: _each(value, is_number)),
+    "values": Field("a list of finite numbers", lambda value: _all_are(value, is_number)),
     "provenance": PROVENANCE,
 }
 
@@ -72,7 +72,7 @@ def load_facts(folder: str | Path) -> dict[str, Fact]:
         RecordError: the file is no valid record of facts; names file and field.
     """
     path = Path(folder) / FILE
-    return _facts(read_published(path, "`lth facts`"), str(path)) if lexists(path) else {}
+    return _read_facts(read_published(path, "`lth facts`"), str(path)) if lexists(path) else {}
 
 
 def facts_json(facts: Mapping[str, Fact]) -> str:
@@ -83,11 +83,11 @@ def facts_json(facts: Mapping[str, Fact]) -> str:
     """
     fields = {name: asdict(fact) for name, fact in facts.items()}
     content = {"schema": SCHEMA, "facts": fields}
-    _facts(json.loads(json.dumps(content)), "facts")
+    _read_facts(json.loads(json.dumps(content)), "facts")
     return sealed(content, indent=1).decode() + "\n"
 
 
-def _facts(content: Any, where: str) -> dict[str, Fact]:
+def _read_facts(content: Any, where: str) -> dict[str, Fact]:
     schema = content.get("schema") if isinstance(content, dict) else None
     if type(schema) is not int or schema != SCHEMA:
         raise RecordError(
@@ -95,10 +95,10 @@ def _facts(content: Any, where: str) -> dict[str, Fact]:
         )
     facts = Field("an object", lambda value: isinstance(value, dict))
     check(content, {"schema": COUNT, "facts": facts}, where)
-    return {name: _fact(name, fields, where) for name, fields in content["facts"].items()}
+    return {name: _read_fact(name, fields, where) for name, fields in content["facts"].items()}
 
 
-def _fact(name: str, fields: Any, where: str) -> Fact:
+def _read_fact(name: str, fields: Any, where: str) -> Fact:
     if name not in FACTS:
         raise RecordError(f"{where}: unknown fact {name!r}, expected one of {', '.join(FACTS)}")
     check(fields, _RULE, where, name)

@@ -78,13 +78,13 @@ def spread_of(values: Floats, curves: Floats, floor: float, *, accuracies: bool)
         floor: the least variance that is believed.
         accuracies: values are in percent, and their variance follows a power of p (1 - p).
     """
-    means, rests, freedom = _parts(values)
+    means, rests, freedom = _means_and_rests(values)
     share = np.clip(means / 100, 0.001, 0.999)
     trend = np.log(share * (1 - share)) if accuracies else None
     squares = np.maximum((rests**2).sum(axis=1), floor * freedom)
     tickets = _prior(squares, freedom, trend)
     weights = 1 / tickets.joined(squares, freedom)[0]
-    squares, freedom = _of_curves(rests, freedom, curves * weights)
+    squares, freedom = _squares_of_curves(rests, freedom, curves * weights)
     jointly = _prior(np.maximum(squares, 0.1 * freedom), freedom, None)
     # The variance of a mean of k tickets is known no better than k times that of one.
     limit = tickets.freedom * curves.sum(axis=1).mean() if len(curves) else 0.0
@@ -108,9 +108,9 @@ def retest(
     pairs = (np.isfinite(recorded) & np.isfinite(computed)).sum(axis=1)
     weights = curves * (pairs > 0) * spread.weights
     fewest = np.array([pairs[row > 0].min(initial=10**6) for row in weights])
-    sides = [_parts(side) for side in (recorded, computed)]
+    sides = [_means_and_rests(side) for side in (recorded, computed)]
     curve_sums = [
-        _of_curves(rests, freedom, curves * spread.weights) for _, rests, freedom in sides
+        _squares_of_curves(rests, freedom, curves * spread.weights) for _, rests, freedom in sides
     ]
     with np.errstate(invalid="ignore", divide="ignore"):
         squares = np.sum([(rests**2).sum(axis=1) for _, rests, _ in sides], axis=0)
@@ -140,7 +140,7 @@ def expected(
         floor: as of `spread_of`.
         accuracies: as of `spread_of`.
     """
-    means, rests, freedom = _parts(values)
+    means, rests, freedom = _means_and_rests(values)
     alone = np.zeros((0, len(values)))
     prior = spread_of(values, alone, floor, accuracies=accuracies).tickets
     return means, freedom + 1, *prior.joined((rests**2).sum(axis=1), freedom)
@@ -166,7 +166,7 @@ def draw(
         rng: source of the draws.
         simulations: how many.
     """
-    means, rests, freedom = _parts(recorded)
+    means, rests, freedom = _means_and_rests(recorded)
     squares, seeds = (rests**2).sum(axis=1), recorded.shape[1]
     variance, dof = spread.tickets.joined(squares, freedom)
     # The last of the columns is the error of the recorded mean, which all seeds share.
@@ -181,7 +181,7 @@ def draw(
     return means[:, None] + noise[..., :-1] + noise[..., -1:] / np.sqrt(count)[:, None]
 
 
-def _parts(values: Floats) -> tuple[Floats, Floats, Floats]:
+def _means_and_rests(values: Floats) -> tuple[Floats, Floats, Floats]:
     """Means of tickets, what is left of their seeds with 0 for none, and degrees of freedom."""
     finite = np.isfinite(values)
     count = finite.sum(axis=1)
@@ -191,7 +191,7 @@ def _parts(values: Floats) -> tuple[Floats, Floats, Floats]:
     return means, rests, np.maximum(count - 1, 0).astype(float)
 
 
-def _of_curves(rests: Floats, freedom: Floats, weights: Floats) -> tuple[Floats, Floats]:
+def _squares_of_curves(rests: Floats, freedom: Floats, weights: Floats) -> tuple[Floats, Floats]:
     """Sums of squares of the seeds' weighted means over curves, and degrees of freedom."""
     # In units of a mean of independent tickets: 1 for those, more as they rise and fall together.
     squares = ((weights @ rests) ** 2).sum(axis=1) / weights.sum(axis=1)
