@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 import lthlib
+from companion.publish.render import render
+from companion.publish.source import quoting
 from lthlib.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +26,7 @@ MODULES = sorted(
     for module in pkgutil.walk_packages(lthlib.__path__, "lthlib.")
     if "__main__" not in module.name
 )
-PAGE = (ROOT / "book" / "reference.md").read_text("utf-8")
+PAGE = render("reference", (ROOT / "book" / "reference.md").read_text("utf-8"), quoting(ROOT))
 
 
 def public(module: ModuleType) -> Iterator[tuple[str, Any]]:

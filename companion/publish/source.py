@@ -20,6 +20,7 @@ def quoting(root: Path) -> dict[str, Callable[..., Any]]:
     """
     functions = (
         *(source, test_source, recipes, about, setting, setting_source, recipe_table, departures),
+        method_settings,
         *(reported_tickets, reported_minutes, reported_epochs, reported_faster),
         *(reported_rewinding, quoted_table, price_table),
     )
@@ -115,6 +116,14 @@ def departures() -> Markdown:
 
     rows = [[code(name), Markdown(description)] for name, description in DEPARTURES.items()]
     return table(["name", "what the release does"], rows)
+
+
+def method_settings() -> list[str]:
+    """Return the classes of all methods' settings by their full names, in the order of methods."""
+    from lthlib.methods import METHODS  # it imports torch
+
+    kinds = [method.settings for method in METHODS.values()]
+    return [f"{kind.__module__}.{kind.__qualname__}" for kind in kinds]
 
 
 def reported_tickets() -> Markdown:
