@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from lthlib.errors import RecordError, refusal
@@ -14,11 +15,10 @@ from lthlib.texts import visible
 
 SCHEMA = 1
 _MOST = sys.float_info.max
+# Of all settings, as part of every run's id: they never change. More may be added.
+DEFAULTS: dict[str, Any] = json.loads(Path(__file__).with_name("defaults.json").read_bytes())
 # Each is a module of `lthlib.methods`, which imports torch; nothing in this file does.
-METHODS = (
-    *("dense", "imp", "cs", "bip", "hydra", "omp", "snip", "grasp", "synflow", "gmp"),
-    *("l0", "iss", "random", "retrain"),
-)
+METHODS = tuple(DEFAULTS["settings"])
 REWIND = "rewind.safetensors"
 # What belongs to a run beside its records.
 FILE_NAME = re.compile(rf"{re.escape(REWIND)}|tickets/{POINT.pattern}\.safetensors", re.ASCII)

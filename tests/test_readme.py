@@ -15,6 +15,7 @@ from sphinx.pycode import ModuleAnalyzer
 from companion.publish.book import Page
 from companion.publish.site import is_shown
 from companion.publish.source import quoting
+from lthlib.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "book").glob("*.md"))]
@@ -52,6 +53,22 @@ def test_the_python_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
     density, accuracy = map(float, retrained.split())
     assert density == pytest.approx(0.1, abs=1e-3)
     assert accuracy > 85
+
+
+@pytest.mark.parametrize(
+    ("sentence", "methods"),
+    [
+        (r"The methods are (.*?)\.", METHODS.keys() - {"retrain"}),
+        (
+            r"([^.]*) also prune whole filters",
+            {name for name, method in METHODS.items() if method.takes("structure")},
+        ),
+    ],
+)
+def test_the_readme_names_every_method(sentence: str, methods: set[str]) -> None:
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    (named,) = re.findall(sentence, readme)
+    assert set(re.findall(r"`(\w+)`", named)) == methods
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

@@ -7,13 +7,11 @@ be listed at once.
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lthlib.errors import ConfigError, check_choice, refusal
+from lthlib.records import DEFAULTS
 
-# Of all settings, as part of every id: they never change. More may be added.
-DEFAULTS: dict[str, Any] = json.loads(Path(__file__).with_name("defaults.json").read_bytes())
 _SECTIONS = ("data", "model", "training")
 _MALFORMED = (LookupError, TypeError, AttributeError, ValueError, RecursionError)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lthlib._torchvision import torchvision
 from lthlib.data import Dataset
-from lthlib.methods import get_method
+from lthlib.methods import METHODS, get_method
 from lthlib.modules import logits_of
 from lthlib.settings import build
 from lthlib.training import Trainer, TrainingSettings
@@ -25,23 +25,16 @@ efficient = torchvision.models.efficientnet
 mobilenetv3, resnet = torchvision.models.mobilenetv3, torchvision.models.resnet
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "dense": {},
+    **{name: {"density": 0.5} if one.takes_density else {} for name, one in METHODS.items()},
     "imp": {"rounds": 1, "fraction": 0.5, "rewind": "1it"},
     "cs": {"temperature_per": "step", "rewind": "1it", "gate_learning_rate": 1.0},
     "l0": {"rewind": "1it"},
     "iss": {"rewind": "1it", "initial_gate": 0.5},
-    "bip": {"density": 0.5},
     "bip-release": {"density": 0.5, "variant": "release"},
-    "hydra": {"density": 0.5},
-    "omp": {"density": 0.5},
     "gmp": {"density": 0.5, "every": "1it", "rewind": "1it"},
-    "snip": {"density": 0.5},
-    "grasp": {"density": 0.5},
     "synflow": {"density": 0.5, "iterations": 3},
-    "random": {"density": 0.5},
     "retrain": {"mask": "shuffled"},
 }
-OF_OWN_DENSITY = ("cs", "l0", "iss")
 # Once more with only those kernels of a GPU that give the same bits each time.
 PLACES = [("cpu", False), *(pytest.param("cuda", only, marks=NEEDS_GPU) for only in (False, True))]
 
@@ -223,7 +216,7 @@ def pruned(model: nn.Module, data: Dataset, method: str, trainer: Callable[[], T
     assert ticket.mask.total >= sum(m.numel() for m in matrices if m.requires_grad)
     if method in ("dense", "retrain"):
         assert ticket.density == 1.0
-    elif method in OF_OWN_DENSITY:
+    elif chosen.has_gates:
         assert 0 < ticket.density <= 1
     else:
         assert ticket.mask.kept == round(ticket.mask.total / 2)

@@ -102,6 +102,10 @@ PINNED: dict[str, tuple[int, float, int, int]] = {
 }
 
 
+def test_every_method_is_pinned() -> None:
+    assert {name.partition(",")[0] for name in PINNED} == METHODS.keys()
+
+
 @pytest.mark.parametrize("name", SETTINGS)
 def test_a_method_computes_what_its_version_computed(name: str) -> None:
     method = METHODS[name.partition(",")[0]]

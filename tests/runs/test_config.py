@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from lthlib.errors import ConfigError
 from lthlib.methods import METHODS
+from lthlib.records import DEFAULTS
 from lthlib.runs import Parent, RunConfig
-from lthlib.runs.identity import DEFAULTS, _changed_values, differences, identify
+from lthlib.runs.identity import _changed_values, differences, identify
 from lthlib.settings import build
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -30,6 +31,7 @@ IDS = {
     "random": "962dcd11e542dfd3",
     "retrain": "3d2ce571cc30fb92",
     "gmp": "90141427df97be52",
+    "hydra": "f3a0aa697f98b5d0",
     "l0": "20f7331c4a50535b",
     "iss": "82d2584e29d7a34c",
 }
@@ -50,6 +52,7 @@ def test_the_defaults_are_those_that_ids_are_made_with() -> None:
 
 
 def test_ids_are_pinned() -> None:
+    assert IDS.keys() == METHODS.keys() - {"dense"}
     assert RunConfig().id == "44136fa355b3678a"
     assert {method: default(method).id for method in IDS} == IDS
     embedded = RunConfig.from_json(

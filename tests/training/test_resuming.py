@@ -13,13 +13,17 @@ import torch
 from lthlib.checkpoints import load_checkpoint, save_checkpoint
 from lthlib.errors import Paused, StoreError
 from lthlib.masks import Mask
-from lthlib.methods import get_method
+from lthlib.methods import METHODS, get_method
 from lthlib.settings import build
 from lthlib.tickets import Ticket
 from lthlib.training import Hooks, Trainer
 from tests.training.toys import dense_parent, tiny_trainer
 
 SEARCHES = {
+    **{
+        name: (name, {"density": 0.3} if m.takes_density else {}, 0.5)
+        for name, m in METHODS.items()
+    },
     "dense": ("dense", {"rewind": "2it"}, 0.0),
     "dropout": ("dense", {}, 0.5),
     "imp": ("imp", {"rounds": 2, "fraction": 0.5, "rewind": "2it"}, 0.0),
@@ -41,9 +45,7 @@ SEARCHES = {
     "bip": ("bip", {"density": 0.3, "clip": 1.0, "lower_steps": 2}, 0.5),
     "release": ("bip", {"density": 0.3, "variant": "release"}, 0.0),
     "switched": ("bip", {"density": 0.3, "switched": ["signed", "upper-batchnorm"]}, 0.5),
-    "hydra": ("hydra", {"density": 0.3}, 0.5),
     "omp": ("omp", {"density": 0.3, "start": "own"}, 0.0),
-    "snip": ("snip", {"density": 0.3}, 0.5),
     "grasp": ("grasp", {"density": 0.3, "structure": "filter"}, 0.5),
     "synflow": ("synflow", {"density": 0.3, "iterations": 5}, 0.5),
     "retrain": ("retrain", {"mask": "shuffled"}, 0.5),
