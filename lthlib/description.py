@@ -1,8 +1,11 @@
 """What tells one network or loss from another, in words that are the same in every process."""
 
+import dis
 import hashlib
+import re
 import sys
 from collections.abc import Mapping
+from enum import Enum
 from functools import partial
 from types import CodeType, FunctionType, MethodType
 from typing import Any
@@ -13,8 +16,11 @@ from torch import Tensor, nn
 
 # What comes from these, or was installed, is told by its name: its versions are not ours to follow.
 _LIBRARIES = sys.stdlib_module_names | {"lthlib", "numpy", "torch", "torchvision"}
-# Of what a function reads outside of itself, these count.
-_READ = (bool, int, float, str, Tensor, FunctionType)
+# Of what a function reads outside of itself these count, and what can be called: lists and
+# dictionaries do not, in which it may count or note something as it runs.
+_SETTINGS = (bool, int, float, str, tuple, frozenset, Enum, Tensor)
+_READS_OUTSIDE = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")
+_ADDRESS = re.compile(" at 0x[0-9a-fA-F]+")
 
 
 class Description:
@@ -43,7 +49,7 @@ class Description:
             case set() | frozenset():
                 return sorted(repr(self.of(item)) for item in value)
             case Mapping():
-                return [(repr(key), self.of(item)) for key, item in value.items()]
+                return [(self.of(key), self.of(item)) for key, item in value.items()]
             case CodeType():
                 return value.co_code, value.co_names, self.of(value.co_consts)
             case MethodType():
@@ -54,8 +60,10 @@ class Description:
                 return self._describe_once(value)
         if not _is_of_library(type(value)):
             return self._describe_once(value)
-        text = repr(value)
-        return _name(type(value)) if " at 0x" in text else text
+        # Of functions that are not written in Python, repr has the name; an address tells nothing.
+        text = _ADDRESS.sub("", repr(value))
+        wrapped = getattr(value, "__wrapped__", None)
+        return text if wrapped is None else (text, self.of(wrapped))
 
     def _describe_once(self, value: Any) -> Any:
         if id(value) in self._visited:
@@ -68,11 +76,13 @@ class Description:
         return self.of(type(value).__mro__), self._describe_fields(value)
 
     def _describe_function(self, function: FunctionType) -> Any:
-        code, outside = function.__code__, function.__globals__
-        read = [outside[name] for name in code.co_names if name in outside]
+        outside = function.__globals__
+        read = [outside[name] for name in _names_outside(function.__code__) if name in outside]
+        read = [value for value in read if callable(value) or isinstance(value, _SETTINGS)]
         cells = [_cell_content(cell) for cell in function.__closure__ or ()]
-        holds = [function.__defaults__, function.__kwdefaults__, cells]
-        return self.of([code, *holds, [item for item in read if isinstance(item, _READ)]])
+        return self.of(
+            [function.__code__, function.__defaults__, function.__kwdefaults__, cells, read]
+        )
 
     def _describe_class(self, kind: type) -> Any:
         members = {n: _function_in(member) for n, member in vars(kind).items()}
@@ -89,6 +99,16 @@ class Description:
             for name, field in (fields or {}).items()
         }
         return self.of([plain, slots])
+
+
+def _names_outside(code: CodeType) -> list[str]:
+    """Names that a function, and those within it, read outside of it, in order."""
+    steps = dis.get_instructions(code)
+    names = [step.argval for step in steps if step.opname in _READS_OUTSIDE]
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            names += _names_outside(constant)
+    return list(dict.fromkeys(names))
 
 
 def _cell_content(cell: Any) -> Any:

@@ -86,7 +86,8 @@ def identity(trainer: Trainer, method: Method, settings: Any, parent: Ticket | N
         parent: the ticket that the search starts from, if it does.
 
     Returns:
-        A digest. What a function reads from modules that were installed counts by name only.
+        A digest. What a function reads from modules that were installed counts by name only, and
+        lists and dictionaries that it reads outside of itself do not count.
     """
     description = Description()
     facts: list[Any] = [method.name, fingerprint(method.name), settings, parent and parent.sha256()]

@@ -6,9 +6,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from lthlib.description import Description
 
 FACTOR = 2.0
+READ: Any = None
 
 
 def described(value: Any) -> tuple[str, list[list[float]]]:
@@ -78,6 +80,18 @@ def by_default(weight: float) -> Callable[..., Tensor]:
     return loss
 
 
+def reads(output: Tensor, target: Tensor) -> Any:
+    return READ(output, target)
+
+
+def reads_within(output: Tensor, target: Tensor) -> Any:
+    return [READ for _ in output]
+
+
+def of_level(output: Tensor, target: Tensor) -> Tensor:
+    return Level.LOW.value * F.cross_entropy(output, target)
+
+
 def hooked(factor: float) -> nn.Module:
     network = Scaled(1.0)
     network.register_forward_hook(lambda module, inputs, output: factor * output)
@@ -120,6 +134,43 @@ def test_code_tells_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     assert described(read) != before
 
 
+@pytest.mark.parametrize("reader", [reads, reads_within])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (nn.CrossEntropyLoss(), nn.CrossEntropyLoss(label_smoothing=0.1)),
+        (Scaled(1.0), Scaled(2.0)),  # a network to learn from
+        ((1.0, 2.0), (1.0, 3.0)),
+        (Weighted(1.0), Weighted(2.0)),
+        (Scaled, Negated),
+        (torch.sum, torch.mean),
+    ],
+)
+def test_what_a_function_reads_outside_tells_them_apart(
+    monkeypatch: pytest.MonkeyPatch, reader: Any, first: Any, second: Any
+) -> None:
+    monkeypatch.setitem(globals(), "READ", first)
+    before = described(reader)
+    assert described(reader) == before
+    monkeypatch.setitem(globals(), "READ", second)
+    assert described(reader) != before
+
+
+def test_what_a_function_notes_outside_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "READ", {"calls": 1})
+    before = described(reads)
+    monkeypatch.setitem(globals(), "READ", {"calls": 2})
+    assert described(reads) == before
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(torch.sum, torch.mean), (np.sum, np.mean), (cache(closure), cache(by_default))],
+)
+def test_a_function_of_a_library_that_is_held_tells_them_apart(first: Any, second: Any) -> None:
+    assert described(Weighted(first)) != described(Weighted(second))
+
+
 def test_what_holds_itself_ends() -> None:
     loss = Weighted(1.0)
     loss.weight = [loss]
@@ -139,6 +190,8 @@ def test_it_is_the_same_in_every_process() -> None:
         "Scaled(2.0)",
         "hooked(2.0)",
         "object()",
+        "Weighted({closure(0.5): torch.sum})",
+        "of_level",
     )
     code = "from tests.test_description import *\nprint(" + "".join(
         f"described({name}), " for name in names
