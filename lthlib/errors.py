@@ -48,6 +48,10 @@ class RunDamaged(StoreError):
     """A file of a run is not as it was written, or another's."""
 
 
+class MethodMissing(StoreError):
+    """A run is of a method that this lthlib lacks: another version's, or another branch's."""
+
+
 class ClusterError(LthlibError):
     """The processes or machines that runs were handed to are gone, or do not suit."""
 

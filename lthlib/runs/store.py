@@ -32,7 +32,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lthlib.errors import ConfigError, RecordError, RunDamaged, StoreError, TicketError, refusal
+from lthlib.errors import (
+    ConfigError,
+    MethodMissing,
+    RecordError,
+    RunDamaged,
+    StoreError,
+    TicketError,
+    refusal,
+    shown,
+)
 from lthlib.files import (
     TEMPORARY,
     TICKET_LIMIT,
@@ -43,7 +52,7 @@ from lthlib.files import (
     write_atomically,
 )
 from lthlib.leases import Lease, Watch, abandoned, hold, hold_if_free
-from lthlib.records import FILES, ID, OBJECT, REWIND, TEXT, TRUTH, check_fields
+from lthlib.records import FILES, ID, METHODS, OBJECT, REWIND, TEXT, TRUTH, check_fields
 from lthlib.runs.identity import identify
 from lthlib.settings import POINT, Field
 from lthlib.source import fingerprint
@@ -297,6 +306,9 @@ class Store:
         try:
             return read_identified(folder)
         except _ABSENT:
+            return None
+        except MethodMissing as error:
+            log.warning("run %s: %s; it is left as it is", os.path.basename(folder), error)
             return None
         except RunDamaged as damage:
             try:
@@ -688,10 +700,12 @@ def check_identity(stored: Mapping[str, Any], run_id: str) -> None:
 
     Raises:
         RunDamaged: something is another's; the message says what.
+        MethodMissing: its method, or that of a run that it starts from, is none of `METHODS`.
     """
     unfit = (ConfigError, LookupError, TypeError, AttributeError, RecursionError)
     with refusal(RunDamaged, "run.json is malformed", unfit):
         config = stored["config"]
+        _check_methods(stored)
         if not stored["id"] == (config_id := identify(config)) == run_id:
             raise RunDamaged(f"run.json belongs to {config_id}, not to {run_id}")
         parent = config["parent"] and identify(config["parent"]["config"])
@@ -703,6 +717,21 @@ def check_identity(stored: Mapping[str, Any], run_id: str) -> None:
                 and ticket_file(record["ticket"]["point"]) not in stored["files"]
             ):
                 raise RunDamaged(f"run.json names no ticket {record['ticket']['point']!r}")
+
+
+def _check_methods(stored: Mapping[str, Any]) -> None:
+    """Refuse a method that is not here, unless the run contradicts itself: that is damage."""
+    whole = stored["config"]
+    config = whole
+    while config is not None:
+        if (method := config["method"]) not in METHODS:
+            if all(record["config"] == whole for record in stored["records"]):
+                raise MethodMissing(
+                    f"method is {shown(method)}, which this lthlib lacks; it has "
+                    f"{', '.join(METHODS)}"
+                )
+            return
+        config = config["parent"] and config["parent"]["config"]
 
 
 def source(values: Mapping[str, Any]) -> str:

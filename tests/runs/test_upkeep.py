@@ -193,6 +193,34 @@ def test_a_configuration_that_makes_no_sense_is_found_under_its_own_id(
     assert said in why
 
 
+@pytest.mark.parametrize(
+    "foreign", [{"method": "lamp"}, {"parent": {"config": DENSE.to_json() | {"method": "lamp"}}}]
+)
+def test_a_run_of_a_method_that_is_not_here_is_left_as_it_is(
+    store: Store, foreign: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is another branch's."""
+    stored = json.loads((store.folder(DENSE) / "run.json").read_bytes())
+    stored["config"] |= foreign
+    stored["records"] = [one | {"config": stored["config"]} for one in stored["records"]]
+    folder = shutil.copytree(store.folder(DENSE), store.root / "runs" / ("f" * 16))
+    (folder / "run.json").write_bytes(sealed(stored))
+    assert [run.config for run in store.load_each()] == [DENSE]
+    assert "method is 'lamp', which this lthlib lacks; it has dense, imp" in caplog.text
+    assert collect(store, remove=True) == []
+    assert folder.is_dir() and not (store.root / "damaged").exists()
+
+
+def test_a_run_in_whose_place_stands_a_method_that_is_not_here_is_computed(store: Store) -> None:
+    def change(run: dict[str, Any]) -> None:
+        for values in (run, *run["records"]):
+            values["config"]["method"] = "lamp"
+
+    edited(store, change)
+    assert execute(DENSE, store, CPU).failure is None
+    assert list(verify(store)) == []
+
+
 def test_a_changed_number_does_not_match_the_digest(store: Store) -> None:
     edited(store, lambda run: run["records"][0]["accuracy"].update(test=99.9), forged=False)
     assert list(verify(store)) == [(DENSE.id, "run.json does not match its digest")]
