@@ -56,12 +56,12 @@ def _row(study: str, entry: Entry, density: float) -> dict[str, object]:
     config, line = entry.config, [entry.config]
     while (parent := line[-1].parent) is not None:
         line.append(parent.config)
-    own, total = passes(config), sum(map(passes, line))
+    backward, total = passes(config), sum(map(passes, line))
     names = ("images", "forward_passes", "backward_passes", "flops")
-    units = dict.fromkeys(names, float(own))
+    units = dict.fromkeys(names, float(backward))
     epoch = size_of(config)[0] * config.training.batch_size
     whole = dict.fromkeys(units, float(total)) | {"epochs": total / epoch, "seconds": math.nan}
-    units |= {"epochs": own / epoch, "seconds": math.nan}
+    units |= {"epochs": backward / epoch, "seconds": math.nan}
     judged = "retrained" if config.method in _RETRAINED else "found"
     return {
         **dict.fromkeys(COLUMNS),

@@ -42,11 +42,13 @@ def ticket_table(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     table["target_density"] = table["target_density"].fillna(targets)
     table["initial_gate"] = pd.Series(gates, dtype="float64")
     ok = table[table["status"] == "ok"]  # a failed run does not say how it would have been judged
-    retrained, found = (set(ok.loc[ok["judged"] == way, "label"]) for way in ("retrained", "found"))
+    retrained, as_found = (
+        set(ok.loc[ok["judged"] == way, "label"]) for way in ("retrained", "found")
+    )
     searched = pd.Series(
         [record["config"]["method"] != "retrain" for record in records], dtype=bool
     )
-    twofold = searched & table["label"].isin(retrained & found)
+    twofold = searched & table["label"].isin(retrained & as_found)
     table["curve"] = table["label"].where(~twofold, table["label"] + ", as found")
     return table
 

@@ -87,9 +87,9 @@ def beside(published: Sequence[Record], mine: Sequence[Record]) -> Beside:
         raise ConfigError("no ticket is in both. Yours: {}. The study's: {}".format(*networks))
     groups = [group for points in theirs.values() for group in points.values()]
     means = [_means(quantity, groups, pairs) for quantity in TOLERANCE]
-    own, matched = ([row for group in side for row in group] for side in zip(*pairs, strict=True))
+    mine, matched = ([row for group in side for row in group] for side in zip(*pairs, strict=True))
     alone = [", ".join(target[2:]) for target in ours if target not in theirs]
-    return Beside(pd.concat(means, ignore_index=True), _differences(matched, own), alone)
+    return Beside(pd.concat(means, ignore_index=True), _differences(matched, mine), alone)
 
 
 def _most_alike(point: str, group: Group, published: Mapping[str, Group]) -> Group:
