@@ -15,7 +15,7 @@ from torch import nn
 from lthlib._torchvision import torchvision
 from lthlib.errors import ConfigError
 from lthlib.masks import prunable_names
-from lthlib.models import ModelSettings, build_model
+from lthlib.models import ARCHITECTURES, ModelSettings, build_model
 from lthlib.models.resnet import Projection
 
 
@@ -272,12 +272,8 @@ def test_the_standard_weights_of_a_seed_never_change(
 @pytest.mark.parametrize(
     "settings",
     [
+        *({"architecture": name, **one.fixed} for name, one in ARCHITECTURES.items()),
         {"architecture": "resnet20", "shortcut": "projection-bare"},
-        {"architecture": "vgg16", "width": 16},
-        {"architecture": "vgg16-fc", "width": 16},
-        {"architecture": "resnet18", "width": 16},
-        {"architecture": "resnet18-7x7", "width": 64},
-        {"architecture": "resnet50", "width": 64},
     ],
 )
 def test_xavier_balances_fan_in_and_fan_out(settings: dict[str, Any]) -> None:
@@ -297,7 +293,10 @@ def test_xavier_balances_fan_in_and_fan_out(settings: dict[str, Any]) -> None:
             assert not module.bias.any()
 
 
-@pytest.mark.parametrize("architecture", ["resnet20", "resnet18", "vgg16", "vgg16-fc"])
+# torchvision's networks draw as torchvision does.
+@pytest.mark.parametrize(
+    "architecture", [name for name, one in ARCHITECTURES.items() if "width" not in one.fixed]
+)
 def test_kaiming_follows_fan_in(architecture: str) -> None:
     for module in network(architecture=architecture, width=16).modules():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -306,15 +305,30 @@ def test_kaiming_follows_fan_in(architecture: str) -> None:
             assert float(module.weight.detach().std()) == pytest.approx(expected, rel=near)
 
 
-@pytest.mark.parametrize("initialisation", ["kaiming", "xavier"])
-def test_either_initialisation_depends_on_the_seed_alone(initialisation: str) -> None:
-    settings = {"architecture": "vgg16", "width": 2, "initialisation": initialisation}
+@pytest.mark.parametrize(
+    ("architecture", "initialisation"),
+    [*((name, "kaiming") for name in ARCHITECTURES), ("vgg16", "xavier")],
+)
+def test_either_initialisation_depends_on_the_seed_alone(
+    architecture: str, initialisation: str
+) -> None:
+    settings: dict[str, Any] = {"width": 2, **ARCHITECTURES[architecture].fixed}
+    settings |= {"architecture": architecture, "initialisation": initialisation}
     first = network(**settings)
     torch.rand(5)
     second, unlike = network(**settings), build_model(ModelSettings(**settings), 10, 3, seed=1)
     pairs = zip(first.parameters(), second.parameters(), strict=True)
     assert all(weight.equal(same) for weight, same in pairs)
     assert not next(first.parameters()).equal(next(unlike.parameters()))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_network_takes_images_of_any_size_and_is_explained(architecture: str) -> None:
+    settings = {"width": 2, **ARCHITECTURES[architecture].fixed}
+    model = network(architecture=architecture, classes=7, **settings).eval()
+    for height, width in ((32, 32), (40, 56)):
+        assert model(torch.zeros(2, 3, height, width)).shape == (2, 7)
+    assert f"`{architecture}`" in str(ModelSettings.__doc__)
 
 
 def test_building_leaves_torch_s_generator_as_it_was() -> None:
@@ -338,7 +352,7 @@ def test_settings_that_make_no_sense_are_refused(field: str, value: Any, expecte
 
 
 @pytest.mark.parametrize(
-    "architecture", ["vgg16", "vgg16-fc", "resnet18", "resnet18-7x7", "resnet50"]
+    "architecture", [name for name, one in ARCHITECTURES.items() if "shortcut" in one.fixed]
 )
 def test_a_shortcut_is_refused_where_there_is_no_choice(architecture: str) -> None:
     with pytest.raises(ConfigError, match=f"'projection', but {architecture} has no"):

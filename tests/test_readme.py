@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 from sphinx.pycode import ModuleAnalyzer
 
+from companion.evidence.claims import CLAIMS
 from companion.publish.book import Page
 from companion.publish.site import is_shown
 from companion.publish.source import quoting
+from lthlib.data import SUPPORTED
 from lthlib.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +108,21 @@ def test_code_tests_and_settings_that_a_page_quotes_exist(page: Path) -> None:
             if quoted := re.match(r"```\{literalinclude\} /(\S+)\n:pyobject: (\S+)", str(told)):
                 defined = ModuleAnalyzer.for_file(ROOT / quoted[1], quoted[1]).find_tags()
                 assert quoted[2] in defined
+
+
+def test_the_page_of_claims_has_a_place_and_a_note_for_each() -> None:
+    page = (ROOT / "book/claims.md").read_text("utf-8")
+    sections = " ".join(re.findall(r'^  \(".*?", \[(.*)\]\),$', page, re.MULTILINE))
+    (notes,) = re.findall(r"set notes = \{\n(.*?)^\} %\]", page, re.DOTALL | re.MULTILINE)
+    _, *ids = [claim.id for claim in CLAIMS]  # the gate has a section of its own
+    assert sorted(re.findall(r'"(\w+)"', sections)) == sorted(ids)
+    assert sorted(re.findall(r'^  "(\w+)":', notes, re.MULTILINE)) == sorted(ids)
+
+
+def test_the_table_of_data_sets_has_each() -> None:
+    page = (ROOT / "book/rerun.md").read_text("utf-8")
+    cells = re.findall(r"^\| (`.*?) \|", page.partition("## Data sets")[2], re.MULTILINE)
+    assert set(SUPPORTED) <= {named.strip("`") for cell in cells for named in cell.split(", ")}
 
 
 def test_every_page_is_in_the_table_of_contents_and_every_notebook_is_shown() -> None:

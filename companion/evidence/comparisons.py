@@ -28,7 +28,8 @@ from lthlib.errors import ConfigError
 
 Side = Literal["for", "against", "undecided"]
 
-DATASETS = ("cifar10", "cifar100", "tinyimagenet", "imagenet")
+# What may feed a verdict, by the names in a table of `View.of`.
+DATASETS = tuple(map(plain_name, ("cifar10", "cifar100", "tiny-imagenet", "imagenet")))
 # The fewest seeds of a dense reference and at the two densities that decide d*, and the fewest
 # networks of which 'most' can be said; of a curve, as many as the look has. One is enough where
 # nothing is decided.

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from companion.forecast import bill, estimate, gpu_seconds
+from companion.evidence.comparisons import DATASETS
+from companion.evidence.reported import plain_name
+from companion.forecast import SETS, bill, estimate, gpu_seconds
 from companion.studies import ticket_study
+from lthlib.data import SUPPORTED
 from lthlib.errors import DataError
 from lthlib.recipes import load_recipe
 from lthlib.runs import Machine, RunConfig
@@ -26,6 +29,11 @@ def of(precision: str, method: str = "dense", batch_size: int = 128) -> RunConfi
         if method == "bip"
         else config(method, training=training)
     )
+
+
+def test_what_may_feed_a_verdict_has_a_size() -> None:
+    assert sorted(map(plain_name, SETS)) == sorted(DATASETS)
+    assert SETS.keys() <= set(SUPPORTED)
 
 
 def test_an_estimate_counts_runs_passes_and_seconds() -> None:

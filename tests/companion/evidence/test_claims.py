@@ -1003,6 +1003,7 @@ def test_a_table_of_another_shape_is_refused() -> None:
 def test_claims_are_complete() -> None:
     ids = [claim.id for claim in CLAIMS]
     assert ids[0] == "G" and len(ids) == len(set(ids))
+    assert CASES.keys() | {"B4"} == set(ids)  # B4 rests on facts too
     assert {row["claim"] for row in CRITERIA} == set(ids)
     for claim in CLAIMS:
         assert all(vars(claim).values()) and claim.gated in ("yes", "no")
