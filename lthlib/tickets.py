@@ -248,10 +248,11 @@ class Ticket:
         """Write the ticket to one file, atomically.
 
         Raises:
-            TicketError: the file cannot be written.
+            TicketError: the file cannot be written, or it is no path.
         """
         content = self.to_bytes()
-        with refusal(TicketError, f"cannot write ticket {str(path)!r}", (OSError, ValueError)):
+        errors = (OSError, ValueError, TypeError)
+        with refusal(TicketError, f"cannot write ticket {str(path)!r}", errors):
             write_atomically(Path(path), content)
 
     def to_bytes(self) -> bytes:
@@ -273,11 +274,10 @@ class Ticket:
         """Read a ticket from its file.
 
         Raises:
-            TicketError: the file is missing, damaged or no ticket; the message names it.
+            TicketError: the file is missing, damaged, no ticket, or no path; the message names it.
         """
-        path = Path(path)
-        with refusal(TicketError, f"cannot read ticket {path}"):
-            content = read_bounded(path, TICKET_LIMIT)
+        with refusal(TicketError, f"cannot read ticket {path}", (OSError, ValueError, TypeError)):
+            content = read_bounded(Path(path), TICKET_LIMIT)
         with refusal(TicketError, str(path), TicketError):
             return cls.from_bytes(content)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -151,6 +152,14 @@ def test_a_safetensors_file_that_is_no_ticket_is_named_so(
     path.write_bytes(save({"a": torch.zeros(2)}, metadata=metadata))
     with pytest.raises(TicketError, match=r"weights.safetensors: .*not a ticket"):
         Ticket.load(path)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"t.safetensors", "a\0b"])
+def test_what_is_no_path_is_refused(path: Any) -> None:
+    with pytest.raises(TicketError, match="cannot read ticket"):
+        Ticket.load(path)
+    with pytest.raises(TicketError, match="cannot write ticket"):
+        ticket().save(path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
