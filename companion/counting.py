@@ -29,7 +29,7 @@ _COUNTED = {
     "cs-resnet20": ("cs,imp", IMP_DENSITIES[-1:]),
 }
 # Methods whose tickets are trained under their mask before they are judged.
-_RETRAINED = ("imp", "omp", "snip", "grasp", "synflow", "retrain")
+RETRAINED = ("imp", "omp", "snip", "grasp", "synflow", "random", "retrain")
 
 
 def passes(config: RunConfig) -> int:
@@ -62,7 +62,7 @@ def _row(study: str, entry: Entry, density: float) -> dict[str, object]:
     epoch = size_of(config)[0] * config.training.batch_size
     whole = dict.fromkeys(units, float(total)) | {"epochs": total / epoch, "seconds": math.nan}
     units |= {"epochs": backward / epoch, "seconds": math.nan}
-    judged = "retrained" if config.method in _RETRAINED else "found"
+    judged = "retrained" if config.method in RETRAINED else "found"
     return {
         **dict.fromkeys(COLUMNS),
         **{name: whole[name] for name in COSTS},
