@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -17,9 +18,13 @@ from companion.evidence.claims import CLAIMS, OUTCOMES, Verdict, judge
 from companion.evidence.comparisons import Part, Side, all_of, most_of, side_of
 from companion.evidence.costs import with_costs
 from companion.evidence.criteria import CRITERIA, RULES
+from companion.evidence.facts import FACTS
 from companion.evidence.records import COLUMNS, tidy
+from companion.evidence.scales import PROTOCOLS
 from companion.evidence.statistics import IMP_DENSITIES, Difference
+from companion.studies import CONTESTANTS
 from lthlib.errors import ConfigError
+from lthlib.recipes import recipe_names
 from lthlib.records import COSTS
 
 RESNET20, VGG16 = ("cifar10", "resnet20"), ("cifar10", "vgg16")
@@ -1010,6 +1015,19 @@ def test_claims_are_complete() -> None:
         assert claim.rule in RULES
     for row in CRITERIA:
         assert callable(getattr(comparisons, row["compare"])) and row["ours"]
+
+
+def test_claims_and_criteria_name_what_there_is() -> None:
+    """A name that is misspelled would leave a claim without runs for ever."""
+    families = {row["family"] for row in PROTOCOLS}
+    labels = {"dense", *(contestant.label for contestant in CONTESTANTS.values())}
+    for claim in CLAIMS:
+        assert claim.lead in labels
+        assert set(claim.family.split("|")) <= families
+        assert set(claim.studies.split("|")) <= set(recipe_names())
+    curves = {curve for row in CRITERIA for curve in f"{row['ours']}|{row['theirs']}".split("|")}
+    curves = {re.sub(r"(^| )(as found|retrained)$", "", curve) for curve in curves} - {""}
+    assert curves <= labels | set(FACTS)
 
 
 def test_a_margin_of_zero_is_no_other_question() -> None:
