@@ -10,7 +10,7 @@ from typing import Any
 
 from lthlib.checkpoints import read_checkpoint
 from lthlib.data import needless_entries
-from lthlib.errors import ConfigError, RecordError, StoreError, refusal
+from lthlib.errors import ConfigError, MethodMissing, RecordError, StoreError, refusal
 from lthlib.files import TEMPORARY, TICKET_LIMIT, remove_all
 from lthlib.leases import abandoned, making_room
 from lthlib.methods import METHODS
@@ -118,7 +118,8 @@ def _run_folders(store: Store) -> list[Path]:
 def faults_of(folder: Path) -> Iterator[str]:
     """What is wrong with a run's folder, complete or not.
 
-    Of an unfinished run, what its checkpoint rests on counts.
+    Of an unfinished run, what its checkpoint rests on counts. A run of a method that is not here
+    cannot be checked: a warning says so.
 
     Args:
         folder: the run's.
@@ -134,6 +135,9 @@ def faults_of(folder: Path) -> Iterator[str]:
         with suppress(FileNotFoundError):
             stored = read_checked(folder)
         files = _checkpoint_files(folder) if stored is None else stored["files"]
+    except MethodMissing as error:  # another branch's: no fault, and nothing to repair
+        disk.log.warning("run %s: %s; it is not checked", folder.name, error)
+        return
     except StoreError as error:
         yield str(error)
         return

@@ -207,6 +207,10 @@ def test_a_run_of_a_method_that_is_not_here_is_left_as_it_is(
     (folder / "run.json").write_bytes(sealed(stored))
     assert [run.config for run in store.load_each()] == [DENSE]
     assert "method is 'lamp', which this lthlib lacks; it has dense, imp" in caplog.text
+    caplog.clear()
+    assert list(verify(store)) == []
+    assert f"run {'f' * 16}: method is 'lamp'" in caplog.text and "not checked" in caplog.text
+    assert repair(store, {"f" * 16}) == []
     assert collect(store, remove=True) == []
     assert folder.is_dir() and not (store.root / "damaged").exists()
 
