@@ -374,6 +374,7 @@ def test_bisection_finds_the_initial_gate_of_a_density(tmp_path: Path, tiny_reci
     assert 1 <= len(trials) <= 8
     assert abs(density / 0.3 - 1) <= 0.3
     assert f"density {density:.4f}" in trials[-1]
+    change[1] = "methods.cs.penalty=[0]"  # a list of one value is that value
     again = lth("bisect", tiny_recipe, "--density", 0.3, *change, cwd=tmp_path)
     assert again == text  # its searches are in the store
 

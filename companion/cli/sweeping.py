@@ -249,7 +249,9 @@ def bisect(
     chosen = load_recipe(recipe).with_(**nested(set_ or []))
     settings = {"rewind": chosen.rewind, **chosen.method("cs")}
     for name, value in settings.items():
-        if isinstance(value, list) and name != "initial_gate":
+        if isinstance(value, list) and len(value) == 1:
+            settings[name] = value[0]
+        elif isinstance(value, list) and name != "initial_gate":
             raise ConfigError(
                 f"recipe {recipe} gives several values of cs.{name}; "
                 f"choose one with --set methods.cs.{name}=VALUE"
