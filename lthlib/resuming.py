@@ -40,7 +40,7 @@ def tickets_of(
         One ticket after the other, in the order found.
 
     Raises:
-        ConfigError: `store` is no path.
+        ConfigError: `store` is no path, or cannot tell the network or the loss from others.
         StoreError: the store cannot be read or written.
         RunDamaged: what it holds was altered.
     """
@@ -88,12 +88,18 @@ def identity(trainer: Trainer, method: Method, settings: Any, parent: Ticket | N
     Returns:
         A digest. What a function reads from modules that were installed counts by name only, and
         lists and dictionaries that it reads outside of itself do not count.
+
+    Raises:
+        ConfigError: network or loss hold a list in itself, or too much one in another.
     """
     description = Description()
     facts: list[Any] = [method.name, fingerprint(method.name), settings, parent and parent.sha256()]
     facts += [trainer.settings, trainer.data, trainer.seed, trainer.names]
     facts += [trainer.network.device.type, repr(trainer.model)]
-    facts += [description.of(trainer.model), description.of(trainer.objective.loss)]
+    told_apart = [trainer.model, trainer.objective.loss]
+    entangled = "network or loss hold a list in itself, or too much one in another"
+    with refusal(ConfigError, entangled, RecursionError, "call it without store"):
+        facts.append(description.of(told_apart))
     in_state = {id(t) for t in (*trainer.model.parameters(), *trainer.model.buffers())}
     held = [tensor for tensor in description.tensors if id(tensor) not in in_state]
     for name in ("train", "validation"):

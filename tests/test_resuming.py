@@ -38,6 +38,16 @@ def find(method: str, store: Path | None, **more: Any) -> list[lthlib.Ticket]:
     return lthlib.find_tickets(**{"model": network(), "data": DATA, "method": method} | options)
 
 
+def loss_with_a_list_in_itself() -> Callable[..., torch.Tensor]:
+    calls: list[Any] = []
+    calls.append(calls)
+
+    def loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(output, target) * len(calls)
+
+    return loss
+
+
 def stop_at(count: int) -> Callable[[dict[str, Any]], bool]:
     """The end of the count-th epoch that is watched."""
     seen: list[Any] = []
@@ -169,6 +179,8 @@ def test_what_is_no_folder_or_was_altered_is_refused(tmp_path: Path) -> None:
         find("snip", tmp_path / "file")
     with pytest.raises(ConfigError, match="store is 5; expected the path of a folder"):
         find("snip", 5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"hold a list in itself.*; call it without store"):
+        find("snip", tmp_path, loss=loss_with_a_list_in_itself())
     find("snip", tmp_path / "good")
     (checkpoint,) = (tmp_path / "good").glob("snip-*/checkpoint.safetensors")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1] + b"x")
