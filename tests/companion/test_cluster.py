@@ -148,6 +148,7 @@ def test_ctrl_c_works_as_before_once_dask_jobqueue_is_imported() -> None:
 
 def test_an_address_where_nothing_answers() -> None:
     import dask
+    import distributed  # noqa: F401  # first, or the end of the block would take its defaults along
 
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
