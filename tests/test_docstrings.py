@@ -38,6 +38,8 @@ def defined(tree: ast.Module) -> Iterator[tuple[str, Defined, str]]:
 def faults(node: Defined, text: str, command: bool = False) -> Iterator[str]:
     """What of a docstring is not as the form has it. Options that commands share tell of
     themselves, once: a command's docstring tells of its own."""
+    if re.search(r"`[^`\s]+`\w", text):
+        yield "code that touches a letter, which Sphinx does not see the end of"
     parts = re.split(r"^(\w+):\n", text, flags=re.MULTILINE)
     names = parts[1::2]
     if unknown := [name for name in names if name not in SECTIONS]:
@@ -130,6 +132,7 @@ def f(x, k):
         good.replace("A mask.", "A mask: bool."): ["Returns: a colon in the first line"],
         'def f(x):\n    """Do it.\n\n    x: [n].\n    """\n': ["tells of x outside of a section"],
         'def f(x):\n    """Do it. Raises MaskError."""\n': ["'Raises MaskError' outside"],
+        'def f(x):\n    """Sort `mask`s."""\n': ["code that touches a letter"],
         'def _f(x):\n    """Do it.\n\n    Well.\n    """\n': ["a private helper needs a name"],
     }
     for code, expected in cases.items():

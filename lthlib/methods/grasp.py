@@ -30,7 +30,7 @@ class GraSPSettings(Settings):
         density: kept fraction in (0, 1].
         images_per_class: training images of each class that the gradient is measured on.
         temperature: what logits are divided by meanwhile; the release's pruner/GraSP.py.
-        structure: `unstructured`, or whole `filter`s or `channel`s by the sum of their weights'
+        structure: `unstructured`, or each whole `filter` or `channel` by the sum of their weights'
             scores, see `lthlib.masks.select`.
     """
 

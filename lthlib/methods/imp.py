@@ -34,7 +34,7 @@ class IMPSettings(Settings):
             weights carry on, the schedule restarts from 0).
         optimiser: momenta after a rewind are `fresh` zeros, as in open_lth, or `restored` from
             step k.
-        structure: `unstructured`; or whole `filter`s or `channel`s by the norm of their weights,
+        structure: `unstructured`; or each whole `filter` or `channel` by the norm of their weights,
             the same share of each convolution (see `lthlib.masks.select`).
     """
 

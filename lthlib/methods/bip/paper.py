@@ -70,8 +70,8 @@ class BiPSettings(Settings):
         lower_steps: SGD steps on the weights for each on the scores.
         variant: `paper`, or `release` for what the released code does, bugs included.
         implicit_rate: the release's lr2, in place of 1/gamma.
-        structure: `unstructured`, or whole `filter`s or `channel`s of convolutions, layer by layer
-            (see `lthlib.masks.select`).
+        structure: `unstructured`, or each whole `filter` or `channel` of convolutions, layer by
+            layer (see `lthlib.masks.select`).
         upper_at: m in the upper gradient: the binary `mask`, its gradient passed straight through
             to the scores, or the `scores` themselves, as A4 is printed.
         switched: names from `DEPARTURES`: done in the paper's variant, undone in the release's.
